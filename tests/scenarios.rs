@@ -1,0 +1,309 @@
+//! Runs the table of scenarios (`tests/scenarios/*.toml`, its format in `support/table.rs`) on every Envoy there is.
+//!
+//! For each row it holds what the client saw, what upstream saw, how every counter of the module moved, what the key server
+//! was asked and what was logged against what the row says. `SCENARIO=words` runs only the rows with these words in their name.
+
+// A test may panic: that is how it fails.
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice, clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::client::{Reply, Request, send, send_raw};
+use support::envoy::{Envoy, Setup};
+use support::expect::{self, Denial, Sent};
+use support::key_server::KeyServer;
+use support::server::{Server, full};
+use support::table::{Mint, Row, Step, Table};
+use support::token::{Key, Token, TokenSpec};
+use support::upstream::Upstream;
+use uuid::Uuid;
+
+/// How long the last counters and log lines of a row may take to appear.
+const SETTLED: Duration = Duration::from_millis(1500);
+#[tokio::test]
+async fn every_row_holds_on_every_envoy() {
+    let mut table = Table::read(&support::repository("tests/scenarios"));
+    if let Ok(words) = std::env::var("SCENARIO") {
+        table.rows.retain(|row| row.name.contains(&words));
+    }
+    assert!(!table.rows.is_empty(), "no row to run");
+    let mut failures = Vec::new();
+    for envoy in support::envoys() {
+        let start = Instant::now();
+        let (version, before) = (support::version(&envoy), failures.len());
+        World::start(&envoy, &table).await.run(&table, &mut failures).await;
+        let failed = failures.len() - before;
+        say(&format!("envoy {version}: {} rows passed, {failed} failed, {:.1} s", table.rows.len() - failed, start.elapsed().as_secs_f64()));
+    }
+    assert!(failures.is_empty(), "{} rows failed:\n\n{}", failures.len(), failures.join("\n\n"));
+}
+
+/// Prints at once, also where the test runner keeps the output of tests to itself.
+fn say(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// One Envoy and its surroundings, and what was seen of them up to the present row.
+struct World {
+    version: String,
+    envoy: Envoy,
+    addresses: BTreeMap<String, SocketAddr>,
+    /// Configurations whose VM is told to verify signatures by itself.
+    verified_by_module: BTreeSet<String>,
+    keys: KeyServer,
+    upstream: Upstream,
+    _not_the_key_server: Server,
+    /// Counters and gauges after the row before.
+    counters: BTreeMap<String, i64>,
+    /// Length of the log after the row before.
+    logged: usize,
+    /// What must never be logged.
+    secrets: BTreeSet<String>,
+}
+
+impl World {
+    async fn start(binary: &Path, table: &Table) -> World {
+        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        // A cluster with an HTTP server that knows no key and answers everything with a page.
+        let not_the_key_server = Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) }).await;
+        // A port where nobody listens any more.
+        let closed = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
+        let clusters = BTreeMap::from([
+            ("upstream".to_owned(), Some(upstream.address())),
+            ("keys".to_owned(), Some(keys.address())),
+            ("web".to_owned(), Some(not_the_key_server.address)),
+            ("closed".to_owned(), Some(closed)),
+            ("empty".to_owned(), None),
+        ]);
+        let setup = Setup { binary: binary.into(), concurrency: 1, plugins: table.plugins.clone(), watched_listeners: None, clusters };
+        let envoy = Envoy::start(&setup).await.unwrap_or_else(|failed| panic!("{} did not start:\n{}", binary.display(), failed.log));
+        let mut addresses = BTreeMap::new();
+        for plugin in &table.plugins {
+            addresses.insert(plugin.name.clone(), envoy.listener(&plugin.name).await.expect("the plugin's listener"));
+        }
+        let by_module = table.plugins.iter().filter(|plugin| plugin.env.get("ALB_OIDC_VERIFIER").is_some_and(|value| value == "module"));
+        let mut world = World {
+            version: support::version(binary),
+            addresses,
+            verified_by_module: by_module.map(|plugin| plugin.name.clone()).collect(),
+            keys,
+            upstream,
+            _not_the_key_server: not_the_key_server,
+            counters: BTreeMap::new(),
+            logged: envoy.log().len(),
+            secrets: BTreeSet::new(),
+            envoy,
+        };
+        world.counters = world.module_stats().await;
+        world
+    }
+
+    async fn run(mut self, table: &Table, failures: &mut Vec<String>) {
+        for (number, row) in table.rows.iter().enumerate() {
+            let wrong = self.run_row(number, row).await;
+            if !wrong.is_empty() {
+                failures.push(format!("[envoy {}] {}\n  {}", self.version, row.name, wrong.join("\n  ")));
+            }
+        }
+        let log = self.envoy.log();
+        let mut wrong: Vec<String> = self.secrets.iter().filter(|secret| log.contains(*secret)).map(|secret| format!("logged: {secret}")).collect();
+        wrong.extend(log.lines().filter(|line| line.contains("][error]") || line.contains("][critical]")).map(|line| format!("an error: {line}")));
+        if !wrong.is_empty() {
+            failures.push(format!("[envoy {}] the log of the whole run\n  {}", self.version, wrong.join("\n  ")));
+        }
+        self.envoy.stop().await;
+    }
+
+    /// Runs one row and says what was not as told.
+    async fn run_row(&mut self, number: usize, row: &Row) -> Vec<String> {
+        let mut scene = Scene::new(row, number);
+        self.keys.forget_fetches();
+        self.keys.publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
+        let mut wrong = Vec::new();
+        for step in &row.requests {
+            tokio::time::sleep(Duration::from_millis(step.after_ms)).await;
+            let outcomes = send_step(self.addresses[&row.config], step, &mut scene).await;
+            let seen = self.upstream.take_seen();
+            for (sent, reply) in outcomes {
+                wrong.extend(expect::request(&sent, step, reply, &seen));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(row.settle_ms)).await;
+        wrong.extend(self.settle(row, &scene).await);
+        self.secrets.append(&mut scene.secrets);
+        wrong
+    }
+
+    /// Waits until counters, fetches and log are as the row says, or says in what they are not.
+    async fn settle(&mut self, row: &Row, scene: &Scene<'_>) -> Vec<String> {
+        let backend = if self.verified_by_module.contains(&row.config) { "module" } else { "host" };
+        let expected = row.expected_counters(backend);
+        // Each unknown kid has a path of its own.
+        let one_path = row.requests.iter().all(|step| step.mint != Mint::EachKid);
+        let path = if one_path { scene.fill(&row.fetch_path) } else { String::new() };
+        let deadline = Instant::now() + SETTLED;
+        loop {
+            let counters = self.module_stats().await;
+            let log = self.envoy.log();
+            let mut wrong = expect::counters(&expected, &self.counters, &counters);
+            wrong.extend(expect::fetches(row.fetches(), &path, &row.fetch_host, &self.keys.fetches()));
+            wrong.extend(expect::denials(&scene.denials, &log[self.logged..]));
+            if wrong.is_empty() || Instant::now() > deadline {
+                self.counters = counters;
+                self.logged = log.len();
+                return wrong;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The module's counters and gauges, without the part of the name that all of them have.
+    async fn module_stats(&self) -> BTreeMap<String, i64> {
+        let stats = self.envoy.stats("wasm_filter").await;
+        stats.into_iter().filter_map(|(name, value)| Some((name.split_once("wasm_filter.alb_oidc.")?.1.to_owned(), value))).collect()
+    }
+}
+
+/// One row being run: its key, its tokens, and what is to be found of them afterwards.
+struct Scene<'a> {
+    row: &'a Row,
+    number: usize,
+    sent: usize,
+    key: Key,
+    /// What templates may name.
+    names: BTreeMap<String, String>,
+    denials: Vec<Denial>,
+    secrets: BTreeSet<String>,
+}
+
+impl<'a> Scene<'a> {
+    fn new(row: &'a Row, number: usize) -> Scene<'a> {
+        let uuid = Uuid::new_v4().to_string();
+        let kid = row.kid.replace("{uuid}", &uuid).replace("{UUID}", &uuid.to_uppercase());
+        let names = BTreeMap::from([("kid".to_owned(), kid)]);
+        let mut scene = Scene { row, number, sent: 0, key: Key::generate(), names, denials: Vec::new(), secrets: BTreeSet::new() };
+        for (name, spec) in &row.tokens {
+            scene.mint(name, spec);
+        }
+        scene.mint("token", &row.token);
+        scene
+    }
+
+    fn mint(&mut self, name: &str, spec: &TokenSpec) {
+        let token = spec.mint(&self.names["kid"], &self.key);
+        self.secrets.extend(secrets_of(&token));
+        let Token { header, payload, signature, text } = token;
+        for (part, value) in [(".header", header), (".payload", payload), (".signature", signature), ("", text)] {
+            self.names.insert(format!("{name}{part}"), value);
+        }
+    }
+
+    /// Fills `{name}` in. A name that there is not is a mistake in the row.
+    fn fill(&self, template: &str) -> String {
+        let mut filled = String::new();
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once('{') {
+            let name = after.split('}').next().unwrap_or_default();
+            filled += before;
+            if after.len() > name.len() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_') && !name.is_empty() {
+                filled += self.names.get(name).unwrap_or_else(|| panic!("{:?}: there is no {{{name}}}", self.row.name));
+                rest = &after[name.len() + 1..];
+            } else {
+                filled.push('{');
+                rest = after;
+            }
+        }
+        filled + rest
+    }
+
+    /// The next request of a step.
+    fn prepare(&mut self, step: &Step) -> Sent {
+        self.sent += 1;
+        let id = format!("row-{}-{}", self.number, self.sent);
+        self.names.insert("id".into(), id.clone());
+        match step.mint {
+            Mint::Once => {}
+            Mint::EachTime => self.mint_anew(self.row.token.clone()),
+            Mint::EachKid => {
+                let mut spec = self.row.token.clone();
+                spec.header.insert("kid".into(), Uuid::new_v4().to_string().into());
+                self.mint_anew(spec);
+            }
+        }
+        let mut headers = vec![("host".to_owned(), "gateway.test".to_owned()), ("x-row".to_owned(), id.clone())];
+        headers.extend(step.oidc_data.iter().map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))));
+        for header in &step.headers {
+            let (name, value) = header.split_once(": ").unwrap_or_else(|| panic!("{:?}: not `name: value`: {header:?}", self.row.name));
+            headers.push((name.to_owned(), self.fill(value)));
+        }
+        let own_id = step.raw.is_some() || headers.iter().any(|(name, _)| name == "x-request-id");
+        if !own_id {
+            headers.push(("x-request-id".to_owned(), id.clone()));
+        }
+        if let Some(reason) = &step.deny {
+            self.denials.push(Denial { reason: reason.clone(), request_id: (!own_id).then(|| id.clone()) });
+        }
+        let request = Request { method: step.method.clone(), path: self.fill(&step.path), headers, body: step.body.clone() };
+        let upstream = step.upstream.iter().map(|(name, values)| (name.clone(), values.iter().map(|value| self.fill(value)).collect()));
+        Sent { id, request, raw: step.raw.as_ref().map(|raw| self.fill(raw)), upstream: upstream.collect() }
+    }
+
+    /// A token like the row's, but not the same.
+    fn mint_anew(&mut self, mut spec: TokenSpec) {
+        spec.payload.insert("jti".into(), Uuid::new_v4().to_string().into());
+        self.mint("token", &spec);
+    }
+}
+
+/// The parts of a token and the texts in its claims: what a log may not hold.
+fn secrets_of(token: &Token) -> Vec<String> {
+    let mut secrets = vec![token.text.clone(), token.header.clone(), token.payload.clone(), token.signature.clone()];
+    let claims = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, token.payload.trim_end_matches('='));
+    if let Some(Value::Object(claims)) = claims.ok().and_then(|json| serde_json::from_slice(&json).ok()) {
+        let texts = claims.iter().filter(|(name, _)| *name != "iss").filter_map(|(_, value)| value.as_str());
+        secrets.extend(texts.map(str::to_owned));
+    }
+    // A short text is in any log.
+    secrets.retain(|secret| secret.len() >= 8);
+    secrets
+}
+
+/// Sends the requests of a step, one after the other or all at once.
+async fn send_step(to: SocketAddr, step: &Step, scene: &mut Scene<'_>) -> Vec<(Sent, Option<Result<Reply, String>>)> {
+    let mut running = Vec::new();
+    let mut outcomes = Vec::new();
+    for _ in 0..step.times {
+        let sent = scene.prepare(step);
+        let hang_up = step.hang_up_ms.map(Duration::from_millis);
+        let exchange = tokio::spawn(exchange(to, sent.clone(), hang_up));
+        if step.at_once {
+            running.push((sent, exchange));
+        } else {
+            outcomes.push((sent, exchange.await.expect("the exchange")));
+        }
+    }
+    for (sent, exchange) in running {
+        outcomes.push((sent, exchange.await.expect("the exchange")));
+    }
+    outcomes
+}
+
+/// One request and its answer; `None` when the client hung up before there was one.
+async fn exchange(to: SocketAddr, sent: Sent, hang_up: Option<Duration>) -> Option<Result<Reply, String>> {
+    let answer = async {
+        match &sent.raw {
+            Some(raw) => send_raw(to, raw).await,
+            None => send(to, &sent.request).await,
+        }
+    };
+    match hang_up {
+        Some(after) => tokio::time::timeout(after, answer).await.ok(),
+        None => Some(answer.await),
+    }
+}

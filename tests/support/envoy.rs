@@ -1,0 +1,230 @@
+//! A real Envoy with the module in it: one listener for each plugin configuration, all of them in front of one upstream.
+
+use super::client::{Reply, Request, send};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// Compiling the module for every listener takes a second or two; a busy machine takes longer.
+const START_UP: Duration = Duration::from_secs(60);
+
+/// One plugin configuration, on a listener of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Plugin {
+    /// Name of the listener, the plugin and its root context.
+    pub(crate) name: String,
+    /// `pluginConfig` as the module gets it.
+    pub(crate) config: String,
+    /// Environment variables of the VM.
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+impl Plugin {
+    /// A plugin with this configuration and no environment.
+    pub(crate) fn new(name: &str, config: impl ToString) -> Plugin {
+        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new() }
+    }
+}
+
+/// What an Envoy is started with.
+pub(crate) struct Setup {
+    /// The Envoy.
+    pub(crate) binary: PathBuf,
+    /// Workers.
+    pub(crate) concurrency: u32,
+    /// Listeners that are there from the start.
+    pub(crate) plugins: Vec<Plugin>,
+    /// A file that Envoy watches for further listeners; written by [`write_listeners`].
+    pub(crate) watched_listeners: Option<PathBuf>,
+    /// Clusters by name; one without an address is known and has no host. `upstream` must be there.
+    pub(crate) clusters: BTreeMap<String, Option<SocketAddr>>,
+}
+
+/// An Envoy that did not start.
+#[derive(Debug)]
+pub(crate) struct NotStarted {
+    /// Its exit status; `None` when it ran on without ever being ready.
+    pub(crate) status: Option<ExitStatus>,
+    /// All it logged.
+    pub(crate) log: String,
+}
+
+/// A running Envoy, killed when dropped.
+pub(crate) struct Envoy {
+    process: Child,
+    admin: SocketAddr,
+    folder: TempDir,
+}
+
+impl Envoy {
+    /// Starts an Envoy and waits until it is ready.
+    pub(crate) async fn start(setup: &Setup) -> Result<Envoy, NotStarted> {
+        let folder = tempfile::Builder::new().prefix("alb-oidc-envoy-").tempdir().expect("a temporary folder");
+        let bootstrap = folder.path().join("bootstrap.json");
+        std::fs::write(&bootstrap, bootstrap_config(setup).to_string()).expect("the bootstrap file");
+        let log = std::fs::File::create(folder.path().join("log")).expect("the log file");
+        let process = Command::new(&setup.binary)
+            .arg("--config-path")
+            .arg(&bootstrap)
+            .arg("--admin-address-path")
+            .arg(folder.path().join("admin"))
+            .args(["--concurrency", &setup.concurrency.to_string()])
+            // The wasm component at debug: what the module may never log, it may not log there either.
+            .args(["--disable-hot-restart", "--log-level", "warning", "--component-log-level", "wasm:debug"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", setup.binary.display()));
+        let mut envoy = Envoy { process, admin: SocketAddr::from(([127, 0, 0, 1], 0)), folder };
+        let deadline = Instant::now() + START_UP;
+        loop {
+            if let Some(status) = envoy.process.try_wait().expect("the process's state") {
+                return Err(NotStarted { status: Some(status), log: envoy.log() });
+            }
+            if Instant::now() > deadline {
+                return Err(NotStarted { status: None, log: envoy.log() });
+            }
+            if envoy.is_ready().await {
+                return Ok(envoy);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn is_ready(&mut self) -> bool {
+        let Ok(admin) = std::fs::read_to_string(self.folder.path().join("admin")) else { return false };
+        let Ok(admin) = admin.trim().parse() else { return false };
+        self.admin = admin;
+        matches!(send(admin, &Request::get("/ready", &[("host", "admin")])).await, Ok(reply) if reply.status == 200)
+    }
+
+    /// Where the listener of a plugin is; `None` while there is none of that name.
+    pub(crate) async fn listener(&self, plugin: &str) -> Option<SocketAddr> {
+        let listeners = self.admin("/listeners?format=json").await.body;
+        let listeners: Value = serde_json::from_str(&listeners).expect("JSON from /listeners");
+        let found = listeners["listener_statuses"].as_array()?.iter().find(|listener| listener["name"] == plugin)?;
+        let address = &found["local_address"]["socket_address"];
+        format!("{}:{}", address["address"].as_str()?, address["port_value"]).parse().ok()
+    }
+
+    /// Counters and gauges whose name matches `filter` (a regular expression).
+    pub(crate) async fn stats(&self, filter: &str) -> BTreeMap<String, i64> {
+        let text = self.admin(&format!("/stats?filter={filter}")).await.body;
+        text.lines().filter_map(|line| line.split_once(": ")).filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+    }
+
+    async fn admin(&self, path: &str) -> Reply {
+        let reply = send(self.admin, &Request::get(path, &[("host", "admin")])).await;
+        reply.unwrap_or_else(|error| panic!("Envoy's admin interface: {path}: {error}\n{}", self.log()))
+    }
+
+    /// All that Envoy and the module logged.
+    pub(crate) fn log(&self) -> String {
+        let log = std::fs::read(self.folder.path().join("log")).expect("the log file");
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Ends it and waits until it has ended.
+    pub(crate) async fn stop(mut self) {
+        self.process.kill().await.expect("the end of Envoy");
+    }
+}
+
+/// Writes the file that `Setup::watched_listeners` names. Envoy takes it as soon as it is there.
+pub(crate) fn write_listeners(file: &Path, version: u32, plugins: &[Plugin]) {
+    let mut listeners: Vec<Value> = plugins.iter().map(listener).collect();
+    for listener in &mut listeners {
+        listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
+    }
+    let response = json!({"version_info": version.to_string(), "resources": listeners});
+    // Envoy watches for a file moved into place.
+    let draft = file.with_extension("draft");
+    std::fs::write(&draft, response.to_string()).expect("the listener file");
+    std::fs::rename(&draft, file).expect("the listener file in place");
+}
+
+fn bootstrap_config(setup: &Setup) -> Value {
+    let clusters: Vec<Value> = setup.clusters.iter().map(|(name, address)| cluster(name, *address)).collect();
+    let mut bootstrap = json!({
+        "node": {"id": "test", "cluster": "test"},
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+        "static_resources": {
+            "listeners": setup.plugins.iter().map(listener).collect::<Vec<_>>(),
+            "clusters": clusters,
+        },
+    });
+    if let Some(file) = &setup.watched_listeners {
+        bootstrap["dynamic_resources"] = json!({"lds_config": {"path_config_source": {"path": file}, "resource_api_version": "V3"}});
+    }
+    bootstrap
+}
+
+fn cluster(name: &str, address: Option<SocketAddr>) -> Value {
+    let endpoints: Vec<Value> = address
+        .iter()
+        .map(|at| json!({"endpoint": {"address": {"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}}}}))
+        .collect();
+    json!({
+        "name": name,
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+    })
+}
+
+fn listener(plugin: &Plugin) -> Value {
+    let any = |kind: &str, mut value: Value| {
+        value["@type"] = json!(format!("type.googleapis.com/{kind}"));
+        value
+    };
+    let string = |value: &str| any("google.protobuf.StringValue", json!({"value": value}));
+    // Another environment needs another VM.
+    let vm_id: String = plugin.env.iter().map(|(name, value)| format!("{name}={value};")).collect();
+    let wasm = json!({
+        "config": {
+            "name": plugin.name,
+            "root_id": plugin.name,
+            "failure_policy": "FAIL_RELOAD",
+            "configuration": string(&plugin.config),
+            "vm_config": {
+                "vm_id": vm_id,
+                "runtime": "envoy.wasm.runtime.v8",
+                "code": {"local": {"filename": super::module()}},
+                "environment_variables": {"key_values": plugin.env},
+            },
+        },
+    });
+    let manager = json!({
+        "stat_prefix": plugin.name,
+        "preserve_external_request_id": true,
+        "route_config": {
+            "name": plugin.name,
+            "virtual_hosts": [{
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "10s"}}],
+            }],
+        },
+        "http_filters": [
+            {"name": "alb-oidc", "typed_config": any("envoy.extensions.filters.http.wasm.v3.Wasm", wasm)},
+            {"name": "router", "typed_config": any("envoy.extensions.filters.http.router.v3.Router", json!({}))},
+        ],
+    });
+    json!({
+        "name": plugin.name,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{
+            "name": "http",
+            "typed_config": any(
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                manager,
+            ),
+        }]}],
+    })
+}

@@ -1,0 +1,201 @@
+//! Holds what was found after a request or a row against what the table says, and names each difference.
+
+use super::client::{Reply, Request};
+use super::key_server::Fetch;
+use super::table::{Count, Page, Step};
+use super::upstream::Seen;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The headers that name a user, and the twins that some servers take for them: only the module may set them.
+const IDENTITY: [&str; 4] = ["kubeflow-userid", "kubeflow-groups", "kubeflow_userid", "kubeflow_groups"];
+/// What the ALB sends to the gateway alone.
+const TOKENS: [&str; 3] = ["x-amzn-oidc-data", "x-amzn-oidc-accesstoken", "x-amzn-oidc-identity"];
+
+/// A request as it was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    /// Value of its `x-row` header, by which upstream's record is found.
+    pub(crate) id: String,
+    pub(crate) request: Request,
+    /// The bytes that were sent instead of `request`.
+    pub(crate) raw: Option<String>,
+    /// `Step::upstream` with the templates filled in.
+    pub(crate) upstream: BTreeMap<String, Vec<String>>,
+}
+
+/// A denial that must have been logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    pub(crate) reason: String,
+    /// The request id in the line; `None`: any.
+    pub(crate) request_id: Option<String>,
+}
+
+/// Differences in what became of one request. `reply` is `None` when the client hung up before there was one.
+pub(crate) fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, String>>, seen: &[Seen]) -> Vec<String> {
+    let seen: Vec<&Seen> = seen.iter().filter(|seen| seen.header("x-row") == [sent.id.as_str()]).collect();
+    let mut wrong = match (reply, step.hang_up_ms) {
+        (Some(Ok(reply)), None) => answer(step, &reply),
+        (Some(Err(error)), None) => vec![error],
+        (Some(_), Some(_)) => vec!["answered before the client hung up".into()],
+        (None, _) => Vec::new(),
+    };
+    let admitted = step.deny.is_none() && step.refused.is_none() && step.hang_up_ms.is_none();
+    match (&seen[..], admitted) {
+        ([seen], true) => wrong.extend(upstream(sent, step, seen)),
+        ([], false) => {}
+        (found, true) => wrong.push(format!("expected one request upstream, found {}", found.len())),
+        (found, false) => wrong.push(format!("expected nothing upstream, found {found:?}")),
+    }
+    wrong.into_iter().map(|wrong| format!("{}: {wrong}", sent.id)).collect()
+}
+
+fn answer(step: &Step, reply: &Reply) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let status = match (&step.deny, step.refused) {
+        (_, Some(status)) => status,
+        (Some(_), None) if step.page == Page::Grpc => 200,
+        (Some(reason), None) => status_of(reason),
+        (None, None) => 200,
+    };
+    differ(&mut wrong, "status", &status, &reply.status);
+    for (name, values) in &step.reply {
+        differ(&mut wrong, name, &values.iter().map(String::as_str).collect::<Vec<_>>(), &reply.header(name));
+    }
+    if let Some(range) = step.took_ms {
+        let took = i64::try_from(reply.took.as_millis()).unwrap_or(i64::MAX);
+        if !range.holds(took) {
+            wrong.push(format!("expected an answer within {range} ms, took {took} ms"));
+        }
+    }
+    if let Some(reason) = &step.deny {
+        wrong.extend(denial(step.page, reason, reply));
+    }
+    wrong
+}
+
+/// The status of each reason, as the contract has it.
+fn status_of(reason: &str) -> u16 {
+    match reason {
+        "token-missing" | "token-duplicate" | "token-too-large" | "token-malformed" | "algorithm-not-es256" | "key-id-invalid"
+        | "signer-unknown" | "issuer-mismatch" | "client-mismatch" | "token-expired" | "key-not-found" | "key-invalid"
+        | "signature-invalid" | "access-token-invalid" => 401,
+        "user-id-missing" | "user-id-invalid" | "email-unverified" | "user-not-allowed" => 403,
+        "key-unavailable" => 503,
+        other => panic!("no such reason: {other}"),
+    }
+}
+
+fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
+    let mut wrong = Vec::new();
+    differ(&mut wrong, "cache-control", &vec!["no-store"], &reply.header("cache-control"));
+    let retry: Vec<&str> = if reason == "key-unavailable" { vec!["1"] } else { vec![] };
+    differ(&mut wrong, "retry-after", &retry, &reply.header("retry-after"));
+    match page {
+        Page::Json => {
+            differ(&mut wrong, "content-type", &vec!["application/json"], &reply.header("content-type"));
+            let body: BTreeMap<String, Value> = serde_json::from_str(&reply.body).unwrap_or_default();
+            let told = body.get("reason").and_then(Value::as_str) == Some(reason);
+            if !told || body.len() != 2 || !body.get("error").is_some_and(Value::is_string) {
+                wrong.push(format!("expected a body of `error` and the `reason` {reason}, found {:?}", reply.body));
+            }
+        }
+        Page::Html => {
+            if !reply.header("content-type").iter().all(|kind| kind.starts_with("text/html")) || reply.header("content-type").len() != 1 {
+                wrong.push(format!("expected a content-type of text/html, found {:?}", reply.header("content-type")));
+            }
+            if !reply.body.starts_with("<!doctype html>") && !reply.body.starts_with("<!DOCTYPE html>") || !reply.body.contains(reason) {
+                wrong.push(format!("expected a page with {reason}, found {:?}", reply.body));
+            }
+        }
+        Page::Grpc => {
+            let code = match status_of(reason) {
+                401 => "16",
+                403 => "7",
+                _ => "14",
+            };
+            differ(&mut wrong, "grpc-status", &vec![code], &reply.header("grpc-status"));
+        }
+    }
+    wrong
+}
+
+fn upstream(sent: &Sent, step: &Step, seen: &Seen) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if sent.raw.is_none() {
+        differ(&mut wrong, "upstream's method", &sent.request.method, &seen.method);
+        differ(&mut wrong, "upstream's path", &sent.request.path, &seen.path);
+        differ(&mut wrong, "upstream's body", &sent.request.body, &seen.body);
+    }
+    let mut expected: BTreeMap<&str, Vec<&str>> = IDENTITY.iter().chain(&TOKENS).map(|name| (*name, vec![])).collect();
+    expected.insert("kubeflow-userid", vec![&step.user]);
+    expected.extend(sent.upstream.iter().map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect())));
+    for (name, values) in expected {
+        differ(&mut wrong, &format!("upstream's {name}"), &values, &seen.header(name));
+    }
+    wrong
+}
+
+/// Counters that moved otherwise than expected. A counter that is not expected may not move at all.
+pub(crate) fn counters(expected: &BTreeMap<String, Count>, before: &BTreeMap<String, i64>, after: &BTreeMap<String, i64>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let none = Count::exactly(0);
+    for name in expected.keys().chain(after.keys().filter(|name| !expected.contains_key(*name))) {
+        let value = |stats: &BTreeMap<String, i64>| stats.get(name).copied().unwrap_or(0);
+        // A gauge: nobody may be left waiting.
+        let moved = if name == "waiting" { value(after) } else { value(after) - value(before) };
+        let expected = expected.get(name).unwrap_or(&none);
+        if !expected.holds(moved) {
+            wrong.push(format!("counter {name}: expected +{expected}, found +{moved}"));
+        }
+    }
+    wrong
+}
+
+/// Fetches other than expected: too many or few, or of another form than a key's.
+pub(crate) fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !expected.holds(i64::try_from(found.len()).unwrap_or(i64::MAX)) {
+        let paths: Vec<&str> = found.iter().map(|fetch| fetch.path.as_str()).take(5).collect();
+        wrong.push(format!("expected {expected} fetches, found {}: {paths:?}", found.len()));
+    }
+    for fetch in found {
+        differ(&mut wrong, "a fetch's method", &"GET", &fetch.method.as_str());
+        differ(&mut wrong, "a fetch's host", &host, &fetch.host.as_str());
+        if !path.is_empty() {
+            differ(&mut wrong, "a fetch's path", &path, &fetch.path.as_str());
+        }
+        // The client's own headers are none of the key server's business.
+        for name in IDENTITY.iter().chain(&TOKENS).chain(&["cookie", "authorization", "x-row"]) {
+            if fetch.headers.iter().any(|(found, _)| found == name) {
+                wrong.push(format!("a fetch carried {name}"));
+            }
+        }
+    }
+    wrong
+}
+
+/// Differences between the denials that must be in this part of the log and those that are.
+pub(crate) fn denials(expected: &[Denial], log: &str) -> Vec<String> {
+    let mut lines: Vec<&str> = log.lines().filter(|line| line.contains("alb-oidc: denied")).collect();
+    let mut wrong = Vec::new();
+    for denial in expected {
+        let holds = |line: &&str| {
+            let has = |name: &str, value: &str| line.split_whitespace().any(|word| word.strip_prefix(name) == Some(value));
+            has("reason=", &denial.reason) && denial.request_id.as_ref().is_none_or(|id| has("request-id=", id)) && line.contains("[warning]")
+        };
+        match lines.iter().position(holds) {
+            Some(found) => drop(lines.swap_remove(found)),
+            None => wrong.push(format!("expected a log line of {denial:?}")),
+        }
+    }
+    wrong.extend(lines.into_iter().map(|line| format!("not expected in the log: {line}")));
+    wrong
+}
+
+fn differ<T: PartialEq + std::fmt::Debug>(wrong: &mut Vec<String>, what: &str, expected: &T, found: &T) {
+    if expected != found {
+        wrong.push(format!("{what}: expected {expected:?}, found {found:?}"));
+    }
+}

@@ -1,0 +1,176 @@
+//! The stand-in for `public-keys.auth.elb.REGION.amazonaws.com`: serves registered keys as PEM, remembers each fetch, and
+//! misbehaves for one key where a test tells it to.
+
+use super::server::{Body, Broken, Server, full};
+use super::token::Key;
+use http_body_util::BodyExt;
+use http_body_util::channel::Channel;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How one key is served. The default is the right answer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Answer {
+    /// Status code.
+    pub(crate) status: u16,
+    /// Body, with `{pem}`, `{pem_crlf}`, `{der}` (base64), `{off_curve}`, `{infinity}`, `{other}` (another key's PEM) or
+    /// `{file:NAME}` for `tests/vectors/bad-keys/NAME.pem` filled in.
+    pub(crate) body: String,
+    /// Fills the body up with spaces to this many bytes.
+    pub(crate) size: usize,
+    /// Waits before it answers.
+    pub(crate) delay_ms: u64,
+    /// Breaks the exchange.
+    pub(crate) fault: Option<Fault>,
+    /// Misbehaves for this many fetches only, then serves the key.
+    pub(crate) times: Option<usize>,
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Answer { status: 200, body: "{pem}".into(), size: 0, delay_ms: 0, fault: None, times: None }
+    }
+}
+
+/// Ways in which an exchange breaks.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Fault {
+    /// Never answers.
+    Hang,
+    /// Closes the connection without an answer.
+    Close,
+    /// Closes it in the middle of the body.
+    CutOff,
+    /// Sends one byte of the body every 100 ms.
+    Trickle,
+}
+
+/// One request that the key server got.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetch {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) host: String,
+    /// Every header, in order.
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+#[derive(Default)]
+struct State {
+    keys: HashMap<String, (Key, Answer)>,
+    fetches: Vec<Fetch>,
+}
+
+impl State {
+    /// How the key at `path` is served now; counts an answer that misbehaves a limited number of times.
+    fn answer(&mut self, path: &str) -> (u16, String, Answer) {
+        let Some((key, answer)) = self.keys.get_mut(path) else { return (404, "not found".into(), Answer::default()) };
+        match &mut answer.times {
+            Some(0) => *answer = Answer::default(),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        let body = fill_in(&answer.body, key);
+        (answer.status, format!("{body:<size$}", size = answer.size), answer.clone())
+    }
+}
+
+/// The running key server.
+pub(crate) struct KeyServer {
+    server: Server,
+    state: Arc<Mutex<State>>,
+}
+
+impl KeyServer {
+    /// Starts it on a free port, with no key.
+    pub(crate) async fn start() -> KeyServer {
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        let server = Server::start(move |request| serve(Arc::clone(&shared), request)).await;
+        KeyServer { server, state }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// Serves `key` at `path` from now on.
+    pub(crate) fn publish(&self, path: &str, key: &Key, answer: Answer) {
+        self.state.lock().expect("the keys").keys.insert(path.to_owned(), (key.clone(), answer));
+    }
+
+    /// The fetches so far, without forgetting them.
+    pub(crate) fn fetches(&self) -> Vec<Fetch> {
+        self.state.lock().expect("the keys").fetches.clone()
+    }
+
+    /// Forgets the fetches so far.
+    pub(crate) fn forget_fetches(&self) {
+        self.state.lock().expect("the keys").fetches.clear();
+    }
+}
+
+async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers: Vec<_> = request.headers().iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
+    let host = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone()).unwrap_or_default();
+    let (method, path) = (request.method().to_string(), request.uri().to_string());
+    let (status, body, answer) = {
+        let mut state = state.lock().expect("the keys");
+        state.fetches.push(Fetch { method, path: path.clone(), host, headers });
+        state.answer(&path)
+    };
+    tokio::time::sleep(Duration::from_millis(answer.delay_ms)).await;
+    let body = match answer.fault {
+        None => full(body),
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Close) => return Err("closed".into()),
+        Some(Fault::CutOff) => in_pieces(body, true),
+        Some(Fault::Trickle) => in_pieces(body, false),
+    };
+    Ok(Response::builder().status(status).header("content-type", "text/plain").body(body)?)
+}
+
+/// Sends the body a byte every 100 ms, or ten bytes of it and then a reset.
+fn in_pieces(body: String, cut_off: bool) -> Body {
+    let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
+    tokio::spawn(async move {
+        for (count, byte) in body.into_bytes().into_iter().enumerate() {
+            if cut_off && count == 10 {
+                return sender.abort("cut off".into());
+            }
+            if !cut_off {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            if sender.send_data(Bytes::from(vec![byte])).await.is_err() {
+                return;
+            }
+        }
+    });
+    channel.boxed()
+}
+
+fn fill_in(template: &str, key: &Key) -> String {
+    let mut body = template
+        .replace("{pem}", &key.pem())
+        .replace("{pem_crlf}", &key.pem().replace('\n', "\r\n"))
+        .replace("{der}", &key.der_base64())
+        .replace("{off_curve}", &key.off_curve_pem())
+        .replace("{infinity}", &Key::infinity_pem())
+        .replace("{other}", &Key::generate().pem());
+    while let Some((before, rest)) = body.split_once("{file:") {
+        let (name, after) = rest.split_once('}').expect("`{file:NAME}`");
+        let file = super::repository(&format!("tests/vectors/bad-keys/{name}.pem"));
+        let pem = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        body = format!("{before}{pem}{after}");
+    }
+    body
+}

@@ -1,0 +1,351 @@
+//! The table of scenarios, `tests/scenarios/*.toml`: what a file of rows may say, and what a row that says nothing means.
+//! Running the rows is `tests/scenarios.rs`.
+//!
+//! A file holds named configurations and rows:
+//!
+//! ```toml
+//! [config.prefix]
+//! plugin = '{"userId": {"prefix": "user:"}}'     # JSON, merged over the `default` configuration
+//!
+//! [[row]]
+//! name = "The prefix is put before the user id"
+//! config = "prefix"
+//! user = "user:ann@example.com"
+//!
+//! [[row]]
+//! name = "A token without exp is refused"
+//! token = { header_without = ["exp"] }
+//! deny = "token-malformed"
+//! ```
+//!
+//! A row is one genuine request that is admitted as `ann@example.com`, and whatever the row sets instead. It has a key and a
+//! kid of its own, so rows do not know of each other. With `requests = [{…}, {…}]` it is several, one after the other; what the
+//! row says about a request then holds for each of them.
+
+use super::envoy::Plugin;
+use super::key_server::Answer;
+use super::token::TokenSpec;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A number, or a range as `"1..=3"` where timing has a say.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "toml::Value")]
+pub(crate) struct Count {
+    min: i64,
+    max: i64,
+}
+
+impl Count {
+    /// Exactly this many.
+    pub(crate) fn exactly(count: i64) -> Count {
+        Count { min: count, max: count }
+    }
+
+    /// Whether `count` is as told.
+    pub(crate) fn holds(self, count: i64) -> bool {
+        (self.min..=self.max).contains(&count)
+    }
+}
+
+impl TryFrom<toml::Value> for Count {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Count, String> {
+        let range = |text: &str| {
+            let (min, max) = text.split_once("..=")?;
+            Some(Count { min: min.parse().ok()?, max: max.parse().ok()? })
+        };
+        match &value {
+            toml::Value::Integer(count) => Ok(Count::exactly(*count)),
+            toml::Value::String(text) => range(text).ok_or_else(|| format!("not a range: {text:?}")),
+            other => Err(format!("not a count: {other}")),
+        }
+    }
+}
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.min == self.max { write!(f, "{}", self.min) } else { write!(f, "{}..={}", self.min, self.max) }
+    }
+}
+
+/// All files of the table.
+pub(crate) struct Table {
+    /// Every configuration, merged over `default`.
+    pub(crate) plugins: Vec<Plugin>,
+    pub(crate) rows: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    config: BTreeMap<String, Config>,
+    #[serde(default)]
+    row: Vec<toml::Table>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// JSON, merged over the `default` configuration; objects member by member, all else replaced.
+    plugin: String,
+    /// Environment variables of the VM.
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+}
+
+/// One scenario.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Row {
+    /// A sentence: what holds.
+    pub(crate) name: String,
+    /// Name of a configuration.
+    pub(crate) config: String,
+    /// The token; requests refer to it as `{token}`.
+    pub(crate) token: TokenSpec,
+    /// More tokens by name, signed with the row's key.
+    pub(crate) tokens: BTreeMap<String, TokenSpec>,
+    /// The key's id; `{uuid}` and `{UUID}` are a random one in lower and upper case.
+    pub(crate) kid: String,
+    /// How the key server answers for the row's kid.
+    pub(crate) key: Answer,
+    /// Where the module asks for the key.
+    pub(crate) fetch_path: String,
+    /// The `:authority` it asks with.
+    pub(crate) fetch_host: String,
+    /// Requests to the key server. Unset: one when `verified` is not 0.
+    pub(crate) fetches: Option<Count>,
+    /// Signatures checked. Unset: one when any request is admitted.
+    pub(crate) verified: Option<Count>,
+    /// Other counters that move. Unset: `key_fetch.ok` as `fetches`, `token_cache_hit` for each admission without a check.
+    /// What is named neither here nor by default must not move.
+    pub(crate) counters: BTreeMap<String, Count>,
+    /// Waits before it looks at the counters.
+    pub(crate) settle_ms: u64,
+    #[serde(skip)]
+    pub(crate) requests: Vec<Step>,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Row {
+            name: String::new(),
+            config: "default".into(),
+            token: TokenSpec::default(),
+            tokens: BTreeMap::new(),
+            kid: "{uuid}".into(),
+            key: Answer::default(),
+            fetch_path: "/{kid}".into(),
+            fetch_host: "keys.test".into(),
+            fetches: None,
+            verified: None,
+            counters: BTreeMap::new(),
+            settle_ms: 0,
+            requests: Vec::new(),
+        }
+    }
+}
+
+/// The members of a row that are not about a request.
+const ROW_MEMBERS: [&str; 12] = [
+    "name", "config", "token", "tokens", "kid", "key", "fetch_path", "fetch_host", "fetches", "verified", "counters", "settle_ms",
+];
+
+/// One request (or several alike), and what comes of it. Texts may hold `{token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`,
+/// `{NAME.signature}`, `{kid}` and `{id}` (the request's own id).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Step {
+    /// Waits before it sends.
+    pub(crate) after_ms: u64,
+    /// Sends it so many times,
+    pub(crate) times: usize,
+    /// all at once instead of one after the other,
+    pub(crate) at_once: bool,
+    /// each with the same token or one of its own.
+    pub(crate) mint: Mint,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    /// Values of `x-amzn-oidc-data`.
+    pub(crate) oidc_data: Vec<String>,
+    /// Other headers, as `name: value`.
+    pub(crate) headers: Vec<String>,
+    pub(crate) body: String,
+    /// The whole request, byte for byte, where HTTP libraries refuse to send it.
+    pub(crate) raw: Option<String>,
+    /// The client closes the connection after so long; nothing comes of the request.
+    pub(crate) hang_up_ms: Option<u64>,
+
+    /// Denied with this reason. Unset: admitted.
+    pub(crate) deny: Option<String>,
+    /// Refused by Envoy itself with this status, before the module.
+    pub(crate) refused: Option<u16>,
+    /// The form of a denial.
+    pub(crate) page: Page,
+    /// The user that upstream is told.
+    pub(crate) user: String,
+    /// Header values that upstream must see, exactly and in order; `[]`: the header is not there.
+    pub(crate) upstream: BTreeMap<String, Vec<String>>,
+    /// Header values that the client must see.
+    pub(crate) reply: BTreeMap<String, Vec<String>>,
+    /// How long the answer takes.
+    pub(crate) took_ms: Option<Count>,
+}
+
+impl Default for Step {
+    fn default() -> Self {
+        Step {
+            after_ms: 0,
+            times: 1,
+            at_once: false,
+            mint: Mint::Once,
+            method: "GET".into(),
+            path: "/".into(),
+            oidc_data: vec!["{token}".into()],
+            headers: Vec::new(),
+            body: String::new(),
+            raw: None,
+            hang_up_ms: None,
+            deny: None,
+            refused: None,
+            page: Page::Json,
+            user: "ann@example.com".into(),
+            upstream: BTreeMap::new(),
+            reply: BTreeMap::new(),
+            took_ms: None,
+        }
+    }
+}
+
+/// Which token a repeated request carries.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Mint {
+    /// The row's token, every time.
+    Once,
+    /// A new token every time, by the row's key.
+    EachTime,
+    /// A new token with a new, unknown kid every time.
+    EachKid,
+}
+
+/// The form of a denial.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Page {
+    /// For programs.
+    Json,
+    /// For browsers.
+    Html,
+    /// For gRPC calls.
+    Grpc,
+}
+
+impl Table {
+    /// Reads every file of the folder, in the order of their names.
+    pub(crate) fn read(folder: &Path) -> Table {
+        let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder of scenarios").flatten().map(|file| file.path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        files.sort();
+        let (mut configs, mut rows) = (BTreeMap::new(), Vec::new());
+        for path in files {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(&path).expect("a readable file");
+            let found: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+            for (name, config) in found.config {
+                assert!(configs.insert(name.clone(), config).is_none(), "{file}: configuration {name} is there twice");
+            }
+            rows.extend(found.row.into_iter().map(|table| Row::read(table).unwrap_or_else(|error| panic!("{file}: {error}"))));
+        }
+        let default = configs.get("default").expect("a configuration named default").plugin.clone();
+        let plugins: Vec<Plugin> = configs.into_iter().map(|(name, config)| config.plugin(&name, &default)).collect();
+        for row in &rows {
+            assert!(plugins.iter().any(|plugin| plugin.name == row.config), "{}: no configuration {}", row.name, row.config);
+        }
+        Table { plugins, rows }
+    }
+}
+
+impl Config {
+    fn plugin(self, name: &str, default: &str) -> Plugin {
+        let parse = |text: &str| -> Value { serde_json::from_str(text).unwrap_or_else(|error| panic!("configuration {name}: {error}")) };
+        let mut config = parse(default);
+        merge(&mut config, parse(&self.plugin));
+        Plugin { env: self.env, ..Plugin::new(name, config) }
+    }
+}
+
+fn merge(onto: &mut Value, over: Value) {
+    match (onto, over) {
+        (Value::Object(onto), Value::Object(over)) => {
+            for (name, value) in over {
+                merge(onto.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (onto, over) => *onto = over,
+    }
+}
+
+impl Row {
+    fn read(mut table: toml::Table) -> Result<Row, String> {
+        let name = table.get("name").and_then(toml::Value::as_str).unwrap_or("a row without a name").to_owned();
+        let in_row = |error: toml::de::Error| format!("{name:?}: {error}");
+        let requests: Vec<toml::Table> = match table.remove("requests") {
+            Some(list) => list.try_into().map_err(in_row)?,
+            None => vec![toml::Table::new()],
+        };
+        let (of_row, of_each): (toml::Table, toml::Table) = table.into_iter().partition(|(key, _)| ROW_MEMBERS.contains(&key.as_str()));
+        let mut row: Row = of_row.try_into().map_err(in_row)?;
+        for own in requests {
+            let mut request = of_each.clone();
+            request.extend(own);
+            row.requests.push(request.try_into().map_err(in_row)?);
+        }
+        Ok(row)
+    }
+
+    /// Every counter that must move, and by how much.
+    pub(crate) fn expected_counters(&self, backend: &str) -> BTreeMap<String, Count> {
+        let mut counters = BTreeMap::new();
+        let mut admitted = 0;
+        for step in &self.requests {
+            let times = i64::try_from(step.times).expect("a small number");
+            match &step.deny {
+                _ if step.refused.is_some() || step.hang_up_ms.is_some() => {}
+                None => admitted += times,
+                Some(reason) => counters.entry(format!("denied.{reason}")).or_insert(Count::exactly(0)).add(times),
+            }
+        }
+        counters.insert("admitted".into(), Count::exactly(admitted));
+        counters.insert(format!("verified.{backend}"), self.verified());
+        counters.insert("token_cache_hit".into(), Count::exactly((admitted - self.verified().min).max(0)));
+        if !self.counters.keys().any(|name| name.starts_with("key_fetch.")) {
+            counters.insert("key_fetch.ok".into(), self.fetches());
+        }
+        counters.extend(self.counters.clone());
+        counters
+    }
+
+    /// Signatures checked.
+    fn verified(&self) -> Count {
+        let admits = self.requests.iter().any(|step| step.deny.is_none() && step.refused.is_none() && step.hang_up_ms.is_none());
+        self.verified.unwrap_or(Count::exactly(i64::from(admits)))
+    }
+
+    /// Requests to the key server.
+    pub(crate) fn fetches(&self) -> Count {
+        self.fetches.unwrap_or(Count::exactly(i64::from(!self.verified().holds(0))))
+    }
+}
+
+impl Count {
+    fn add(&mut self, more: i64) {
+        self.min += more;
+        self.max += more;
+    }
+}

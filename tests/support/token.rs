@@ -1,0 +1,348 @@
+//! Mints tokens as the ALB does, and every forgery of them: each member, the base64 text, the signature and the whole can be
+//! set apart. What is not set is what a genuine ALB sends.
+
+use super::client::to_bytes;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use hmac::{Hmac, KeyInit, Mac};
+use p256::ecdsa::signature::Signer;
+use p256::ecdsa::{Signature as EcdsaSignature, SigningKey};
+use p256::elliptic_curve::Generate;
+use p256::pkcs8::{EncodePublicKey, LineEnding};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The load balancer whose tokens the tests' configurations believe.
+pub(crate) const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+/// Its identity provider.
+pub(crate) const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
+/// Its client id at the provider.
+pub(crate) const CLIENT: &str = "1example23456789";
+
+/// The order of the P-256 group.
+const N: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e,
+    0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
+/// A signing key of an ALB.
+#[derive(Clone)]
+pub(crate) struct Key(SigningKey);
+
+impl Key {
+    /// A fresh key.
+    pub(crate) fn generate() -> Key {
+        Key(SigningKey::generate())
+    }
+
+    /// What the key server serves: one PEM `PUBLIC KEY`.
+    pub(crate) fn pem(&self) -> String {
+        self.0.verifying_key().to_public_key_pem(LineEnding::LF).expect("a PEM")
+    }
+
+    /// The public key's DER in base64, with no PEM around it.
+    pub(crate) fn der_base64(&self) -> String {
+        STANDARD.encode(self.spki())
+    }
+
+    /// A PEM with a point that is not on the curve.
+    pub(crate) fn off_curve_pem(&self) -> String {
+        let mut der = self.spki();
+        *der.last_mut().expect("a key") ^= 1;
+        to_pem(&der)
+    }
+
+    /// A PEM with the point at infinity.
+    pub(crate) fn infinity_pem() -> String {
+        let algorithm = [0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        to_pem(&[&[0x30, 0x19][..], &algorithm, &[0x03, 0x02, 0x00, 0x00]].concat())
+    }
+
+    fn spki(&self) -> Vec<u8> {
+        self.0.verifying_key().to_public_key_der().expect("a DER").into_vec()
+    }
+}
+
+fn to_pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64")).collect();
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+}
+
+/// What to mint.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TokenSpec {
+    /// Members of the JOSE header, over the genuine ones.
+    pub(crate) header: Map<String, Value>,
+    /// Genuine members of the header that are left out.
+    pub(crate) header_without: Vec<String>,
+    /// JSON text put after the header's last member: `"alg": "none"` makes a duplicate.
+    pub(crate) header_append: String,
+    /// The header's whole JSON text.
+    pub(crate) header_text: Option<String>,
+    /// An array nested this deep as one more member of the header.
+    pub(crate) header_depth: usize,
+    /// The header's base64 as sent and signed; `{}` is the text that would have been there.
+    pub(crate) header_base64: String,
+    /// Members of the payload, over the genuine ones.
+    pub(crate) payload: Map<String, Value>,
+    /// Genuine members of the payload that are left out.
+    pub(crate) payload_without: Vec<String>,
+    /// JSON text put after the payload's last member.
+    pub(crate) payload_append: String,
+    /// The payload's whole JSON text.
+    pub(crate) payload_text: Option<String>,
+    /// An array nested this deep as one more member of the payload.
+    pub(crate) payload_depth: usize,
+    /// The payload's base64 as sent and signed; `{}` is the text that would have been there.
+    pub(crate) payload_base64: String,
+    /// Seconds from now to the header's `exp`.
+    pub(crate) exp: i64,
+    /// Seconds from now to the payload's `exp`.
+    pub(crate) payload_exp: i64,
+    /// Writes the JSON texts one byte per character, not as UTF-8.
+    pub(crate) latin1: bool,
+    /// `=` at the end of each part, as the ALB has it.
+    pub(crate) padding: bool,
+    /// The base64 alphabet.
+    pub(crate) alphabet: Alphabet,
+    /// Fills the payload up until the whole token has this many bytes.
+    pub(crate) length: Option<usize>,
+    /// What stands in the place of the signature.
+    pub(crate) signature: Signature,
+    /// How the parts are put together: `{header}`, `{payload}` and `{signature}` are filled in.
+    pub(crate) text: String,
+}
+
+impl Default for TokenSpec {
+    fn default() -> Self {
+        TokenSpec {
+            header: Map::new(),
+            header_without: Vec::new(),
+            header_append: String::new(),
+            header_text: None,
+            header_depth: 0,
+            header_base64: "{}".into(),
+            payload: Map::new(),
+            payload_without: Vec::new(),
+            payload_append: String::new(),
+            payload_text: None,
+            payload_depth: 0,
+            payload_base64: "{}".into(),
+            exp: 120,
+            payload_exp: 120,
+            latin1: false,
+            padding: true,
+            alphabet: Alphabet::Url,
+            length: None,
+            signature: Signature::Genuine,
+            text: "{header}.{payload}.{signature}".into(),
+        }
+    }
+}
+
+/// The two base64 alphabets.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Alphabet {
+    /// `-` and `_`
+    Url,
+    /// `+` and `/`
+    Standard,
+}
+
+/// What stands in the place of the signature. All but `Genuine` and `Malleable` are forgeries.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Signature {
+    /// By the row's key.
+    Genuine,
+    /// (r, n − s): valid ECDSA too.
+    Malleable,
+    /// By another key.
+    OtherKey,
+    /// The genuine one of another payload.
+    OtherPayload,
+    /// Genuine with one bit of s turned.
+    FlippedBit,
+    /// r = s = 0
+    Zero,
+    /// r = 0
+    ZeroR,
+    /// s = 0
+    ZeroS,
+    /// r = s = 1
+    One,
+    /// r = s = n
+    Order,
+    /// r + n, cut to 32 bytes
+    AllOnes,
+    /// s, r
+    Swapped,
+    /// 63 bytes
+    Truncated,
+    /// 65 bytes
+    Extended,
+    /// Genuine, in ASN.1 DER as other protocols have it.
+    Der,
+    /// Genuine, twice.
+    Doubled,
+    /// Genuine over the header and payload without their padding.
+    OverUnpadded,
+    /// HMAC-SHA256 with the public PEM as the secret.
+    Hs256,
+    /// HMAC-SHA512 with the public PEM as the secret: 64 bytes, as ES256 has.
+    Hs512,
+}
+
+/// A minted token.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) header: String,
+    pub(crate) payload: String,
+    pub(crate) signature: String,
+    /// The whole, as sent.
+    pub(crate) text: String,
+}
+
+impl TokenSpec {
+    /// A genuine token for this user.
+    pub(crate) fn of(email: &str) -> TokenSpec {
+        TokenSpec { payload: Map::from_iter([("email".to_owned(), json!(email))]), ..TokenSpec::default() }
+    }
+
+    /// Mints it with the key that the key server knows as `kid`.
+    pub(crate) fn mint(&self, kid: &str, key: &Key) -> Token {
+        let Some(length) = self.length else { return self.mint_filled(kid, key, 0, 0) };
+        // Base64 has no text of every length: one to three bytes more in the header move what the payload cannot reach.
+        for header_fill in 1..4 {
+            let mut fill = 1;
+            loop {
+                let token = self.mint_filled(kid, key, header_fill, fill);
+                match token.text.len() {
+                    found if found == length => return token,
+                    found if found > length => break,
+                    found => fill += ((length - found) * 3 / 4).saturating_sub(2).max(1),
+                }
+            }
+        }
+        panic!("no token of {length} bytes");
+    }
+
+    fn mint_filled(&self, kid: &str, key: &Key, header_fill: usize, payload_fill: usize) -> Token {
+        let header = self.json(self.header_text.as_deref(), self.genuine_header(kid), &self.header, &self.header_without);
+        let header = self.appended(header, &self.header_append, self.header_depth, header_fill);
+        let header = self.header_base64.replace("{}", &self.base64(&header));
+        let payload = self.json(self.payload_text.as_deref(), self.genuine_payload(), &self.payload, &self.payload_without);
+        let payload = self.appended(payload, &self.payload_append, self.payload_depth, payload_fill);
+        let payload = self.payload_base64.replace("{}", &self.base64(&payload));
+        let signature = self.encode(&self.signature.bytes(&format!("{header}.{payload}"), key));
+        let text = self.text.replace("{header}", &header).replace("{payload}", &payload).replace("{signature}", &signature);
+        Token { header, payload, signature, text }
+    }
+
+    fn genuine_header(&self, kid: &str) -> Value {
+        json!({"typ": "JWT", "kid": kid, "alg": "ES256", "iss": ISSUER, "client": CLIENT, "signer": ARN, "exp": now() + self.exp})
+    }
+
+    fn genuine_payload(&self) -> Value {
+        json!({
+            "sub": "7f3c1c1e-5d0a-4a0e-9a53-0a3f1f7f2b11",
+            "email_verified": "true",
+            "email": "ann@example.com",
+            "username": "kubeflow_ann",
+            "exp": now() + self.payload_exp,
+            "iss": ISSUER,
+        })
+    }
+
+    fn json(&self, text: Option<&str>, mut genuine: Value, over: &Map<String, Value>, without: &[String]) -> String {
+        if let Some(text) = text {
+            return text.to_owned();
+        }
+        let members = genuine.as_object_mut().expect("an object");
+        for name in without {
+            members.remove(name).unwrap_or_else(|| panic!("a genuine token has no {name}"));
+        }
+        members.extend(over.clone());
+        genuine.to_string()
+    }
+
+    fn appended(&self, json: String, append: &str, depth: usize, fill: usize) -> String {
+        let mut more = String::new();
+        if !append.is_empty() {
+            more += &format!(",{append}");
+        }
+        if depth > 0 {
+            more += &format!(",\"deep\":{}{}", "[".repeat(depth), "]".repeat(depth));
+        }
+        if fill > 0 {
+            more += &format!(",\"fill\":\"{}\"", "x".repeat(fill));
+        }
+        match json.strip_suffix('}') {
+            Some(start) if !more.is_empty() => format!("{start}{more}}}"),
+            _ => json,
+        }
+    }
+
+    fn base64(&self, text: &str) -> String {
+        if self.latin1 { self.encode(&to_bytes(text)) } else { self.encode(text.as_bytes()) }
+    }
+
+    fn encode(&self, bytes: &[u8]) -> String {
+        let text = match self.alphabet {
+            Alphabet::Url => URL_SAFE.encode(bytes),
+            Alphabet::Standard => STANDARD.encode(bytes),
+        };
+        if self.padding { text } else { text.trim_end_matches('=').to_owned() }
+    }
+}
+
+impl Signature {
+    fn bytes(self, text: &str, key: &Key) -> Vec<u8> {
+        let genuine: EcdsaSignature = key.0.sign(text.as_bytes());
+        let bytes = genuine.to_bytes().to_vec();
+        let (r, s) = bytes.split_at(32);
+        let (zero, one) = ([0; 32], [&[0; 31][..], &[1]].concat());
+        match self {
+            Signature::Genuine => bytes,
+            Signature::Malleable => EcdsaSignature::from_scalars(genuine.r(), -genuine.s()).expect("n - s").to_bytes().to_vec(),
+            Signature::OtherKey => Signature::Genuine.bytes(text, &Key::generate()),
+            Signature::OtherPayload => Signature::Genuine.bytes(&format!("{text}x"), key),
+            Signature::FlippedBit => {
+                let mut bytes = bytes;
+                bytes[63] ^= 1;
+                bytes
+            }
+            Signature::Zero => [zero, zero].concat(),
+            Signature::ZeroR => [&zero, s].concat(),
+            Signature::ZeroS => [r, &zero].concat(),
+            Signature::One => [&one[..], &one].concat(),
+            Signature::Order => [N, N].concat(),
+            Signature::AllOnes => vec![0xff; 64],
+            Signature::Swapped => [s, r].concat(),
+            Signature::Truncated => bytes[..63].to_vec(),
+            Signature::Extended => [&bytes[..], &[0]].concat(),
+            Signature::Der => genuine.to_der().as_bytes().to_vec(),
+            Signature::Doubled => [&bytes[..], &bytes].concat(),
+            Signature::OverUnpadded => Signature::Genuine.bytes(&text.replace('=', ""), key),
+            Signature::Hs256 => {
+                let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.pem().as_bytes()).expect("any key length");
+                mac.update(text.as_bytes());
+                mac.finalize().into_bytes().to_vec()
+            }
+            Signature::Hs512 => {
+                let mut mac = Hmac::<sha2::Sha512>::new_from_slice(key.pem().as_bytes()).expect("any key length");
+                mac.update(text.as_bytes());
+                mac.finalize().into_bytes().to_vec()
+            }
+        }
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+    i64::try_from(since.as_secs()).expect("a time before the end of time")
+}
