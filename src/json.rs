@@ -1,0 +1,136 @@
+//! Strict JSON: an object names each key once, nesting is bounded, nothing follows the value. Says nothing about
+//! what the value means.
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// Parses `text` as one JSON value (RFC 8259) in UTF-8, at most `max_depth` arrays and objects deep.
+///
+/// # Errors
+/// Says what is wrong with line and column: the syntax, a key that stands twice, a number out of range, the depth.
+pub(crate) fn parse(text: &[u8], max_depth: usize) -> Result<Value, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = Strict { depth_left: max_depth }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+#[derive(Clone, Copy)]
+struct Strict {
+    depth_left: usize,
+}
+
+impl Strict {
+    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
+        let depth_left = self
+            .depth_left
+            .checked_sub(1)
+            .ok_or_else(|| E::custom("nested too deeply"))?;
+        Ok(Self { depth_left })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("number out of range"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let element = self.deeper()?;
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element_seed(element)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let member = self.deeper()?;
+        let mut members = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if members.contains_key(&name) {
+                return Err(A::Error::custom("a key stands twice in one object"));
+            }
+            members.insert(name, map.next_value_seed(member)?);
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_as_it_stands() {
+        let text = br#"{"a":[1,-2,1.5,"x",null,true],"b":{"c":"\u00e9"}}"#;
+        let expected: Value = serde_json::from_slice(text).unwrap();
+        assert_eq!(parse(text, 4).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_not_strict_is_refused() {
+        for (text, complaint) in [
+            (&br#"{"a":1,"a":1}"#[..], "a key stands twice"),
+            (br#"{"a":{"b":1,"\u0062":2}}"#, "a key stands twice"),
+            (b"[[[[[1]]]]]", "nested too deeply"),
+            (b"1e400", "number out of range"),
+            (b"{} {}", "trailing characters"),
+            (b"\"\xff\"", "invalid unicode"),
+            (b"", "EOF"),
+        ] {
+            let found = parse(text, 4).unwrap_err().to_string();
+            assert!(
+                found.contains(complaint),
+                "{found} for {}",
+                String::from_utf8_lossy(text)
+            );
+        }
+    }
+
+    #[test]
+    fn depth_is_counted_in_arrays_and_objects() {
+        assert!(parse(b"[[[[1]]]]", 4).is_ok());
+        assert!(parse(br#"{"a":[{"b":[]}]}"#, 4).is_ok());
+    }
+}

@@ -1,0 +1,141 @@
+//! The closed list of reasons why a request is denied. One name each, in the log line, the counter, the response and
+//! the README. Nothing else may invent a reason.
+
+/// Why a request got no identity. [`Reason::name`] is the one name it has everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No `x-amzn-oidc-data`, or an empty one.
+    TokenMissing,
+    /// More than one `x-amzn-oidc-data`.
+    TokenDuplicate,
+    /// Longer than [`crate::token::MAX_TOKEN_BYTES`].
+    TokenTooLarge,
+    /// Not a JWS in compact form with a JOSE header and claims of the expected types.
+    TokenMalformed,
+    /// `alg` is not `ES256`.
+    AlgorithmNotEs256,
+    /// `kid` is not a UUID.
+    KeyIdInvalid,
+    /// `signer` is none of the configured load balancers.
+    SignerUnknown,
+    /// `iss` is not the issuer configured for that load balancer.
+    IssuerMismatch,
+    /// `client` is not the client id configured for that load balancer.
+    ClientMismatch,
+    /// `exp` of the JOSE header or of the payload has passed.
+    TokenExpired,
+    /// The key server has no key of that id.
+    KeyNotFound,
+    /// The key server could not be asked, or not in time.
+    KeyUnavailable,
+    /// The key server's answer is not one P-256 public key.
+    KeyInvalid,
+    /// The signature does not verify.
+    SignatureInvalid,
+    /// No configured claim holds a user id.
+    UserIdMissing,
+    /// The user id may not be put into a header.
+    UserIdInvalid,
+    /// `email_verified` is not true, though `requireVerifiedEmail` asks for it.
+    EmailUnverified,
+    /// The filter could not do its work: the host refused a call that it always takes.
+    InternalError,
+}
+
+impl Reason {
+    /// Every reason, in the order in which a request meets them.
+    pub const ALL: [Self; 18] = [
+        Self::TokenDuplicate,
+        Self::TokenMissing,
+        Self::TokenTooLarge,
+        Self::TokenMalformed,
+        Self::AlgorithmNotEs256,
+        Self::KeyIdInvalid,
+        Self::SignerUnknown,
+        Self::IssuerMismatch,
+        Self::ClientMismatch,
+        Self::TokenExpired,
+        Self::KeyNotFound,
+        Self::KeyInvalid,
+        Self::KeyUnavailable,
+        Self::SignatureInvalid,
+        Self::UserIdMissing,
+        Self::UserIdInvalid,
+        Self::EmailUnverified,
+        Self::InternalError,
+    ];
+
+    /// The kebab-case name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "token-missing",
+            Self::TokenDuplicate => "token-duplicate",
+            Self::TokenTooLarge => "token-too-large",
+            Self::TokenMalformed => "token-malformed",
+            Self::AlgorithmNotEs256 => "algorithm-not-es256",
+            Self::KeyIdInvalid => "key-id-invalid",
+            Self::SignerUnknown => "signer-unknown",
+            Self::IssuerMismatch => "issuer-mismatch",
+            Self::ClientMismatch => "client-mismatch",
+            Self::TokenExpired => "token-expired",
+            Self::KeyNotFound => "key-not-found",
+            Self::KeyUnavailable => "key-unavailable",
+            Self::KeyInvalid => "key-invalid",
+            Self::SignatureInvalid => "signature-invalid",
+            Self::UserIdMissing => "user-id-missing",
+            Self::UserIdInvalid => "user-id-invalid",
+            Self::EmailUnverified => "email-unverified",
+            Self::InternalError => "internal-error",
+        }
+    }
+
+    /// The HTTP status of the answer: 401 for the token, 403 for the user, 503 where trying again helps.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::KeyUnavailable | Self::InternalError => 503,
+            Self::UserIdMissing | Self::UserIdInvalid | Self::EmailUnverified => 403,
+            _ => 401,
+        }
+    }
+
+    /// One sentence for the person who is refused. Says no more than the reason does.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "this request did not sign in through the load balancer",
+            Self::TokenDuplicate => "the request carries more than one sign-in token",
+            Self::TokenTooLarge => "the sign-in token is too large",
+            Self::TokenMalformed => "the sign-in token is malformed",
+            Self::AlgorithmNotEs256 => "the sign-in token is not signed with ES256",
+            Self::KeyIdInvalid => "the sign-in token names no valid key id",
+            Self::SignerUnknown => "the sign-in token was not signed by a load balancer of this gateway",
+            Self::IssuerMismatch => "the sign-in token is from another issuer",
+            Self::ClientMismatch => "the sign-in token is for another client",
+            Self::TokenExpired => "the sign-in token has expired",
+            Self::KeyNotFound => "the key that the sign-in token names does not exist",
+            Self::KeyUnavailable => "the key of the sign-in token could not be fetched; try again shortly",
+            Self::KeyInvalid => "the key of the sign-in token is not a P-256 public key",
+            Self::SignatureInvalid => "the signature of the sign-in token is invalid",
+            Self::UserIdMissing => "the signed-in user has no user id",
+            Self::UserIdInvalid => "the signed-in user's id cannot be used",
+            Self::EmailUnverified => "the signed-in user's email address is not verified",
+            Self::InternalError => "the gateway could not check the sign-in token; try again shortly",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+}

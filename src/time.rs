@@ -1,0 +1,54 @@
+//! A point in time, as an argument. Nothing here may ask a clock.
+
+use std::time::Duration;
+
+/// A wall-clock time in whole milliseconds since the Unix epoch. Sums saturate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The time `millis` milliseconds after the epoch.
+    pub const fn from_unix_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// The time `seconds` seconds after the epoch: the unit of a JWT's `exp` (RFC 7519, section 2, NumericDate).
+    pub const fn from_unix_seconds(seconds: u64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn unix_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This time, moved `by` into the future.
+    pub fn plus(self, by: Duration) -> Self {
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// How long it is from here until `later`; zero if that is past.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_millis(later.0.saturating_sub(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_saturate_instead_of_wrapping() {
+        let end = Timestamp::from_unix_millis(u64::MAX);
+        assert_eq!(end.plus(Duration::MAX), end);
+        assert_eq!(Timestamp::from_unix_seconds(u64::MAX), end);
+    }
+
+    #[test]
+    fn a_past_time_is_zero_away() {
+        let (early, late) = (Timestamp::from_unix_seconds(1), Timestamp::from_unix_seconds(3));
+        assert_eq!(early.until(late), Duration::from_secs(2));
+        assert_eq!(late.until(early), Duration::ZERO);
+    }
+}
