@@ -1,0 +1,196 @@
+//! What a load balancer's ARN says, and the key server that AWS documents for its region. Nothing here may be derived
+//! from a token: only from the operator's config.
+
+/// The ARN of an Application Load Balancer.
+pub(super) struct Arn<'a> {
+    partition: &'a str,
+    region: &'a str,
+}
+
+impl<'a> Arn<'a> {
+    pub(super) const EXPECTED: &'static str =
+        "an Application Load Balancer's ARN: arn:aws:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/app/NAME/ID";
+
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(6, ':');
+        let mut next = || parts.next();
+        let (scheme, partition, service) = (next()?, next()?, next()?);
+        let (region, account, resource) = (next()?, next()?, next()?);
+        let mut resource = resource.split('/');
+        let mut next = || resource.next();
+        let (kind, family, name, id) = (next()?, next()?, next()?, next()?);
+        let well_formed = scheme == "arn"
+            && partition.starts_with("aws")
+            && is_label(partition)
+            && service == "elasticloadbalancing"
+            && is_label(region)
+            && account.len() == 12
+            && account.bytes().all(|byte| byte.is_ascii_digit())
+            && (kind, family) == ("loadbalancer", "app")
+            && (1..=32).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && id.len() == 16
+            && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            && next().is_none();
+        well_formed.then_some(Self { partition, region })
+    }
+
+    /// The key server that AWS documents for the ARN's partition and region; `None` where it documents none.
+    pub(super) fn key_endpoint(&self) -> Option<Endpoint> {
+        let region = self.region;
+        let (host, path) = match self.partition {
+            "aws" => (format!("public-keys.auth.elb.{region}.amazonaws.com"), "/".to_owned()),
+            "aws-us-gov" => (
+                format!("s3-{region}.amazonaws.com"),
+                format!("/aws-elb-public-keys-prod-{region}/"),
+            ),
+            _ => return None,
+        };
+        Some(Endpoint {
+            host,
+            port: 443,
+            default_port: 443,
+            path,
+        })
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+/// A key server's URL without its scheme: TLS is the Envoy cluster's business.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    host: String,
+    port: u16,
+    default_port: u16,
+    pub(super) path: String,
+}
+
+impl Endpoint {
+    pub(super) const EXPECTED: &'static str =
+        "an http or https URL such as \"https://keys.example.com/prefix\": host, optional port and path, no query";
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let default_port = match scheme {
+            "https" => 443,
+            "http" => 80,
+            _ => return None,
+        };
+        let (authority, path) = match rest.split_once('/') {
+            Some((authority, path)) => (authority, path.trim_end_matches('/')),
+            None => (rest, ""),
+        };
+        let (host, port) = match authority.rsplit_once(':') {
+            // `parse` would take a sign.
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, port.parse().ok()?),
+            Some(_) => return None,
+            None => (authority, default_port),
+        };
+        let host_is_sound = !host.is_empty()
+            && host.len() <= 253
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+        let path_is_sound = path
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'%'));
+        if !host_is_sound || !path_is_sound || port == 0 {
+            return None;
+        }
+        let path = if path.is_empty() {
+            "/".to_owned()
+        } else {
+            format!("/{path}/")
+        };
+        Some(Self {
+            host: host.to_ascii_lowercase(),
+            port,
+            default_port,
+            path,
+        })
+    }
+
+    pub(super) fn authority(&self) -> String {
+        if self.port == self.default_port {
+            self.host.clone()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// The name that Istio gives the cluster of a ServiceEntry's host and port.
+    pub(super) fn cluster(&self) -> String {
+        format!("outbound|{}||{}", self.port, self.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_application_load_balancers_arn_is_one() {
+        let good = "arn:aws:elasticloadbalancing:us-east-1:263498402841:loadbalancer/app/ALBOI-LoadB-1ESOKE9EXDW4/46d1d78395db76af";
+        assert!(Arn::parse(good).is_some());
+        for (from, to) in [
+            ("arn:", "ARN:"),
+            ("elasticloadbalancing", "ec2"),
+            ("us-east-1", "us_east_1"),
+            ("us-east-1", "evil.example/"),
+            ("us-east-1", ""),
+            ("263498402841", "26349840284"),
+            ("/app/", "/net/"),
+            ("/app/", "/gwy/"),
+            ("/46d1d78395db76af", ""),
+            ("46d1d78395db76af", "46d1d78395db76af/listener"),
+            ("46d1d78395db76af", "46D1D78395DB76AF"),
+            ("ALBOI", "A_B"),
+            ("loadbalancer/", "targetgroup/"),
+        ] {
+            let bad = good.replace(from, to);
+            assert!(bad != good && Arn::parse(&bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_host_port_and_path() {
+        for (text, expected) in [
+            (
+                "https://keys.example.com",
+                Some(("keys.example.com", "/", "outbound|443||keys.example.com")),
+            ),
+            (
+                "https://Keys.example.com:443/",
+                Some(("keys.example.com", "/", "outbound|443||keys.example.com")),
+            ),
+            (
+                "http://127.0.0.1:8080/a/b",
+                Some(("127.0.0.1:8080", "/a/b/", "outbound|8080||127.0.0.1")),
+            ),
+            ("http://keys", Some(("keys", "/", "outbound|80||keys"))),
+            ("keys.example.com", None),
+            ("ftp://keys", None),
+            ("https://", None),
+            ("https://user@keys", None),
+            ("https://keys?x", None),
+            ("https://keys/a?x=1", None),
+            ("https://keys/a b", None),
+            ("https://keys:0", None),
+            ("https://keys:+1", None),
+            ("https://keys:99999", None),
+        ] {
+            let found =
+                Endpoint::parse(text).map(|endpoint| (endpoint.authority(), endpoint.path.clone(), endpoint.cluster()));
+            let found = found
+                .as_ref()
+                .map(|(authority, path, cluster)| (authority.as_str(), path.as_str(), cluster.as_str()));
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,606 @@
+//! `pluginConfig`: JSON in, a checked [`Config`] out, or every mistake in it by the path of its field. Nothing here may
+//! guess: an unknown field, a wrong type and a value out of bounds are errors.
+
+mod load_balancer;
+mod reader;
+pub mod reference;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use regex_lite::RegexBuilder;
+use serde_json::Value;
+
+use crate::identity::{MAX_USER_ID_BYTES, Transformer, UserIdRules};
+use crate::json;
+use load_balancer::Arn;
+pub use reader::ConfigError;
+use reader::{Mistakes, Object};
+
+/// The largest `pluginConfig` that is read, in bytes.
+pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
+
+const MAX_CONFIG_DEPTH: usize = 8;
+const MAX_REGEX_BYTES: usize = 1024;
+const MAX_COMPILED_REGEX_BYTES: usize = 256 * 1024;
+
+/// Headers that a request cannot do without, that say how its body is framed or where it came from, or that this
+/// filter reads: no identity may be written into them.
+const FORBIDDEN_HEADERS: [&str; 21] = [
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "origin",
+    "referer",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+];
+const FORBIDDEN_HEADER_PREFIXES: [&str; 6] = [":", "x-amzn-", "x-envoy-", "x-forwarded-", "proxy-", "sec-"];
+
+/// A checked plugin config.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whose tokens are believed. At least one.
+    pub load_balancers: Vec<LoadBalancer>,
+    /// Where the keys of those load balancers are published. [`KeySourceId`] is the position in here.
+    pub key_sources: Vec<KeySource>,
+    /// How long a fetched key is used before it must be fetched again.
+    pub key_ttl: Duration,
+    /// How far the clocks of gateway and load balancer may be apart.
+    pub clock_skew: Duration,
+    /// The header that carries the user id. Lower case.
+    pub user_id_header: String,
+    /// How claims become the user id.
+    pub user_id: UserIdRules,
+    /// What upstream may see beside the user id.
+    pub forward: Forward,
+}
+
+/// A load balancer whose tokens are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// The `signer` of its tokens.
+    pub arn: String,
+    /// The `iss` of its tokens; `None`: any.
+    pub issuer: Option<String>,
+    /// The `client` of its tokens; `None`: any.
+    pub client_id: Option<String>,
+    /// Where its keys are published.
+    pub key_source: KeySourceId,
+}
+
+/// The position of a [`KeySource`] in [`Config::key_sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeySourceId(pub(crate) usize);
+
+/// Where a region's public keys are published, and how Envoy reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySource {
+    /// The Envoy cluster.
+    pub cluster: String,
+    /// The host, with its port unless that is the scheme's own: `:authority` of the key request.
+    pub authority: String,
+    /// What stands before the key id in `:path`. Ends in `/`.
+    pub path: String,
+    /// How long one fetch may take.
+    pub timeout: Duration,
+}
+
+/// `forward`: which of the ALB's own headers and cookies upstream may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// `x-amzn-oidc-data`, and `x-amzn-oidc-identity` where it is the verified `sub`.
+    pub oidc_data: bool,
+    /// `x-amzn-oidc-accesstoken`, which is not verified.
+    pub access_token: bool,
+    /// The cookies that hold the ALB's session.
+    pub session_cookies: bool,
+}
+
+impl Config {
+    /// Reads `pluginConfig` as Envoy hands it over.
+    ///
+    /// # Errors
+    /// Every mistake that was found, not only the first.
+    pub fn parse(text: &[u8]) -> Result<Self, Vec<ConfigError>> {
+        if text.len() > MAX_CONFIG_BYTES {
+            let expected = format!("at most {MAX_CONFIG_BYTES} bytes");
+            return Err(vec![ConfigError::new("", format!("{} bytes", text.len()), expected)]);
+        }
+        if text.trim_ascii().is_empty() {
+            return Err(vec![ConfigError::new(
+                "",
+                "nothing",
+                "a JSON object with at least `loadBalancers`",
+            )]);
+        }
+        let value = json::parse(text, MAX_CONFIG_DEPTH).map_err(|error| {
+            vec![ConfigError::new(
+                "",
+                format!("text that is not strict JSON: {error}"),
+                "a JSON object",
+            )]
+        })?;
+        Self::from_value(&value)
+    }
+
+    /// Reads `pluginConfig` that has been parsed already.
+    ///
+    /// # Errors
+    /// Every mistake that was found, not only the first.
+    pub fn from_value(value: &Value) -> Result<Self, Vec<ConfigError>> {
+        let mistakes = Mistakes::default();
+        let config = Object::root(value, &mistakes).map(|root| read(&root));
+        match (config, mistakes.into_inner()) {
+            (Some(config), mistakes) if mistakes.is_empty() => Ok(config),
+            (_, mistakes) => Err(mistakes),
+        }
+    }
+}
+
+fn read(root: &Object<'_>) -> Config {
+    let public_keys = root.object("publicKeys");
+    let timeout = Duration::from_millis(public_keys.number("timeoutMs"));
+    let endpoint = public_keys
+        .optional_string("endpoint")
+        .and_then(|text| read_endpoint(&public_keys, text));
+    let cluster = public_keys.optional_string("cluster").map(str::to_owned);
+    let mut key_sources: Vec<KeySource> = Vec::new();
+    let mut load_balancers: Vec<LoadBalancer> = Vec::new();
+    for entry in root.objects("loadBalancers") {
+        let issuer = entry.optional_string("issuer").map(str::to_owned);
+        let client_id = entry.optional_string("clientId").map(str::to_owned);
+        let arn_text = entry.string("arn");
+        let Some(arn) = entry.check("arn", arn_text, Arn::parse(arn_text), Arn::EXPECTED) else {
+            continue;
+        };
+        let derived = endpoint.clone().or_else(|| arn.key_endpoint());
+        let Some(endpoint) = entry.check(
+            "arn",
+            arn_text,
+            derived,
+            "an ARN of the partition aws or aws-us-gov, or `publicKeys.endpoint` beside it: other partitions document no key server",
+        ) else {
+            continue;
+        };
+        let source = KeySource {
+            cluster: cluster.clone().unwrap_or_else(|| endpoint.cluster()),
+            authority: endpoint.authority(),
+            path: endpoint.path.clone(),
+            timeout,
+        };
+        let position = key_sources
+            .iter()
+            .position(|known| *known == source)
+            .unwrap_or_else(|| {
+                key_sources.push(source);
+                key_sources.len().saturating_sub(1)
+            });
+        let load_balancer = LoadBalancer {
+            arn: arn_text.to_owned(),
+            issuer,
+            client_id,
+            key_source: KeySourceId(position),
+        };
+        if load_balancers.contains(&load_balancer) {
+            entry.mistake(
+                "",
+                "the same load balancer, issuer and client as an earlier entry",
+                "each once",
+            );
+        }
+        load_balancers.push(load_balancer);
+    }
+
+    let user_id = root.object("userId");
+    let prefix = user_id.string("prefix");
+    if !is_header_text(prefix) {
+        user_id.mistake("prefix", quoted(prefix), "printable ASCII without spaces at its start");
+    }
+    let forward = root.object("forward");
+    Config {
+        load_balancers,
+        key_sources,
+        key_ttl: Duration::from_secs(public_keys.number("cacheTtlSeconds")),
+        clock_skew: Duration::from_secs(root.number("clockSkewSeconds")),
+        user_id_header: read_header(&user_id, "header"),
+        user_id: UserIdRules {
+            claims: read_claims(&user_id),
+            prefix: prefix.to_owned(),
+            lowercase: user_id.boolean("lowercase"),
+            require_verified_email: user_id.boolean("requireVerifiedEmail"),
+            transformers: user_id
+                .objects("transformers")
+                .iter()
+                .filter_map(read_transformer)
+                .collect(),
+        },
+        forward: Forward {
+            oidc_data: forward.boolean("oidcData"),
+            access_token: forward.boolean("accessToken"),
+            session_cookies: forward.boolean("sessionCookies"),
+        },
+    }
+}
+
+fn read_endpoint(public_keys: &Object<'_>, text: &str) -> Option<load_balancer::Endpoint> {
+    public_keys.check(
+        "endpoint",
+        text,
+        load_balancer::Endpoint::parse(text),
+        load_balancer::Endpoint::EXPECTED,
+    )
+}
+
+fn read_claims(object: &Object<'_>) -> Vec<String> {
+    let mut claims = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (position, claim) in object.strings("claims").into_iter().enumerate() {
+        if claim.is_empty() || claim.len() > 128 || claim.chars().any(char::is_control) {
+            object.mistake(
+                &format!("claims[{position}]"),
+                quoted(claim),
+                "a claim's name of 1 to 128 bytes",
+            );
+        } else if !seen.insert(claim) {
+            object.mistake(&format!("claims[{position}]"), quoted(claim), "each claim once");
+        }
+        claims.push(claim.to_owned());
+    }
+    claims
+}
+
+fn read_header(object: &Object<'_>, field: &str) -> String {
+    let name = object.string(field).to_ascii_lowercase();
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let known = name.replace('_', "-");
+    let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
+        || FORBIDDEN_HEADER_PREFIXES.iter().any(|prefix| known.starts_with(prefix));
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token) {
+        object.mistake(
+            field,
+            quoted(&name),
+            "a header name (RFC 9110, section 5.1) of 1 to 64 bytes",
+        );
+    } else if forbidden {
+        object.mistake(
+            field,
+            quoted(&name),
+            "a header that neither HTTP, Envoy nor the ALB gives a meaning, such as \"kubeflow-userid\"",
+        );
+    }
+    name
+}
+
+fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
+    let (matches, replaces) = (rule.string("matches"), rule.string("replaces"));
+    if replaces.len() > MAX_USER_ID_BYTES || !(replaces.is_empty() || is_header_text(replaces)) {
+        rule.mistake(
+            "replaces",
+            quoted(replaces),
+            format!("printable ASCII of at most {MAX_USER_ID_BYTES} bytes"),
+        );
+    }
+    if matches.len() > MAX_REGEX_BYTES {
+        rule.mistake(
+            "matches",
+            format!("{} bytes", matches.len()),
+            format!("a regex of at most {MAX_REGEX_BYTES} bytes"),
+        );
+        return None;
+    }
+    match RegexBuilder::new(matches).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
+        Ok(matches) => Some(Transformer {
+            matches,
+            replaces: replaces.to_owned(),
+        }),
+        Err(error) => {
+            rule.mistake(
+                "matches",
+                format!("{}, which is no regex: {error}", quoted(matches)),
+                "a regex",
+            );
+            None
+        }
+    }
+}
+
+/// Text that may stand at the start of a header's value.
+fn is_header_text(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !text.starts_with(' ')
+}
+
+fn quoted(text: &str) -> String {
+    reader::describe(&Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+
+    fn with(change: impl FnOnce(&mut Value)) -> Value {
+        let mut config =
+            json!({"loadBalancers": [{"arn": ARN, "issuer": "https://issuer.example", "clientId": "client"}]});
+        change(&mut config);
+        config
+    }
+
+    fn mistakes(config: &Value) -> Vec<String> {
+        Config::from_value(config)
+            .err()
+            .unwrap_or_default()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn load_balancers_alone_are_enough_and_the_rest_has_defaults() {
+        let config = Config::from_value(&with(|_| {})).unwrap();
+        assert_eq!(
+            config.key_sources,
+            [KeySource {
+                cluster: "outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com".to_owned(),
+                authority: "public-keys.auth.elb.us-west-2.amazonaws.com".to_owned(),
+                path: "/".to_owned(),
+                timeout: Duration::from_millis(1000),
+            }]
+        );
+        assert_eq!(
+            (config.key_ttl, config.clock_skew),
+            (Duration::from_secs(86400), Duration::from_secs(30))
+        );
+        assert_eq!(config.user_id_header, "kubeflow-userid");
+        assert_eq!(config.user_id.claims, ["email"]);
+        assert_eq!(
+            config.forward,
+            Forward {
+                oidc_data: false,
+                access_token: false,
+                session_cookies: false
+            }
+        );
+    }
+
+    #[test]
+    fn each_region_has_its_key_server_and_govcloud_its_bucket() {
+        let config = with(|config| {
+            config["loadBalancers"] = json!([
+                {"arn": ARN, "issuer": null, "clientId": null},
+                {"arn": ARN.replace("us-west-2", "eu-central-1"), "issuer": null, "clientId": null},
+                {"arn": ARN.replace("arn:aws:", "arn:aws-us-gov:").replace("us-west-2", "us-gov-east-1"), "issuer": null, "clientId": null},
+                {"arn": ARN.replace("kubeflow", "second"), "issuer": null, "clientId": null},
+            ]);
+        });
+        let config = Config::from_value(&config).unwrap();
+        let sources: Vec<_> = config
+            .key_sources
+            .iter()
+            .map(|source| format!("{} {}", source.authority, source.path))
+            .collect();
+        assert_eq!(
+            sources,
+            [
+                "public-keys.auth.elb.us-west-2.amazonaws.com /",
+                "public-keys.auth.elb.eu-central-1.amazonaws.com /",
+                "s3-us-gov-east-1.amazonaws.com /aws-elb-public-keys-prod-us-gov-east-1/",
+            ]
+        );
+        assert_eq!(config.load_balancers[3].key_source, KeySourceId(0));
+    }
+
+    #[test]
+    fn an_endpoint_stands_in_for_the_derived_one_and_names_its_cluster() {
+        let config = Config::from_value(&with(|config| {
+            config["publicKeys"] = json!({"endpoint": "http://keys.test:8080/a/b/"})
+        }))
+        .unwrap();
+        let source = &config.key_sources[0];
+        assert_eq!(
+            (source.cluster.as_str(), source.authority.as_str(), source.path.as_str()),
+            ("outbound|8080||keys.test", "keys.test:8080", "/a/b/")
+        );
+    }
+
+    #[test]
+    fn each_mistake_is_named_by_its_field_what_it_held_and_what_it_may_hold() {
+        for (pointer, value, expected) in [
+            (
+                "/userId",
+                json!({"headr": "x"}),
+                "userId.headr: found an unknown field, expected one of: claims, header, prefix, lowercase, requireVerifiedEmail, transformers",
+            ),
+            (
+                "/loadBalancer",
+                json!([]),
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, forward",
+            ),
+            (
+                "/loadBalancers",
+                json!([]),
+                "loadBalancers: found an array of 0, expected an array of 1 to 64 objects",
+            ),
+            (
+                "/loadBalancers",
+                json!({}),
+                "loadBalancers: found an object, expected an array of 1 to 64 objects",
+            ),
+            (
+                "/loadBalancers/0/arn",
+                json!("arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/net/x/50dc6c495c0c9188"),
+                "loadBalancers[0].arn: found \"arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/net/x/50dc6c495c0c9188\", expected an Application Load Balancer's ARN",
+            ),
+            (
+                "/loadBalancers/0/arn",
+                json!(ARN.replace("arn:aws:", "arn:aws-cn:")),
+                "`publicKeys.endpoint`",
+            ),
+            (
+                "/loadBalancers/0/issuer",
+                json!(1),
+                "loadBalancers[0].issuer: found 1, expected a string of 1 to 512 bytes, or null for any",
+            ),
+            (
+                "/publicKeys",
+                json!({"endpoint": "ftp://x"}),
+                "publicKeys.endpoint: found \"ftp://x\", expected an http or https URL",
+            ),
+            (
+                "/publicKeys",
+                json!({"timeoutMs": 99}),
+                "publicKeys.timeoutMs: found 99, expected a whole number from 100 to 10000",
+            ),
+            (
+                "/publicKeys",
+                json!({"timeoutMs": "1"}),
+                "publicKeys.timeoutMs: found \"1\", expected a whole number from 100 to 10000",
+            ),
+            (
+                "/clockSkewSeconds",
+                json!(301),
+                "clockSkewSeconds: found 301, expected a whole number from 0 to 300",
+            ),
+            ("/clockSkewSeconds", json!(-1), "clockSkewSeconds: found -1,"),
+            ("/clockSkewSeconds", json!(1.5), "clockSkewSeconds: found 1.5,"),
+            (
+                "/userId",
+                json!({"claims": []}),
+                "userId.claims: found an array of 0, expected an array of 1 to 16 strings",
+            ),
+            (
+                "/userId",
+                json!({"claims": "email"}),
+                "userId.claims: found \"email\", expected an array of 1 to 16 strings",
+            ),
+            (
+                "/userId",
+                json!({"claims": ["email", 2]}),
+                "userId.claims[1]: found 2, expected a string",
+            ),
+            (
+                "/userId",
+                json!({"claims": ["a", "a"]}),
+                "userId.claims[1]: found \"a\", expected each claim once",
+            ),
+            (
+                "/userId",
+                json!({"header": ":path"}),
+                "userId.header: found \":path\", expected a header name",
+            ),
+            (
+                "/userId",
+                json!({"header": "Host"}),
+                "userId.header: found \"host\", expected a header that neither",
+            ),
+            (
+                "/userId",
+                json!({"header": "x-amzn-oidc-data"}),
+                "userId.header: found \"x-amzn-oidc-data\", expected a header that neither",
+            ),
+            (
+                "/userId",
+                json!({"header": "x_amzn_oidc_data"}),
+                "userId.header: found \"x_amzn_oidc_data\", expected a header that neither",
+            ),
+            (
+                "/userId",
+                json!({"lowercase": "yes"}),
+                "userId.lowercase: found \"yes\", expected true or false",
+            ),
+            (
+                "/userId",
+                json!({"prefix": "a\nb"}),
+                "userId.prefix: found \"a\\nb\", expected printable ASCII",
+            ),
+            (
+                "/userId",
+                json!({"transformers": [{"matches": "(", "replaces": ""}]}),
+                "userId.transformers[0].matches: found \"(\", which is no regex: ",
+            ),
+            (
+                "/userId",
+                json!({"transformers": [{"matches": "a"}]}),
+                "userId.transformers[0].replaces: found nothing, expected a string",
+            ),
+            (
+                "/userId",
+                json!({"transformers": [{"matches": "a{1000}{1000}", "replaces": ""}]}),
+                "userId.transformers[0].matches: found ",
+            ),
+            ("/forward", json!(true), "forward: found true, expected an object"),
+            (
+                "/forward",
+                json!({"oidcdata": true}),
+                "forward.oidcdata: found an unknown field, expected one of: oidcData, accessToken, sessionCookies",
+            ),
+        ] {
+            let config = with(|config| match config.pointer_mut(pointer) {
+                Some(place) => *place = value.clone(),
+                None => config[pointer.trim_start_matches('/')] = value.clone(),
+            });
+            let found = mistakes(&config);
+            assert!(
+                found.iter().any(|mistake| mistake.contains(expected)),
+                "{expected}\n  found: {found:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn required_fields_are_named_when_they_are_missing() {
+        assert!(
+            mistakes(&json!({}))
+                .contains(&"loadBalancers: found nothing, expected an array of 1 to 64 objects".to_owned())
+        );
+        let found = mistakes(&json!({"loadBalancers": [{}]}));
+        for field in ["arn", "issuer", "clientId"] {
+            assert!(
+                found
+                    .iter()
+                    .any(|mistake| mistake.starts_with(&format!("loadBalancers[0].{field}: found nothing, expected "))),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let config = with(|config| {
+            config["clockSkewSeconds"] = json!("x");
+            config["userId"] = json!({"lowercase": 1, "header": ""});
+        });
+        assert_eq!(mistakes(&config).len(), 3);
+    }
+
+    #[test]
+    fn text_that_is_no_strict_json_is_refused() {
+        for text in [
+            "",
+            "  ",
+            "{",
+            "[]",
+            "null",
+            r#"{"loadBalancers":[],"loadBalancers":[]}"#,
+        ] {
+            assert!(Config::parse(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(Config::parse(&vec![b' '; MAX_CONFIG_BYTES + 1]).is_err());
+    }
+}

@@ -1,0 +1,251 @@
+//! Reads fields of a JSON object by name, and remembers each mistake with the path of its field. What a field may be
+//! called, hold and default to is in [`super::reference`]; nothing here knows what a field means.
+
+use std::cell::RefCell;
+
+use serde_json::{Map, Value};
+
+use super::reference::{Default as FieldDefault, Field, Kind, children, field};
+
+/// One mistake in the plugin config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    path: String,
+    found: String,
+    expected: String,
+}
+
+impl ConfigError {
+    pub(super) fn new(path: &str, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+
+    /// Which field, such as `userId.transformers[0].matches`; empty for the whole config.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = if self.path.is_empty() {
+            "pluginConfig"
+        } else {
+            &self.path
+        };
+        write!(f, "{path}: found {}, expected {}", self.found, self.expected)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The mistakes found so far.
+#[derive(Default)]
+pub(super) struct Mistakes(RefCell<Vec<ConfigError>>);
+
+impl Mistakes {
+    fn add(&self, error: ConfigError) {
+        if let Ok(mut errors) = self.0.try_borrow_mut() {
+            errors.push(error);
+        }
+    }
+
+    pub(super) fn into_inner(self) -> Vec<ConfigError> {
+        self.0.into_inner()
+    }
+}
+
+/// An object of the config, or the absence of an optional one: then every field has its default.
+pub(super) struct Object<'a> {
+    /// The path as the reference spells it: without the positions in arrays.
+    schema: String,
+    path: String,
+    members: Option<&'a Map<String, Value>>,
+    mistakes: &'a Mistakes,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn root(value: &'a Value, mistakes: &'a Mistakes) -> Option<Self> {
+        match value {
+            Value::Object(members) => Some(Self::checked(String::new(), String::new(), members, mistakes)),
+            _ => {
+                mistakes.add(ConfigError::new("", describe(value), "a JSON object"));
+                None
+            }
+        }
+    }
+
+    fn checked(schema: String, path: String, members: &'a Map<String, Value>, mistakes: &'a Mistakes) -> Self {
+        let object = Self {
+            schema,
+            path,
+            members: Some(members),
+            mistakes,
+        };
+        let known: Vec<_> = children(&object.schema).map(Field::name).collect();
+        for name in members.keys().filter(|name| !known.contains(&name.as_str())) {
+            object.mistake(name, "an unknown field", format!("one of: {}", known.join(", ")));
+        }
+        object
+    }
+
+    /// Remembers a mistake in `field`, or in the object itself where `field` is empty.
+    pub(super) fn mistake(&self, field: &str, found: impl Into<String>, expected: impl Into<String>) {
+        self.mistakes
+            .add(ConfigError::new(&join(&self.path, field), found, expected));
+    }
+
+    /// `outcome`, or a mistake in `field`, which held `found`, where there is none.
+    pub(super) fn check<T>(&self, field: &str, found: &str, outcome: Option<T>, expected: &str) -> Option<T> {
+        // What is missing altogether has been told already.
+        if outcome.is_none() && !found.is_empty() {
+            self.mistake(field, describe(&Value::String(found.to_owned())), expected);
+        }
+        outcome
+    }
+
+    fn spec(&self, name: &str) -> &'static Field {
+        field(&join(&self.schema, name))
+    }
+
+    /// The member's value, or its default; a mistake where a required one is absent.
+    fn value(&self, name: &str) -> Option<&'a Value> {
+        let value = self.members.and_then(|members| members.get(name));
+        if value.is_none() && self.members.is_some() && self.spec(name).is_required() {
+            self.mistake(name, "nothing", self.spec(name).expected());
+        }
+        value
+    }
+
+    fn wrong<T>(&self, name: &str, value: &Value) -> Option<T> {
+        self.mistake(name, describe(value), self.spec(name).expected());
+        None
+    }
+
+    pub(super) fn boolean(&self, name: &str) -> bool {
+        match self.value(name) {
+            Some(Value::Bool(value)) => Some(*value),
+            Some(other) => self.wrong(name, other),
+            None => None,
+        }
+        .unwrap_or(matches!(self.spec(name).default, FieldDefault::Boolean(true)))
+    }
+
+    pub(super) fn number(&self, name: &str) -> u64 {
+        let Kind::Number { least, most } = self.spec(name).kind else {
+            return 0;
+        };
+        match self.value(name) {
+            Some(value) => match value.as_u64() {
+                Some(number) if (least..=most).contains(&number) => Some(number),
+                _ => self.wrong(name, value),
+            },
+            None => None,
+        }
+        .unwrap_or(match self.spec(name).default {
+            FieldDefault::Number(number) => number,
+            _ => least,
+        })
+    }
+
+    /// The string, or `None` where it is absent or, if it may be, null.
+    pub(super) fn optional_string(&self, name: &str) -> Option<&'a str> {
+        match self.value(name)? {
+            Value::String(text) if self.spec(name).accepts_length(text.len()) => Some(text),
+            Value::Null if matches!(self.spec(name).kind, Kind::StringOrNull { .. }) => None,
+            other => self.wrong(name, other),
+        }
+    }
+
+    pub(super) fn string(&self, name: &str) -> &'a str {
+        self.optional_string(name).unwrap_or(match self.spec(name).default {
+            FieldDefault::Text(text) => text,
+            _ => "",
+        })
+    }
+
+    pub(super) fn strings(&self, name: &str) -> Vec<&'a str> {
+        let Some(elements) = self.elements(name) else {
+            return match self.spec(name).default {
+                FieldDefault::Texts(texts) => texts.to_vec(),
+                _ => Vec::new(),
+            };
+        };
+        let text = |(position, element): (usize, &'a Value)| match element {
+            Value::String(text) => Some(text.as_str()),
+            other => {
+                self.mistake(&format!("{name}[{position}]"), describe(other), "a string");
+                None
+            }
+        };
+        elements.iter().enumerate().filter_map(text).collect()
+    }
+
+    pub(super) fn object(&self, name: &str) -> Object<'a> {
+        let (schema, path) = (join(&self.schema, name), join(&self.path, name));
+        match self.value(name) {
+            Some(Value::Object(members)) => return Self::checked(schema, path, members, self.mistakes),
+            Some(other) => self.wrong::<()>(name, other),
+            None => None,
+        };
+        Object {
+            schema,
+            path,
+            members: None,
+            mistakes: self.mistakes,
+        }
+    }
+
+    pub(super) fn objects(&self, name: &str) -> Vec<Object<'a>> {
+        let object = |(position, element): (usize, &'a Value)| match element {
+            Value::Object(members) => {
+                let path = join(&self.path, &format!("{name}[{position}]"));
+                Some(Self::checked(join(&self.schema, name), path, members, self.mistakes))
+            }
+            other => {
+                self.mistake(&format!("{name}[{position}]"), describe(other), "an object");
+                None
+            }
+        };
+        self.elements(name)
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+            .filter_map(object)
+            .collect()
+    }
+
+    fn elements(&self, name: &str) -> Option<&'a [Value]> {
+        match self.value(name)? {
+            Value::Array(elements) if self.spec(name).accepts_length(elements.len()) => Some(elements),
+            other => self.wrong(name, other),
+        }
+    }
+}
+
+fn join(parent: &str, name: &str) -> String {
+    match (parent.is_empty(), name.is_empty()) {
+        (true, _) => name.to_owned(),
+        (_, true) => parent.to_owned(),
+        _ => format!("{parent}.{name}"),
+    }
+}
+
+/// What a mistake held, short enough for a log line.
+pub(super) fn describe(value: &Value) -> String {
+    match value {
+        Value::Object(_) => "an object".to_owned(),
+        Value::Array(elements) => format!("an array of {}", elements.len()),
+        other => {
+            let text = other.to_string();
+            match text.char_indices().nth(160) {
+                Some((cut, _)) => format!("{}… ({} bytes)", text.get(..cut).unwrap_or_default(), text.len()),
+                None => text,
+            }
+        }
+    }
+}
