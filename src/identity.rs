@@ -1,0 +1,239 @@
+//! Claims into a user id. Nothing here may see a claim that is not of a verified token, or touch a request.
+
+use regex_lite::Regex;
+use serde_json::{Map, Value};
+
+use crate::reason::Reason;
+use crate::signature::Claims;
+
+/// The longest user id, in bytes: an email address has at most 254, and a prefix comes on top.
+pub const MAX_USER_ID_BYTES: usize = 320;
+
+/// One rule of `userId.transformers`.
+#[derive(Clone, Debug)]
+pub struct Transformer {
+    pub(crate) matches: Regex,
+    pub(crate) replaces: String,
+}
+
+/// How claims become a user id: `userId` of the plugin config.
+#[derive(Clone, Debug)]
+pub struct UserIdRules {
+    pub(crate) claims: Vec<String>,
+    pub(crate) prefix: String,
+    pub(crate) lowercase: bool,
+    pub(crate) require_verified_email: bool,
+    pub(crate) transformers: Vec<Transformer>,
+}
+
+impl UserIdRules {
+    /// The user id that `claims` give: the first claim that is a non-empty string, lower-cased if asked, transformed,
+    /// prefixed, in that order.
+    ///
+    /// # Errors
+    /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`].
+    pub fn user_id(&self, claims: &Claims) -> Result<String, Reason> {
+        self.read(claims.by_name())
+    }
+
+    fn read(&self, claims: &Map<String, Value>) -> Result<String, Reason> {
+        let claim = self
+            .claims
+            .iter()
+            .find_map(|path| non_empty_string(lookup(claims, path)?));
+        let claim = claim.ok_or(Reason::UserIdMissing)?;
+        if self.require_verified_email && !is_true(claims.get("email_verified")) {
+            return Err(Reason::EmailUnverified);
+        }
+        let id = if self.lowercase {
+            claim.to_lowercase()
+        } else {
+            claim.to_owned()
+        };
+        let id = transform(&self.transformers, &id);
+        if !is_safe_value(&id) {
+            return Err(Reason::UserIdInvalid);
+        }
+        let id = format!("{}{id}", self.prefix);
+        if id.len() > MAX_USER_ID_BYTES {
+            Err(Reason::UserIdInvalid)
+        } else {
+            Ok(id)
+        }
+    }
+}
+
+/// AuthService's `USERID_TRANSFORMERS`: the first rule whose regex matches anywhere replaces all its matches, and no
+/// later rule is tried; where none matches, the id stays.
+fn transform(transformers: &[Transformer], id: &str) -> String {
+    match transformers.iter().find(|transformer| transformer.matches.is_match(id)) {
+        Some(Transformer { matches, replaces }) => matches.replace_all(id, replaces.as_str()).into_owned(),
+        None => id.to_owned(),
+    }
+}
+
+/// The claim at `path`. Dots descend into objects; a claim whose own name has the dots wins.
+fn lookup<'v>(claims: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
+    if let Some(claim) = claims.get(path) {
+        return Some(claim);
+    }
+    path.rmatch_indices('.').find_map(|(dot, _)| {
+        let (name, rest) = path.split_at_checked(dot)?;
+        lookup(claims.get(name)?.as_object()?, rest.strip_prefix('.')?)
+    })
+}
+
+fn non_empty_string(claim: &Value) -> Option<&str> {
+    claim.as_str().filter(|text| !text.is_empty())
+}
+
+/// Cognito sends `email_verified` as a string, OpenID Connect Core (section 5.1) as a boolean.
+fn is_true(claim: Option<&Value>) -> bool {
+    matches!(claim, Some(Value::Bool(true))) || claim.and_then(Value::as_str) == Some("true")
+}
+
+/// Whether `value` is fit to be a header's value and a name that people compare: not empty, no space at its ends, no
+/// control characters (the host checks neither CR, LF nor NUL) and none that are invisible or turn the text round.
+fn is_safe_value(value: &str) -> bool {
+    !value.is_empty() && value.trim() == value && !value.chars().any(|c| c.is_control() || is_invisible(c))
+}
+
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rules(claims: &[&str]) -> UserIdRules {
+        UserIdRules {
+            claims: claims.iter().map(|claim| (*claim).to_owned()).collect(),
+            prefix: String::new(),
+            lowercase: false,
+            require_verified_email: false,
+            transformers: Vec::new(),
+        }
+    }
+
+    fn transformers(rules: &[(&str, &str)]) -> Vec<Transformer> {
+        let rule = |(matches, replaces): &(&str, &str)| Transformer {
+            matches: Regex::new(matches).unwrap(),
+            replaces: (*replaces).to_owned(),
+        };
+        rules.iter().map(rule).collect()
+    }
+
+    fn id(rules: &UserIdRules, claims: Value) -> Result<String, Reason> {
+        rules.read(claims.as_object().unwrap())
+    }
+
+    #[test]
+    fn the_first_claim_that_is_a_non_empty_string_is_the_user_id() {
+        let rules = rules(&["email", "username", "sub"]);
+        assert_eq!(
+            id(&rules, json!({"email": "ann@x", "sub": "1"})),
+            Ok("ann@x".to_owned())
+        );
+        assert_eq!(
+            id(&rules, json!({"email": "", "username": 7, "sub": "1"})),
+            Ok("1".to_owned())
+        );
+        assert_eq!(id(&rules, json!({"email": ["ann@x"]})), Err(Reason::UserIdMissing));
+    }
+
+    #[test]
+    fn dots_descend_and_a_claim_with_dots_in_its_name_wins() {
+        let claims = json!({"a": {"b": {"c": "deep"}}, "a.b": {"c": "middle"}});
+        assert_eq!(id(&rules(&["a.b.c"]), claims.clone()), Ok("middle".to_owned()));
+        assert_eq!(
+            id(&rules(&["a.b.c"]), json!({"a": {"b": {"c": "deep"}}})),
+            Ok("deep".to_owned())
+        );
+        assert_eq!(
+            id(&rules(&["a.b.c"]), json!({"a.b.c": "whole", "a": {"b": {"c": "deep"}}})),
+            Ok("whole".to_owned())
+        );
+        assert_eq!(id(&rules(&["a..b"]), claims), Err(Reason::UserIdMissing));
+    }
+
+    #[test]
+    fn only_the_first_matching_transformer_replaces_and_it_replaces_every_match() {
+        for (table, before, after) in [
+            (&[(r"@example\.com$", "")][..], "ann@example.com", "ann"),
+            (&[("n", "N"), ("a", "A")], "ann", "aNN"),
+            (&[("z", "Z"), ("a", "A")], "ann", "Ann"),
+            (&[("z", "Z")], "ann", "ann"),
+            (&[(r"(\w+)@(\w+)", "$2-${1}x$$")], "ann@example", "example-annx$"),
+            (&[(r"(\w+)@", "$1x")], "ann@example", "example"),
+        ] {
+            assert_eq!(transform(&transformers(table), before), after);
+        }
+    }
+
+    #[test]
+    fn lower_case_comes_first_and_the_prefix_last() {
+        let mut rules = rules(&["email"]);
+        rules.lowercase = true;
+        rules.prefix = "OIDC:".to_owned();
+        rules.transformers = transformers(&[("@example.com$", "-Team")]);
+        assert_eq!(
+            id(&rules, json!({"email": "Ann@Example.COM"})),
+            Ok("OIDC:ann-Team".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_verified_email_is_true_or_the_string_true() {
+        let mut rules = rules(&["email"]);
+        rules.require_verified_email = true;
+        for (verified, expected) in [
+            (json!(true), Ok("a".to_owned())),
+            (json!("true"), Ok("a".to_owned())),
+            (json!("TRUE"), Err(Reason::EmailUnverified)),
+            (json!(1), Err(Reason::EmailUnverified)),
+            (json!(false), Err(Reason::EmailUnverified)),
+        ] {
+            assert_eq!(id(&rules, json!({"email": "a", "email_verified": verified})), expected);
+        }
+        assert_eq!(id(&rules, json!({"email": "a"})), Err(Reason::EmailUnverified));
+    }
+
+    #[test]
+    fn a_user_id_that_could_be_misread_is_refused() {
+        for value in [
+            "a\r\nb",
+            "a\0",
+            "a\tb",
+            " a",
+            "a ",
+            "a\u{200b}",
+            "\u{202e}a",
+            "a\u{85}",
+            "\u{feff}",
+            &"a".repeat(321),
+        ] {
+            assert_eq!(
+                id(&rules(&["email"]), json!({"email": value})),
+                Err(Reason::UserIdInvalid),
+                "{value:?}"
+            );
+        }
+        assert_eq!(
+            id(&rules(&["email"]), json!({"email": "josé o'neil"})),
+            Ok("josé o'neil".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_prefix_does_not_stand_in_for_a_user_id() {
+        let mut rules = rules(&["email"]);
+        rules.prefix = "team:".to_owned();
+        rules.transformers = transformers(&[(".*", "")]);
+        assert_eq!(id(&rules, json!({"email": "ann"})), Err(Reason::UserIdInvalid));
+    }
+}

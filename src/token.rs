@@ -1,0 +1,388 @@
+//! `x-amzn-oidc-data` before it is believed: the JWS is taken apart, and what its JOSE header says is compared with
+//! the configured load balancers. Nothing here may look at the claims or call a token genuine: [`crate::signature`] does.
+//!
+//! The format is JWS compact serialisation (RFC 7515, section 7.1) with the ALB's own header fields `signer` and
+//! `client`, and with base64 that is padded and, in old tokens, of the standard alphabet.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde_json::{Map, Value};
+
+use crate::config::{KeySourceId, LoadBalancer};
+use crate::json;
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// The longest token that is looked at, in bytes. An ALB answers 500 where claims and access token exceed 11 K.
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// The latest `exp` that is believed, in seconds since the epoch: the end of the year 9999.
+const MAX_NUMERIC_DATE: u64 = 253_402_300_799;
+
+/// How deep the JOSE header may nest: it is a flat object.
+const MAX_HEADER_DEPTH: usize = 2;
+
+/// Header parameters that bring a key of the sender's own or change what is signed. No ALB sends them.
+const REFUSED_PARAMETERS: [&str; 7] = ["crit", "b64", "jwk", "jku", "x5c", "x5u", "zip"];
+
+const LENIENT_PADDING: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT_PADDING);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT_PADDING);
+
+/// Decodes base64 of either alphabet, padded or not; `None` if it is neither.
+pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let engine = if text.bytes().any(|byte| matches!(byte, b'+' | b'/')) {
+        STANDARD
+    } else {
+        URL_SAFE
+    };
+    engine.decode(text).ok()
+}
+
+/// The id of an ALB's signing key: a UUID (RFC 9562, section 4), kept as the token spells it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId([u8; Self::LENGTH]);
+
+impl KeyId {
+    /// The length of a UUID's text form, in bytes.
+    pub const LENGTH: usize = 36;
+
+    /// Takes `text` if it is a UUID: it becomes a path segment of the key request, so nothing else may pass.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let bytes: [u8; Self::LENGTH] = text.try_into().ok()?;
+        let is_uuid = bytes.iter().enumerate().all(|(position, byte)| match position {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        });
+        is_uuid.then_some(Self(bytes))
+    }
+
+    /// The UUID's text.
+    pub fn as_bytes(&self) -> &[u8; Self::LENGTH] {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // ASCII by construction.
+        f.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
+    }
+}
+
+impl std::fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// A well-formed token that nobody has vouched for.
+pub struct UntrustedToken<'t> {
+    signing_input: &'t str,
+    payload: &'t str,
+    signature: [u8; 64],
+    key_id: KeyId,
+    signer: Option<String>,
+    issuer: Option<String>,
+    client: Option<String>,
+    expires: Timestamp,
+}
+
+impl<'t> UntrustedToken<'t> {
+    /// Takes the header value `text` apart.
+    ///
+    /// # Errors
+    /// In this order: [`Reason::TokenMissing`], [`Reason::TokenTooLarge`], [`Reason::TokenMalformed`] for the form of
+    /// the JWS and its header, [`Reason::AlgorithmNotEs256`], [`Reason::KeyIdInvalid`], then
+    /// [`Reason::TokenMalformed`] again for `exp`, `signer`, `iss`, `client` of a wrong type and for a signature
+    /// that is not 64 bytes.
+    pub fn parse(text: &'t [u8]) -> Result<Self, Reason> {
+        if text.is_empty() {
+            return Err(Reason::TokenMissing);
+        }
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(Reason::TokenTooLarge);
+        }
+        let malformed = Reason::TokenMalformed;
+        let text = std::str::from_utf8(text).map_err(|_| malformed)?;
+        let (signing_input, signature) = text.rsplit_once('.').ok_or(malformed)?;
+        // A further `.` stays in the payload, which is then not base64.
+        let (header, payload) = signing_input.split_once('.').ok_or(malformed)?;
+        let header = decode_base64(header).ok_or(malformed)?;
+        let Ok(Value::Object(header)) = json::parse(&header, MAX_HEADER_DEPTH) else {
+            return Err(malformed);
+        };
+
+        if REFUSED_PARAMETERS.iter().any(|name| header.contains_key(*name)) {
+            return Err(malformed);
+        }
+        if let Some(typ) = string(&header, "typ")?
+            && !typ.eq_ignore_ascii_case("JWT")
+        {
+            return Err(malformed);
+        }
+        if header.get("alg").and_then(Value::as_str) != Some("ES256") {
+            return Err(Reason::AlgorithmNotEs256);
+        }
+        let key_id = header.get("kid").and_then(Value::as_str);
+        let key_id = key_id
+            .and_then(|kid| KeyId::parse(kid.as_bytes()))
+            .ok_or(Reason::KeyIdInvalid)?;
+        let expires = numeric_date(&header, "exp")?.ok_or(malformed)?;
+        let signature = decode_base64(signature)
+            .ok_or(malformed)?
+            .try_into()
+            .map_err(|_| malformed)?;
+        if payload.is_empty() {
+            return Err(malformed);
+        }
+        Ok(Self {
+            signing_input,
+            payload,
+            signature,
+            key_id,
+            signer: string(&header, "signer")?.map(str::to_owned),
+            issuer: string(&header, "iss")?.map(str::to_owned),
+            client: string(&header, "client")?.map(str::to_owned),
+            expires,
+        })
+    }
+
+    /// Compares what the token says of itself with the load balancers whose tokens are believed, and its header's
+    /// `exp` with `now` less `skew`. Needs no key, so a forgery that fails here costs no fetch.
+    ///
+    /// The signer is the only field that tells this gateway's load balancer from an attacker's: all ALBs of a region
+    /// share one key server.
+    ///
+    /// # Errors
+    /// [`Reason::SignerUnknown`], [`Reason::IssuerMismatch`], [`Reason::ClientMismatch`], [`Reason::TokenExpired`].
+    pub fn screen(
+        self,
+        believed: &[LoadBalancer],
+        now: Timestamp,
+        skew: Duration,
+    ) -> Result<ScreenedToken<'t>, Reason> {
+        let mut reason = Reason::SignerUnknown;
+        for load_balancer in believed {
+            if self.signer.as_deref() != Some(load_balancer.arn.as_str()) {
+                continue;
+            }
+            if !accepts(load_balancer.issuer.as_deref(), self.issuer.as_deref()) {
+                if reason == Reason::SignerUnknown {
+                    reason = Reason::IssuerMismatch;
+                }
+                continue;
+            }
+            if !accepts(load_balancer.client_id.as_deref(), self.client.as_deref()) {
+                reason = Reason::ClientMismatch;
+                continue;
+            }
+            if self.expires.plus(skew) <= now {
+                return Err(Reason::TokenExpired);
+            }
+            return Ok(ScreenedToken {
+                key_source: load_balancer.key_source,
+                token: self,
+            });
+        }
+        Err(reason)
+    }
+}
+
+fn accepts(expected: Option<&str>, found: Option<&str>) -> bool {
+    expected.is_none() || expected == found
+}
+
+/// A token that claims to be from a configured load balancer and has not expired. Its signature is still unchecked.
+pub struct ScreenedToken<'t> {
+    token: UntrustedToken<'t>,
+    key_source: KeySourceId,
+}
+
+impl<'t> ScreenedToken<'t> {
+    /// Which key would have signed it.
+    pub fn key_id(&self) -> KeyId {
+        self.token.key_id
+    }
+
+    /// Where that key is published.
+    pub fn key_source(&self) -> KeySourceId {
+        self.key_source
+    }
+
+    /// The bytes that the signature covers: header and payload as they came, padding and all.
+    pub(crate) fn signing_input(&self) -> &'t [u8] {
+        self.token.signing_input.as_bytes()
+    }
+
+    /// r‖s (RFC 7518, section 3.4).
+    pub(crate) fn signature(&self) -> &[u8; 64] {
+        &self.token.signature
+    }
+
+    /// The payload in base64. Only to be decoded once the signature has been verified.
+    pub(crate) fn payload(&self) -> &'t str {
+        self.token.payload
+    }
+
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        self.token.issuer.as_deref()
+    }
+
+    pub(crate) fn expires(&self) -> Timestamp {
+        self.token.expires
+    }
+}
+
+/// The string `name` of `object`; `None` if it is absent, [`Reason::TokenMalformed`] if it is something else.
+pub(crate) fn string<'v>(object: &'v Map<String, Value>, name: &str) -> Result<Option<&'v str>, Reason> {
+    match object.get(name) {
+        None => Ok(None),
+        Some(Value::String(value)) => Ok(Some(value)),
+        Some(_) => Err(Reason::TokenMalformed),
+    }
+}
+
+/// The NumericDate `name` of `object` in whole seconds; `None` if it is absent, [`Reason::TokenMalformed`] if it is
+/// something else, negative, fractional or after the year 9999.
+pub(crate) fn numeric_date(object: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Reason> {
+    match object.get(name) {
+        None => Ok(None),
+        Some(value) => match value.as_u64() {
+            Some(seconds) if seconds <= MAX_NUMERIC_DATE => Ok(Some(Timestamp::from_unix_seconds(seconds))),
+            _ => Err(Reason::TokenMalformed),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::engine::general_purpose::URL_SAFE as PADDED;
+
+    const HEADER: &str = r#"{"typ":"JWT","alg":"ES256","kid":"31d3e334-9a02-440a-867b-356248ecfb7d","signer":"arn","iss":"i","client":"c","exp":100}"#;
+
+    fn token(header: &str) -> String {
+        format!(
+            "{}.{}.{}",
+            PADDED.encode(header),
+            PADDED.encode("{}"),
+            PADDED.encode([7; 64])
+        )
+    }
+
+    fn refusal(text: &str) -> Option<Reason> {
+        UntrustedToken::parse(text.as_bytes()).err()
+    }
+
+    fn load_balancer(issuer: Option<&str>, client_id: Option<&str>) -> LoadBalancer {
+        LoadBalancer {
+            arn: "arn".to_owned(),
+            issuer: issuer.map(str::to_owned),
+            client_id: client_id.map(str::to_owned),
+            key_source: KeySourceId(0),
+        }
+    }
+
+    fn screened(believed: &[LoadBalancer], now: u64) -> Option<Reason> {
+        let text = token(HEADER);
+        let token = UntrustedToken::parse(text.as_bytes()).ok().unwrap();
+        token
+            .screen(believed, Timestamp::from_unix_seconds(now), Duration::from_secs(30))
+            .err()
+    }
+
+    #[test]
+    fn padded_and_unpadded_tokens_of_both_alphabets_are_read() {
+        let padded = token(HEADER);
+        assert!(padded.contains('='));
+        for text in [
+            padded.clone(),
+            padded.replace('=', ""),
+            padded.replace('-', "+").replace('_', "/"),
+        ] {
+            assert_eq!(refusal(&text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_signature_covers_the_text_as_it_came() {
+        let text = token(HEADER);
+        let token = UntrustedToken::parse(text.as_bytes()).ok().unwrap();
+        assert_eq!(format!("{}.{}", token.signing_input, PADDED.encode([7; 64])), text);
+    }
+
+    #[test]
+    fn what_is_not_a_jws_is_refused() {
+        assert_eq!(refusal(""), Some(Reason::TokenMissing));
+        assert_eq!(refusal(&"a".repeat(MAX_TOKEN_BYTES + 1)), Some(Reason::TokenTooLarge));
+        let good = token(HEADER);
+        for text in [
+            "a",
+            "a.b",
+            "..",
+            "....",
+            "e30.e30.e30",
+            &format!("{good}."),
+            &format!("{good}A"),
+            &format!(".{good}"),
+        ] {
+            assert_ne!(refusal(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_wrong_types_is_refused_by_name() {
+        for (from, to, reason) in [
+            (r#""alg":"ES256""#, r#""alg":"none""#, Reason::AlgorithmNotEs256),
+            (r#""alg":"ES256","#, "", Reason::AlgorithmNotEs256),
+            (r#""exp":100"#, r#""exp":"100""#, Reason::TokenMalformed),
+            (r#""exp":100"#, r#""exp":1.5"#, Reason::TokenMalformed),
+            (r#""exp":100"#, r#""exp":-1"#, Reason::TokenMalformed),
+            (r#""exp":100"#, r#""exp":253402300800"#, Reason::TokenMalformed),
+            (r#","exp":100"#, "", Reason::TokenMalformed),
+            (r#""exp":100"#, r#""exp":100,"crit":[]"#, Reason::TokenMalformed),
+            (r#""exp":100"#, r#""exp":100,"jwk":{}"#, Reason::TokenMalformed),
+            (r#""exp":100"#, r#""exp":100,"exp":100"#, Reason::TokenMalformed),
+            (r#""typ":"JWT""#, r#""typ":"JWE""#, Reason::TokenMalformed),
+            (r#""signer":"arn""#, r#""signer":["arn"]"#, Reason::TokenMalformed),
+            ("31d3e334-", "31d3e334/", Reason::KeyIdInvalid),
+            ("31d3e334-", "../../x-", Reason::KeyIdInvalid),
+        ] {
+            let header = HEADER.replace(from, to);
+            assert_ne!(header, HEADER);
+            assert_eq!(refusal(&token(&header)), Some(reason), "{header}");
+        }
+    }
+
+    #[test]
+    fn signer_issuer_and_client_must_be_those_of_one_load_balancer() {
+        let (i, c) = (Some("i"), Some("c"));
+        assert_eq!(screened(&[load_balancer(i, c)], 0), None);
+        assert_eq!(screened(&[load_balancer(None, None)], 0), None);
+        assert_eq!(screened(&[], 0), Some(Reason::SignerUnknown));
+        assert_eq!(
+            screened(&[load_balancer(Some("x"), c)], 0),
+            Some(Reason::IssuerMismatch)
+        );
+        assert_eq!(
+            screened(&[load_balancer(i, Some("x"))], 0),
+            Some(Reason::ClientMismatch)
+        );
+        // Neither of two triples fits, though each field is in one of them.
+        let crossed = [load_balancer(i, Some("x")), load_balancer(Some("x"), c)];
+        assert_eq!(screened(&crossed, 0), Some(Reason::ClientMismatch));
+        assert_eq!(screened(&[load_balancer(Some("x"), c), load_balancer(i, c)], 0), None);
+    }
+
+    #[test]
+    fn a_token_expires_when_the_skew_is_used_up() {
+        let believed = [load_balancer(None, None)];
+        assert_eq!(screened(&believed, 129), None);
+        assert_eq!(screened(&believed, 130), Some(Reason::TokenExpired));
+    }
+}
