@@ -1,0 +1,492 @@
+//! The key ring: which keys are known, which are being fetched, who waits for them, and how often the key server may
+//! be asked. A state machine without I/O: the time is an argument, fetches are orders to the caller, and the caller
+//! says what came of them. Nothing here may look at a token.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::config::KeySourceId;
+use crate::reason::Reason;
+use crate::signature::{SPKI_LENGTH, VerificationKey};
+use crate::time::Timestamp;
+use crate::token::KeyId;
+
+/// How many fetch time-outs a request waits for its key, at most.
+const WAIT_IN_TIMEOUTS: u32 = 3;
+/// The pause before the first retry of a failed fetch; each further one is twice as long.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts to refresh a key that is in use.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// How long `key-not-found` is remembered.
+const NOT_FOUND_TTL: Duration = Duration::from_secs(60);
+/// How long `key-invalid` is remembered.
+const INVALID_TTL: Duration = Duration::from_secs(10);
+/// How long `key-unavailable` is remembered once all retries failed.
+const UNAVAILABLE_TTL: Duration = Duration::from_secs(1);
+/// How long a key serves beyond its TTL while the key server cannot be asked.
+const STALE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many fetches of unknown keys may be made at once, before [`BUDGET_INTERVAL`] limits them.
+const BUDGET: u32 = 20;
+/// How often one more fetch of an unknown key is allowed.
+const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
+/// The most entries that are kept, known keys and refused ones together.
+pub const MAX_KEYS: usize = 512;
+/// The most requests that may wait at once.
+pub const MAX_WAITERS: usize = 16 * 1024;
+
+/// A key's full name: key ids are unique only within their key server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyName {
+    /// Which key server.
+    pub source: KeySourceId,
+    /// Which of its keys.
+    pub id: KeyId,
+}
+
+/// A request that waits, by the caller's number for it.
+pub type Waiter = u32;
+
+/// What the ring knows of a key.
+pub enum Found {
+    /// The key.
+    Ready(VerificationKey),
+    /// The key server's answer was no key; remembered for a while.
+    Refused(Reason),
+    /// Nothing yet: [`KeyRing::wait`] for it.
+    Unknown,
+}
+
+/// What came of a fetch.
+pub enum Answer {
+    /// One P-256 public key.
+    Key(VerificationKey),
+    /// The key server has no such key.
+    NotFound,
+    /// The key server answered with something else than one P-256 public key.
+    Invalid,
+    /// No usable answer: time-out, reset, a server error.
+    Failed,
+}
+
+/// Requests whose waiting is over.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct Woken {
+    /// These find their key now.
+    pub ready: Vec<Waiter>,
+    /// These do not get one.
+    pub refused: Vec<(Waiter, Reason)>,
+}
+
+impl Woken {
+    fn refuse(&mut self, waiters: BTreeSet<(Timestamp, Waiter)>, reason: Reason) {
+        self.refused
+            .extend(waiters.into_iter().map(|(_, waiter)| (waiter, reason)));
+    }
+}
+
+/// What [`KeyRing::tick`] asks of the caller.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Keys to fetch now. Each is owed a [`KeyRing::answered`].
+    pub fetch: Vec<KeyName>,
+    /// Requests whose deadline has passed.
+    pub woken: Woken,
+}
+
+enum Entry {
+    /// Not known yet; its waiters by deadline. While a fetch is under way, `ask` is when its answer is given up for lost.
+    Fetching {
+        ask: Timestamp,
+        failures: u32,
+        waiters: BTreeSet<(Timestamp, Waiter)>,
+    },
+    Ready(ReadyKey),
+    Refused {
+        reason: Reason,
+        until: Timestamp,
+    },
+}
+
+struct ReadyKey {
+    key: VerificationKey,
+    fetched: Timestamp,
+    used: Timestamp,
+    /// When to ask for it again; as [`Entry::Fetching`]'s.
+    refresh: Option<Timestamp>,
+    failures: u32,
+    /// No refresh is tried before this.
+    not_before: Timestamp,
+    /// The key server said since that it has no such key: then it does not outlive its TTL.
+    withdrawn: bool,
+}
+
+/// The keys of one plugin in one worker.
+pub struct KeyRing {
+    ttl: Duration,
+    /// The age from which a key that is used is fetched anew: four fifths of its TTL.
+    refresh_after: Duration,
+    /// How long a request may wait, by key source.
+    patience: Vec<Duration>,
+    entries: BTreeMap<KeyName, Entry>,
+    /// Which key each waiter waits for, and until when.
+    waiters: BTreeMap<Waiter, (KeyName, Timestamp)>,
+    budget: Budget,
+    /// Since [`KeyRing::take_changed`] was last called, [`KeyRing::next_tick`] or [`KeyRing::waiting`] may have changed.
+    changed: bool,
+}
+
+impl KeyRing {
+    /// An empty ring whose keys are used for `ttl`. `timeouts` has how long one fetch may take, by [`KeySourceId`].
+    pub fn new(ttl: Duration, timeouts: impl IntoIterator<Item = Duration>) -> Self {
+        Self {
+            ttl,
+            refresh_after: ttl.saturating_sub(ttl.checked_div(5).unwrap_or_default()),
+            patience: timeouts
+                .into_iter()
+                .map(|timeout| timeout.saturating_mul(WAIT_IN_TIMEOUTS))
+                .collect(),
+            entries: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            budget: Budget {
+                left: BUDGET,
+                refilled: Timestamp::from_unix_millis(0),
+            },
+            changed: false,
+        }
+    }
+
+    /// What is known of `name`. A key that is used late in its life is refreshed by the next [`KeyRing::tick`].
+    pub fn find(&mut self, name: KeyName, now: Timestamp) -> Found {
+        match self.entries.get_mut(&name) {
+            Some(Entry::Ready(ready)) if now < ready.dies(self.ttl) => {
+                ready.used = now;
+                let refresh_from = ready.fetched.plus(self.refresh_after).max(ready.not_before);
+                if ready.refresh.is_none() && now >= refresh_from {
+                    ready.refresh = Some(now);
+                    self.changed = true;
+                }
+                Found::Ready(ready.key.clone())
+            }
+            Some(Entry::Refused { reason, until }) if now < *until => Found::Refused(*reason),
+            _ => Found::Unknown,
+        }
+    }
+
+    /// Has `waiter` wait for the key, which a tick will fetch unless it is being fetched already.
+    ///
+    /// # Errors
+    /// Refuses with [`Reason::KeyUnavailable`] where the fetch budget is used up or too many requests wait.
+    pub fn wait(&mut self, name: KeyName, waiter: Waiter, now: Timestamp) -> Result<(), Reason> {
+        let deadline = now.plus(patience(&self.patience, name));
+        if self.waiters.len() >= MAX_WAITERS {
+            return Err(Reason::KeyUnavailable);
+        }
+        if let Some(Entry::Fetching { waiters, .. }) = self.entries.get_mut(&name) {
+            waiters.insert((deadline, waiter));
+        } else {
+            if !self.budget.take(now) {
+                return Err(Reason::KeyUnavailable);
+            }
+            self.make_room(name, now);
+            let waiters = BTreeSet::from([(deadline, waiter)]);
+            self.entries.insert(
+                name,
+                Entry::Fetching {
+                    ask: now,
+                    failures: 0,
+                    waiters,
+                },
+            );
+        }
+        self.waiters.insert(waiter, (name, deadline));
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Forgets `waiter`, whose client has gone. Its fetch goes on: the next request will want the key.
+    pub fn leave(&mut self, waiter: Waiter) {
+        if let Some((name, deadline)) = self.waiters.remove(&waiter)
+            && let Some(Entry::Fetching { waiters, .. }) = self.entries.get_mut(&name)
+        {
+            waiters.remove(&(deadline, waiter));
+            self.changed = true;
+        }
+    }
+
+    /// Whether the key is being fetched.
+    pub fn is_fetching(&self, name: KeyName) -> bool {
+        matches!(self.entries.get(&name), Some(Entry::Fetching { .. }))
+    }
+
+    /// Takes in a key that another worker fetched at `fetched`, unless this ring is fetching it itself.
+    pub fn adopt(&mut self, name: KeyName, key: VerificationKey, fetched: Timestamp, now: Timestamp) {
+        if !self.is_fetching(name) {
+            self.put(name, key, fetched, now);
+        }
+    }
+
+    /// Puts in a key. Those who wait for it find it now.
+    fn put(&mut self, name: KeyName, key: VerificationKey, fetched: Timestamp, now: Timestamp) -> Woken {
+        let ready = ReadyKey {
+            key,
+            fetched,
+            used: now,
+            refresh: None,
+            failures: 0,
+            not_before: fetched,
+            withdrawn: false,
+        };
+        self.make_room(name, now);
+        let before = self.entries.insert(name, Entry::Ready(ready));
+        self.release(before, Ok(()))
+    }
+
+    /// Takes the answer to a fetch of `name` that a tick asked for.
+    pub fn answered(&mut self, name: KeyName, answer: Answer, now: Timestamp) -> Woken {
+        self.changed = true;
+        let reason = match answer {
+            Answer::Key(key) => return self.put(name, key, now, now),
+            Answer::NotFound => Reason::KeyNotFound,
+            Answer::Invalid => Reason::KeyInvalid,
+            Answer::Failed => Reason::KeyUnavailable,
+        };
+        let refused_for = match self.entries.get_mut(&name) {
+            None => return Woken::default(),
+            Some(Entry::Ready(ready)) => {
+                ready.withdrawn = reason == Reason::KeyNotFound;
+                ready.failures = ready.failures.saturating_add(1);
+                ready.not_before = now.plus(backoff(ready.failures).saturating_mul(10).min(LONGEST_BACKOFF));
+                ready.refresh = None;
+                return Woken::default();
+            }
+            Some(Entry::Fetching { ask, failures, waiters }) => {
+                *failures = failures.saturating_add(1);
+                let retry = now.plus(backoff(*failures));
+                // A retry is worth its fetch while somebody still waits for its answer.
+                let awaited = waiters.last().is_some_and(|(deadline, _)| retry < *deadline);
+                if reason == Reason::KeyUnavailable && awaited && self.budget.take(now) {
+                    *ask = retry;
+                    return Woken::default();
+                }
+                match reason {
+                    Reason::KeyNotFound => NOT_FOUND_TTL,
+                    Reason::KeyInvalid => INVALID_TTL,
+                    _ => UNAVAILABLE_TTL,
+                }
+            }
+            Some(Entry::Refused { .. }) => return Woken::default(),
+        };
+        let before = self.entries.insert(
+            name,
+            Entry::Refused {
+                reason,
+                until: now.plus(refused_for),
+            },
+        );
+        self.release(before, Err(reason))
+    }
+
+    /// What is due at `now`: fetches to make, requests to give up. To be called no later than [`KeyRing::next_tick`].
+    pub fn tick(&mut self, now: Timestamp) -> Due {
+        self.changed = true;
+        let mut due = Due::default();
+        for (name, entry) in &mut self.entries {
+            let ask = match entry {
+                Entry::Fetching { ask, waiters, .. } => {
+                    let later = waiters.split_off(&(now.plus(Duration::from_millis(1)), 0));
+                    due.woken
+                        .refuse(std::mem::replace(waiters, later), Reason::KeyUnavailable);
+                    Some(ask)
+                }
+                Entry::Ready(ready) => ready.refresh.as_mut(),
+                Entry::Refused { .. } => None,
+            };
+            if let Some(ask) = ask
+                && *ask <= now
+            {
+                *ask = now.plus(patience(&self.patience, *name));
+                due.fetch.push(*name);
+            }
+        }
+        for (waiter, _) in &due.woken.refused {
+            self.waiters.remove(waiter);
+        }
+        due
+    }
+
+    /// When the next tick is due; `None`: not before another call asks for one.
+    pub fn next_tick(&self) -> Option<Timestamp> {
+        let of_entry = |entry: &Entry| match entry {
+            Entry::Fetching { ask, waiters, .. } => waiters
+                .first()
+                .map(|(deadline, _)| *deadline)
+                .into_iter()
+                .chain([*ask])
+                .min(),
+            Entry::Ready(ready) => ready.refresh,
+            Entry::Refused { .. } => None,
+        };
+        self.entries.values().filter_map(of_entry).min()
+    }
+
+    /// Whether tick or number of waiting requests may have changed since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// How many requests wait.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    fn release(&mut self, before: Option<Entry>, outcome: Result<(), Reason>) -> Woken {
+        let mut woken = Woken::default();
+        if let Some(Entry::Fetching { waiters, .. }) = before {
+            for (_, waiter) in &waiters {
+                self.waiters.remove(waiter);
+            }
+            match outcome {
+                Ok(()) => woken.ready = waiters.into_iter().map(|(_, waiter)| waiter).collect(),
+                Err(reason) => woken.refuse(waiters, reason),
+            }
+        }
+        woken
+    }
+
+    /// Where the ring is full, drops what is worth least: refusals first, then the key unused for longest. What is
+    /// being fetched stays; the budget bounds it.
+    fn make_room(&mut self, name: KeyName, now: Timestamp) {
+        if self.entries.len() < MAX_KEYS || self.entries.contains_key(&name) {
+            return;
+        }
+        let worth = |entry: &Entry| match entry {
+            Entry::Refused { until, .. } => Some((0, *until)),
+            Entry::Ready(ready) if now >= ready.dies(self.ttl) => Some((0, ready.used)),
+            Entry::Ready(ready) => Some((1, ready.used)),
+            Entry::Fetching { .. } => None,
+        };
+        let least = self
+            .entries
+            .iter()
+            .filter_map(|(name, entry)| Some((worth(entry)?, *name)))
+            .min();
+        if let Some((_, name)) = least {
+            self.entries.remove(&name);
+        }
+    }
+}
+
+impl ReadyKey {
+    fn dies(&self, ttl: Duration) -> Timestamp {
+        let grace = if self.withdrawn { Duration::ZERO } else { STALE_GRACE };
+        self.fetched.plus(ttl).plus(grace)
+    }
+}
+
+fn patience(by_source: &[Duration], name: KeyName) -> Duration {
+    by_source.get(name.source.0).copied().unwrap_or_default()
+}
+
+fn backoff(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(doublings))
+}
+
+/// A token bucket for fetches of unknown keys: invented key ids must not make the gateway hammer the key server.
+struct Budget {
+    left: u32,
+    refilled: Timestamp,
+}
+
+impl Budget {
+    fn take(&mut self, now: Timestamp) -> bool {
+        let since = self.refilled.until(now);
+        let earned = since
+            .as_millis()
+            .checked_div(BUDGET_INTERVAL.as_millis())
+            .unwrap_or_default();
+        if earned > 0 {
+            self.left = self
+                .left
+                .saturating_add(u32::try_from(earned).unwrap_or(BUDGET))
+                .min(BUDGET);
+            self.refilled = now;
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Keys that workers share, as one value of Envoy's shared data: the last [`SharedKeys::MAX`] fetched.
+///
+/// One value, for nothing in shared data is ever deleted. Each record is the key id, the SubjectPublicKeyInfo and the
+/// time of the fetch in milliseconds since the epoch, little-endian.
+#[derive(Default)]
+pub struct SharedKeys(Vec<SharedKey>);
+
+struct SharedKey {
+    id: KeyId,
+    spki: [u8; SPKI_LENGTH],
+    fetched: Timestamp,
+}
+
+impl SharedKeys {
+    /// The most keys that are shared.
+    pub const MAX: usize = 32;
+
+    /// Reads a value that [`SharedKeys::to_bytes`] wrote. What is not of that form is left out.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut records = Vec::new();
+        let mut rest = bytes;
+        while let Some((id, after_id)) = rest.split_first_chunk::<{ KeyId::LENGTH }>()
+            && let Some((spki, after_spki)) = after_id.split_first_chunk::<SPKI_LENGTH>()
+            && let Some((fetched, after)) = after_spki.split_first_chunk::<8>()
+        {
+            if let Some(id) = KeyId::parse(id) {
+                let fetched = Timestamp::from_unix_millis(u64::from_le_bytes(*fetched));
+                records.push(SharedKey {
+                    id,
+                    spki: *spki,
+                    fetched,
+                });
+            }
+            rest = after;
+        }
+        Self(records)
+    }
+
+    /// The value to share.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let record = |key: &SharedKey| {
+            let fetched = key.fetched.unix_millis().to_le_bytes();
+            [key.id.as_bytes().as_slice(), &key.spki, &fetched].concat()
+        };
+        self.0.iter().flat_map(record).collect()
+    }
+
+    /// The key `id` and when it was fetched, unless that lies in the future or further back than `ttl`.
+    pub fn get(&self, id: KeyId, ttl: Duration, now: Timestamp) -> Option<(VerificationKey, Timestamp)> {
+        let shared = self.0.iter().find(|shared| shared.id == id)?;
+        let fresh = shared.fetched <= now && now < shared.fetched.plus(ttl);
+        let key = if fresh {
+            VerificationKey::from_spki(&shared.spki)
+        } else {
+            None
+        };
+        Some((key?, shared.fetched))
+    }
+
+    /// Adds a key, in place of an older one of the same id or of the one fetched longest ago.
+    pub fn put(&mut self, id: KeyId, key: &VerificationKey, fetched: Timestamp) {
+        let Ok(spki) = key.spki().try_into() else { return };
+        self.0.retain(|shared| shared.id != id);
+        self.0.push(SharedKey { id, spki, fetched });
+        self.0.sort_by_key(|shared| std::cmp::Reverse(shared.fetched));
+        self.0.truncate(Self::MAX);
+    }
+}
