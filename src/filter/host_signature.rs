@@ -1,0 +1,104 @@
+//! ES256 by the host: Envoy's foreign function `verify_signature`, which has BoringSSL behind it. It is trusted in a VM
+//! only after it told a good signature from a bad one there.
+
+use jsonwebtoken::crypto::CryptoProvider;
+
+use super::host;
+use crate::signature::{P256, P256_PROVIDER, VerifyEs256, known_answer, provider, to_der};
+
+/// ES256 by the host; by [`P256`] for a call that the host refuses.
+struct Host;
+
+static HOST_PROVIDER: CryptoProvider = provider::<Host>();
+
+/// The environment variable that can rule the host out.
+const VERIFIER_VARIABLE: &str = "ALB_OIDC_VERIFIER";
+
+/// Who verifies signatures in this VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Envoy.
+    Host,
+    /// The module.
+    Module,
+}
+
+impl Backend {
+    /// The host, unless it lacks the function, fails the known-answer test, or `ALB_OIDC_VERIFIER=module` rules it out.
+    pub fn choose() -> Self {
+        let ruled_out = std::env::var(VERIFIER_VARIABLE).is_ok_and(|choice| choice == "module");
+        if !ruled_out && passes_known_answer_test() {
+            Self::Host
+        } else {
+            Self::Module
+        }
+    }
+
+    /// The name it has in the log and in counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Module => "module",
+        }
+    }
+
+    pub(super) fn provider(self) -> &'static CryptoProvider {
+        match self {
+            Self::Host => &HOST_PROVIDER,
+            Self::Module => &P256_PROVIDER,
+        }
+    }
+}
+
+impl VerifyEs256 for Host {
+    fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        host_verdict(spki, message, signature).unwrap_or_else(|| P256::verify_es256(spki, message, signature))
+    }
+}
+
+fn passes_known_answer_test() -> bool {
+    let verdict = |message| host_verdict(&known_answer::SPKI, message, &known_answer::SIGNATURE);
+    verdict(known_answer::MESSAGE) == Some(true) && verdict(b"another message") == Some(false)
+}
+
+/// What the host says of the signature; `None` where it says nothing.
+pub fn host_verdict(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
+    let Some(signature) = to_der(signature) else {
+        return Some(false);
+    };
+    let answer = host::call_foreign_function("verify_signature", &arguments(spki, message, &signature)).ok()?;
+    // Field 1, varint, true. An invalid signature is answered with status Ok too, without this field.
+    Some(answer == [0x08, 0x01])
+}
+
+/// Envoy's `VerifySignatureArguments`, a protobuf message: hash function, public key, signature, text.
+fn arguments(spki: &[u8], message: &[u8], signature: &[u8]) -> Vec<u8> {
+    const LENGTH_DELIMITED: u8 = 2;
+    let fields = [&b"sha256"[..], spki, signature, message];
+    let mut bytes = Vec::with_capacity(message.len().saturating_add(256));
+    for (number, field) in (1u8..).zip(fields) {
+        bytes.push(number << 3 | LENGTH_DELIMITED);
+        let mut length = field.len();
+        while length > 0x7f {
+            bytes.push(0x80 | (length & 0x7f) as u8);
+            length >>= 7;
+        }
+        bytes.push(length as u8);
+        bytes.extend_from_slice(field);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_the_protobuf_message_that_envoy_reads() {
+        let message = [b'm'; 300];
+        let bytes = arguments(b"key", &message, b"signature");
+        let mut expected = b"\x0a\x06sha256\x12\x03key\x1a\x09signature\x22\xac\x02".to_vec();
+        expected.extend_from_slice(&message);
+        assert_eq!(bytes, expected);
+    }
+}

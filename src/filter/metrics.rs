@@ -1,0 +1,109 @@
+//! The filter's counters in Envoy's stats, by name. Nothing here decides what is counted.
+
+use super::host;
+use super::host_signature::Backend;
+use crate::reason::Reason;
+
+/// What stands before each name. Istio exposes stats that begin with `wasm`.
+pub const PREFIX: &str = "wasm_filter.alb_oidc.";
+
+/// What came of a wish to fetch a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchOutcome {
+    /// The key.
+    Ok,
+    /// The key server has no such key.
+    NotFound,
+    /// Not one P-256 public key.
+    Invalid,
+    /// Time-out, reset, a server error, no such cluster.
+    Failed,
+    /// Not asked: the fetch budget is used up, or too many requests wait.
+    OverBudget,
+}
+
+impl FetchOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 5] = [Self::Ok, Self::NotFound, Self::Invalid, Self::Failed, Self::OverBudget];
+
+    /// Its name in the counter.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NotFound => "not-found",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+            Self::OverBudget => "over-budget",
+        }
+    }
+}
+
+/// The ids of the filter's metrics in this VM.
+pub(super) struct Metrics {
+    admitted: u32,
+    denied: Vec<(Reason, u32)>,
+    key_fetch: Vec<(FetchOutcome, u32)>,
+    token_cache_hit: u32,
+    verified: u32,
+    waiting: u32,
+    waiting_published: i64,
+}
+
+impl Metrics {
+    pub(super) fn define(backend: Backend) -> Result<Self, host::Refusal> {
+        let counter = |name: &str| host::define_counter(&format!("{PREFIX}{name}"));
+        let mut denied = Vec::new();
+        for reason in Reason::ALL {
+            denied.push((reason, counter(&format!("denied.{}", reason.name()))?));
+        }
+        let mut key_fetch = Vec::new();
+        for outcome in FetchOutcome::ALL {
+            key_fetch.push((outcome, counter(&format!("key_fetch.{}", outcome.name()))?));
+        }
+        Ok(Self {
+            admitted: counter("admitted")?,
+            denied,
+            key_fetch,
+            token_cache_hit: counter("token_cache_hit")?,
+            verified: counter(&format!("verified.{}", backend.name()))?,
+            waiting: host::define_gauge(&format!("{PREFIX}waiting"))?,
+            waiting_published: 0,
+        })
+    }
+
+    pub(super) fn admitted(&self) {
+        host::increment(self.admitted, 1);
+    }
+
+    pub(super) fn denied(&self, reason: Reason) {
+        count(&self.denied, reason);
+    }
+
+    pub(super) fn key_fetch(&self, outcome: FetchOutcome) {
+        count(&self.key_fetch, outcome);
+    }
+
+    pub(super) fn token_cache_hit(&self) {
+        host::increment(self.token_cache_hit, 1);
+    }
+
+    pub(super) fn verified(&self) {
+        host::increment(self.verified, 1);
+    }
+
+    /// Brings the gauge up to date with what this worker's share of it is now.
+    pub(super) fn waiting(&mut self, waiting: usize) {
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        let change = waiting.saturating_sub(self.waiting_published);
+        if change != 0 {
+            host::increment(self.waiting, change);
+            self.waiting_published = waiting;
+        }
+    }
+}
+
+fn count<K: PartialEq + Copy>(ids: &[(K, u32)], key: K) {
+    if let Some((_, id)) = ids.iter().find(|(known, _)| *known == key) {
+        host::increment(*id, 1);
+    }
+}

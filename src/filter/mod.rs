@@ -1,0 +1,141 @@
+//! The proxy-wasm side: reads the request's head, asks the [`crate::gate`], and does what it says. Fetches keys for the
+//! [`crate::keys`] ring. Decides nothing.
+//!
+//! Keys are fetched by the root context, in `on_tick`: the SDK hands the answer to the context that dispatched the call,
+//! and a request's own context may be gone by then. The answer wakes every request that waits for the key.
+
+mod host;
+mod host_signature;
+mod metrics;
+mod plugin;
+mod reply;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, ContextType};
+
+use crate::config::Config;
+use crate::gate::RequestHead;
+use crate::reason::Reason;
+use host::Level;
+pub use host_signature::{Backend, host_verdict};
+pub use metrics::{FetchOutcome, PREFIX};
+use plugin::{Next, Plugin};
+
+#[cfg(feature = "module")]
+mod entry {
+    #![allow(missing_docs)] // of the function that the macro makes
+
+    use super::{Level, Root, host};
+
+    proxy_wasm::main! {{
+        std::panic::set_hook(Box::new(|panic| host::log(Level::Critical, &format!("alb-oidc: {panic}"))));
+        proxy_wasm::set_root_context(|id| Box::new(Root { id, plugin: None }));
+    }}
+}
+
+/// One plugin config in one worker.
+struct Root {
+    id: u32,
+    plugin: Option<Rc<RefCell<Plugin>>>,
+}
+
+impl Root {
+    fn configure(&mut self, size: usize) -> Result<(), Vec<String>> {
+        let text = host::plugin_configuration(size)
+            .map_err(|refusal| vec![format!("cannot read pluginConfig: {refusal:?}")])?;
+        let config =
+            Config::parse(&text).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let backend = Backend::choose();
+        let plugin = Plugin::new(self.id, config, backend)
+            .map_err(|refusal| vec![format!("cannot define metrics: {refusal:?}")])?;
+        host::log(
+            Level::Info,
+            &format!(
+                "alb-oidc: version {}, signatures verified by the {}",
+                env!("CARGO_PKG_VERSION"),
+                backend.name()
+            ),
+        );
+        self.plugin = Some(Rc::new(RefCell::new(plugin)));
+        Ok(())
+    }
+
+    fn with_plugin(&self, act: impl FnOnce(&mut Plugin)) {
+        if let Some(plugin) = &self.plugin
+            && let Ok(mut plugin) = plugin.try_borrow_mut()
+        {
+            act(&mut plugin);
+        }
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, call: u32, headers: usize, body_size: usize, _trailers: usize) {
+        self.with_plugin(|plugin| plugin.on_answer(call, headers, body_size));
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        match self.configure(size) {
+            Ok(()) => true,
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    host::log(Level::Error, &format!("alb-oidc: config refused: {mistake}"));
+                }
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.with_plugin(Plugin::on_tick);
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Request {
+            id,
+            plugin: self.plugin.clone(),
+        }))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// One request.
+struct Request {
+    id: u32,
+    plugin: Option<Rc<RefCell<Plugin>>>,
+}
+
+impl Context for Request {
+    fn on_done(&mut self) -> bool {
+        if let Some(plugin) = &self.plugin
+            && let Ok(mut plugin) = plugin.try_borrow_mut()
+        {
+            plugin.on_gone(self.id);
+        }
+        true
+    }
+}
+
+impl HttpContext for Request {
+    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        let next = match self.plugin.as_ref().map(|plugin| plugin.try_borrow_mut()) {
+            Some(Ok(mut plugin)) => plugin.on_request(self.id),
+            _ => {
+                plugin::answer(&RequestHead::new(Vec::new()), Reason::InternalError);
+                Next::Answered
+            }
+        };
+        match next {
+            Next::Continue => Action::Continue,
+            Next::Wait | Next::Answered => Action::Pause,
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What one plugin config holds in one worker, and the host calls that carry out what gate and key ring decide.
+
+use std::collections::BTreeMap;
+
+use super::host::{self, Level};
+use super::host_signature::Backend;
+use super::metrics::{FetchOutcome, Metrics};
+use super::reply::{Reply, request_id};
+use crate::config::{Config, KeySource};
+use crate::gate::{Decision, Gate, RequestHead};
+use crate::keys::{Answer, KeyName, KeyRing, SharedKeys, Woken};
+use crate::reason::Reason;
+use crate::signature::{Jose, VerificationKey};
+use crate::time::Timestamp;
+
+/// The longest answer of a key server that is read, in bytes. A key in PEM has fewer than 200.
+const MAX_ANSWER_BYTES: usize = 4096;
+
+/// How often a shared value is written before another worker's write is left to stand.
+const SHARING_ATTEMPTS: usize = 3;
+
+/// What becomes of a request's stream.
+pub(super) enum Next {
+    Continue,
+    Wait,
+    Answered,
+}
+
+pub(super) struct Plugin {
+    root: u32,
+    gate: Gate,
+    keys: KeyRing,
+    metrics: Metrics,
+    /// Fetches under way, by the host's number for the call.
+    calls: BTreeMap<u32, KeyName>,
+    /// When the host was asked to tick.
+    tick_at: Option<Timestamp>,
+}
+
+impl Plugin {
+    pub(super) fn new(root: u32, config: Config, backend: Backend) -> Result<Self, host::Refusal> {
+        Ok(Self {
+            root,
+            keys: KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout)),
+            gate: Gate::new(config, Jose::install(backend.provider())),
+            metrics: Metrics::define(backend)?,
+            calls: BTreeMap::new(),
+            tick_at: None,
+        })
+    }
+
+    /// A request's head has come; `id` is its context.
+    pub(super) fn on_request(&mut self, id: u32) -> Next {
+        let next = self.judge(id, true);
+        self.settle();
+        next
+    }
+
+    /// The request `id` is over, whoever ended it.
+    pub(super) fn on_gone(&mut self, id: u32) {
+        self.keys.leave(id);
+        self.settle();
+    }
+
+    pub(super) fn on_tick(&mut self) {
+        let Ok(now) = host::now() else { return };
+        let mut due = self.keys.tick(now);
+        // The host goes on ticking at the old period until it is told another.
+        self.tick_at = Some(Timestamp::from_unix_millis(u64::MAX));
+        let mut woken = vec![std::mem::take(&mut due.woken)];
+        for name in due.fetch {
+            if let Some(call) = self.fetch(name) {
+                self.calls.insert(call, name);
+            } else {
+                self.metrics.key_fetch(FetchOutcome::Failed);
+                woken.push(self.keys.answered(name, Answer::Failed, now));
+            }
+        }
+        for woken in woken {
+            self.wake(woken);
+        }
+        self.settle();
+    }
+
+    /// A fetch has been answered; with no headers, it was not.
+    pub(super) fn on_answer(&mut self, call: u32, headers: usize, body_size: usize) {
+        let (Some(name), Ok(now)) = (self.calls.remove(&call), host::now()) else {
+            return;
+        };
+        let status = if headers == 0 {
+            None
+        } else {
+            host::call_response_status()
+        };
+        let (outcome, answer) = match status {
+            Some(200) => match read_key(body_size) {
+                Some(key) => {
+                    self.share(name, &key, now);
+                    (FetchOutcome::Ok, Answer::Key(key))
+                }
+                None => (FetchOutcome::Invalid, Answer::Invalid),
+            },
+            Some(403 | 404 | 410) => (FetchOutcome::NotFound, Answer::NotFound),
+            _ => (FetchOutcome::Failed, Answer::Failed),
+        };
+        self.metrics.key_fetch(outcome);
+        if outcome != FetchOutcome::Ok {
+            let status = status.map_or("none".to_owned(), |status| status.to_string());
+            host::log(
+                Level::Warn,
+                &format!("alb-oidc: key fetch {} status={status} kid={}", outcome.name(), name.id),
+            );
+        }
+        let woken = self.keys.answered(name, answer, now);
+        self.wake(woken);
+        self.settle();
+    }
+
+    /// Judges the request of the effective context and carries the decision out. `may_wait`: it has not waited yet.
+    fn judge(&mut self, id: u32, may_wait: bool) -> Next {
+        let headers = host::request_headers().unwrap_or_default();
+        let Some(head) = host::pairs(&headers).map(RequestHead::new) else {
+            return self.deny(&RequestHead::new(Vec::new()), Reason::InternalError);
+        };
+        let Ok(now) = host::now() else {
+            return self.deny(&head, Reason::InternalError);
+        };
+        // First of all: what no client may say of itself.
+        if self
+            .gate
+            .strip(&head)
+            .iter()
+            .any(|edit| host::edit_request(edit).is_err())
+        {
+            return self.deny(&head, Reason::InternalError);
+        }
+        let mut decision = self.decide(&head, now);
+        if let Decision::NeedKey(name) = decision
+            && !self.keys.is_fetching(name)
+            && let Some((key, fetched)) = self.shared(name, now)
+        {
+            self.keys.adopt(name, key, fetched, now);
+            decision = self.decide(&head, now);
+        }
+        match decision {
+            Decision::Admit(edits) => {
+                if edits.iter().any(|edit| host::edit_request(edit).is_err()) {
+                    return self.deny(&head, Reason::InternalError);
+                }
+                self.metrics.admitted();
+                Next::Continue
+            }
+            Decision::Deny(reason) => self.deny(&head, reason),
+            Decision::NeedKey(_) if !may_wait => self.deny(&head, Reason::KeyUnavailable),
+            Decision::NeedKey(name) => match self.keys.wait(name, id, now) {
+                Ok(()) => Next::Wait,
+                Err(reason) => {
+                    self.metrics.key_fetch(FetchOutcome::OverBudget);
+                    self.deny(&head, reason)
+                }
+            },
+        }
+    }
+
+    fn decide(&mut self, head: &RequestHead<'_>, now: Timestamp) -> Decision {
+        let (decision, work) = self.gate.decide(head, &mut self.keys, now);
+        if work.token_cache_hit {
+            self.metrics.token_cache_hit();
+        }
+        if work.signature_checked {
+            self.metrics.verified();
+        }
+        decision
+    }
+
+    fn deny(&mut self, head: &RequestHead<'_>, reason: Reason) -> Next {
+        self.metrics.denied(reason);
+        answer(head, reason);
+        Next::Answered
+    }
+
+    /// Goes on with requests whose waiting is over. Each is judged again, from its head: nothing about it was kept.
+    fn wake(&mut self, woken: Woken) {
+        for id in woken.ready {
+            if host::set_effective_context(id).is_ok() && matches!(self.judge(id, false), Next::Continue) {
+                let _ = host::resume_request();
+            }
+        }
+        for (id, reason) in woken.refused {
+            if host::set_effective_context(id).is_ok() {
+                let headers = host::request_headers().unwrap_or_default();
+                let head = RequestHead::new(host::pairs(&headers).unwrap_or_default());
+                self.deny(&head, reason);
+            }
+        }
+        let _ = host::set_effective_context(self.root);
+    }
+
+    /// Sends the GET for a key; `None` if the host would not.
+    fn fetch(&self, name: KeyName) -> Option<u32> {
+        let KeySource {
+            cluster,
+            authority,
+            path,
+            timeout,
+        } = self.gate.config().key_sources.get(name.source.0)?;
+        let path = format!("{path}{}", name.id);
+        let headers = vec![
+            (":method", "GET"),
+            (":path", path.as_str()),
+            (":authority", authority.as_str()),
+        ];
+        match proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), *timeout) {
+            Ok(call) => Some(call),
+            Err(status) => {
+                host::log(
+                    Level::Error,
+                    &format!("alb-oidc: key fetch failed: Envoy has no host in a cluster {cluster:?} ({status:?})"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Brings gauge and timer up to date with the key ring.
+    fn settle(&mut self) {
+        if !self.keys.take_changed() {
+            return;
+        }
+        self.metrics.waiting(self.keys.waiting());
+        let next = self.keys.next_tick();
+        match (self.tick_at, next) {
+            (None, None) => return,
+            // Re-arming the timer for each request that joins would starve it; too early a tick finds nothing due.
+            (Some(armed), Some(next)) if armed <= next => return,
+            _ => {}
+        }
+        let Ok(now) = host::now() else { return };
+        if host::set_tick(next.map(|next| now.until(next))).is_ok() {
+            self.tick_at = next;
+        }
+    }
+
+    fn shared_name(&self, name: KeyName) -> Option<String> {
+        let KeySource {
+            cluster,
+            authority,
+            path,
+            ..
+        } = self.gate.config().key_sources.get(name.source.0)?;
+        Some(format!("alb-oidc/keys/1/{cluster}/{authority}{path}"))
+    }
+
+    /// The key as another worker, or this one before its VM was rebuilt, fetched it.
+    fn shared(&self, name: KeyName, now: Timestamp) -> Option<(VerificationKey, Timestamp)> {
+        let (value, _) = host::shared_data(&self.shared_name(name)?)?;
+        SharedKeys::from_bytes(&value).get(name.id, self.gate.config().key_ttl, now)
+    }
+
+    fn share(&self, name: KeyName, key: &VerificationKey, now: Timestamp) {
+        let Some(shared_name) = self.shared_name(name) else {
+            return;
+        };
+        for _ in 0..SHARING_ATTEMPTS {
+            let (value, version) = host::shared_data(&shared_name).unwrap_or_default();
+            let mut keys = SharedKeys::from_bytes(&value);
+            keys.put(name.id, key, now);
+            if host::set_shared_data(&shared_name, &keys.to_bytes(), version).is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+fn read_key(body_size: usize) -> Option<VerificationKey> {
+    if body_size > MAX_ANSWER_BYTES {
+        return None;
+    }
+    VerificationKey::from_pem(&host::call_response_body(body_size).ok()?)
+}
+
+/// Answers the request of the effective context, and logs why.
+pub(super) fn answer(head: &RequestHead<'_>, reason: Reason) {
+    host::log(
+        Level::Warn,
+        &format!("alb-oidc: denied reason={reason} request-id={}", request_id(head)),
+    );
+    let reply = Reply::denial(head, reason);
+    let headers: Vec<_> = reply
+        .headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    if host::reply(
+        reply.status,
+        &format!("alb_oidc_{reason}"),
+        &headers,
+        reply.body.as_bytes(),
+    )
+    .is_err()
+    {
+        host::log(Level::Error, "alb-oidc: the host refused the answer");
+    }
+}
