@@ -4,7 +4,14 @@
 //! was asked and what was logged against what the row says. `SCENARIO=words` runs only the rows with these words in their name.
 
 // A test may panic: that is how it fails.
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice, clippy::unwrap_used)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
 
 mod support;
 
@@ -39,9 +46,18 @@ async fn every_row_holds_on_every_envoy() {
         let (version, before) = (support::version(&envoy), failures.len());
         World::start(&envoy, &table).await.run(&table, &mut failures).await;
         let failed = failures.len() - before;
-        say(&format!("envoy {version}: {} rows passed, {failed} failed, {:.1} s", table.rows.len() - failed, start.elapsed().as_secs_f64()));
+        say(&format!(
+            "envoy {version}: {} rows passed, {failed} failed, {:.1} s",
+            table.rows.len() - failed,
+            start.elapsed().as_secs_f64()
+        ));
     }
-    assert!(failures.is_empty(), "{} rows failed:\n\n{}", failures.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} rows failed:\n\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
 }
 
 /// Prints at once, also where the test runner keeps the output of tests to itself.
@@ -54,7 +70,7 @@ struct World {
     version: String,
     envoy: Envoy,
     addresses: BTreeMap<String, SocketAddr>,
-    /// Configurations whose VM is told to verify signatures by itself.
+    /// Plugins whose VM is told to verify signatures by itself.
     verified_by_module: BTreeSet<String>,
     keys: KeyServer,
     upstream: Upstream,
@@ -71,9 +87,12 @@ impl World {
     async fn start(binary: &Path, table: &Table) -> World {
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
         // A cluster with an HTTP server that knows no key and answers everything with a page.
-        let not_the_key_server = Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) }).await;
+        let not_the_key_server =
+            Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) }).await;
         // A port where nobody listens any more.
-        let closed = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
+        let closed = std::net::TcpListener::bind(("127.0.0.1", 0))
+            .and_then(|socket| socket.local_addr())
+            .expect("a port");
         let clusters = BTreeMap::from([
             ("upstream".to_owned(), Some(upstream.address())),
             ("keys".to_owned(), Some(keys.address())),
@@ -81,13 +100,29 @@ impl World {
             ("closed".to_owned(), Some(closed)),
             ("empty".to_owned(), None),
         ]);
-        let setup = Setup { binary: binary.into(), concurrency: 1, plugins: table.plugins.clone(), watched_listeners: None, clusters };
-        let envoy = Envoy::start(&setup).await.unwrap_or_else(|failed| panic!("{} did not start:\n{}", binary.display(), failed.log));
+        let setup = Setup {
+            binary: binary.into(),
+            concurrency: 1,
+            plugins: table.plugins.clone(),
+            watched_listeners: None,
+            clusters,
+        };
+        let envoy = Envoy::start(&setup)
+            .await
+            .unwrap_or_else(|failed| panic!("{} did not start:\n{}", binary.display(), failed.log));
         let mut addresses = BTreeMap::new();
         for plugin in &table.plugins {
-            addresses.insert(plugin.name.clone(), envoy.listener(&plugin.name).await.expect("the plugin's listener"));
+            addresses.insert(
+                plugin.name.clone(),
+                envoy.listener(&plugin.name).await.expect("the plugin's listener"),
+            );
         }
-        let by_module = table.plugins.iter().filter(|plugin| plugin.env.get("ALB_OIDC_VERIFIER").is_some_and(|value| value == "module"));
+        let by_module = table.plugins.iter().filter(|plugin| {
+            plugin
+                .env
+                .get("ALB_OIDC_VERIFIER")
+                .is_some_and(|value| value == "module")
+        });
         let mut world = World {
             version: support::version(binary),
             addresses,
@@ -108,14 +143,32 @@ impl World {
         for (number, row) in table.rows.iter().enumerate() {
             let wrong = self.run_row(number, row).await;
             if !wrong.is_empty() {
-                failures.push(format!("[envoy {}] {}\n  {}", self.version, row.name, wrong.join("\n  ")));
+                failures.push(format!(
+                    "[envoy {}] {}\n  {}",
+                    self.version,
+                    row.name,
+                    wrong.join("\n  ")
+                ));
             }
         }
         let log = self.envoy.log();
-        let mut wrong: Vec<String> = self.secrets.iter().filter(|secret| log.contains(*secret)).map(|secret| format!("logged: {secret}")).collect();
-        wrong.extend(log.lines().filter(|line| line.contains("][error]") || line.contains("][critical]")).map(|line| format!("an error: {line}")));
+        let mut wrong: Vec<String> = self
+            .secrets
+            .iter()
+            .filter(|secret| log.contains(*secret))
+            .map(|secret| format!("logged: {secret}"))
+            .collect();
+        wrong.extend(
+            log.lines()
+                .filter(|line| line.contains("][error]") || line.contains("][critical]"))
+                .map(|line| format!("an error: {line}")),
+        );
         if !wrong.is_empty() {
-            failures.push(format!("[envoy {}] the log of the whole run\n  {}", self.version, wrong.join("\n  ")));
+            failures.push(format!(
+                "[envoy {}] the log of the whole run\n  {}",
+                self.version,
+                wrong.join("\n  ")
+            ));
         }
         self.envoy.stop().await;
     }
@@ -124,11 +177,12 @@ impl World {
     async fn run_row(&mut self, number: usize, row: &Row) -> Vec<String> {
         let mut scene = Scene::new(row, number);
         self.keys.forget_fetches();
-        self.keys.publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
+        self.keys
+            .publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
         let mut wrong = Vec::new();
         for step in &row.requests {
             tokio::time::sleep(Duration::from_millis(step.after_ms)).await;
-            let outcomes = send_step(self.addresses[&row.config], step, &mut scene).await;
+            let outcomes = send_step(self.addresses[&row.plugin], step, &mut scene).await;
             let seen = self.upstream.take_seen();
             for (sent, reply) in outcomes {
                 wrong.extend(expect::request(&sent, step, reply, &seen));
@@ -142,17 +196,30 @@ impl World {
 
     /// Waits until counters, fetches and log are as the row says, or says in what they are not.
     async fn settle(&mut self, row: &Row, scene: &Scene<'_>) -> Vec<String> {
-        let backend = if self.verified_by_module.contains(&row.config) { "module" } else { "host" };
+        let backend = if self.verified_by_module.contains(&row.plugin) {
+            "module"
+        } else {
+            "host"
+        };
         let expected = row.expected_counters(backend);
         // Each unknown kid has a path of its own.
         let one_path = row.requests.iter().all(|step| step.mint != Mint::EachKid);
-        let path = if one_path { scene.fill(&row.fetch_path) } else { String::new() };
+        let path = if one_path {
+            scene.fill(&row.fetch_path)
+        } else {
+            String::new()
+        };
         let deadline = Instant::now() + SETTLED;
         loop {
             let counters = self.module_stats().await;
             let log = self.envoy.log();
             let mut wrong = expect::counters(&expected, &self.counters, &counters);
-            wrong.extend(expect::fetches(row.fetches(), &path, &row.fetch_host, &self.keys.fetches()));
+            wrong.extend(expect::fetches(
+                row.fetches(),
+                &path,
+                &row.fetch_host,
+                &self.keys.fetches(),
+            ));
             wrong.extend(expect::denials(&scene.denials, &log[self.logged..]));
             if wrong.is_empty() || Instant::now() > deadline {
                 self.counters = counters;
@@ -166,7 +233,10 @@ impl World {
     /// The module's counters and gauges, without the part of the name that all of them have.
     async fn module_stats(&self) -> BTreeMap<String, i64> {
         let stats = self.envoy.stats("wasm_filter").await;
-        stats.into_iter().filter_map(|(name, value)| Some((name.split_once("wasm_filter.alb_oidc.")?.1.to_owned(), value))).collect()
+        stats
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.split_once("wasm_filter.alb_oidc.")?.1.to_owned(), value)))
+            .collect()
     }
 }
 
@@ -187,7 +257,15 @@ impl<'a> Scene<'a> {
         let uuid = Uuid::new_v4().to_string();
         let kid = row.kid.replace("{uuid}", &uuid).replace("{UUID}", &uuid.to_uppercase());
         let names = BTreeMap::from([("kid".to_owned(), kid)]);
-        let mut scene = Scene { row, number, sent: 0, key: Key::generate(), names, denials: Vec::new(), secrets: BTreeSet::new() };
+        let mut scene = Scene {
+            row,
+            number,
+            sent: 0,
+            key: Key::generate(),
+            names,
+            denials: Vec::new(),
+            secrets: BTreeSet::new(),
+        };
         for (name, spec) in &row.tokens {
             scene.mint(name, spec);
         }
@@ -198,8 +276,18 @@ impl<'a> Scene<'a> {
     fn mint(&mut self, name: &str, spec: &TokenSpec) {
         let token = spec.mint(&self.names["kid"], &self.key);
         self.secrets.extend(secrets_of(&token));
-        let Token { header, payload, signature, text } = token;
-        for (part, value) in [(".header", header), (".payload", payload), (".signature", signature), ("", text)] {
+        let Token {
+            header,
+            payload,
+            signature,
+            text,
+        } = token;
+        for (part, value) in [
+            (".header", header),
+            (".payload", payload),
+            (".signature", signature),
+            ("", text),
+        ] {
             self.names.insert(format!("{name}{part}"), value);
         }
     }
@@ -211,8 +299,14 @@ impl<'a> Scene<'a> {
         while let Some((before, after)) = rest.split_once('{') {
             let name = after.split('}').next().unwrap_or_default();
             filled += before;
-            if after.len() > name.len() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_') && !name.is_empty() {
-                filled += self.names.get(name).unwrap_or_else(|| panic!("{:?}: there is no {{{name}}}", self.row.name));
+            if after.len() > name.len()
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_')
+                && !name.is_empty()
+            {
+                filled += self
+                    .names
+                    .get(name)
+                    .unwrap_or_else(|| panic!("{:?}: there is no {{{name}}}", self.row.name));
                 rest = &after[name.len() + 1..];
             } else {
                 filled.push('{');
@@ -236,22 +330,48 @@ impl<'a> Scene<'a> {
                 self.mint_anew(spec);
             }
         }
-        let mut headers = vec![("host".to_owned(), "gateway.test".to_owned()), ("x-row".to_owned(), id.clone())];
-        headers.extend(step.oidc_data.iter().map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))));
+        let mut headers = vec![
+            ("host".to_owned(), "gateway.test".to_owned()),
+            ("x-row".to_owned(), id.clone()),
+        ];
+        headers.extend(
+            step.oidc_data
+                .iter()
+                .map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))),
+        );
         for header in &step.headers {
-            let (name, value) = header.split_once(": ").unwrap_or_else(|| panic!("{:?}: not `name: value`: {header:?}", self.row.name));
+            let (name, value) = header
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("{:?}: not `name: value`: {header:?}", self.row.name));
             headers.push((name.to_owned(), self.fill(value)));
         }
         let own_id = step.raw.is_some() || headers.iter().any(|(name, _)| name == "x-request-id");
         if !own_id {
             headers.push(("x-request-id".to_owned(), id.clone()));
         }
-        if let Some(reason) = &step.deny {
-            self.denials.push(Denial { reason: reason.clone(), request_id: (!own_id).then(|| id.clone()) });
+        if step.deny.is_some() {
+            let reasons = step.reasons().into_iter().map(str::to_owned).collect();
+            self.denials.push(Denial {
+                reasons,
+                request_id: (!own_id).then(|| id.clone()),
+            });
         }
-        let request = Request { method: step.method.clone(), path: self.fill(&step.path), headers, body: step.body.clone() };
-        let upstream = step.upstream.iter().map(|(name, values)| (name.clone(), values.iter().map(|value| self.fill(value)).collect()));
-        Sent { id, request, raw: step.raw.as_ref().map(|raw| self.fill(raw)), upstream: upstream.collect() }
+        let request = Request {
+            method: step.method.clone(),
+            path: self.fill(&step.path),
+            headers,
+            body: step.body.clone(),
+        };
+        let upstream = step
+            .upstream
+            .iter()
+            .map(|(name, values)| (name.clone(), values.iter().map(|value| self.fill(value)).collect()));
+        Sent {
+            id,
+            request,
+            raw: step.raw.as_ref().map(|raw| self.fill(raw)),
+            upstream: upstream.collect(),
+        }
     }
 
     /// A token like the row's, but not the same.
@@ -263,10 +383,21 @@ impl<'a> Scene<'a> {
 
 /// The parts of a token and the texts in its claims: what a log may not hold.
 fn secrets_of(token: &Token) -> Vec<String> {
-    let mut secrets = vec![token.text.clone(), token.header.clone(), token.payload.clone(), token.signature.clone()];
-    let claims = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, token.payload.trim_end_matches('='));
+    let mut secrets = vec![
+        token.text.clone(),
+        token.header.clone(),
+        token.payload.clone(),
+        token.signature.clone(),
+    ];
+    let claims = base64::Engine::decode(
+        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+        token.payload.trim_end_matches('='),
+    );
     if let Some(Value::Object(claims)) = claims.ok().and_then(|json| serde_json::from_slice(&json).ok()) {
-        let texts = claims.iter().filter(|(name, _)| *name != "iss").filter_map(|(_, value)| value.as_str());
+        let texts = claims
+            .iter()
+            .filter(|(name, _)| *name != "iss")
+            .filter_map(|(_, value)| value.as_str());
         secrets.extend(texts.map(str::to_owned));
     }
     // A short text is in any log.

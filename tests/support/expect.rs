@@ -8,7 +8,12 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The headers that name a user, and the twins that some servers take for them: only the module may set them.
-const IDENTITY: [&str; 4] = ["kubeflow-userid", "kubeflow-groups", "kubeflow_userid", "kubeflow_groups"];
+const IDENTITY: [&str; 4] = [
+    "kubeflow-userid",
+    "kubeflow-groups",
+    "kubeflow_userid",
+    "kubeflow_groups",
+];
 /// What the ALB sends to the gateway alone.
 const TOKENS: [&str; 3] = ["x-amzn-oidc-data", "x-amzn-oidc-accesstoken", "x-amzn-oidc-identity"];
 
@@ -27,22 +32,25 @@ pub(crate) struct Sent {
 /// A denial that must have been logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Denial {
-    pub(crate) reason: String,
+    /// Any of these.
+    pub(crate) reasons: Vec<String>,
     /// The request id in the line; `None`: any.
     pub(crate) request_id: Option<String>,
 }
 
 /// Differences in what became of one request. `reply` is `None` when the client hung up before there was one.
 pub(crate) fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, String>>, seen: &[Seen]) -> Vec<String> {
-    let seen: Vec<&Seen> = seen.iter().filter(|seen| seen.header("x-row") == [sent.id.as_str()]).collect();
+    let seen: Vec<&Seen> = seen
+        .iter()
+        .filter(|seen| seen.header("x-row") == [sent.id.as_str()])
+        .collect();
     let mut wrong = match (reply, step.hang_up_ms) {
         (Some(Ok(reply)), None) => answer(step, &reply),
         (Some(Err(error)), None) => vec![error],
         (Some(_), Some(_)) => vec!["answered before the client hung up".into()],
         (None, _) => Vec::new(),
     };
-    let admitted = step.deny.is_none() && step.refused.is_none() && step.hang_up_ms.is_none();
-    match (&seen[..], admitted) {
+    match (&seen[..], step.is_admitted()) {
         ([seen], true) => wrong.extend(upstream(sent, step, seen)),
         ([], false) => {}
         (found, true) => wrong.push(format!("expected one request upstream, found {}", found.len())),
@@ -53,7 +61,13 @@ pub(crate) fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, Stri
 
 fn answer(step: &Step, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
-    let status = match (&step.deny, step.refused) {
+    let reasons = step.reasons();
+    let reason = reasons
+        .iter()
+        .find(|reason| reply.body.contains(*reason))
+        .or(reasons.first())
+        .copied();
+    let status = match (reason, step.refused) {
         (_, Some(status)) => status,
         (Some(_), None) if step.page == Page::Grpc => 200,
         (Some(reason), None) => status_of(reason),
@@ -61,7 +75,12 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
     };
     differ(&mut wrong, "status", &status, &reply.status);
     for (name, values) in &step.reply {
-        differ(&mut wrong, name, &values.iter().map(String::as_str).collect::<Vec<_>>(), &reply.header(name));
+        differ(
+            &mut wrong,
+            name,
+            &values.iter().map(String::as_str).collect::<Vec<_>>(),
+            &reply.header(name),
+        );
     }
     if let Some(range) = step.took_ms {
         let took = i64::try_from(reply.took.as_millis()).unwrap_or(i64::MAX);
@@ -69,7 +88,7 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
             wrong.push(format!("expected an answer within {range} ms, took {took} ms"));
         }
     }
-    if let Some(reason) = &step.deny {
+    if let Some(reason) = reason {
         wrong.extend(denial(step.page, reason, reply));
     }
     wrong
@@ -78,9 +97,20 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
 /// The status of each reason, as the contract has it.
 fn status_of(reason: &str) -> u16 {
     match reason {
-        "token-missing" | "token-duplicate" | "token-too-large" | "token-malformed" | "algorithm-not-es256" | "key-id-invalid"
-        | "signer-unknown" | "issuer-mismatch" | "client-mismatch" | "token-expired" | "key-not-found" | "key-invalid"
-        | "signature-invalid" | "access-token-invalid" => 401,
+        "token-missing"
+        | "token-duplicate"
+        | "token-too-large"
+        | "token-malformed"
+        | "algorithm-not-es256"
+        | "key-id-invalid"
+        | "signer-unknown"
+        | "issuer-mismatch"
+        | "client-mismatch"
+        | "token-expired"
+        | "key-not-found"
+        | "key-invalid"
+        | "signature-invalid"
+        | "access-token-invalid" => 401,
         "user-id-missing" | "user-id-invalid" | "email-unverified" | "user-not-allowed" => 403,
         "key-unavailable" => 503,
         other => panic!("no such reason: {other}"),
@@ -89,26 +119,50 @@ fn status_of(reason: &str) -> u16 {
 
 fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
-    differ(&mut wrong, "cache-control", &vec!["no-store"], &reply.header("cache-control"));
+    differ(
+        &mut wrong,
+        "cache-control",
+        &vec!["no-store"],
+        &reply.header("cache-control"),
+    );
     let retry: Vec<&str> = if reason == "key-unavailable" { vec!["1"] } else { vec![] };
     differ(&mut wrong, "retry-after", &retry, &reply.header("retry-after"));
     match page {
         Page::Json => {
-            differ(&mut wrong, "content-type", &vec!["application/json"], &reply.header("content-type"));
+            differ(
+                &mut wrong,
+                "content-type",
+                &vec!["application/json"],
+                &reply.header("content-type"),
+            );
             let body: BTreeMap<String, Value> = serde_json::from_str(&reply.body).unwrap_or_default();
             let told = body.get("reason").and_then(Value::as_str) == Some(reason);
             if !told || body.len() != 2 || !body.get("error").is_some_and(Value::is_string) {
-                wrong.push(format!("expected a body of `error` and the `reason` {reason}, found {:?}", reply.body));
+                wrong.push(format!(
+                    "expected a body of `error` and the `reason` {reason}, found {:?}",
+                    reply.body
+                ));
             }
         }
         Page::Html => {
-            if !reply.header("content-type").iter().all(|kind| kind.starts_with("text/html")) || reply.header("content-type").len() != 1 {
-                wrong.push(format!("expected a content-type of text/html, found {:?}", reply.header("content-type")));
+            if !reply
+                .header("content-type")
+                .iter()
+                .all(|kind| kind.starts_with("text/html"))
+                || reply.header("content-type").len() != 1
+            {
+                wrong.push(format!(
+                    "expected a content-type of text/html, found {:?}",
+                    reply.header("content-type")
+                ));
             }
-            if !reply.body.starts_with("<!doctype html>") && !reply.body.starts_with("<!DOCTYPE html>") || !reply.body.contains(reason) {
+            if !reply.body.starts_with("<!doctype html>") && !reply.body.starts_with("<!DOCTYPE html>")
+                || !reply.body.contains(reason)
+            {
                 wrong.push(format!("expected a page with {reason}, found {:?}", reply.body));
             }
         }
+        Page::NoBody => differ(&mut wrong, "body", &"", &reply.body.as_str()),
         Page::Grpc => {
             let code = match status_of(reason) {
                 401 => "16",
@@ -130,7 +184,19 @@ fn upstream(sent: &Sent, step: &Step, seen: &Seen) -> Vec<String> {
     }
     let mut expected: BTreeMap<&str, Vec<&str>> = IDENTITY.iter().chain(&TOKENS).map(|name| (*name, vec![])).collect();
     expected.insert("kubeflow-userid", vec![&step.user]);
-    expected.extend(sent.upstream.iter().map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect())));
+    expected.extend(
+        sent.upstream
+            .iter()
+            .map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect())),
+    );
+    if let Some(cookies) = &step.upstream_cookies {
+        differ(
+            &mut wrong,
+            "upstream's cookies",
+            cookies,
+            &seen.header("cookie").join("; "),
+        );
+    }
     for (name, values) in expected {
         differ(&mut wrong, &format!("upstream's {name}"), &values, &seen.header(name));
     }
@@ -138,13 +204,24 @@ fn upstream(sent: &Sent, step: &Step, seen: &Seen) -> Vec<String> {
 }
 
 /// Counters that moved otherwise than expected. A counter that is not expected may not move at all.
-pub(crate) fn counters(expected: &BTreeMap<String, Count>, before: &BTreeMap<String, i64>, after: &BTreeMap<String, i64>) -> Vec<String> {
+pub(crate) fn counters(
+    expected: &BTreeMap<String, Count>,
+    before: &BTreeMap<String, i64>,
+    after: &BTreeMap<String, i64>,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     let none = Count::exactly(0);
-    for name in expected.keys().chain(after.keys().filter(|name| !expected.contains_key(*name))) {
+    for name in expected
+        .keys()
+        .chain(after.keys().filter(|name| !expected.contains_key(*name)))
+    {
         let value = |stats: &BTreeMap<String, i64>| stats.get(name).copied().unwrap_or(0);
         // A gauge: nobody may be left waiting.
-        let moved = if name == "waiting" { value(after) } else { value(after) - value(before) };
+        let moved = if name == "waiting" {
+            value(after)
+        } else {
+            value(after) - value(before)
+        };
         let expected = expected.get(name).unwrap_or(&none);
         if !expected.holds(moved) {
             wrong.push(format!("counter {name}: expected +{expected}, found +{moved}"));
@@ -167,7 +244,11 @@ pub(crate) fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) 
             differ(&mut wrong, "a fetch's path", &path, &fetch.path.as_str());
         }
         // The client's own headers are none of the key server's business.
-        for name in IDENTITY.iter().chain(&TOKENS).chain(&["cookie", "authorization", "x-row"]) {
+        for name in IDENTITY
+            .iter()
+            .chain(&TOKENS)
+            .chain(&["cookie", "authorization", "x-row"])
+        {
             if fetch.headers.iter().any(|(found, _)| found == name) {
                 wrong.push(format!("a fetch carried {name}"));
             }
@@ -182,8 +263,18 @@ pub(crate) fn denials(expected: &[Denial], log: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for denial in expected {
         let holds = |line: &&str| {
-            let has = |name: &str, value: &str| line.split_whitespace().any(|word| word.strip_prefix(name) == Some(value));
-            has("reason=", &denial.reason) && denial.request_id.as_ref().is_none_or(|id| has("request-id=", id)) && line.contains("[warning]")
+            // Each field once: what a client sends may not look like one.
+            let field = |name: &str| {
+                let mut values = line.split_whitespace().filter_map(|word| word.strip_prefix(name));
+                values.next().filter(|_| values.next().is_none())
+            };
+            let reason =
+                field("reason=").is_some_and(|reason| denial.reasons.iter().any(|expected| expected == reason));
+            let id = field("request-id=");
+            reason
+                && id.is_some()
+                && (denial.request_id.is_none() || id == denial.request_id.as_deref())
+                && line.contains("[warning]")
         };
         match lines.iter().position(holds) {
             Some(found) => drop(lines.swap_remove(found)),

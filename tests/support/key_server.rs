@@ -19,7 +19,7 @@ use std::time::Duration;
 pub(crate) struct Answer {
     /// Status code.
     pub(crate) status: u16,
-    /// Body, with `{pem}`, `{pem_crlf}`, `{der}` (base64), `{off_curve}`, `{infinity}`, `{other}` (another key's PEM) or
+    /// Body, with `{pem}`, `{pem_crlf}`, `{pem_bare}` (no last line end), `{der}` (base64), `{off_curve}`, `{infinity}`, `{other}` (another key's PEM) or
     /// `{file:NAME}` for `tests/vectors/bad-keys/NAME.pem` filled in.
     pub(crate) body: String,
     /// Fills the body up with spaces to this many bytes.
@@ -28,13 +28,23 @@ pub(crate) struct Answer {
     pub(crate) delay_ms: u64,
     /// Breaks the exchange.
     pub(crate) fault: Option<Fault>,
+    /// Serves the key so many times before it misbehaves.
+    pub(crate) good: usize,
     /// Misbehaves for this many fetches only, then serves the key.
     pub(crate) times: Option<usize>,
 }
 
 impl Default for Answer {
     fn default() -> Self {
-        Answer { status: 200, body: "{pem}".into(), size: 0, delay_ms: 0, fault: None, times: None }
+        Answer {
+            status: 200,
+            body: "{pem}".into(),
+            size: 0,
+            delay_ms: 0,
+            fault: None,
+            good: 0,
+            times: None,
+        }
     }
 }
 
@@ -71,14 +81,24 @@ struct State {
 impl State {
     /// How the key at `path` is served now; counts an answer that misbehaves a limited number of times.
     fn answer(&mut self, path: &str) -> (u16, String, Answer) {
-        let Some((key, answer)) = self.keys.get_mut(path) else { return (404, "not found".into(), Answer::default()) };
+        let Some((key, answer)) = self.keys.get_mut(path) else {
+            return (404, "not found".into(), Answer::default());
+        };
+        if answer.good > 0 {
+            answer.good -= 1;
+            return (200, key.pem(), Answer::default());
+        }
         match &mut answer.times {
             Some(0) => *answer = Answer::default(),
             Some(left) => *left -= 1,
             None => {}
         }
         let body = fill_in(&answer.body, key);
-        (answer.status, format!("{body:<size$}", size = answer.size), answer.clone())
+        (
+            answer.status,
+            format!("{body:<size$}", size = answer.size),
+            answer.clone(),
+        )
     }
 }
 
@@ -104,7 +124,11 @@ impl KeyServer {
 
     /// Serves `key` at `path` from now on.
     pub(crate) fn publish(&self, path: &str, key: &Key, answer: Answer) {
-        self.state.lock().expect("the keys").keys.insert(path.to_owned(), (key.clone(), answer));
+        self.state
+            .lock()
+            .expect("the keys")
+            .keys
+            .insert(path.to_owned(), (key.clone(), answer));
     }
 
     /// The fetches so far, without forgetting them.
@@ -120,12 +144,25 @@ impl KeyServer {
 
 async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let headers: Vec<_> = request.headers().iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
-    let host = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone()).unwrap_or_default();
+    let headers: Vec<_> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
+        .collect();
+    let host = headers
+        .iter()
+        .find(|(name, _)| name == "host")
+        .map(|(_, value)| value.clone())
+        .unwrap_or_default();
     let (method, path) = (request.method().to_string(), request.uri().to_string());
     let (status, body, answer) = {
         let mut state = state.lock().expect("the keys");
-        state.fetches.push(Fetch { method, path: path.clone(), host, headers });
+        state.fetches.push(Fetch {
+            method,
+            path: path.clone(),
+            host,
+            headers,
+        });
         state.answer(&path)
     };
     tokio::time::sleep(Duration::from_millis(answer.delay_ms)).await;
@@ -136,7 +173,10 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<R
         Some(Fault::CutOff) => in_pieces(body, true),
         Some(Fault::Trickle) => in_pieces(body, false),
     };
-    Ok(Response::builder().status(status).header("content-type", "text/plain").body(body)?)
+    Ok(Response::builder()
+        .status(status)
+        .header("content-type", "text/plain")
+        .body(body)?)
 }
 
 /// Sends the body a byte every 100 ms, or ten bytes of it and then a reset.
@@ -162,6 +202,7 @@ fn fill_in(template: &str, key: &Key) -> String {
     let mut body = template
         .replace("{pem}", &key.pem())
         .replace("{pem_crlf}", &key.pem().replace('\n', "\r\n"))
+        .replace("{pem_bare}", key.pem().trim_end())
         .replace("{der}", &key.der_base64())
         .replace("{off_curve}", &key.off_curve_pem())
         .replace("{infinity}", &Key::infinity_pem())

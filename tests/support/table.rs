@@ -27,7 +27,7 @@ use super::key_server::Answer;
 use super::token::TokenSpec;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A number, or a range as `"1..=3"` where timing has a say.
@@ -56,7 +56,10 @@ impl TryFrom<toml::Value> for Count {
     fn try_from(value: toml::Value) -> Result<Count, String> {
         let range = |text: &str| {
             let (min, max) = text.split_once("..=")?;
-            Some(Count { min: min.parse().ok()?, max: max.parse().ok()? })
+            Some(Count {
+                min: min.parse().ok()?,
+                max: max.parse().ok()?,
+            })
         };
         match &value {
             toml::Value::Integer(count) => Ok(Count::exactly(*count)),
@@ -68,13 +71,17 @@ impl TryFrom<toml::Value> for Count {
 
 impl std::fmt::Display for Count {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.min == self.max { write!(f, "{}", self.min) } else { write!(f, "{}..={}", self.min, self.max) }
+        if self.min == self.max {
+            write!(f, "{}", self.min)
+        } else {
+            write!(f, "{}..={}", self.min, self.max)
+        }
     }
 }
 
 /// All files of the table.
 pub(crate) struct Table {
-    /// Every configuration, merged over `default`.
+    /// Every configuration that a row uses, merged over `default`; more than once where its rows fetch much.
     pub(crate) plugins: Vec<Plugin>,
     pub(crate) rows: Vec<Row>,
 }
@@ -129,6 +136,9 @@ pub(crate) struct Row {
     pub(crate) settle_ms: u64,
     #[serde(skip)]
     pub(crate) requests: Vec<Step>,
+    /// The plugin that it runs on: its configuration, or a copy.
+    #[serde(skip)]
+    pub(crate) plugin: String,
 }
 
 impl Default for Row {
@@ -147,13 +157,25 @@ impl Default for Row {
             counters: BTreeMap::new(),
             settle_ms: 0,
             requests: Vec::new(),
+            plugin: String::new(),
         }
     }
 }
 
 /// The members of a row that are not about a request.
 const ROW_MEMBERS: [&str; 12] = [
-    "name", "config", "token", "tokens", "kid", "key", "fetch_path", "fetch_host", "fetches", "verified", "counters", "settle_ms",
+    "name",
+    "config",
+    "token",
+    "tokens",
+    "kid",
+    "key",
+    "fetch_path",
+    "fetch_host",
+    "fetches",
+    "verified",
+    "counters",
+    "settle_ms",
 ];
 
 /// One request (or several alike), and what comes of it. Texts may hold `{token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`,
@@ -181,7 +203,7 @@ pub(crate) struct Step {
     /// The client closes the connection after so long; nothing comes of the request.
     pub(crate) hang_up_ms: Option<u64>,
 
-    /// Denied with this reason. Unset: admitted.
+    /// Denied with this reason, or with one of these where timing decides (`"this, that"`). Unset: admitted.
     pub(crate) deny: Option<String>,
     /// Refused by Envoy itself with this status, before the module.
     pub(crate) refused: Option<u16>,
@@ -191,6 +213,8 @@ pub(crate) struct Step {
     pub(crate) user: String,
     /// Header values that upstream must see, exactly and in order; `[]`: the header is not there.
     pub(crate) upstream: BTreeMap<String, Vec<String>>,
+    /// What all cookie headers say together.
+    pub(crate) upstream_cookies: Option<String>,
     /// Header values that the client must see.
     pub(crate) reply: BTreeMap<String, Vec<String>>,
     /// How long the answer takes.
@@ -216,6 +240,7 @@ impl Default for Step {
             page: Page::Json,
             user: "ann@example.com".into(),
             upstream: BTreeMap::new(),
+            upstream_cookies: None,
             reply: BTreeMap::new(),
             took_ms: None,
         }
@@ -244,12 +269,18 @@ pub(crate) enum Page {
     Html,
     /// For gRPC calls.
     Grpc,
+    /// To HEAD requests.
+    NoBody,
 }
 
 impl Table {
     /// Reads every file of the folder, in the order of their names.
     pub(crate) fn read(folder: &Path) -> Table {
-        let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder of scenarios").flatten().map(|file| file.path()).collect();
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .expect("the folder of scenarios")
+            .flatten()
+            .map(|file| file.path())
+            .collect();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
         files.sort();
         let (mut configs, mut rows) = (BTreeMap::new(), Vec::new());
@@ -258,25 +289,72 @@ impl Table {
             let text = std::fs::read_to_string(&path).expect("a readable file");
             let found: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
             for (name, config) in found.config {
-                assert!(configs.insert(name.clone(), config).is_none(), "{file}: configuration {name} is there twice");
+                assert!(
+                    configs.insert(name.clone(), config).is_none(),
+                    "{file}: configuration {name} is there twice"
+                );
             }
-            rows.extend(found.row.into_iter().map(|table| Row::read(table).unwrap_or_else(|error| panic!("{file}: {error}"))));
+            rows.extend(
+                found
+                    .row
+                    .into_iter()
+                    .map(|table| Row::read(table).unwrap_or_else(|error| panic!("{file}: {error}"))),
+            );
         }
-        let default = configs.get("default").expect("a configuration named default").plugin.clone();
-        let plugins: Vec<Plugin> = configs.into_iter().map(|(name, config)| config.plugin(&name, &default)).collect();
+        let default = configs
+            .get("default")
+            .expect("a configuration named default")
+            .plugin
+            .clone();
+        let configs: BTreeMap<String, Plugin> = configs
+            .into_iter()
+            .map(|(name, config)| (name.clone(), config.plugin(&name, &default)))
+            .collect();
+        let mut names = BTreeSet::new();
         for row in &rows {
-            assert!(plugins.iter().any(|plugin| plugin.name == row.config), "{}: no configuration {}", row.name, row.config);
+            assert!(names.insert(&row.name), "two rows are named {:?}", row.name);
         }
+        let plugins = deal(&configs, &mut rows);
         Table { plugins, rows }
     }
 }
 
+/// Gives each row a plugin of its configuration that has not fetched much yet: the module keeps a budget of fetches for each
+/// plugin, and rows must not know of each other.
+fn deal(configs: &BTreeMap<String, Plugin>, rows: &mut [Row]) -> Vec<Plugin> {
+    const FETCHES_PER_PLUGIN: i64 = 15;
+    let mut plugins: Vec<Plugin> = Vec::new();
+    // The copies of each configuration so far, and the fetches of the last of them.
+    let mut copies: BTreeMap<String, (usize, i64)> = BTreeMap::new();
+    for row in rows {
+        let config = configs
+            .get(&row.config)
+            .unwrap_or_else(|| panic!("{:?}: no configuration {}", row.name, row.config));
+        let (copy, used) = copies.entry(row.config.clone()).or_default();
+        if *copy == 0 || *used + row.most_fetches() > FETCHES_PER_PLUGIN {
+            (*copy, *used) = (*copy + 1, 0);
+            plugins.push(Plugin {
+                name: format!("{}-{copy}", config.name),
+                ..config.clone()
+            });
+        }
+        *used += row.most_fetches();
+        row.plugin = format!("{}-{copy}", config.name);
+    }
+    plugins
+}
+
 impl Config {
     fn plugin(self, name: &str, default: &str) -> Plugin {
-        let parse = |text: &str| -> Value { serde_json::from_str(text).unwrap_or_else(|error| panic!("configuration {name}: {error}")) };
+        let parse = |text: &str| -> Value {
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("configuration {name}: {error}"))
+        };
         let mut config = parse(default);
         merge(&mut config, parse(&self.plugin));
-        Plugin { env: self.env, ..Plugin::new(name, config) }
+        Plugin {
+            env: self.env,
+            ..Plugin::new(name, config)
+        }
     }
 }
 
@@ -293,13 +371,19 @@ fn merge(onto: &mut Value, over: Value) {
 
 impl Row {
     fn read(mut table: toml::Table) -> Result<Row, String> {
-        let name = table.get("name").and_then(toml::Value::as_str).unwrap_or("a row without a name").to_owned();
+        let name = table
+            .get("name")
+            .and_then(toml::Value::as_str)
+            .unwrap_or("a row without a name")
+            .to_owned();
         let in_row = |error: toml::de::Error| format!("{name:?}: {error}");
         let requests: Vec<toml::Table> = match table.remove("requests") {
             Some(list) => list.try_into().map_err(in_row)?,
             None => vec![toml::Table::new()],
         };
-        let (of_row, of_each): (toml::Table, toml::Table) = table.into_iter().partition(|(key, _)| ROW_MEMBERS.contains(&key.as_str()));
+        let (of_row, of_each): (toml::Table, toml::Table) = table
+            .into_iter()
+            .partition(|(key, _)| ROW_MEMBERS.contains(&key.as_str()));
         let mut row: Row = of_row.try_into().map_err(in_row)?;
         for own in requests {
             let mut request = of_each.clone();
@@ -315,15 +399,22 @@ impl Row {
         let mut admitted = 0;
         for step in &self.requests {
             let times = i64::try_from(step.times).expect("a small number");
-            match &step.deny {
-                _ if step.refused.is_some() || step.hang_up_ms.is_some() => {}
-                None => admitted += times,
-                Some(reason) => counters.entry(format!("denied.{reason}")).or_insert(Count::exactly(0)).add(times),
+            if step.is_admitted() {
+                admitted += times;
+            }
+            let reasons = step.reasons();
+            for reason in &reasons {
+                let count = counters.entry(format!("denied.{reason}")).or_insert(Count::exactly(0));
+                count.max += times;
+                count.min += if reasons.len() == 1 { times } else { 0 };
             }
         }
         counters.insert("admitted".into(), Count::exactly(admitted));
         counters.insert(format!("verified.{backend}"), self.verified());
-        counters.insert("token_cache_hit".into(), Count::exactly((admitted - self.verified().min).max(0)));
+        counters.insert(
+            "token_cache_hit".into(),
+            Count::exactly((admitted - self.verified().min).max(0)),
+        );
         if !self.counters.keys().any(|name| name.starts_with("key_fetch.")) {
             counters.insert("key_fetch.ok".into(), self.fetches());
         }
@@ -333,19 +424,31 @@ impl Row {
 
     /// Signatures checked.
     fn verified(&self) -> Count {
-        let admits = self.requests.iter().any(|step| step.deny.is_none() && step.refused.is_none() && step.hang_up_ms.is_none());
-        self.verified.unwrap_or(Count::exactly(i64::from(admits)))
+        self.verified
+            .unwrap_or(Count::exactly(i64::from(self.requests.iter().any(Step::is_admitted))))
+    }
+
+    /// Fetches that the module may attempt, whether or not they reach the key server.
+    fn most_fetches(&self) -> i64 {
+        let attempts = self.counters.iter().filter(|(name, _)| name.starts_with("key_fetch."));
+        self.fetches().max.max(attempts.map(|(_, count)| count.max).sum())
     }
 
     /// Requests to the key server.
     pub(crate) fn fetches(&self) -> Count {
-        self.fetches.unwrap_or(Count::exactly(i64::from(!self.verified().holds(0))))
+        self.fetches
+            .unwrap_or(Count::exactly(i64::from(!self.verified().holds(0))))
     }
 }
 
-impl Count {
-    fn add(&mut self, more: i64) {
-        self.min += more;
-        self.max += more;
+impl Step {
+    /// Whether upstream gets to see it.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.deny.is_none() && self.refused.is_none() && self.hang_up_ms.is_none()
+    }
+
+    /// The reasons that it may be denied with.
+    pub(crate) fn reasons(&self) -> Vec<&str> {
+        self.deny.iter().flat_map(|reasons| reasons.split(", ")).collect()
     }
 }

@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The load balancer whose tokens the tests' configurations believe.
-pub(crate) const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+pub(crate) const ARN: &str =
+    "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 /// Its identity provider.
 pub(crate) const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
 /// Its client id at the provider.
@@ -22,8 +23,8 @@ pub(crate) const CLIENT: &str = "1example23456789";
 
 /// The order of the P-256 group.
 const N: [u8; 32] = [
-    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e,
-    0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 
 /// A signing key of an ALB.
@@ -55,7 +56,10 @@ impl Key {
 
     /// A PEM with the point at infinity.
     pub(crate) fn infinity_pem() -> String {
-        let algorithm = [0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        let algorithm = [
+            0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
+            0x03, 0x01, 0x07,
+        ];
         to_pem(&[&[0x30, 0x19][..], &algorithm, &[0x03, 0x02, 0x00, 0x00]].concat())
     }
 
@@ -66,8 +70,15 @@ impl Key {
 
 fn to_pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64")).collect();
-    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).expect("base64"))
+        .collect();
+    format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        lines.join("\n")
+    )
 }
 
 /// What to mint.
@@ -112,7 +123,8 @@ pub(crate) struct TokenSpec {
     pub(crate) length: Option<usize>,
     /// What stands in the place of the signature.
     pub(crate) signature: Signature,
-    /// How the parts are put together: `{header}`, `{payload}` and `{signature}` are filled in.
+    /// How the parts are put together: `{header}`, `{payload}` and `{signature}` are filled in; `{unpadded}` is the genuine
+    /// whole with its padding taken off.
     pub(crate) text: String,
 }
 
@@ -177,7 +189,7 @@ pub(crate) enum Signature {
     One,
     /// r = s = n
     Order,
-    /// r + n, cut to 32 bytes
+    /// All bits set.
     AllOnes,
     /// s, r
     Swapped,
@@ -189,6 +201,8 @@ pub(crate) enum Signature {
     Der,
     /// Genuine, twice.
     Doubled,
+    /// Genuine, with bits set that base64 has over.
+    StrayBits,
     /// Genuine over the header and payload without their padding.
     OverUnpadded,
     /// HMAC-SHA256 with the public PEM as the secret.
@@ -210,12 +224,17 @@ pub(crate) struct Token {
 impl TokenSpec {
     /// A genuine token for this user.
     pub(crate) fn of(email: &str) -> TokenSpec {
-        TokenSpec { payload: Map::from_iter([("email".to_owned(), json!(email))]), ..TokenSpec::default() }
+        TokenSpec {
+            payload: Map::from_iter([("email".to_owned(), json!(email))]),
+            ..TokenSpec::default()
+        }
     }
 
     /// Mints it with the key that the key server knows as `kid`.
     pub(crate) fn mint(&self, kid: &str, key: &Key) -> Token {
-        let Some(length) = self.length else { return self.mint_filled(kid, key, 0, 0) };
+        let Some(length) = self.length else {
+            return self.mint_filled(kid, key, 0, 0);
+        };
         // Base64 has no text of every length: one to three bytes more in the header move what the payload cannot reach.
         for header_fill in 1..4 {
             let mut fill = 1;
@@ -232,15 +251,46 @@ impl TokenSpec {
     }
 
     fn mint_filled(&self, kid: &str, key: &Key, header_fill: usize, payload_fill: usize) -> Token {
-        let header = self.json(self.header_text.as_deref(), self.genuine_header(kid), &self.header, &self.header_without);
+        let header = self.json(
+            self.header_text.as_deref(),
+            self.genuine_header(kid),
+            &self.header,
+            &self.header_without,
+        );
         let header = self.appended(header, &self.header_append, self.header_depth, header_fill);
         let header = self.header_base64.replace("{}", &self.base64(&header));
-        let payload = self.json(self.payload_text.as_deref(), self.genuine_payload(), &self.payload, &self.payload_without);
+        let payload = self.json(
+            self.payload_text.as_deref(),
+            self.genuine_payload(),
+            &self.payload,
+            &self.payload_without,
+        );
         let payload = self.appended(payload, &self.payload_append, self.payload_depth, payload_fill);
         let payload = self.payload_base64.replace("{}", &self.base64(&payload));
-        let signature = self.encode(&self.signature.bytes(&format!("{header}.{payload}"), key));
-        let text = self.text.replace("{header}", &header).replace("{payload}", &payload).replace("{signature}", &signature);
-        Token { header, payload, signature, text }
+        let signed = format!("{header}.{payload}");
+        let mut signature = self.encode(&self.signature.bytes(&signed, key));
+        if self.signature == Signature::StrayBits {
+            let last = signature.trim_end_matches('=').len() - 1;
+            // A, Q, g or w: the next letter of the alphabet differs in the lowest bit.
+            let next = char::from(signature.as_bytes()[last] + 1);
+            signature.replace_range(last..=last, next.encode_utf8(&mut [0; 4]));
+        }
+        let text = self
+            .text
+            .replace("{header}", &header)
+            .replace("{payload}", &payload)
+            .replace("{signature}", &signature);
+        let text = if text == "{unpadded}" {
+            format!("{}.{signature}", unpadded(&signed))
+        } else {
+            text
+        };
+        Token {
+            header,
+            payload,
+            signature,
+            text,
+        }
     }
 
     fn genuine_header(&self, kid: &str) -> Value {
@@ -264,7 +314,9 @@ impl TokenSpec {
         }
         let members = genuine.as_object_mut().expect("an object");
         for name in without {
-            members.remove(name).unwrap_or_else(|| panic!("a genuine token has no {name}"));
+            members
+                .remove(name)
+                .unwrap_or_else(|| panic!("a genuine token has no {name}"));
         }
         members.extend(over.clone());
         genuine.to_string()
@@ -288,7 +340,11 @@ impl TokenSpec {
     }
 
     fn base64(&self, text: &str) -> String {
-        if self.latin1 { self.encode(&to_bytes(text)) } else { self.encode(text.as_bytes()) }
+        if self.latin1 {
+            self.encode(&to_bytes(text))
+        } else {
+            self.encode(text.as_bytes())
+        }
     }
 
     fn encode(&self, bytes: &[u8]) -> String {
@@ -296,7 +352,11 @@ impl TokenSpec {
             Alphabet::Url => URL_SAFE.encode(bytes),
             Alphabet::Standard => STANDARD.encode(bytes),
         };
-        if self.padding { text } else { text.trim_end_matches('=').to_owned() }
+        if self.padding {
+            text
+        } else {
+            text.trim_end_matches('=').to_owned()
+        }
     }
 }
 
@@ -307,8 +367,11 @@ impl Signature {
         let (r, s) = bytes.split_at(32);
         let (zero, one) = ([0; 32], [&[0; 31][..], &[1]].concat());
         match self {
-            Signature::Genuine => bytes,
-            Signature::Malleable => EcdsaSignature::from_scalars(genuine.r(), -genuine.s()).expect("n - s").to_bytes().to_vec(),
+            Signature::Genuine | Signature::StrayBits => bytes,
+            Signature::Malleable => EcdsaSignature::from_scalars(genuine.r(), -genuine.s())
+                .expect("n - s")
+                .to_bytes()
+                .to_vec(),
             Signature::OtherKey => Signature::Genuine.bytes(text, &Key::generate()),
             Signature::OtherPayload => Signature::Genuine.bytes(&format!("{text}x"), key),
             Signature::FlippedBit => {
@@ -327,7 +390,7 @@ impl Signature {
             Signature::Extended => [&bytes[..], &[0]].concat(),
             Signature::Der => genuine.to_der().as_bytes().to_vec(),
             Signature::Doubled => [&bytes[..], &bytes].concat(),
-            Signature::OverUnpadded => Signature::Genuine.bytes(&text.replace('=', ""), key),
+            Signature::OverUnpadded => Signature::Genuine.bytes(&unpadded(text), key),
             Signature::Hs256 => {
                 let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.pem().as_bytes()).expect("any key length");
                 mac.update(text.as_bytes());
@@ -340,6 +403,12 @@ impl Signature {
             }
         }
     }
+}
+
+/// Another text than the one given: a test of padding needs some.
+fn unpadded(text: &str) -> String {
+    assert!(text.contains('='), "a token that has no padding anyway");
+    text.replace('=', "")
 }
 
 fn now() -> i64 {
