@@ -490,3 +490,273 @@ impl SharedKeys {
         self.0.truncate(Self::MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::known_answer;
+
+    const TTL: Duration = Duration::from_secs(1000);
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    fn ring() -> KeyRing {
+        KeyRing::new(TTL, [TIMEOUT])
+    }
+
+    fn name(number: usize) -> KeyName {
+        let id = format!("{number:08}-0000-4000-8000-000000000000");
+        KeyName {
+            source: KeySourceId(0),
+            id: KeyId::parse(id.as_bytes()).unwrap(),
+        }
+    }
+
+    fn key() -> VerificationKey {
+        VerificationKey::from_spki(&known_answer::SPKI).unwrap()
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_unix_millis(1_000_000_000_000 + millis)
+    }
+
+    fn is_ready(ring: &mut KeyRing, number: usize, millis: u64) -> bool {
+        matches!(ring.find(name(number), at(millis)), Found::Ready(_))
+    }
+
+    fn refusal(ring: &mut KeyRing, number: usize, millis: u64) -> Option<Reason> {
+        match ring.find(name(number), at(millis)) {
+            Found::Refused(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Has one request wait for the key and fetches it.
+    fn fetch(ring: &mut KeyRing, number: usize, millis: u64) {
+        ring.wait(name(number), 1, at(millis)).unwrap();
+        assert_eq!(ring.tick(at(millis)).fetch, [name(number)]);
+        assert_eq!(ring.answered(name(number), Answer::Key(key()), at(millis)).ready, [1]);
+    }
+
+    #[test]
+    fn however_many_wait_a_key_is_fetched_once_and_wakes_them_all() {
+        let mut ring = ring();
+        for waiter in 0..100 {
+            ring.wait(name(1), waiter, at(0)).unwrap();
+        }
+        assert_eq!(ring.next_tick(), Some(at(0)));
+        assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
+        assert_eq!(ring.tick(at(1)).fetch, []);
+        let woken = ring.answered(name(1), Answer::Key(key()), at(5));
+        assert_eq!((woken.ready.len(), woken.refused.len(), ring.waiting()), (100, 0, 0));
+        assert!(is_ready(&mut ring, 1, 6));
+        assert_eq!(ring.next_tick(), None);
+    }
+
+    #[test]
+    fn one_who_left_is_not_woken() {
+        let mut ring = ring();
+        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.wait(name(1), 8, at(0)).unwrap();
+        ring.tick(at(0));
+        ring.leave(7);
+        ring.leave(7);
+        assert_eq!(ring.answered(name(1), Answer::Key(key()), at(1)).ready, [8]);
+    }
+
+    #[test]
+    fn a_failed_fetch_is_retried_with_backoff_until_the_deadline() {
+        let mut ring = ring();
+        ring.wait(name(1), 7, at(0)).unwrap();
+        let mut fetches = Vec::new();
+        let mut now = 0;
+        while ring.waiting() > 0 {
+            let due = ring.tick(at(now));
+            for name in due.fetch {
+                fetches.push(now);
+                ring.answered(name, Answer::Failed, at(now));
+            }
+            now += 50;
+        }
+        assert_eq!(fetches, [0, 100, 300, 700, 1500]);
+        assert!(now <= 3050, "answered after {now} ms");
+        assert_eq!(refusal(&mut ring, 1, 1600), Some(Reason::KeyUnavailable));
+    }
+
+    #[test]
+    fn a_hanging_fetch_keeps_nobody_beyond_the_deadline() {
+        let mut ring = ring();
+        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.wait(name(1), 8, at(500)).unwrap();
+        ring.tick(at(0));
+        assert_eq!(ring.next_tick(), Some(at(3000)));
+        assert_eq!(ring.tick(at(2999)).woken, Woken::default());
+        assert_eq!(ring.tick(at(3000)).woken.refused, [(7, Reason::KeyUnavailable)]);
+        assert_eq!(ring.tick(at(3500)).woken.refused, [(8, Reason::KeyUnavailable)]);
+        assert_eq!(ring.waiting(), 0);
+    }
+
+    #[test]
+    fn an_answer_that_never_came_does_not_block_its_key_for_ever() {
+        let mut ring = ring();
+        ring.wait(name(1), 7, at(0)).unwrap();
+        assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
+        assert_eq!(ring.tick(at(3000)).fetch, [name(1)]);
+    }
+
+    #[test]
+    fn a_key_that_does_not_exist_is_remembered_for_a_minute() {
+        let mut ring = ring();
+        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.tick(at(0));
+        assert_eq!(
+            ring.answered(name(1), Answer::NotFound, at(0)).refused,
+            [(7, Reason::KeyNotFound)]
+        );
+        assert_eq!(refusal(&mut ring, 1, 59_999), Some(Reason::KeyNotFound));
+        assert_eq!(refusal(&mut ring, 1, 60_000), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_no_key_is_remembered_for_a_while_and_not_retried() {
+        let mut ring = ring();
+        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.tick(at(0));
+        assert_eq!(
+            ring.answered(name(1), Answer::Invalid, at(0)).refused,
+            [(7, Reason::KeyInvalid)]
+        );
+        assert_eq!(refusal(&mut ring, 1, 9_999), Some(Reason::KeyInvalid));
+        assert_eq!(refusal(&mut ring, 1, 10_000), None);
+    }
+
+    #[test]
+    fn a_key_is_refreshed_before_its_ttl_runs_out_and_serves_meanwhile() {
+        let mut ring = ring();
+        fetch(&mut ring, 1, 0);
+        assert!(is_ready(&mut ring, 1, 799_999));
+        assert_eq!(ring.tick(at(799_999)).fetch, []);
+        assert!(is_ready(&mut ring, 1, 800_000));
+        assert_eq!(ring.tick(at(800_000)).fetch, [name(1)]);
+        assert!(is_ready(&mut ring, 1, 800_001));
+        assert_eq!(ring.tick(at(800_001)).fetch, []);
+        ring.answered(name(1), Answer::Key(key()), at(800_002));
+        assert!(is_ready(&mut ring, 1, 1_600_001));
+        assert_eq!(ring.tick(at(1_600_001)).fetch, []);
+    }
+
+    #[test]
+    fn the_old_key_serves_for_a_day_while_the_key_server_is_down_and_is_asked_for_ever_less_often() {
+        let mut ring = ring();
+        fetch(&mut ring, 1, 0);
+        let day = 24 * 60 * 60 * 1000;
+        let mut fetches = 0;
+        for second in 800..1000 + day / 1000 {
+            assert!(is_ready(&mut ring, 1, second * 1000), "after {second} s");
+            for name in ring.tick(at(second * 1000)).fetch {
+                fetches += 1;
+                ring.answered(name, Answer::Failed, at(second * 1000));
+            }
+        }
+        assert!(
+            (day / 60_000 - 10..day / 60_000 + 20).contains(&fetches),
+            "{fetches} fetches"
+        );
+        assert!(!is_ready(&mut ring, 1, 1_000_000 + day));
+    }
+
+    #[test]
+    fn a_withdrawn_key_does_not_outlive_its_ttl() {
+        let mut ring = ring();
+        fetch(&mut ring, 1, 0);
+        assert!(is_ready(&mut ring, 1, 900_000));
+        ring.tick(at(900_000));
+        ring.answered(name(1), Answer::NotFound, at(900_000));
+        assert!(is_ready(&mut ring, 1, 999_999));
+        assert!(!is_ready(&mut ring, 1, 1_000_000));
+    }
+
+    #[test]
+    fn invented_key_ids_use_up_a_budget_that_refills_by_the_second() {
+        let mut ring = ring();
+        let granted = |ring: &mut KeyRing, from: usize, millis| {
+            (from..from + 200)
+                .filter(|number| ring.wait(name(*number), *number as Waiter, at(millis)).is_ok())
+                .count()
+        };
+        assert_eq!(granted(&mut ring, 0, 0), 20);
+        assert_eq!(granted(&mut ring, 1000, 999), 0);
+        assert_eq!(granted(&mut ring, 2000, 5000), 5);
+        assert_eq!(granted(&mut ring, 3000, 1_000_000), 20);
+    }
+
+    #[test]
+    fn a_known_key_is_found_though_the_budget_is_used_up() {
+        let mut ring = ring();
+        fetch(&mut ring, 1, 0);
+        while ring
+            .wait(name(2 + ring.waiting()), 10 + ring.waiting() as Waiter, at(0))
+            .is_ok()
+        {}
+        assert!(is_ready(&mut ring, 1, 1));
+    }
+
+    #[test]
+    fn a_full_ring_drops_refusals_before_keys_and_the_key_unused_for_longest() {
+        let mut ring = ring();
+        let mut millis = 0;
+        for number in 0..MAX_KEYS {
+            millis += 1000;
+            fetch(&mut ring, number, millis);
+        }
+        ring.find(name(0), at(millis));
+        fetch(&mut ring, MAX_KEYS, millis + 1000);
+        assert!(is_ready(&mut ring, 0, millis + 1000));
+        assert!(!is_ready(&mut ring, 1, millis + 1000));
+        assert_eq!(ring.entries.len(), MAX_KEYS);
+        ring.wait(name(9999), 5, at(millis + 2000)).unwrap();
+        ring.tick(at(millis + 2000));
+        ring.answered(name(9999), Answer::NotFound, at(millis + 2000));
+        fetch(&mut ring, 10_000, millis + 3000);
+        assert_eq!(refusal(&mut ring, 9999, millis + 3000), None);
+        assert!(is_ready(&mut ring, 3, millis + 3000));
+    }
+
+    #[test]
+    fn a_shared_key_is_read_as_it_was_written_and_only_while_fresh() {
+        let mut shared = SharedKeys::default();
+        shared.put(name(1).id, &key(), at(0));
+        let shared = SharedKeys::from_bytes(&shared.to_bytes());
+        let (found, fetched) = shared.get(name(1).id, TTL, at(5)).unwrap();
+        assert_eq!((found.spki(), fetched), (&known_answer::SPKI[..], at(0)));
+        assert!(shared.get(name(2).id, TTL, at(5)).is_none());
+        assert!(shared.get(name(1).id, TTL, at(1_000_000)).is_none());
+        assert!(
+            shared
+                .get(name(1).id, TTL, at(0).min(Timestamp::from_unix_millis(1)))
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn only_the_last_keys_fetched_are_shared() {
+        let mut shared = SharedKeys::default();
+        for number in 0..100 {
+            shared.put(name(number).id, &key(), at(number as u64));
+            shared.put(name(number).id, &key(), at(number as u64));
+        }
+        assert_eq!(shared.0.len(), SharedKeys::MAX);
+        assert!(shared.get(name(99).id, TTL, at(100)).is_some() && shared.get(name(67).id, TTL, at(100)).is_none());
+    }
+
+    #[test]
+    fn what_is_no_shared_key_is_left_out() {
+        let mut shared = SharedKeys::default();
+        shared.put(name(1).id, &key(), at(0));
+        let bytes = shared.to_bytes();
+        assert_eq!(SharedKeys::from_bytes(&bytes[..bytes.len() - 1]).0.len(), 0);
+        let mut off_curve = bytes.clone();
+        off_curve[KeyId::LENGTH + SPKI_LENGTH - 1] ^= 1;
+        assert!(SharedKeys::from_bytes(&off_curve).get(name(1).id, TTL, at(1)).is_none());
+        assert!(SharedKeys::from_bytes(b"x").0.is_empty());
+    }
+}

@@ -234,3 +234,159 @@ impl Claims {
         self.expires
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KeySourceId, LoadBalancer};
+    use crate::token::UntrustedToken;
+    use base64::engine::general_purpose::STANDARD;
+
+    fn vectors(name: &str) -> Value {
+        let path = format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        text.as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_known_answer_holds_and_another_message_does_not() {
+        let verify = |message| P256::verify_es256(&known_answer::SPKI, message, &known_answer::SIGNATURE);
+        assert!(verify(known_answer::MESSAGE));
+        assert!(!verify(b"another message"));
+    }
+
+    #[test]
+    fn every_wycheproof_vector_gets_its_verdict_through_jsonwebtoken() {
+        Jose::install(&P256_PROVIDER);
+        let vectors = vectors("ecdsa_secp256r1_sha256_p1363_test.json");
+        let mut count = [0, 0];
+        for group in vectors["testGroups"].as_array().unwrap() {
+            let key = VerificationKey::from_spki(&hex(group["publicKeyDer"].as_str().unwrap())).unwrap();
+            for test in group["tests"].as_array().unwrap() {
+                let (message, signature) = (hex(test["msg"].as_str().unwrap()), hex(test["sig"].as_str().unwrap()));
+                let encoded = URL_SAFE_NO_PAD.encode(&signature);
+                let found =
+                    jsonwebtoken::crypto::verify(&encoded, &message, &key.decoding_key, Algorithm::ES256).unwrap();
+                let expected = test["result"] == "valid";
+                assert_eq!(found, expected, "{} {}", test["tcId"], test["comment"]);
+                count[usize::from(expected)] += 1;
+            }
+        }
+        assert_eq!(count, [89, 173]);
+    }
+
+    #[test]
+    fn our_provider_signs_nothing_and_verifies_no_other_algorithm() {
+        Jose::install(&P256_PROVIDER);
+        let key = VerificationKey::from_spki(&known_answer::SPKI).unwrap().decoding_key;
+        for algorithm in [Algorithm::HS256, Algorithm::RS256, Algorithm::ES384, Algorithm::EdDSA] {
+            let signature = URL_SAFE_NO_PAD.encode(known_answer::SIGNATURE);
+            assert!(jsonwebtoken::crypto::verify(&signature, known_answer::MESSAGE, &key, algorithm).is_err());
+        }
+        assert!(jsonwebtoken::crypto::sign(b"x", &EncodingKey::from_secret(b"x"), Algorithm::HS256).is_err());
+    }
+
+    /// The real token of 2019, verified `seconds` after the epoch as that of a load balancer with its signer.
+    fn real_token(seconds: u64, spoil: impl Fn(&str) -> String) -> Result<Claims, Reason> {
+        let vector = vectors("alb-token-2019-oidc.json");
+        let text = spoil(vector["token"].as_str().unwrap());
+        let key = VerificationKey::from_spki(&STANDARD.decode(vector["spki_b64"].as_str().unwrap()).unwrap()).unwrap();
+        let believed = [LoadBalancer {
+            arn: "arn:aws:elasticloadbalancing:us-east-1:263498402841:loadbalancer/app/ALBOI-LoadB-1ESOKE9EXDFW4/46d1d78395db76af"
+                .to_owned(),
+            issuer: Some("https://alpha.x509oidc.kinesis-tap.corp.a2z.com/".to_owned()),
+            client_id: Some("alboidc".to_owned()),
+            key_source: KeySourceId(0),
+        }];
+        let (now, skew) = (Timestamp::from_unix_seconds(seconds), Duration::from_secs(30));
+        let token = UntrustedToken::parse(text.as_bytes())?.screen(&believed, now, skew)?;
+        Jose::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)
+    }
+
+    #[test]
+    fn a_real_token_of_2019_verifies_on_its_day_and_not_today() {
+        let claims = real_token(1_559_667_900, str::to_owned).unwrap_or_else(|reason| panic!("{reason}"));
+        assert_eq!(claims.by_name()["sub"], "yancej@amazon.com");
+        assert_eq!(claims.expires(), Timestamp::from_unix_seconds(1_559_667_908));
+        assert_eq!(
+            real_token(1_559_667_938, str::to_owned).err(),
+            Some(Reason::TokenExpired)
+        );
+    }
+
+    #[test]
+    fn a_real_token_that_is_changed_in_any_place_is_refused() {
+        assert!(real_token(1_559_667_900, str::to_owned).is_ok());
+        let vector = vectors("alb-token-2019-oidc.json");
+        for position in 0..vector["token"].as_str().unwrap().len() {
+            let spoilt = |text: &str| {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[position] = if bytes[position] == b'A' { b'B' } else { b'A' };
+                String::from_utf8(bytes).unwrap()
+            };
+            assert!(real_token(1_559_667_900, spoilt).is_err(), "at {position}");
+        }
+    }
+
+    fn pem(spki: &[u8]) -> String {
+        let lines: Vec<_> = STANDARD
+            .encode(spki)
+            .into_bytes()
+            .chunks(64)
+            .map(|line| String::from_utf8(line.to_vec()).unwrap())
+            .collect();
+        format!(
+            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+            lines.join("\n")
+        )
+    }
+
+    #[test]
+    fn a_key_is_one_pem_with_white_space_around_it_at_most() {
+        let good = pem(&known_answer::SPKI);
+        for text in [
+            good.clone(),
+            good.trim().to_owned(),
+            good.replace('\n', "\r\n"),
+            format!("\n  {good}\n\n"),
+        ] {
+            let key = VerificationKey::from_pem(text.as_bytes()).unwrap_or_else(|| panic!("{text:?}"));
+            assert_eq!(key.spki(), known_answer::SPKI);
+        }
+        for text in [
+            String::new(),
+            "garbage".to_owned(),
+            format!("{good}{good}"),
+            format!("x{good}"),
+            format!("{good}x"),
+            format!("comment\n{good}"),
+            good.replace("PUBLIC", "PRIVATE"),
+            good.replace("PUBLIC KEY", "CERTIFICATE"),
+            good.replace("END PUBLIC", "END EC"),
+            good.replace("MFkw", "MFk*"),
+            good[..good.len() / 2].to_owned(),
+        ] {
+            assert!(VerificationKey::from_pem(text.as_bytes()).is_none(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_a_point_on_p256_and_nothing_else() {
+        let mut off_curve = known_answer::SPKI;
+        off_curve[SPKI_LENGTH - 1] ^= 1;
+        let mut other_curve = known_answer::SPKI;
+        other_curve[22] ^= 1;
+        let mut longer = known_answer::SPKI.to_vec();
+        longer.push(0);
+        for spki in [&off_curve[..], &other_curve, &longer, &known_answer::SPKI[..90], &[]] {
+            assert!(VerificationKey::from_spki(spki).is_none());
+            assert!(VerificationKey::from_pem(pem(spki).as_bytes()).is_none());
+        }
+    }
+}

@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn only_an_application_load_balancers_arn_is_one() {
-        let good = "arn:aws:elasticloadbalancing:us-east-1:263498402841:loadbalancer/app/ALBOI-LoadB-1ESOKE9EXDW4/46d1d78395db76af";
+        let good = "arn:aws:elasticloadbalancing:us-east-1:263498402841:loadbalancer/app/ALBOI-LoadB-1ESOKE9EXDFW4/46d1d78395db76af";
         assert!(Arn::parse(good).is_some());
         for (from, to) in [
             ("arn:", "ARN:"),
