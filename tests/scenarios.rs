@@ -161,6 +161,8 @@ impl World {
         wrong.extend(
             log.lines()
                 .filter(|line| line.contains("][error]") || line.contains("][critical]"))
+                // Some rows have key servers that cannot be reached, and the operator is told so.
+                .filter(|line| !line.contains("alb-oidc: key fetch failed"))
                 .map(|line| format!("an error: {line}")),
         );
         if !wrong.is_empty() {

@@ -79,7 +79,7 @@ pub(crate) async fn send(to: SocketAddr, request: &Request) -> Result<Reply, Str
     in_time(exchange(to, request)).await
 }
 
-/// Sends a request that HTTP cannot express, byte for byte, and reads until the gateway closes the connection.
+/// Sends a request that HTTP cannot express, byte for byte, and reads the answer.
 pub(crate) async fn send_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
     in_time(exchange_raw(to, request)).await
 }
@@ -147,27 +147,38 @@ async fn exchange_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
         .write_all(&to_bytes(request))
         .await
         .map_err(|error| format!("cannot send: {error}"))?;
-    let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .await
-        .map_err(|error| format!("no answer: {error}"))?;
-    let answer = to_text(&answer);
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| format!("no HTTP answer: {answer:?}"))?;
+    let mut answer = String::new();
+    let mut piece = [0; 4096];
+    loop {
+        let length = stream
+            .read(&mut piece)
+            .await
+            .map_err(|error| format!("no answer: {error}"))?;
+        answer += &to_text(&piece[..length]);
+        if let Some(reply) = parse(&answer) {
+            return Ok(reply);
+        }
+        if length == 0 {
+            return Err(format!("no whole answer: {answer:?}"));
+        }
+    }
+}
+
+/// An answer with a `content-length`, once it is there as a whole.
+fn parse(answer: &str) -> Option<Reply> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
     let mut lines = head.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1))
-        .and_then(|code| code.parse().ok());
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let headers = lines
         .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-    Ok(Reply {
-        status: status.ok_or_else(|| format!("no status: {head:?}"))?,
-        headers: headers.collect(),
+        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+        .collect();
+    let reply = Reply {
+        status,
+        headers,
         body: body.to_owned(),
         took: Duration::ZERO,
-    })
+    };
+    let length: usize = reply.header("content-length").first()?.parse().ok()?;
+    (body.len() >= length).then_some(reply)
 }

@@ -93,12 +93,9 @@ impl State {
             Some(left) => *left -= 1,
             None => {}
         }
-        let body = fill_in(&answer.body, key);
-        (
-            answer.status,
-            format!("{body:<size$}", size = answer.size),
-            answer.clone(),
-        )
+        let mut body = fill_in(&answer.body, key);
+        body.extend(std::iter::repeat_n(' ', answer.size.saturating_sub(body.len())));
+        (answer.status, body, answer.clone())
     }
 }
 

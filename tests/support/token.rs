@@ -119,7 +119,7 @@ pub(crate) struct TokenSpec {
     pub(crate) padding: bool,
     /// The base64 alphabet.
     pub(crate) alphabet: Alphabet,
-    /// Fills the payload up until the whole token has this many bytes.
+    /// Fills the payload up until the whole token has this many bytes. With padding, not every length can be had.
     pub(crate) length: Option<usize>,
     /// What stands in the place of the signature.
     pub(crate) signature: Signature,
