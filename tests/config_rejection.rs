@@ -1,0 +1,249 @@
+//! A bad configuration never starts a proxy and never replaces a good one, on every Envoy there is.
+
+// A test may panic: that is how it fails.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
+
+mod support;
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use support::client::{Request, send};
+use support::envoy::{Envoy, Plugin, Setup, write_listeners};
+use support::key_server::{Answer, KeyServer};
+use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
+use support::upstream::Upstream;
+
+/// How long Envoy may take to try a listener that was put into its file.
+const UPDATE: Duration = Duration::from_secs(20);
+
+/// A configuration that may not run, and what the log must say of it: the field, what it held, what it may hold.
+struct Bad {
+    config: String,
+    said: Vec<&'static str>,
+}
+
+fn bad_configs() -> Vec<Bad> {
+    let text = |config: &str, said: &[&'static str]| Bad {
+        config: config.into(),
+        said: said.to_vec(),
+    };
+    // The good configuration with one member set; null takes it out.
+    let with = |pointer: &str, value: Value, said: &[&'static str]| {
+        let mut config = good_config();
+        let (object, member) = pointer.rsplit_once('/').unwrap();
+        let object = config.pointer_mut(object).and_then(Value::as_object_mut).unwrap();
+        if value.is_null() {
+            drop(object.remove(member))
+        } else {
+            drop(object.insert(member.into(), value))
+        }
+        Bad {
+            config: config.to_string(),
+            said: said.to_vec(),
+        }
+    };
+    vec![
+        text("", &["loadBalancers"]),
+        with("/loadBalancer", json!([]), &["loadBalancer:"]),
+        with(
+            "/userId",
+            json!({"header": "x-amzn-oidc-data"}),
+            &["userId.header", "x-amzn-oidc-data"],
+        ),
+        text("loadBalancers: []", &["JSON"]),
+        text("[]", &["a JSON object"]),
+        with("/loadBalancers", Value::Null, &["loadBalancers:"]),
+        with("/loadBalancers", json!([]), &["loadBalancers:"]),
+        with("/userId", json!({"claim": "email"}), &["userId.claim:"]),
+        with(
+            "/loadBalancers/0/arn",
+            json!("arn:aws:elasticloadbalancing:us-west-2:1:loadbalancer/net/x/1"),
+            &["loadBalancers[0].arn", "loadbalancer/net/x"],
+        ),
+        with("/loadBalancers/0/issuer", Value::Null, &["loadBalancers[0].issuer"]),
+        with(
+            "/userId",
+            json!({"transformers": [{"matches": "(", "replaces": ""}]}),
+            &["userId.transformers[0].matches"],
+        ),
+        with("/userId", json!({"header": ":path"}), &["userId.header", ":path"]),
+        with("/userId", json!({"header": "Host"}), &["userId.header", "Host"]),
+        with("/publicKeys/timeoutMs", json!(1), &["publicKeys.timeoutMs", "100"]),
+        with("/clockSkewSeconds", json!("30"), &["clockSkewSeconds", "\"30\""]),
+    ]
+}
+
+fn good_config() -> Value {
+    json!({
+        "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
+        "publicKeys": {"endpoint": "https://keys.test", "cluster": "keys"},
+    })
+}
+
+#[tokio::test]
+async fn a_bad_configuration_does_not_start() {
+    for envoy in support::envoys() {
+        // Each costs a start; the others are tried as updates.
+        for bad in bad_configs().into_iter().take(3) {
+            let what = format!("envoy {}, {:?}", support::version(&envoy), bad.config);
+            let nobody = Some(([127, 0, 0, 1], 1).into());
+            let setup = Setup {
+                binary: envoy.clone(),
+                concurrency: 1,
+                plugins: vec![Plugin::new("gateway", &bad.config)],
+                watched_listeners: None,
+                clusters: BTreeMap::from([("upstream".to_owned(), nobody), ("keys".to_owned(), nobody)]),
+            };
+            let Err(failed) = Envoy::start(&setup).await else {
+                panic!("{what}: it started")
+            };
+            assert!(
+                failed.status.is_some_and(|status| !status.success()),
+                "{what}: {:?}",
+                failed.status
+            );
+            bad.check_log(&what, &failed.log);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_configuration_does_not_replace_a_good_one() {
+    for envoy in support::envoys() {
+        Update::start(&envoy).await.run().await;
+    }
+}
+
+impl Bad {
+    /// Holds the module's own line against what it must say.
+    fn check_log(&self, what: &str, log: &str) {
+        let refusals: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("alb-oidc: config refused"))
+            .collect();
+        let said = |word: &&str| refusals.iter().any(|line| line.contains(*word));
+        for word in self.said.iter().chain(&["expected"]) {
+            assert!(said(word), "{what}: the log does not say {word}:\n{log}");
+        }
+    }
+}
+
+/// An Envoy that takes its listener from a file.
+struct Update {
+    what: String,
+    envoy: Envoy,
+    file: PathBuf,
+    _folder: tempfile::TempDir,
+    _keys: KeyServer,
+    upstream: Upstream,
+    token: String,
+}
+
+impl Update {
+    async fn start(binary: &Path) -> Update {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("listeners.json");
+        write_listeners(&file, 1, &[Plugin::new("gateway", good_config())]);
+        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
+        keys.publish(&format!("/{kid}"), &key, Answer::default());
+        let setup = Setup {
+            binary: binary.into(),
+            concurrency: 1,
+            plugins: Vec::new(),
+            watched_listeners: Some(file.clone()),
+            clusters: BTreeMap::from([
+                ("upstream".to_owned(), Some(upstream.address())),
+                ("keys".to_owned(), Some(keys.address())),
+            ]),
+        };
+        let envoy = Envoy::start(&setup)
+            .await
+            .unwrap_or_else(|failed| panic!("Envoy did not start:\n{}", failed.log));
+        let what = format!("envoy {}", support::version(binary));
+        let token = TokenSpec::of("ann@example.com").mint(&kid, &key).text;
+        Update {
+            what,
+            envoy,
+            file,
+            _folder: folder,
+            _keys: keys,
+            upstream,
+            token,
+        }
+    }
+
+    async fn run(self) {
+        self.wait_for("update_success", 1).await;
+        assert_eq!(
+            self.user().await,
+            "ann@example.com",
+            "{}: the first configuration",
+            self.what
+        );
+
+        for (count, bad) in (1..).zip(bad_configs()) {
+            let what = format!("{}, {:?}", self.what, bad.config);
+            let logged = self.envoy.log().len();
+            write_listeners(&self.file, count + 1, &[Plugin::new("gateway", &bad.config)]);
+            self.wait_for("update_rejected", count.into()).await;
+            assert_eq!(self.user().await, "ann@example.com", "{what}");
+            bad.check_log(&what, &self.envoy.log()[logged..]);
+        }
+
+        let mut good = good_config();
+        good["userId"] = json!({"prefix": "user:"});
+        write_listeners(&self.file, 100, &[Plugin::new("gateway", good)]);
+        self.wait_for("update_success", 2).await;
+        // A worker takes its new listener a moment after the main thread has.
+        let deadline = Instant::now() + UPDATE;
+        while self.user().await != "user:ann@example.com" {
+            assert!(
+                Instant::now() < deadline,
+                "{}: the good configuration does not take over",
+                self.what
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.envoy.stop().await;
+    }
+
+    /// The user id that upstream is told for a genuine token.
+    async fn user(&self) -> String {
+        let address = self.envoy.listener("gateway").await.expect("the listener");
+        let request = Request::get("/", &[("host", "gateway.test"), ("x-amzn-oidc-data", &self.token)]);
+        let reply = send(address, &request)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", self.what));
+        assert_eq!(reply.status, 200, "{}: {}", self.what, reply.body);
+        let seen = self.upstream.take_seen();
+        seen.last()
+            .expect("a request upstream")
+            .header("kubeflow-userid")
+            .join(",")
+    }
+
+    /// Waits until Envoy has counted so many updates of its listeners with this outcome.
+    async fn wait_for(&self, outcome: &str, count: i64) {
+        let name = format!("listener_manager.lds.{outcome}");
+        let deadline = Instant::now() + UPDATE;
+        while self.envoy.stats("listener_manager.lds").await.get(&name) != Some(&count) {
+            assert!(
+                Instant::now() < deadline,
+                "{}: {name} is not {count}:\n{}",
+                self.what,
+                self.envoy.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
