@@ -52,10 +52,7 @@ mod tests {
             ("a=\"1 2\"; AWSELBAuthSessionCookie-3=x==", Some("a=\"1 2\"")),
             ("AWSELBAuthSessionCookie=x;b=2", Some("b=2")),
             ("a=1; b=AWSELBAuthSessionCookie-0=x", None),
-            (
-                "xAWSELBAuthSessionCookie-0=x; AWSELBAuthSessionCookie-x=1; AWSELBAuthSessionCookieX=2",
-                None,
-            ),
+            ("xAWSELBAuthSessionCookie-0=x; AWSELBAuthSessionCookie-x=1; AWSELBAuthSessionCookieX=2", None),
             ("", None),
         ] {
             assert_eq!(stripped(header).as_deref(), expected, "{header}");

@@ -38,10 +38,7 @@ impl<'a> RequestHead<'a> {
 
     /// Every value of `name`, which is lower case.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers
-            .iter()
-            .filter(move |(found, _)| *found == name.as_bytes())
-            .map(|(_, value)| *value)
+        self.headers.iter().filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| *value)
     }
 
     /// The first value of `name`, which is lower case.
@@ -92,12 +89,7 @@ impl Gate {
     /// A gate for `config`.
     pub fn new(config: Config, jose: Jose) -> Self {
         let owned = vec![config.user_id_header.clone(), GROUPS_HEADER.to_owned()];
-        Self {
-            config,
-            jose,
-            owned,
-            remembered: TokenCache::default(),
-        }
+        Self { config, jose, owned, remembered: TokenCache::default() }
     }
 
     /// The config that it judges by.
@@ -147,10 +139,7 @@ impl Gate {
         }
         let skew = self.config.clock_skew;
         let token = UntrustedToken::parse(text)?.screen(&self.config.load_balancers, now, skew)?;
-        let name = KeyName {
-            source: token.key_source(),
-            id: token.key_id(),
-        };
+        let name = KeyName { source: token.key_source(), id: token.key_id() };
         let key = match keys.find(name, now) {
             Found::Ready(key) => key,
             Found::Refused(reason) => return Err(reason),
@@ -160,11 +149,7 @@ impl Gate {
         let claims = self.jose.verify(&token, &key)?.claims(now, skew)?;
         let identity = Rc::new(Identity {
             user_id: self.config.user_id.user_id(&claims)?,
-            subject: claims
-                .by_name()
-                .get("sub")
-                .and_then(|sub| sub.as_str())
-                .map(str::to_owned),
+            subject: claims.by_name().get("sub").and_then(|sub| sub.as_str()).map(str::to_owned),
         });
         self.remembered.put(text, &identity, claims.expires().plus(skew));
         Ok(Ok(identity))
@@ -175,32 +160,21 @@ impl Gate {
         let subject = identity.subject.as_deref().map(str::as_bytes);
         // Nobody signed the plain-text header: it passes only where it says what the token says.
         let subject_holds = forward.oidc_data && head.values(OIDC_IDENTITY).all(|value| Some(value) == subject);
-        let hidden = [
-            (OIDC_DATA, forward.oidc_data),
-            (ACCESS_TOKEN, forward.access_token),
-            (OIDC_IDENTITY, subject_holds),
-        ];
-        let hidden = hidden
-            .iter()
-            .filter(|(name, shown)| !shown && head.first(name).is_some());
+        let hidden =
+            [(OIDC_DATA, forward.oidc_data), (ACCESS_TOKEN, forward.access_token), (OIDC_IDENTITY, subject_holds)];
+        let hidden = hidden.iter().filter(|(name, shown)| !shown && head.first(name).is_some());
         let mut edits: Vec<_> = hidden.map(|(name, _)| HeaderEdit::Remove((*name).to_owned())).collect();
         if !forward.session_cookies {
             edits.extend(without_session_cookies(head));
         }
-        edits.push(HeaderEdit::Set(
-            self.config.user_id_header.clone(),
-            identity.user_id.clone().into_bytes(),
-        ));
+        edits.push(HeaderEdit::Set(self.config.user_id_header.clone(), identity.user_id.clone().into_bytes()));
         edits
     }
 }
 
 fn without_session_cookies(head: &RequestHead<'_>) -> Option<HeaderEdit> {
     let stem = cookies::DEFAULT_SESSION_COOKIE;
-    if !head
-        .values("cookie")
-        .any(|cookie| cookies::without_session(cookie, stem).is_some())
-    {
+    if !head.values("cookie").any(|cookie| cookies::without_session(cookie, stem).is_some()) {
         return None;
     }
     // One header takes the place of several, joined as RFC 9113, section 8.2.3 joins them.
@@ -210,11 +184,7 @@ fn without_session_cookies(head: &RequestHead<'_>) -> Option<HeaderEdit> {
         .filter(|cookie| !cookie.is_empty())
         .collect();
     let name = "cookie".to_owned();
-    Some(if kept.is_empty() {
-        HeaderEdit::Remove(name)
-    } else {
-        HeaderEdit::Set(name, kept.join(&b"; "[..]))
-    })
+    Some(if kept.is_empty() { HeaderEdit::Remove(name) } else { HeaderEdit::Set(name, kept.join(&b"; "[..])) })
 }
 
 /// CGI and its kin cannot tell `a-b` from `a_b`.
@@ -272,20 +242,11 @@ impl TokenCache {
     }
 
     fn put(&mut self, token: &[u8], identity: &Rc<Identity>, expires: Timestamp) {
-        self.insert(
-            token.into(),
-            Remembered {
-                identity: Rc::clone(identity),
-                expires,
-            },
-        );
+        self.insert(token.into(), Remembered { identity: Rc::clone(identity), expires });
     }
 
     fn insert(&mut self, token: Box<[u8]>, found: Remembered) {
-        self.young_bytes = self
-            .young_bytes
-            .saturating_add(token.len())
-            .saturating_add(Self::OVERHEAD);
+        self.young_bytes = self.young_bytes.saturating_add(token.len()).saturating_add(Self::OVERHEAD);
         if self.young_bytes > MAX_REMEMBERED_BYTES / 2 {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = token.len().saturating_add(Self::OVERHEAD);
@@ -324,10 +285,7 @@ mod tests {
         change(&mut config);
         let config = Config::from_value(&config).unwrap();
         let keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout));
-        Setting {
-            gate: Gate::new(config, Jose::install(&P256_PROVIDER)),
-            keys,
-        }
+        Setting { gate: Gate::new(config, Jose::install(&P256_PROVIDER)), keys }
     }
 
     fn with_key(mut setting: Setting) -> Setting {
@@ -337,11 +295,7 @@ mod tests {
         setting.keys.wait(name, 1, now(0)).unwrap();
         setting.keys.tick(now(0));
         let spki = signing_key().verifying_key().to_public_key_der().unwrap();
-        setting.keys.answered(
-            name,
-            Answer::Key(VerificationKey::from_spki(spki.as_bytes()).unwrap()),
-            now(0),
-        );
+        setting.keys.answered(name, Answer::Key(VerificationKey::from_spki(spki.as_bytes()).unwrap()), now(0));
         setting
     }
 
@@ -352,28 +306,18 @@ mod tests {
     fn token(claims: Value) -> String {
         let header =
             json!({"alg": "ES256", "kid": KID, "signer": ARN, "iss": "issuer", "client": "client", "exp": EXPIRES});
-        let signing_input = format!(
-            "{}.{}",
-            URL_SAFE.encode(header.to_string()),
-            URL_SAFE.encode(claims.to_string())
-        );
+        let signing_input = format!("{}.{}", URL_SAFE.encode(header.to_string()), URL_SAFE.encode(claims.to_string()));
         let signature: Signature = signing_key().sign(signing_input.as_bytes());
         format!("{signing_input}.{}", URL_SAFE.encode(signature.to_bytes()))
     }
 
     fn head<'a>(headers: &[(&'a str, &'a str)]) -> RequestHead<'a> {
-        RequestHead::new(
-            headers
-                .iter()
-                .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
-                .collect(),
-        )
+        RequestHead::new(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect())
     }
 
     impl Setting {
         fn decide(&mut self, headers: &[(&str, &str)], seconds_before_expiry: u64) -> (Decision, Work) {
-            self.gate
-                .decide(&head(headers), &mut self.keys, now(seconds_before_expiry))
+            self.gate.decide(&head(headers), &mut self.keys, now(seconds_before_expiry))
         }
 
         fn strip(&self, headers: &[(&str, &str)]) -> Vec<HeaderEdit> {
@@ -401,13 +345,7 @@ mod tests {
             set("kubeflow-userid", "ann@example.com"),
         ];
         assert_eq!(decision, Decision::Admit(edits));
-        assert_eq!(
-            work,
-            Work {
-                token_cache_hit: false,
-                signature_checked: true
-            }
-        );
+        assert_eq!(work, Work { token_cache_hit: false, signature_checked: true });
     }
 
     #[test]
@@ -418,38 +356,20 @@ mod tests {
         let first = setting.decide(&headers, 10).0;
         let (second, work) = setting.decide(&headers, 10);
         assert_eq!(first, second);
-        assert_eq!(
-            work,
-            Work {
-                token_cache_hit: true,
-                signature_checked: false
-            }
-        );
+        assert_eq!(work, Work { token_cache_hit: true, signature_checked: false });
         // The payload's `exp` is the earlier one; the clock skew is 30 s.
         let at = |setting: &mut Setting, millis| {
-            setting
-                .gate
-                .decide(&head(&headers), &mut setting.keys, Timestamp::from_unix_millis(millis))
-                .0
+            setting.gate.decide(&head(&headers), &mut setting.keys, Timestamp::from_unix_millis(millis)).0
         };
-        assert!(matches!(
-            at(&mut setting, (EXPIRES + 25) * 1000 - 1),
-            Decision::Admit(_)
-        ));
-        assert_eq!(
-            at(&mut setting, (EXPIRES + 25) * 1000),
-            Decision::Deny(Reason::TokenExpired)
-        );
+        assert!(matches!(at(&mut setting, (EXPIRES + 25) * 1000 - 1), Decision::Admit(_)));
+        assert_eq!(at(&mut setting, (EXPIRES + 25) * 1000), Decision::Deny(Reason::TokenExpired));
     }
 
     #[test]
     fn a_remembered_token_that_is_changed_in_one_byte_is_another() {
         let mut setting = with_key(setting(|_| {}));
         let good = token(json!({"email": "ann@example.com"}));
-        assert!(matches!(
-            setting.decide(&[(OIDC_DATA, &good)], 10).0,
-            Decision::Admit(_)
-        ));
+        assert!(matches!(setting.decide(&[(OIDC_DATA, &good)], 10).0, Decision::Admit(_)));
         let mut bad = good.into_bytes();
         bad[200] ^= 1;
         let bad = String::from_utf8(bad).unwrap();
@@ -464,14 +384,8 @@ mod tests {
         for (headers, reason) in [
             (vec![], Reason::TokenMissing),
             (vec![(OIDC_DATA, "")], Reason::TokenMissing),
-            (
-                vec![(OIDC_DATA, good.as_str()), (OIDC_DATA, good.as_str())],
-                Reason::TokenDuplicate,
-            ),
-            (
-                vec![(OIDC_DATA, ""), (OIDC_DATA, good.as_str())],
-                Reason::TokenDuplicate,
-            ),
+            (vec![(OIDC_DATA, good.as_str()), (OIDC_DATA, good.as_str())], Reason::TokenDuplicate),
+            (vec![(OIDC_DATA, ""), (OIDC_DATA, good.as_str())], Reason::TokenDuplicate),
             (vec![(OIDC_DATA, forged.as_str())], Reason::TokenMalformed),
         ] {
             assert_eq!(setting.decide(&headers, 10).0, Decision::Deny(reason));
@@ -509,18 +423,8 @@ mod tests {
         }));
         let token = token(json!({"email": "ann", "sub": "1"}));
         let cookie = ("cookie", "AWSELBAuthSessionCookie-0=x");
-        let headers = |identity| {
-            [
-                (OIDC_DATA, token.as_str()),
-                (ACCESS_TOKEN, "a"),
-                (OIDC_IDENTITY, identity),
-                cookie,
-            ]
-        };
-        assert_eq!(
-            setting.decide(&headers("1"), 10).0,
-            Decision::Admit(vec![set("kubeflow-userid", "ann")])
-        );
+        let headers = |identity| [(OIDC_DATA, token.as_str()), (ACCESS_TOKEN, "a"), (OIDC_IDENTITY, identity), cookie];
+        assert_eq!(setting.decide(&headers("1"), 10).0, Decision::Admit(vec![set("kubeflow-userid", "ann")]));
         assert_eq!(
             setting.decide(&headers("2"), 10).0,
             Decision::Admit(vec![remove(OIDC_IDENTITY), set("kubeflow-userid", "ann")])
@@ -534,9 +438,7 @@ mod tests {
         let mut cookies = |cookies: &[&'static str]| {
             let mut headers = vec![(OIDC_DATA, token.as_str())];
             headers.extend(cookies.iter().map(|cookie| ("cookie", *cookie)));
-            let Decision::Admit(edits) = setting.decide(&headers, 10).0 else {
-                panic!()
-            };
+            let Decision::Admit(edits) = setting.decide(&headers, 10).0 else { panic!() };
             edits
                 .into_iter()
                 .find(|edit| *edit == remove("cookie") || matches!(edit, HeaderEdit::Set(name, _) if name == "cookie"))
@@ -552,25 +454,15 @@ mod tests {
     #[test]
     fn remembered_tokens_stay_within_their_bytes_and_the_used_ones_stay() {
         let mut cache = TokenCache::default();
-        let identity = Rc::new(Identity {
-            user_id: "ann".to_owned(),
-            subject: None,
-        });
+        let identity = Rc::new(Identity { user_id: "ann".to_owned(), subject: None });
         let token = |number: usize| format!("{number:01000}").into_bytes();
         for number in 0..100_000 {
             cache.put(&token(number), &identity, now(0));
             assert!(cache.get(&token(0), now(10)).is_some(), "forgotten after {number}");
         }
-        let bytes: usize = cache
-            .young
-            .keys()
-            .chain(cache.old.keys())
-            .map(|token| token.len() + TokenCache::OVERHEAD)
-            .sum();
-        assert!(
-            (MAX_REMEMBERED_BYTES / 2..=MAX_REMEMBERED_BYTES).contains(&bytes),
-            "{bytes}"
-        );
+        let bytes: usize =
+            cache.young.keys().chain(cache.old.keys()).map(|token| token.len() + TokenCache::OVERHEAD).sum();
+        assert!((MAX_REMEMBERED_BYTES / 2..=MAX_REMEMBERED_BYTES).contains(&bytes), "{bytes}");
         assert!(cache.get(&token(1), now(10)).is_none());
     }
 }

@@ -37,29 +37,18 @@ impl UserIdRules {
     }
 
     fn read(&self, claims: &Map<String, Value>) -> Result<String, Reason> {
-        let claim = self
-            .claims
-            .iter()
-            .find_map(|path| non_empty_string(lookup(claims, path)?));
+        let claim = self.claims.iter().find_map(|path| non_empty_string(lookup(claims, path)?));
         let claim = claim.ok_or(Reason::UserIdMissing)?;
         if self.require_verified_email && !is_true(claims.get("email_verified")) {
             return Err(Reason::EmailUnverified);
         }
-        let id = if self.lowercase {
-            claim.to_lowercase()
-        } else {
-            claim.to_owned()
-        };
+        let id = if self.lowercase { claim.to_lowercase() } else { claim.to_owned() };
         let id = transform(&self.transformers, &id);
         if !is_safe_value(&id) {
             return Err(Reason::UserIdInvalid);
         }
         let id = format!("{}{id}", self.prefix);
-        if id.len() > MAX_USER_ID_BYTES {
-            Err(Reason::UserIdInvalid)
-        } else {
-            Ok(id)
-        }
+        if id.len() > MAX_USER_ID_BYTES { Err(Reason::UserIdInvalid) } else { Ok(id) }
     }
 }
 
@@ -135,14 +124,8 @@ mod tests {
     #[test]
     fn the_first_claim_that_is_a_non_empty_string_is_the_user_id() {
         let rules = rules(&["email", "username", "sub"]);
-        assert_eq!(
-            id(&rules, json!({"email": "ann@x", "sub": "1"})),
-            Ok("ann@x".to_owned())
-        );
-        assert_eq!(
-            id(&rules, json!({"email": "", "username": 7, "sub": "1"})),
-            Ok("1".to_owned())
-        );
+        assert_eq!(id(&rules, json!({"email": "ann@x", "sub": "1"})), Ok("ann@x".to_owned()));
+        assert_eq!(id(&rules, json!({"email": "", "username": 7, "sub": "1"})), Ok("1".to_owned()));
         assert_eq!(id(&rules, json!({"email": ["ann@x"]})), Err(Reason::UserIdMissing));
     }
 
@@ -150,10 +133,7 @@ mod tests {
     fn dots_descend_and_a_claim_with_dots_in_its_name_wins() {
         let claims = json!({"a": {"b": {"c": "deep"}}, "a.b": {"c": "middle"}});
         assert_eq!(id(&rules(&["a.b.c"]), claims.clone()), Ok("middle".to_owned()));
-        assert_eq!(
-            id(&rules(&["a.b.c"]), json!({"a": {"b": {"c": "deep"}}})),
-            Ok("deep".to_owned())
-        );
+        assert_eq!(id(&rules(&["a.b.c"]), json!({"a": {"b": {"c": "deep"}}})), Ok("deep".to_owned()));
         assert_eq!(
             id(&rules(&["a.b.c"]), json!({"a.b.c": "whole", "a": {"b": {"c": "deep"}}})),
             Ok("whole".to_owned())
@@ -181,10 +161,7 @@ mod tests {
         rules.lowercase = true;
         rules.prefix = "OIDC:".to_owned();
         rules.transformers = transformers(&[("@example.com$", "-Team")]);
-        assert_eq!(
-            id(&rules, json!({"email": "Ann@Example.COM"})),
-            Ok("OIDC:ann-Team".to_owned())
-        );
+        assert_eq!(id(&rules, json!({"email": "Ann@Example.COM"})), Ok("OIDC:ann-Team".to_owned()));
     }
 
     #[test]
@@ -205,28 +182,12 @@ mod tests {
 
     #[test]
     fn a_user_id_that_could_be_misread_is_refused() {
-        for value in [
-            "a\r\nb",
-            "a\0",
-            "a\tb",
-            " a",
-            "a ",
-            "a\u{200b}",
-            "\u{202e}a",
-            "a\u{85}",
-            "\u{feff}",
-            &"a".repeat(321),
-        ] {
-            assert_eq!(
-                id(&rules(&["email"]), json!({"email": value})),
-                Err(Reason::UserIdInvalid),
-                "{value:?}"
-            );
+        for value in
+            ["a\r\nb", "a\0", "a\tb", " a", "a ", "a\u{200b}", "\u{202e}a", "a\u{85}", "\u{feff}", &"a".repeat(321)]
+        {
+            assert_eq!(id(&rules(&["email"]), json!({"email": value})), Err(Reason::UserIdInvalid), "{value:?}");
         }
-        assert_eq!(
-            id(&rules(&["email"]), json!({"email": "josé o'neil"})),
-            Ok("josé o'neil".to_owned())
-        );
+        assert_eq!(id(&rules(&["email"]), json!({"email": "josé o'neil"})), Ok("josé o'neil".to_owned()));
     }
 
     #[test]

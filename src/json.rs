@@ -22,10 +22,7 @@ struct Strict {
 
 impl Strict {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        let depth_left = self
-            .depth_left
-            .checked_sub(1)
-            .ok_or_else(|| E::custom("nested too deeply"))?;
+        let depth_left = self.depth_left.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))?;
         Ok(Self { depth_left })
     }
 }
@@ -62,9 +59,7 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("number out of range"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -120,11 +115,7 @@ mod tests {
             (b"", "EOF"),
         ] {
             let found = parse(text, 4).unwrap_err().to_string();
-            assert!(
-                found.contains(complaint),
-                "{found} for {}",
-                String::from_utf8_lossy(text)
-            );
+            assert!(found.contains(complaint), "{found} for {}", String::from_utf8_lossy(text));
         }
     }
 

@@ -5,14 +5,13 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result as JwtResult};
 use jsonwebtoken::signature::{Error as SignatureError, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
-use p256::pkcs8::{DecodePublicKey as _, EncodePublicKey as _};
 use serde_json::{Map, Value};
 
 use crate::json;
@@ -26,9 +25,15 @@ const MAX_CLAIMS_DEPTH: usize = 16;
 /// The length of a P-256 SubjectPublicKeyInfo in DER with an uncompressed point (RFC 5480), in bytes.
 pub const SPKI_LENGTH: usize = 91;
 
+/// What stands before the 65 bytes of an uncompressed point: the algorithm id-ecPublicKey with the curve secp256r1.
+/// Any other algorithm, curve or form of point is no key here.
+const SPKI_PREFIX: [u8; 26] =
+    *b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+
 /// A public key that is a point on P-256.
 #[derive(Clone)]
 pub struct VerificationKey {
+    spki: [u8; SPKI_LENGTH],
     decoding_key: DecodingKey,
 }
 
@@ -37,29 +42,28 @@ impl VerificationKey {
     /// `None` if it is anything else, or not a point on P-256.
     pub fn from_pem(answer: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(answer).ok()?.trim_ascii();
-        if !text.starts_with("-----BEGIN ") || text.matches("-----BEGIN ").count() != 1 || !text.ends_with("-----") {
-            return None;
-        }
-        Self::new(&p256::PublicKey::from_public_key_pem(text).ok()?)
+        let body = text.strip_prefix("-----BEGIN PUBLIC KEY-----")?.strip_suffix("-----END PUBLIC KEY-----")?;
+        // A second block, or text between the lines, is not base64.
+        let base64: String = body.lines().map(str::trim_ascii).collect();
+        Self::from_spki(&STANDARD.decode(base64).ok()?)
     }
 
-    /// Reads a SubjectPublicKeyInfo in DER. `None` if it is not a point on P-256.
+    /// Reads a SubjectPublicKeyInfo in DER. `None` if it is not an uncompressed point on P-256.
     pub fn from_spki(der: &[u8]) -> Option<Self> {
-        Self::new(&p256::PublicKey::from_public_key_der(der).ok()?)
+        let spki = der.try_into().ok()?;
+        point(spki)?;
+        Some(Self { spki: *spki, decoding_key: DecodingKey::from_ec_der(spki) })
     }
 
-    fn new(key: &p256::PublicKey) -> Option<Self> {
-        let spki = key.to_public_key_der().ok()?;
-        // A host that takes any key type must be given this one only.
-        (spki.as_bytes().len() == SPKI_LENGTH).then(|| Self {
-            decoding_key: DecodingKey::from_ec_der(spki.as_bytes()),
-        })
+    /// SubjectPublicKeyInfo in DER.
+    pub fn spki(&self) -> &[u8; SPKI_LENGTH] {
+        &self.spki
     }
+}
 
-    /// SubjectPublicKeyInfo in DER, [`SPKI_LENGTH`] bytes.
-    pub fn spki(&self) -> &[u8] {
-        self.decoding_key.try_get_as_bytes().unwrap_or_default()
-    }
+/// The point in a SubjectPublicKeyInfo, if that is one of P-256 and the point is on the curve.
+fn point(spki: &[u8; SPKI_LENGTH]) -> Option<VerifyingKey> {
+    VerifyingKey::from_sec1_bytes(spki.strip_prefix(&SPKI_PREFIX)?).ok()
 }
 
 /// One implementation of ES256 verification.
@@ -73,12 +77,8 @@ pub struct P256;
 
 impl VerifyEs256 for P256 {
     fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
-        let (Ok(key), Ok(signature)) = (
-            VerifyingKey::from_public_key_der(spki),
-            Signature::from_slice(signature),
-        ) else {
-            return false;
-        };
+        let key = spki.try_into().ok().and_then(point);
+        let (Some(key), Ok(signature)) = (key, Signature::from_slice(signature)) else { return false };
         key.verify(message, &signature).is_ok()
     }
 }
@@ -127,10 +127,7 @@ fn verifier<V: VerifyEs256 + Send + Sync + 'static>(
     if *algorithm != Algorithm::ES256 {
         return Err(ErrorKind::InvalidAlgorithm.into());
     }
-    Ok(Box::new(Es256::<V> {
-        spki: key.try_get_as_bytes()?.to_vec(),
-        backend: std::marker::PhantomData,
-    }))
+    Ok(Box::new(Es256::<V> { spki: key.try_get_as_bytes()?.to_vec(), backend: std::marker::PhantomData }))
 }
 
 struct Es256<V> {
@@ -140,11 +137,7 @@ struct Es256<V> {
 
 impl<V: VerifyEs256> Verifier<Vec<u8>> for Es256<V> {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), SignatureError> {
-        if V::verify_es256(&self.spki, message, signature) {
-            Ok(())
-        } else {
-            Err(SignatureError::new())
-        }
+        if V::verify_es256(&self.spki, message, signature) { Ok(()) } else { Err(SignatureError::new()) }
     }
 }
 
@@ -240,7 +233,6 @@ mod tests {
     use super::*;
     use crate::config::{KeySourceId, LoadBalancer};
     use crate::token::UntrustedToken;
-    use base64::engine::general_purpose::STANDARD;
 
     fn vectors(name: &str) -> Value {
         let path = format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -314,10 +306,7 @@ mod tests {
         let claims = real_token(1_559_667_900, str::to_owned).unwrap_or_else(|reason| panic!("{reason}"));
         assert_eq!(claims.by_name()["sub"], "yancej@amazon.com");
         assert_eq!(claims.expires(), Timestamp::from_unix_seconds(1_559_667_908));
-        assert_eq!(
-            real_token(1_559_667_938, str::to_owned).err(),
-            Some(Reason::TokenExpired)
-        );
+        assert_eq!(real_token(1_559_667_938, str::to_owned).err(), Some(Reason::TokenExpired));
     }
 
     #[test]
@@ -341,23 +330,15 @@ mod tests {
             .chunks(64)
             .map(|line| String::from_utf8(line.to_vec()).unwrap())
             .collect();
-        format!(
-            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-            lines.join("\n")
-        )
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
     }
 
     #[test]
     fn a_key_is_one_pem_with_white_space_around_it_at_most() {
         let good = pem(&known_answer::SPKI);
-        for text in [
-            good.clone(),
-            good.trim().to_owned(),
-            good.replace('\n', "\r\n"),
-            format!("\n  {good}\n\n"),
-        ] {
+        for text in [good.clone(), good.trim().to_owned(), good.replace('\n', "\r\n"), format!("\n  {good}\n\n")] {
             let key = VerificationKey::from_pem(text.as_bytes()).unwrap_or_else(|| panic!("{text:?}"));
-            assert_eq!(key.spki(), known_answer::SPKI);
+            assert_eq!(*key.spki(), known_answer::SPKI);
         }
         for text in [
             String::new(),
@@ -382,9 +363,11 @@ mod tests {
         off_curve[SPKI_LENGTH - 1] ^= 1;
         let mut other_curve = known_answer::SPKI;
         other_curve[22] ^= 1;
+        let mut compressed = known_answer::SPKI;
+        compressed[26] = 2;
         let mut longer = known_answer::SPKI.to_vec();
         longer.push(0);
-        for spki in [&off_curve[..], &other_curve, &longer, &known_answer::SPKI[..90], &[]] {
+        for spki in [&off_curve[..], &other_curve, &longer, &known_answer::SPKI[..90], &compressed, &[]] {
             assert!(VerificationKey::from_spki(spki).is_none());
             assert!(VerificationKey::from_pem(pem(spki).as_bytes()).is_none());
         }

@@ -35,11 +35,7 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIEN
 
 /// Decodes base64 of either alphabet, padded or not; `None` if it is neither.
 pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let engine = if text.bytes().any(|byte| matches!(byte, b'+' | b'/')) {
-        STANDARD
-    } else {
-        URL_SAFE
-    };
+    let engine = if text.bytes().any(|byte| matches!(byte, b'+' | b'/')) { STANDARD } else { URL_SAFE };
     engine.decode(text).ok()
 }
 
@@ -129,14 +125,9 @@ impl<'t> UntrustedToken<'t> {
             return Err(Reason::AlgorithmNotEs256);
         }
         let key_id = header.get("kid").and_then(Value::as_str);
-        let key_id = key_id
-            .and_then(|kid| KeyId::parse(kid.as_bytes()))
-            .ok_or(Reason::KeyIdInvalid)?;
+        let key_id = key_id.and_then(|kid| KeyId::parse(kid.as_bytes())).ok_or(Reason::KeyIdInvalid)?;
         let expires = numeric_date(&header, "exp")?.ok_or(malformed)?;
-        let signature = decode_base64(signature)
-            .ok_or(malformed)?
-            .try_into()
-            .map_err(|_| malformed)?;
+        let signature = decode_base64(signature).ok_or(malformed)?.try_into().map_err(|_| malformed)?;
         if payload.is_empty() {
             return Err(malformed);
         }
@@ -184,10 +175,7 @@ impl<'t> UntrustedToken<'t> {
             if self.expires.plus(skew) <= now {
                 return Err(Reason::TokenExpired);
             }
-            return Ok(ScreenedToken {
-                key_source: load_balancer.key_source,
-                token: self,
-            });
+            return Ok(ScreenedToken { key_source: load_balancer.key_source, token: self });
         }
         Err(reason)
     }
@@ -267,12 +255,7 @@ mod tests {
     const HEADER: &str = r#"{"typ":"JWT","alg":"ES256","kid":"31d3e334-9a02-440a-867b-356248ecfb7d","signer":"arn","iss":"i","client":"c","exp":100}"#;
 
     fn token(header: &str) -> String {
-        format!(
-            "{}.{}.{}",
-            PADDED.encode(header),
-            PADDED.encode("{}"),
-            PADDED.encode([7; 64])
-        )
+        format!("{}.{}.{}", PADDED.encode(header), PADDED.encode("{}"), PADDED.encode([7; 64]))
     }
 
     fn refusal(text: &str) -> Option<Reason> {
@@ -291,20 +274,14 @@ mod tests {
     fn screened(believed: &[LoadBalancer], now: u64) -> Option<Reason> {
         let text = token(HEADER);
         let token = UntrustedToken::parse(text.as_bytes()).ok().unwrap();
-        token
-            .screen(believed, Timestamp::from_unix_seconds(now), Duration::from_secs(30))
-            .err()
+        token.screen(believed, Timestamp::from_unix_seconds(now), Duration::from_secs(30)).err()
     }
 
     #[test]
     fn padded_and_unpadded_tokens_of_both_alphabets_are_read() {
         let padded = token(HEADER);
         assert!(padded.contains('='));
-        for text in [
-            padded.clone(),
-            padded.replace('=', ""),
-            padded.replace('-', "+").replace('_', "/"),
-        ] {
+        for text in [padded.clone(), padded.replace('=', ""), padded.replace('-', "+").replace('_', "/")] {
             assert_eq!(refusal(&text), None, "{text}");
         }
     }
@@ -321,16 +298,9 @@ mod tests {
         assert_eq!(refusal(""), Some(Reason::TokenMissing));
         assert_eq!(refusal(&"a".repeat(MAX_TOKEN_BYTES + 1)), Some(Reason::TokenTooLarge));
         let good = token(HEADER);
-        for text in [
-            "a",
-            "a.b",
-            "..",
-            "....",
-            "e30.e30.e30",
-            &format!("{good}."),
-            &format!("{good}A"),
-            &format!(".{good}"),
-        ] {
+        for text in
+            ["a", "a.b", "..", "....", "e30.e30.e30", &format!("{good}."), &format!("{good}A"), &format!(".{good}")]
+        {
             assert_ne!(refusal(text), None, "{text}");
         }
     }
@@ -365,14 +335,8 @@ mod tests {
         assert_eq!(screened(&[load_balancer(i, c)], 0), None);
         assert_eq!(screened(&[load_balancer(None, None)], 0), None);
         assert_eq!(screened(&[], 0), Some(Reason::SignerUnknown));
-        assert_eq!(
-            screened(&[load_balancer(Some("x"), c)], 0),
-            Some(Reason::IssuerMismatch)
-        );
-        assert_eq!(
-            screened(&[load_balancer(i, Some("x"))], 0),
-            Some(Reason::ClientMismatch)
-        );
+        assert_eq!(screened(&[load_balancer(Some("x"), c)], 0), Some(Reason::IssuerMismatch));
+        assert_eq!(screened(&[load_balancer(i, Some("x"))], 0), Some(Reason::ClientMismatch));
         // Neither of two triples fits, though each field is in one of them.
         let crossed = [load_balancer(i, Some("x")), load_balancer(Some("x"), c)];
         assert_eq!(screened(&crossed, 0), Some(Reason::ClientMismatch));

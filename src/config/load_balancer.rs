@@ -40,26 +40,15 @@ impl<'a> Arn<'a> {
         let region = self.region;
         let (host, path) = match self.partition {
             "aws" => (format!("public-keys.auth.elb.{region}.amazonaws.com"), "/".to_owned()),
-            "aws-us-gov" => (
-                format!("s3-{region}.amazonaws.com"),
-                format!("/aws-elb-public-keys-prod-{region}/"),
-            ),
+            "aws-us-gov" => (format!("s3-{region}.amazonaws.com"), format!("/aws-elb-public-keys-prod-{region}/")),
             _ => return None,
         };
-        Some(Endpoint {
-            host,
-            port: 443,
-            default_port: 443,
-            path,
-        })
+        Some(Endpoint { host, port: 443, default_port: 443, path })
     }
 }
 
 fn is_label(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    (1..=32).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 /// A key server's URL without its scheme: TLS is the Envoy cluster's business.
@@ -94,34 +83,19 @@ impl Endpoint {
         };
         let host_is_sound = !host.is_empty()
             && host.len() <= 253
-            && host
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
         let path_is_sound = path
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'%'));
         if !host_is_sound || !path_is_sound || port == 0 {
             return None;
         }
-        let path = if path.is_empty() {
-            "/".to_owned()
-        } else {
-            format!("/{path}/")
-        };
-        Some(Self {
-            host: host.to_ascii_lowercase(),
-            port,
-            default_port,
-            path,
-        })
+        let path = if path.is_empty() { "/".to_owned() } else { format!("/{path}/") };
+        Some(Self { host: host.to_ascii_lowercase(), port, default_port, path })
     }
 
     pub(super) fn authority(&self) -> String {
-        if self.port == self.default_port {
-            self.host.clone()
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        if self.port == self.default_port { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }
 
     /// The name that Istio gives the cluster of a ServiceEntry's host and port.
@@ -161,18 +135,9 @@ mod tests {
     #[test]
     fn an_endpoint_is_host_port_and_path() {
         for (text, expected) in [
-            (
-                "https://keys.example.com",
-                Some(("keys.example.com", "/", "outbound|443||keys.example.com")),
-            ),
-            (
-                "https://Keys.example.com:443/",
-                Some(("keys.example.com", "/", "outbound|443||keys.example.com")),
-            ),
-            (
-                "http://127.0.0.1:8080/a/b",
-                Some(("127.0.0.1:8080", "/a/b/", "outbound|8080||127.0.0.1")),
-            ),
+            ("https://keys.example.com", Some(("keys.example.com", "/", "outbound|443||keys.example.com"))),
+            ("https://Keys.example.com:443/", Some(("keys.example.com", "/", "outbound|443||keys.example.com"))),
+            ("http://127.0.0.1:8080/a/b", Some(("127.0.0.1:8080", "/a/b/", "outbound|8080||127.0.0.1"))),
             ("http://keys", Some(("keys", "/", "outbound|80||keys"))),
             ("keys.example.com", None),
             ("ftp://keys", None),
@@ -187,9 +152,8 @@ mod tests {
         ] {
             let found =
                 Endpoint::parse(text).map(|endpoint| (endpoint.authority(), endpoint.path.clone(), endpoint.cluster()));
-            let found = found
-                .as_ref()
-                .map(|(authority, path, cluster)| (authority.as_str(), path.as_str(), cluster.as_str()));
+            let found =
+                found.as_ref().map(|(authority, path, cluster)| (authority.as_str(), path.as_str(), cluster.as_str()));
             assert_eq!(found, expected, "{text}");
         }
     }

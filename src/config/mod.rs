@@ -5,7 +5,6 @@ mod load_balancer;
 mod reader;
 pub mod reference;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use regex_lite::RegexBuilder;
@@ -122,18 +121,10 @@ impl Config {
             return Err(vec![ConfigError::new("", format!("{} bytes", text.len()), expected)]);
         }
         if text.trim_ascii().is_empty() {
-            return Err(vec![ConfigError::new(
-                "",
-                "nothing",
-                "a JSON object with at least `loadBalancers`",
-            )]);
+            return Err(vec![ConfigError::new("", "nothing", "a JSON object with at least `loadBalancers`")]);
         }
         let value = json::parse(text, MAX_CONFIG_DEPTH).map_err(|error| {
-            vec![ConfigError::new(
-                "",
-                format!("text that is not strict JSON: {error}"),
-                "a JSON object",
-            )]
+            vec![ConfigError::new("", format!("text that is not strict JSON: {error}"), "a JSON object")]
         })?;
         Self::from_value(&value)
     }
@@ -155,9 +146,7 @@ impl Config {
 fn read(root: &Object<'_>) -> Config {
     let public_keys = root.object("publicKeys");
     let timeout = Duration::from_millis(public_keys.number("timeoutMs"));
-    let endpoint = public_keys
-        .optional_string("endpoint")
-        .and_then(|text| read_endpoint(&public_keys, text));
+    let endpoint = public_keys.optional_string("endpoint").and_then(|text| read_endpoint(&public_keys, text));
     let cluster = public_keys.optional_string("cluster").map(str::to_owned);
     let mut key_sources: Vec<KeySource> = Vec::new();
     let mut load_balancers: Vec<LoadBalancer> = Vec::new();
@@ -183,25 +172,14 @@ fn read(root: &Object<'_>) -> Config {
             path: endpoint.path.clone(),
             timeout,
         };
-        let position = key_sources
-            .iter()
-            .position(|known| *known == source)
-            .unwrap_or_else(|| {
-                key_sources.push(source);
-                key_sources.len().saturating_sub(1)
-            });
-        let load_balancer = LoadBalancer {
-            arn: arn_text.to_owned(),
-            issuer,
-            client_id,
-            key_source: KeySourceId(position),
-        };
+        let position = key_sources.iter().position(|known| *known == source).unwrap_or_else(|| {
+            key_sources.push(source);
+            key_sources.len().saturating_sub(1)
+        });
+        let load_balancer =
+            LoadBalancer { arn: arn_text.to_owned(), issuer, client_id, key_source: KeySourceId(position) };
         if load_balancers.contains(&load_balancer) {
-            entry.mistake(
-                "",
-                "the same load balancer, issuer and client as an earlier entry",
-                "each once",
-            );
+            entry.mistake("", "the same load balancer, issuer and client as an earlier entry", "each once");
         }
         load_balancers.push(load_balancer);
     }
@@ -223,11 +201,7 @@ fn read(root: &Object<'_>) -> Config {
             prefix: prefix.to_owned(),
             lowercase: user_id.boolean("lowercase"),
             require_verified_email: user_id.boolean("requireVerifiedEmail"),
-            transformers: user_id
-                .objects("transformers")
-                .iter()
-                .filter_map(read_transformer)
-                .collect(),
+            transformers: user_id.objects("transformers").iter().filter_map(read_transformer).collect(),
         },
         forward: Forward {
             oidc_data: forward.boolean("oidcData"),
@@ -238,25 +212,15 @@ fn read(root: &Object<'_>) -> Config {
 }
 
 fn read_endpoint(public_keys: &Object<'_>, text: &str) -> Option<load_balancer::Endpoint> {
-    public_keys.check(
-        "endpoint",
-        text,
-        load_balancer::Endpoint::parse(text),
-        load_balancer::Endpoint::EXPECTED,
-    )
+    public_keys.check("endpoint", text, load_balancer::Endpoint::parse(text), load_balancer::Endpoint::EXPECTED)
 }
 
 fn read_claims(object: &Object<'_>) -> Vec<String> {
-    let mut claims = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut claims: Vec<String> = Vec::new();
     for (position, claim) in object.strings("claims").into_iter().enumerate() {
         if claim.is_empty() || claim.len() > 128 || claim.chars().any(char::is_control) {
-            object.mistake(
-                &format!("claims[{position}]"),
-                quoted(claim),
-                "a claim's name of 1 to 128 bytes",
-            );
-        } else if !seen.insert(claim) {
+            object.mistake(&format!("claims[{position}]"), quoted(claim), "a claim's name of 1 to 128 bytes");
+        } else if claims.iter().any(|earlier| earlier == claim) {
             object.mistake(&format!("claims[{position}]"), quoted(claim), "each claim once");
         }
         claims.push(claim.to_owned());
@@ -271,11 +235,7 @@ fn read_header(object: &Object<'_>, field: &str) -> String {
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
         || FORBIDDEN_HEADER_PREFIXES.iter().any(|prefix| known.starts_with(prefix));
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token) {
-        object.mistake(
-            field,
-            quoted(&name),
-            "a header name (RFC 9110, section 5.1) of 1 to 64 bytes",
-        );
+        object.mistake(field, quoted(&name), "a header name (RFC 9110, section 5.1) of 1 to 64 bytes");
     } else if forbidden {
         object.mistake(
             field,
@@ -289,11 +249,7 @@ fn read_header(object: &Object<'_>, field: &str) -> String {
 fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
     let (matches, replaces) = (rule.string("matches"), rule.string("replaces"));
     if replaces.len() > MAX_USER_ID_BYTES || !(replaces.is_empty() || is_header_text(replaces)) {
-        rule.mistake(
-            "replaces",
-            quoted(replaces),
-            format!("printable ASCII of at most {MAX_USER_ID_BYTES} bytes"),
-        );
+        rule.mistake("replaces", quoted(replaces), format!("printable ASCII of at most {MAX_USER_ID_BYTES} bytes"));
     }
     if matches.len() > MAX_REGEX_BYTES {
         rule.mistake(
@@ -304,16 +260,9 @@ fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
         return None;
     }
     match RegexBuilder::new(matches).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
-        Ok(matches) => Some(Transformer {
-            matches,
-            replaces: replaces.to_owned(),
-        }),
+        Ok(matches) => Some(Transformer { matches, replaces: replaces.to_owned() }),
         Err(error) => {
-            rule.mistake(
-                "matches",
-                format!("{}, which is no regex: {error}", quoted(matches)),
-                "a regex",
-            );
+            rule.mistake("matches", format!("{}, which is no regex: {error}", quoted(matches)), "a regex");
             None
         }
     }
@@ -343,12 +292,7 @@ mod tests {
     }
 
     fn mistakes(config: &Value) -> Vec<String> {
-        Config::from_value(config)
-            .err()
-            .unwrap_or_default()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        Config::from_value(config).err().unwrap_or_default().iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -363,20 +307,10 @@ mod tests {
                 timeout: Duration::from_millis(1000),
             }]
         );
-        assert_eq!(
-            (config.key_ttl, config.clock_skew),
-            (Duration::from_secs(86400), Duration::from_secs(30))
-        );
+        assert_eq!((config.key_ttl, config.clock_skew), (Duration::from_secs(86400), Duration::from_secs(30)));
         assert_eq!(config.user_id_header, "kubeflow-userid");
         assert_eq!(config.user_id.claims, ["email"]);
-        assert_eq!(
-            config.forward,
-            Forward {
-                oidc_data: false,
-                access_token: false,
-                session_cookies: false
-            }
-        );
+        assert_eq!(config.forward, Forward { oidc_data: false, access_token: false, session_cookies: false });
     }
 
     #[test]
@@ -390,11 +324,8 @@ mod tests {
             ]);
         });
         let config = Config::from_value(&config).unwrap();
-        let sources: Vec<_> = config
-            .key_sources
-            .iter()
-            .map(|source| format!("{} {}", source.authority, source.path))
-            .collect();
+        let sources: Vec<_> =
+            config.key_sources.iter().map(|source| format!("{} {}", source.authority, source.path)).collect();
         assert_eq!(
             sources,
             [
@@ -432,26 +363,14 @@ mod tests {
                 json!([]),
                 "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, forward",
             ),
-            (
-                "/loadBalancers",
-                json!([]),
-                "loadBalancers: found an array of 0, expected an array of 1 to 64 objects",
-            ),
-            (
-                "/loadBalancers",
-                json!({}),
-                "loadBalancers: found an object, expected an array of 1 to 64 objects",
-            ),
+            ("/loadBalancers", json!([]), "loadBalancers: found an array of 0, expected an array of 1 to 64 objects"),
+            ("/loadBalancers", json!({}), "loadBalancers: found an object, expected an array of 1 to 64 objects"),
             (
                 "/loadBalancers/0/arn",
                 json!("arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/net/x/50dc6c495c0c9188"),
                 "loadBalancers[0].arn: found \"arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/net/x/50dc6c495c0c9188\", expected an Application Load Balancer's ARN",
             ),
-            (
-                "/loadBalancers/0/arn",
-                json!(ARN.replace("arn:aws:", "arn:aws-cn:")),
-                "`publicKeys.endpoint`",
-            ),
+            ("/loadBalancers/0/arn", json!(ARN.replace("arn:aws:", "arn:aws-cn:")), "`publicKeys.endpoint`"),
             (
                 "/loadBalancers/0/issuer",
                 json!(1),
@@ -472,11 +391,7 @@ mod tests {
                 json!({"timeoutMs": "1"}),
                 "publicKeys.timeoutMs: found \"1\", expected a whole number from 100 to 10000",
             ),
-            (
-                "/clockSkewSeconds",
-                json!(301),
-                "clockSkewSeconds: found 301, expected a whole number from 0 to 300",
-            ),
+            ("/clockSkewSeconds", json!(301), "clockSkewSeconds: found 301, expected a whole number from 0 to 300"),
             ("/clockSkewSeconds", json!(-1), "clockSkewSeconds: found -1,"),
             ("/clockSkewSeconds", json!(1.5), "clockSkewSeconds: found 1.5,"),
             (
@@ -489,26 +404,10 @@ mod tests {
                 json!({"claims": "email"}),
                 "userId.claims: found \"email\", expected an array of 1 to 16 strings",
             ),
-            (
-                "/userId",
-                json!({"claims": ["email", 2]}),
-                "userId.claims[1]: found 2, expected a string",
-            ),
-            (
-                "/userId",
-                json!({"claims": ["a", "a"]}),
-                "userId.claims[1]: found \"a\", expected each claim once",
-            ),
-            (
-                "/userId",
-                json!({"header": ":path"}),
-                "userId.header: found \":path\", expected a header name",
-            ),
-            (
-                "/userId",
-                json!({"header": "Host"}),
-                "userId.header: found \"host\", expected a header that neither",
-            ),
+            ("/userId", json!({"claims": ["email", 2]}), "userId.claims[1]: found 2, expected a string"),
+            ("/userId", json!({"claims": ["a", "a"]}), "userId.claims[1]: found \"a\", expected each claim once"),
+            ("/userId", json!({"header": ":path"}), "userId.header: found \":path\", expected a header name"),
+            ("/userId", json!({"header": "Host"}), "userId.header: found \"host\", expected a header that neither"),
             (
                 "/userId",
                 json!({"header": "x-amzn-oidc-data"}),
@@ -519,16 +418,8 @@ mod tests {
                 json!({"header": "x_amzn_oidc_data"}),
                 "userId.header: found \"x_amzn_oidc_data\", expected a header that neither",
             ),
-            (
-                "/userId",
-                json!({"lowercase": "yes"}),
-                "userId.lowercase: found \"yes\", expected true or false",
-            ),
-            (
-                "/userId",
-                json!({"prefix": "a\nb"}),
-                "userId.prefix: found \"a\\nb\", expected printable ASCII",
-            ),
+            ("/userId", json!({"lowercase": "yes"}), "userId.lowercase: found \"yes\", expected true or false"),
+            ("/userId", json!({"prefix": "a\nb"}), "userId.prefix: found \"a\\nb\", expected printable ASCII"),
             (
                 "/userId",
                 json!({"transformers": [{"matches": "(", "replaces": ""}]}),
@@ -556,10 +447,7 @@ mod tests {
                 None => config[pointer.trim_start_matches('/')] = value.clone(),
             });
             let found = mistakes(&config);
-            assert!(
-                found.iter().any(|mistake| mistake.contains(expected)),
-                "{expected}\n  found: {found:#?}"
-            );
+            assert!(found.iter().any(|mistake| mistake.contains(expected)), "{expected}\n  found: {found:#?}");
         }
     }
 
@@ -591,14 +479,7 @@ mod tests {
 
     #[test]
     fn text_that_is_no_strict_json_is_refused() {
-        for text in [
-            "",
-            "  ",
-            "{",
-            "[]",
-            "null",
-            r#"{"loadBalancers":[],"loadBalancers":[]}"#,
-        ] {
+        for text in ["", "  ", "{", "[]", "null", r#"{"loadBalancers":[],"loadBalancers":[]}"#] {
             assert!(Config::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(Config::parse(&vec![b' '; MAX_CONFIG_BYTES + 1]).is_err());

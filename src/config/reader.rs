@@ -17,11 +17,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub(super) fn new(path: &str, found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            found: found.into(),
-            expected: expected.into(),
-        }
+        Self { path: path.to_owned(), found: found.into(), expected: expected.into() }
     }
 
     /// Which field, such as `userId.transformers[0].matches`; empty for the whole config.
@@ -32,11 +28,7 @@ impl ConfigError {
 
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = if self.path.is_empty() {
-            "pluginConfig"
-        } else {
-            &self.path
-        };
+        let path = if self.path.is_empty() { "pluginConfig" } else { &self.path };
         write!(f, "{path}: found {}, expected {}", self.found, self.expected)
     }
 }
@@ -80,12 +72,7 @@ impl<'a> Object<'a> {
     }
 
     fn checked(schema: String, path: String, members: &'a Map<String, Value>, mistakes: &'a Mistakes) -> Self {
-        let object = Self {
-            schema,
-            path,
-            members: Some(members),
-            mistakes,
-        };
+        let object = Self { schema, path, members: Some(members), mistakes };
         let known: Vec<_> = children(&object.schema).map(Field::name).collect();
         for name in members.keys().filter(|name| !known.contains(&name.as_str())) {
             object.mistake(name, "an unknown field", format!("one of: {}", known.join(", ")));
@@ -95,8 +82,7 @@ impl<'a> Object<'a> {
 
     /// Remembers a mistake in `field`, or in the object itself where `field` is empty.
     pub(super) fn mistake(&self, field: &str, found: impl Into<String>, expected: impl Into<String>) {
-        self.mistakes
-            .add(ConfigError::new(&join(&self.path, field), found, expected));
+        self.mistakes.add(ConfigError::new(&join(&self.path, field), found, expected));
     }
 
     /// `outcome`, or a mistake in `field`, which held `found`, where there is none.
@@ -192,12 +178,7 @@ impl<'a> Object<'a> {
             Some(other) => self.wrong::<()>(name, other),
             None => None,
         };
-        Object {
-            schema,
-            path,
-            members: None,
-            mistakes: self.mistakes,
-        }
+        Object { schema, path, members: None, mistakes: self.mistakes }
     }
 
     pub(super) fn objects(&self, name: &str) -> Vec<Object<'a>> {
@@ -211,12 +192,7 @@ impl<'a> Object<'a> {
                 None
             }
         };
-        self.elements(name)
-            .unwrap_or_default()
-            .iter()
-            .enumerate()
-            .filter_map(object)
-            .collect()
+        self.elements(name).unwrap_or_default().iter().enumerate().filter_map(object).collect()
     }
 
     fn elements(&self, name: &str) -> Option<&'a [Value]> {

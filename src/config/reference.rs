@@ -83,19 +83,13 @@ pub static FIELDS: [Field; 23] = [
     },
     Field {
         path: "publicKeys.timeoutMs",
-        kind: Kind::Number {
-            least: 100,
-            most: 10_000,
-        },
+        kind: Kind::Number { least: 100, most: 10_000 },
         default: Default::Number(1000),
         meaning: "How long one fetch may take, in milliseconds. A request waits for its key at most three times as long.",
     },
     Field {
         path: "publicKeys.cacheTtlSeconds",
-        kind: Kind::Number {
-            least: 1,
-            most: 604_800,
-        },
+        kind: Kind::Number { least: 1, most: 604_800 },
         default: Default::Number(86_400),
         meaning: "How long a fetched key is used, in seconds. It is fetched anew after four fifths of that; while the key server is down, the old one serves for another day.",
     },
@@ -105,12 +99,7 @@ pub static FIELDS: [Field; 23] = [
         default: Default::Number(30),
         meaning: "How long after its `exp` a token is still believed, in seconds.",
     },
-    Field {
-        path: "userId",
-        kind: Kind::Object,
-        default: Default::Empty,
-        meaning: "How claims become the user id.",
-    },
+    Field { path: "userId", kind: Kind::Object, default: Default::Empty, meaning: "How claims become the user id." },
     Field {
         path: "userId.claims",
         kind: Kind::Strings { least: 1, most: 16 },
@@ -149,19 +138,13 @@ pub static FIELDS: [Field; 23] = [
     },
     Field {
         path: "userId.transformers.matches",
-        kind: Kind::String {
-            least: 0,
-            most: usize::MAX,
-        },
+        kind: Kind::String { least: 0, most: usize::MAX },
         default: Default::Required,
         meaning: "Regex, not anchored, of at most 1024 bytes ([syntax](https://docs.rs/regex-lite/0.1/regex_lite/#syntax): no Unicode classes).",
     },
     Field {
         path: "userId.transformers.replaces",
-        kind: Kind::String {
-            least: 0,
-            most: usize::MAX,
-        },
+        kind: Kind::String { least: 0, most: usize::MAX },
         default: Default::Required,
         meaning: "What replaces each match, at most 320 bytes: `$1` and `${1}` are groups, `$$` is a dollar sign.",
     },
@@ -192,12 +175,7 @@ pub static FIELDS: [Field; 23] = [
 ];
 
 /// What the reader gets where it asks for a field that the reference does not list. A test sees that it never does.
-static UNLISTED: Field = Field {
-    path: "",
-    kind: Kind::Object,
-    default: Default::Absent,
-    meaning: "",
-};
+static UNLISTED: Field = Field { path: "", kind: Kind::Object, default: Default::Absent, meaning: "" };
 
 pub(super) fn field(path: &str) -> &'static Field {
     FIELDS.iter().find(|field| field.path == path).unwrap_or(&UNLISTED)
@@ -205,9 +183,7 @@ pub(super) fn field(path: &str) -> &'static Field {
 
 /// The fields of the object at `parent`; of the whole config where it is empty.
 pub(super) fn children(parent: &str) -> impl Iterator<Item = &'static Field> {
-    FIELDS
-        .iter()
-        .filter(move |field| field.path.rsplit_once('.').map_or("", |(above, _)| above) == parent)
+    FIELDS.iter().filter(move |field| field.path.rsplit_once('.').map_or("", |(above, _)| above) == parent)
 }
 
 impl Field {

@@ -276,14 +276,7 @@ pub(super) fn increment(metric: u32, by: i64) {
 /// Calls a function that this host has beyond the ABI.
 pub(super) fn call_foreign_function(name: &str, arguments: &[u8]) -> Outcome<Vec<u8>> {
     bytes_from(|data, size| unsafe {
-        proxy_call_foreign_function(
-            name.as_ptr(),
-            name.len(),
-            arguments.as_ptr(),
-            arguments.len(),
-            data,
-            size,
-        )
+        proxy_call_foreign_function(name.as_ptr(), name.len(), arguments.as_ptr(), arguments.len(), data, size)
     })
 }
 

@@ -27,11 +27,7 @@ impl Backend {
     /// The host, unless it lacks the function, fails the known-answer test, or `ALB_OIDC_VERIFIER=module` rules it out.
     pub fn choose() -> Self {
         let ruled_out = std::env::var(VERIFIER_VARIABLE).is_ok_and(|choice| choice == "module");
-        if !ruled_out && passes_known_answer_test() {
-            Self::Host
-        } else {
-            Self::Module
-        }
+        if !ruled_out && passes_known_answer_test() { Self::Host } else { Self::Module }
     }
 
     /// The name it has in the log and in counters.

@@ -53,11 +53,7 @@ impl Root {
             .map_err(|refusal| vec![format!("cannot define metrics: {refusal:?}")])?;
         host::log(
             Level::Info,
-            &format!(
-                "alb-oidc: version {}, signatures verified by the {}",
-                env!("CARGO_PKG_VERSION"),
-                backend.name()
-            ),
+            &format!("alb-oidc: version {}, signatures verified by the {}", env!("CARGO_PKG_VERSION"), backend.name()),
         );
         self.plugin = Some(Rc::new(RefCell::new(plugin)));
         Ok(())
@@ -96,10 +92,7 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Request {
-            id,
-            plugin: self.plugin.clone(),
-        }))
+        Some(Box::new(Request { id, plugin: self.plugin.clone() }))
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -1,7 +1,5 @@
 //! What one plugin config holds in one worker, and the host calls that carry out what gate and key ring decide.
 
-use std::collections::BTreeMap;
-
 use super::host::{self, Level};
 use super::host_signature::Backend;
 use super::metrics::{FetchOutcome, Metrics};
@@ -32,7 +30,7 @@ pub(super) struct Plugin {
     keys: KeyRing,
     metrics: Metrics,
     /// Fetches under way, by the host's number for the call.
-    calls: BTreeMap<u32, KeyName>,
+    calls: Vec<(u32, KeyName)>,
     /// When the host was asked to tick.
     tick_at: Option<Timestamp>,
 }
@@ -44,7 +42,7 @@ impl Plugin {
             keys: KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout)),
             gate: Gate::new(config, Jose::install(backend.provider())),
             metrics: Metrics::define(backend)?,
-            calls: BTreeMap::new(),
+            calls: Vec::new(),
             tick_at: None,
         })
     }
@@ -70,7 +68,7 @@ impl Plugin {
         let mut woken = vec![std::mem::take(&mut due.woken)];
         for name in due.fetch {
             if let Some(call) = self.fetch(name) {
-                self.calls.insert(call, name);
+                self.calls.push((call, name));
             } else {
                 self.metrics.key_fetch(FetchOutcome::Failed);
                 woken.push(self.keys.answered(name, Answer::Failed, now));
@@ -84,14 +82,10 @@ impl Plugin {
 
     /// A fetch has been answered; with no headers, it was not.
     pub(super) fn on_answer(&mut self, call: u32, headers: usize, body_size: usize) {
-        let (Some(name), Ok(now)) = (self.calls.remove(&call), host::now()) else {
-            return;
-        };
-        let status = if headers == 0 {
-            None
-        } else {
-            host::call_response_status()
-        };
+        let Some(place) = self.calls.iter().position(|(number, _)| *number == call) else { return };
+        let (_, name) = self.calls.swap_remove(place);
+        let Ok(now) = host::now() else { return };
+        let status = if headers == 0 { None } else { host::call_response_status() };
         let (outcome, answer) = match status {
             Some(200) => match read_key(body_size) {
                 Some(key) => {
@@ -106,10 +100,7 @@ impl Plugin {
         self.metrics.key_fetch(outcome);
         if outcome != FetchOutcome::Ok {
             let status = status.map_or("none".to_owned(), |status| status.to_string());
-            host::log(
-                Level::Warn,
-                &format!("alb-oidc: key fetch {} status={status} kid={}", outcome.name(), name.id),
-            );
+            host::log(Level::Warn, &format!("alb-oidc: key fetch {} status={status} kid={}", outcome.name(), name.id));
         }
         let woken = self.keys.answered(name, answer, now);
         self.wake(woken);
@@ -126,12 +117,7 @@ impl Plugin {
             return self.deny(&head, Reason::InternalError);
         };
         // First of all: what no client may say of itself.
-        if self
-            .gate
-            .strip(&head)
-            .iter()
-            .any(|edit| host::edit_request(edit).is_err())
-        {
+        if self.gate.strip(&head).iter().any(|edit| host::edit_request(edit).is_err()) {
             return self.deny(&head, Reason::InternalError);
         }
         let mut decision = self.decide(&head, now);
@@ -198,18 +184,9 @@ impl Plugin {
 
     /// Sends the GET for a key; `None` if the host would not.
     fn fetch(&self, name: KeyName) -> Option<u32> {
-        let KeySource {
-            cluster,
-            authority,
-            path,
-            timeout,
-        } = self.gate.config().key_sources.get(name.source.0)?;
+        let KeySource { cluster, authority, path, timeout } = self.gate.config().key_sources.get(name.source.0)?;
         let path = format!("{path}{}", name.id);
-        let headers = vec![
-            (":method", "GET"),
-            (":path", path.as_str()),
-            (":authority", authority.as_str()),
-        ];
+        let headers = vec![(":method", "GET"), (":path", path.as_str()), (":authority", authority.as_str())];
         match proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), *timeout) {
             Ok(call) => Some(call),
             Err(status) => {
@@ -242,12 +219,7 @@ impl Plugin {
     }
 
     fn shared_name(&self, name: KeyName) -> Option<String> {
-        let KeySource {
-            cluster,
-            authority,
-            path,
-            ..
-        } = self.gate.config().key_sources.get(name.source.0)?;
+        let KeySource { cluster, authority, path, .. } = self.gate.config().key_sources.get(name.source.0)?;
         Some(format!("alb-oidc/keys/1/{cluster}/{authority}{path}"))
     }
 
@@ -281,24 +253,10 @@ fn read_key(body_size: usize) -> Option<VerificationKey> {
 
 /// Answers the request of the effective context, and logs why.
 pub(super) fn answer(head: &RequestHead<'_>, reason: Reason) {
-    host::log(
-        Level::Warn,
-        &format!("alb-oidc: denied reason={reason} request-id={}", request_id(head)),
-    );
+    host::log(Level::Warn, &format!("alb-oidc: denied reason={reason} request-id={}", request_id(head)));
     let reply = Reply::denial(head, reason);
-    let headers: Vec<_> = reply
-        .headers
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
-    if host::reply(
-        reply.status,
-        &format!("alb_oidc_{reason}"),
-        &headers,
-        reply.body.as_bytes(),
-    )
-    .is_err()
-    {
+    let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    if host::reply(reply.status, &format!("alb_oidc_{reason}"), &headers, reply.body.as_bytes()).is_err() {
         host::log(Level::Error, "alb-oidc: the host refused the answer");
     }
 }

@@ -14,16 +14,11 @@ pub(super) struct Reply {
 impl Reply {
     /// The answer to the request `head`, denied for `reason`.
     pub(super) fn denial(head: &RequestHead<'_>, reason: Reason) -> Self {
-        let wants_page = head
-            .values("accept")
-            .any(|accept| accept.windows(9).any(|part| part == b"text/html"));
+        let wants_page = head.values("accept").any(|accept| accept.windows(9).any(|part| part == b"text/html"));
         let (content_type, body) = if wants_page {
             ("text/html; charset=utf-8", page(reason, request_id(head)))
         } else {
-            (
-                "application/json",
-                serde_json::json!({"error": reason.message(), "reason": reason.name()}).to_string(),
-            )
+            ("application/json", serde_json::json!({"error": reason.message(), "reason": reason.name()}).to_string())
         };
         let mut headers = vec![
             ("content-type", content_type.to_owned()),
@@ -37,16 +32,9 @@ impl Reply {
             _ => {}
         }
         if wants_page {
-            headers.push((
-                "content-security-policy",
-                "default-src 'none'; style-src 'unsafe-inline'".to_owned(),
-            ));
+            headers.push(("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'".to_owned()));
         }
-        Self {
-            status: reason.status(),
-            headers,
-            body,
-        }
+        Self { status: reason.status(), headers, body }
     }
 }
 
@@ -54,14 +42,9 @@ impl Reply {
 pub(super) fn request_id<'a>(head: &RequestHead<'a>) -> &'a str {
     let is_plain = |id: &&str| {
         (1..=64).contains(&id.len())
-            && id
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
     };
-    head.first("x-request-id")
-        .and_then(|id| std::str::from_utf8(id).ok())
-        .filter(is_plain)
-        .unwrap_or("-")
+    head.first("x-request-id").and_then(|id| std::str::from_utf8(id).ok()).filter(is_plain).unwrap_or("-")
 }
 
 fn page(reason: Reason, request_id: &str) -> String {
@@ -84,20 +67,14 @@ mod tests {
     use super::*;
 
     fn denial(headers: &[(&'static str, &'static str)]) -> Reply {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
-            .collect();
+        let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         Reply::denial(&RequestHead::new(headers), Reason::TokenExpired)
     }
 
     #[test]
     fn a_script_gets_json_and_a_browser_a_page() {
         let json = denial(&[("accept", "*/*")]);
-        assert_eq!(
-            json.body,
-            r#"{"error":"the sign-in token has expired","reason":"token-expired"}"#
-        );
+        assert_eq!(json.body, r#"{"error":"the sign-in token has expired","reason":"token-expired"}"#);
         let page = denial(&[("accept", "text/html,application/xhtml+xml"), ("x-request-id", "abc-1")]);
         assert!(page.body.contains("<code>token-expired</code>") && page.body.contains("<code>abc-1</code>"));
     }
