@@ -32,10 +32,7 @@ struct Bad {
 }
 
 fn bad_configs() -> Vec<Bad> {
-    let text = |config: &str, said: &[&'static str]| Bad {
-        config: config.into(),
-        said: said.to_vec(),
-    };
+    let text = |config: &str, said: &[&'static str]| Bad { config: config.into(), said: said.to_vec() };
     // The good configuration with one member set; null takes it out.
     let with = |pointer: &str, value: Value, said: &[&'static str]| {
         let mut config = good_config();
@@ -46,19 +43,12 @@ fn bad_configs() -> Vec<Bad> {
         } else {
             drop(object.insert(member.into(), value))
         }
-        Bad {
-            config: config.to_string(),
-            said: said.to_vec(),
-        }
+        Bad { config: config.to_string(), said: said.to_vec() }
     };
     vec![
         text("", &["loadBalancers"]),
         with("/loadBalancer", json!([]), &["loadBalancer:"]),
-        with(
-            "/userId",
-            json!({"header": "x-amzn-oidc-data"}),
-            &["userId.header", "x-amzn-oidc-data"],
-        ),
+        with("/userId", json!({"header": "x-amzn-oidc-data"}), &["userId.header", "x-amzn-oidc-data"]),
         text("loadBalancers: []", &["JSON"]),
         text("[]", &["a JSON object"]),
         with("/loadBalancers", Value::Null, &["loadBalancers:"]),
@@ -103,14 +93,8 @@ async fn a_bad_configuration_does_not_start() {
                 watched_listeners: None,
                 clusters: BTreeMap::from([("upstream".to_owned(), nobody), ("keys".to_owned(), nobody)]),
             };
-            let Err(failed) = Envoy::start(&setup).await else {
-                panic!("{what}: it started")
-            };
-            assert!(
-                failed.status.is_some_and(|status| !status.success()),
-                "{what}: {:?}",
-                failed.status
-            );
+            let Err(failed) = Envoy::start(&setup).await else { panic!("{what}: it started") };
+            assert!(failed.status.is_some_and(|status| !status.success()), "{what}: {:?}", failed.status);
             bad.check_log(&what, &failed.log);
         }
     }
@@ -126,10 +110,7 @@ async fn a_bad_configuration_does_not_replace_a_good_one() {
 impl Bad {
     /// Holds the module's own line against what it must say.
     fn check_log(&self, what: &str, log: &str) {
-        let refusals: Vec<&str> = log
-            .lines()
-            .filter(|line| line.contains("alb-oidc: config refused"))
-            .collect();
+        let refusals: Vec<&str> = log.lines().filter(|line| line.contains("alb-oidc: config refused")).collect();
         let said = |word: &&str| refusals.iter().any(|line| line.contains(*word));
         for word in self.said.iter().chain(&["expected"]) {
             assert!(said(word), "{what}: the log does not say {word}:\n{log}");
@@ -166,30 +147,15 @@ impl Update {
                 ("keys".to_owned(), Some(keys.address())),
             ]),
         };
-        let envoy = Envoy::start(&setup)
-            .await
-            .unwrap_or_else(|failed| panic!("Envoy did not start:\n{}", failed.log));
+        let envoy = Envoy::start(&setup).await.unwrap_or_else(|failed| panic!("Envoy did not start:\n{}", failed.log));
         let what = format!("envoy {}", support::version(binary));
         let token = TokenSpec::of("ann@example.com").mint(&kid, &key).text;
-        Update {
-            what,
-            envoy,
-            file,
-            _folder: folder,
-            _keys: keys,
-            upstream,
-            token,
-        }
+        Update { what, envoy, file, _folder: folder, _keys: keys, upstream, token }
     }
 
     async fn run(self) {
         self.wait_for("update_success", 1).await;
-        assert_eq!(
-            self.user().await,
-            "ann@example.com",
-            "{}: the first configuration",
-            self.what
-        );
+        assert_eq!(self.user().await, "ann@example.com", "{}: the first configuration", self.what);
 
         for (count, bad) in (1..).zip(bad_configs()) {
             let what = format!("{}, {:?}", self.what, bad.config);
@@ -207,11 +173,7 @@ impl Update {
         // A worker takes its new listener a moment after the main thread has.
         let deadline = Instant::now() + UPDATE;
         while self.user().await != "user:ann@example.com" {
-            assert!(
-                Instant::now() < deadline,
-                "{}: the good configuration does not take over",
-                self.what
-            );
+            assert!(Instant::now() < deadline, "{}: the good configuration does not take over", self.what);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.envoy.stop().await;
@@ -221,15 +183,10 @@ impl Update {
     async fn user(&self) -> String {
         let address = self.envoy.listener("gateway").await.expect("the listener");
         let request = Request::get("/", &[("host", "gateway.test"), ("x-amzn-oidc-data", &self.token)]);
-        let reply = send(address, &request)
-            .await
-            .unwrap_or_else(|error| panic!("{}: {error}", self.what));
+        let reply = send(address, &request).await.unwrap_or_else(|error| panic!("{}: {error}", self.what));
         assert_eq!(reply.status, 200, "{}: {}", self.what, reply.body);
         let seen = self.upstream.take_seen();
-        seen.last()
-            .expect("a request upstream")
-            .header("kubeflow-userid")
-            .join(",")
+        seen.last().expect("a request upstream").header("kubeflow-userid").join(",")
     }
 
     /// Waits until Envoy has counted so many updates of its listeners with this outcome.
@@ -237,12 +194,7 @@ impl Update {
         let name = format!("listener_manager.lds.{outcome}");
         let deadline = Instant::now() + UPDATE;
         while self.envoy.stats("listener_manager.lds").await.get(&name) != Some(&count) {
-            assert!(
-                Instant::now() < deadline,
-                "{}: {name} is not {count}:\n{}",
-                self.what,
-                self.envoy.log()
-            );
+            assert!(Instant::now() < deadline, "{}: {name} is not {count}:\n{}", self.what, self.envoy.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

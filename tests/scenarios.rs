@@ -52,12 +52,7 @@ async fn every_row_holds_on_every_envoy() {
             start.elapsed().as_secs_f64()
         ));
     }
-    assert!(
-        failures.is_empty(),
-        "{} rows failed:\n\n{}",
-        failures.len(),
-        failures.join("\n\n")
-    );
+    assert!(failures.is_empty(), "{} rows failed:\n\n{}", failures.len(), failures.join("\n\n"));
 }
 
 /// Prints at once, also where the test runner keeps the output of tests to itself.
@@ -90,9 +85,8 @@ impl World {
         let not_the_key_server =
             Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) }).await;
         // A port where nobody listens any more.
-        let closed = std::net::TcpListener::bind(("127.0.0.1", 0))
-            .and_then(|socket| socket.local_addr())
-            .expect("a port");
+        let closed =
+            std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
         let clusters = BTreeMap::from([
             ("upstream".to_owned(), Some(upstream.address())),
             ("keys".to_owned(), Some(keys.address())),
@@ -112,17 +106,12 @@ impl World {
             .unwrap_or_else(|failed| panic!("{} did not start:\n{}", binary.display(), failed.log));
         let mut addresses = BTreeMap::new();
         for plugin in &table.plugins {
-            addresses.insert(
-                plugin.name.clone(),
-                envoy.listener(&plugin.name).await.expect("the plugin's listener"),
-            );
+            addresses.insert(plugin.name.clone(), envoy.listener(&plugin.name).await.expect("the plugin's listener"));
         }
-        let by_module = table.plugins.iter().filter(|plugin| {
-            plugin
-                .env
-                .get("ALB_OIDC_VERIFIER")
-                .is_some_and(|value| value == "module")
-        });
+        let by_module = table
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.env.get("ALB_OIDC_VERIFIER").is_some_and(|value| value == "module"));
         let mut world = World {
             version: support::version(binary),
             addresses,
@@ -143,12 +132,7 @@ impl World {
         for (number, row) in table.rows.iter().enumerate() {
             let wrong = self.run_row(number, row).await;
             if !wrong.is_empty() {
-                failures.push(format!(
-                    "[envoy {}] {}\n  {}",
-                    self.version,
-                    row.name,
-                    wrong.join("\n  ")
-                ));
+                failures.push(format!("[envoy {}] {}\n  {}", self.version, row.name, wrong.join("\n  ")));
             }
         }
         let log = self.envoy.log();
@@ -166,11 +150,7 @@ impl World {
                 .map(|line| format!("an error: {line}")),
         );
         if !wrong.is_empty() {
-            failures.push(format!(
-                "[envoy {}] the log of the whole run\n  {}",
-                self.version,
-                wrong.join("\n  ")
-            ));
+            failures.push(format!("[envoy {}] the log of the whole run\n  {}", self.version, wrong.join("\n  ")));
         }
         self.envoy.stop().await;
     }
@@ -179,8 +159,7 @@ impl World {
     async fn run_row(&mut self, number: usize, row: &Row) -> Vec<String> {
         let mut scene = Scene::new(row, number);
         self.keys.forget_fetches();
-        self.keys
-            .publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
+        self.keys.publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
         let mut wrong = Vec::new();
         for step in &row.requests {
             tokio::time::sleep(Duration::from_millis(step.after_ms)).await;
@@ -198,30 +177,17 @@ impl World {
 
     /// Waits until counters, fetches and log are as the row says, or says in what they are not.
     async fn settle(&mut self, row: &Row, scene: &Scene<'_>) -> Vec<String> {
-        let backend = if self.verified_by_module.contains(&row.plugin) {
-            "module"
-        } else {
-            "host"
-        };
+        let backend = if self.verified_by_module.contains(&row.plugin) { "module" } else { "host" };
         let expected = row.expected_counters(backend);
         // Each unknown kid has a path of its own.
         let one_path = row.requests.iter().all(|step| step.mint != Mint::EachKid);
-        let path = if one_path {
-            scene.fill(&row.fetch_path)
-        } else {
-            String::new()
-        };
+        let path = if one_path { scene.fill(&row.fetch_path) } else { String::new() };
         let deadline = Instant::now() + SETTLED;
         loop {
             let counters = self.module_stats().await;
             let log = self.envoy.log();
             let mut wrong = expect::counters(&expected, &self.counters, &counters);
-            wrong.extend(expect::fetches(
-                row.fetches(),
-                &path,
-                &row.fetch_host,
-                &self.keys.fetches(),
-            ));
+            wrong.extend(expect::fetches(row.fetches(), &path, &row.fetch_host, &self.keys.fetches()));
             wrong.extend(expect::denials(&scene.denials, &log[self.logged..]));
             if wrong.is_empty() || Instant::now() > deadline {
                 self.counters = counters;
@@ -259,15 +225,8 @@ impl<'a> Scene<'a> {
         let uuid = Uuid::new_v4().to_string();
         let kid = row.kid.replace("{uuid}", &uuid).replace("{UUID}", &uuid.to_uppercase());
         let names = BTreeMap::from([("kid".to_owned(), kid)]);
-        let mut scene = Scene {
-            row,
-            number,
-            sent: 0,
-            key: Key::generate(),
-            names,
-            denials: Vec::new(),
-            secrets: BTreeSet::new(),
-        };
+        let mut scene =
+            Scene { row, number, sent: 0, key: Key::generate(), names, denials: Vec::new(), secrets: BTreeSet::new() };
         for (name, spec) in &row.tokens {
             scene.mint(name, spec);
         }
@@ -278,18 +237,8 @@ impl<'a> Scene<'a> {
     fn mint(&mut self, name: &str, spec: &TokenSpec) {
         let token = spec.mint(&self.names["kid"], &self.key);
         self.secrets.extend(secrets_of(&token));
-        let Token {
-            header,
-            payload,
-            signature,
-            text,
-        } = token;
-        for (part, value) in [
-            (".header", header),
-            (".payload", payload),
-            (".signature", signature),
-            ("", text),
-        ] {
+        let Token { header, payload, signature, text } = token;
+        for (part, value) in [(".header", header), (".payload", payload), (".signature", signature), ("", text)] {
             self.names.insert(format!("{name}{part}"), value);
         }
     }
@@ -305,10 +254,7 @@ impl<'a> Scene<'a> {
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_')
                 && !name.is_empty()
             {
-                filled += self
-                    .names
-                    .get(name)
-                    .unwrap_or_else(|| panic!("{:?}: there is no {{{name}}}", self.row.name));
+                filled += self.names.get(name).unwrap_or_else(|| panic!("{:?}: there is no {{{name}}}", self.row.name));
                 rest = &after[name.len() + 1..];
             } else {
                 filled.push('{');
@@ -332,19 +278,11 @@ impl<'a> Scene<'a> {
                 self.mint_anew(spec);
             }
         }
-        let mut headers = vec![
-            ("host".to_owned(), "gateway.test".to_owned()),
-            ("x-row".to_owned(), id.clone()),
-        ];
-        headers.extend(
-            step.oidc_data
-                .iter()
-                .map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))),
-        );
+        let mut headers = vec![("host".to_owned(), "gateway.test".to_owned()), ("x-row".to_owned(), id.clone())];
+        headers.extend(step.oidc_data.iter().map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))));
         for header in &step.headers {
-            let (name, value) = header
-                .split_once(": ")
-                .unwrap_or_else(|| panic!("{:?}: not `name: value`: {header:?}", self.row.name));
+            let (name, value) =
+                header.split_once(": ").unwrap_or_else(|| panic!("{:?}: not `name: value`: {header:?}", self.row.name));
             headers.push((name.to_owned(), self.fill(value)));
         }
         let own_id = step.raw.is_some() || headers.iter().any(|(name, _)| name == "x-request-id");
@@ -353,27 +291,15 @@ impl<'a> Scene<'a> {
         }
         if step.deny.is_some() {
             let reasons = step.reasons().into_iter().map(str::to_owned).collect();
-            self.denials.push(Denial {
-                reasons,
-                request_id: (!own_id).then(|| id.clone()),
-            });
+            self.denials.push(Denial { reasons, request_id: (!own_id).then(|| id.clone()) });
         }
-        let request = Request {
-            method: step.method.clone(),
-            path: self.fill(&step.path),
-            headers,
-            body: step.body.clone(),
-        };
+        let request =
+            Request { method: step.method.clone(), path: self.fill(&step.path), headers, body: step.body.clone() };
         let upstream = step
             .upstream
             .iter()
             .map(|(name, values)| (name.clone(), values.iter().map(|value| self.fill(value)).collect()));
-        Sent {
-            id,
-            request,
-            raw: step.raw.as_ref().map(|raw| self.fill(raw)),
-            upstream: upstream.collect(),
-        }
+        Sent { id, request, raw: step.raw.as_ref().map(|raw| self.fill(raw)), upstream: upstream.collect() }
     }
 
     /// A token like the row's, but not the same.
@@ -385,21 +311,11 @@ impl<'a> Scene<'a> {
 
 /// The parts of a token and the texts in its claims: what a log may not hold.
 fn secrets_of(token: &Token) -> Vec<String> {
-    let mut secrets = vec![
-        token.text.clone(),
-        token.header.clone(),
-        token.payload.clone(),
-        token.signature.clone(),
-    ];
-    let claims = base64::Engine::decode(
-        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
-        token.payload.trim_end_matches('='),
-    );
+    let mut secrets = vec![token.text.clone(), token.header.clone(), token.payload.clone(), token.signature.clone()];
+    let claims =
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, token.payload.trim_end_matches('='));
     if let Some(Value::Object(claims)) = claims.ok().and_then(|json| serde_json::from_slice(&json).ok()) {
-        let texts = claims
-            .iter()
-            .filter(|(name, _)| *name != "iss")
-            .filter_map(|(_, value)| value.as_str());
+        let texts = claims.iter().filter(|(name, _)| *name != "iss").filter_map(|(_, value)| value.as_str());
         secrets.extend(texts.map(str::to_owned));
     }
     // A short text is in any log.

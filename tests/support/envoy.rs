@@ -27,11 +27,7 @@ pub(crate) struct Plugin {
 impl Plugin {
     /// A plugin with this configuration and no environment.
     pub(crate) fn new(name: &str, config: impl ToString) -> Plugin {
-        Plugin {
-            name: name.into(),
-            config: config.to_string(),
-            env: BTreeMap::new(),
-        }
+        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new() }
     }
 }
 
@@ -68,10 +64,7 @@ pub(crate) struct Envoy {
 impl Envoy {
     /// Starts an Envoy and waits until it is ready.
     pub(crate) async fn start(setup: &Setup) -> Result<Envoy, NotStarted> {
-        let folder = tempfile::Builder::new()
-            .prefix("alb-oidc-envoy-")
-            .tempdir()
-            .expect("a temporary folder");
+        let folder = tempfile::Builder::new().prefix("alb-oidc-envoy-").tempdir().expect("a temporary folder");
         let bootstrap = folder.path().join("bootstrap.json");
         std::fs::write(&bootstrap, bootstrap_config(setup).to_string()).expect("the bootstrap file");
         let log = std::fs::File::create(folder.path().join("log")).expect("the log file");
@@ -82,37 +75,21 @@ impl Envoy {
             .arg(folder.path().join("admin"))
             .args(["--concurrency", &setup.concurrency.to_string()])
             // The wasm component at debug: what the module may never log, it may not log there either.
-            .args([
-                "--disable-hot-restart",
-                "--log-level",
-                "warning",
-                "--component-log-level",
-                "wasm:debug",
-            ])
+            .args(["--disable-hot-restart", "--log-level", "warning", "--component-log-level", "wasm:debug"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", setup.binary.display()));
-        let mut envoy = Envoy {
-            process,
-            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
-            folder,
-        };
+        let mut envoy = Envoy { process, admin: SocketAddr::from(([127, 0, 0, 1], 0)), folder };
         let deadline = Instant::now() + START_UP;
         loop {
             if let Some(status) = envoy.process.try_wait().expect("the process's state") {
-                return Err(NotStarted {
-                    status: Some(status),
-                    log: envoy.log(),
-                });
+                return Err(NotStarted { status: Some(status), log: envoy.log() });
             }
             if Instant::now() > deadline {
-                return Err(NotStarted {
-                    status: None,
-                    log: envoy.log(),
-                });
+                return Err(NotStarted { status: None, log: envoy.log() });
             }
             if envoy.is_ready().await {
                 return Ok(envoy);
@@ -134,14 +111,9 @@ impl Envoy {
     pub(crate) async fn listener(&self, plugin: &str) -> Option<SocketAddr> {
         let listeners = self.admin("/listeners?format=json").await.body;
         let listeners: Value = serde_json::from_str(&listeners).expect("JSON from /listeners");
-        let found = listeners["listener_statuses"]
-            .as_array()?
-            .iter()
-            .find(|listener| listener["name"] == plugin)?;
+        let found = listeners["listener_statuses"].as_array()?.iter().find(|listener| listener["name"] == plugin)?;
         let address = &found["local_address"]["socket_address"];
-        format!("{}:{}", address["address"].as_str()?, address["port_value"])
-            .parse()
-            .ok()
+        format!("{}:{}", address["address"].as_str()?, address["port_value"]).parse().ok()
     }
 
     /// Counters and gauges whose name matches `filter` (a regular expression).
@@ -184,11 +156,7 @@ pub(crate) fn write_listeners(file: &Path, version: u32, plugins: &[Plugin]) {
 }
 
 fn bootstrap_config(setup: &Setup) -> Value {
-    let clusters: Vec<Value> = setup
-        .clusters
-        .iter()
-        .map(|(name, address)| cluster(name, *address))
-        .collect();
+    let clusters: Vec<Value> = setup.clusters.iter().map(|(name, address)| cluster(name, *address)).collect();
     let mut bootstrap = json!({
         "node": {"id": "test", "cluster": "test"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
@@ -223,11 +191,7 @@ fn listener(plugin: &Plugin) -> Value {
     };
     let string = |value: &str| any("google.protobuf.StringValue", json!({"value": value}));
     // Another environment needs another VM.
-    let vm_id: String = plugin
-        .env
-        .iter()
-        .map(|(name, value)| format!("{name}={value};"))
-        .collect();
+    let vm_id: String = plugin.env.iter().map(|(name, value)| format!("{name}={value};")).collect();
     let wasm = json!({
         "config": {
             "name": plugin.name,

@@ -8,12 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The headers that name a user, and the twins that some servers take for them: only the module may set them.
-const IDENTITY: [&str; 4] = [
-    "kubeflow-userid",
-    "kubeflow-groups",
-    "kubeflow_userid",
-    "kubeflow_groups",
-];
+const IDENTITY: [&str; 4] = ["kubeflow-userid", "kubeflow-groups", "kubeflow_userid", "kubeflow_groups"];
 /// What the ALB sends to the gateway alone.
 const TOKENS: [&str; 3] = ["x-amzn-oidc-data", "x-amzn-oidc-accesstoken", "x-amzn-oidc-identity"];
 
@@ -40,10 +35,7 @@ pub(crate) struct Denial {
 
 /// Differences in what became of one request. `reply` is `None` when the client hung up before there was one.
 pub(crate) fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, String>>, seen: &[Seen]) -> Vec<String> {
-    let seen: Vec<&Seen> = seen
-        .iter()
-        .filter(|seen| seen.header("x-row") == [sent.id.as_str()])
-        .collect();
+    let seen: Vec<&Seen> = seen.iter().filter(|seen| seen.header("x-row") == [sent.id.as_str()]).collect();
     let mut wrong = match (reply, step.hang_up_ms) {
         (Some(Ok(reply)), None) => answer(step, &reply),
         (Some(Err(error)), None) => vec![error],
@@ -62,11 +54,7 @@ pub(crate) fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, Stri
 fn answer(step: &Step, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
     let reasons = step.reasons();
-    let reason = reasons
-        .iter()
-        .find(|reason| reply.body.contains(*reason))
-        .or(reasons.first())
-        .copied();
+    let reason = reasons.iter().find(|reason| reply.body.contains(*reason)).or(reasons.first()).copied();
     let status = match (reason, step.refused) {
         (_, Some(status)) => status,
         (Some(_), None) if step.page == Page::Grpc => 200,
@@ -75,12 +63,7 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
     };
     differ(&mut wrong, "status", &status, &reply.status);
     for (name, values) in &step.reply {
-        differ(
-            &mut wrong,
-            name,
-            &values.iter().map(String::as_str).collect::<Vec<_>>(),
-            &reply.header(name),
-        );
+        differ(&mut wrong, name, &values.iter().map(String::as_str).collect::<Vec<_>>(), &reply.header(name));
     }
     if let Some(range) = step.took_ms {
         let took = i64::try_from(reply.took.as_millis()).unwrap_or(i64::MAX);
@@ -119,42 +102,23 @@ fn status_of(reason: &str) -> u16 {
 
 fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
-    differ(
-        &mut wrong,
-        "cache-control",
-        &vec!["no-store"],
-        &reply.header("cache-control"),
-    );
+    differ(&mut wrong, "cache-control", &vec!["no-store"], &reply.header("cache-control"));
     let retry: Vec<&str> = if reason == "key-unavailable" { vec!["1"] } else { vec![] };
     differ(&mut wrong, "retry-after", &retry, &reply.header("retry-after"));
     match page {
         Page::Json => {
-            differ(
-                &mut wrong,
-                "content-type",
-                &vec!["application/json"],
-                &reply.header("content-type"),
-            );
+            differ(&mut wrong, "content-type", &vec!["application/json"], &reply.header("content-type"));
             let body: BTreeMap<String, Value> = serde_json::from_str(&reply.body).unwrap_or_default();
             let told = body.get("reason").and_then(Value::as_str) == Some(reason);
             if !told || body.len() != 2 || !body.get("error").is_some_and(Value::is_string) {
-                wrong.push(format!(
-                    "expected a body of `error` and the `reason` {reason}, found {:?}",
-                    reply.body
-                ));
+                wrong.push(format!("expected a body of `error` and the `reason` {reason}, found {:?}", reply.body));
             }
         }
         Page::Html => {
-            if !reply
-                .header("content-type")
-                .iter()
-                .all(|kind| kind.starts_with("text/html"))
+            if !reply.header("content-type").iter().all(|kind| kind.starts_with("text/html"))
                 || reply.header("content-type").len() != 1
             {
-                wrong.push(format!(
-                    "expected a content-type of text/html, found {:?}",
-                    reply.header("content-type")
-                ));
+                wrong.push(format!("expected a content-type of text/html, found {:?}", reply.header("content-type")));
             }
             if !reply.body.starts_with("<!doctype html>") && !reply.body.starts_with("<!DOCTYPE html>")
                 || !reply.body.contains(reason)
@@ -185,17 +149,10 @@ fn upstream(sent: &Sent, step: &Step, seen: &Seen) -> Vec<String> {
     let mut expected: BTreeMap<&str, Vec<&str>> = IDENTITY.iter().chain(&TOKENS).map(|name| (*name, vec![])).collect();
     expected.insert("kubeflow-userid", vec![&step.user]);
     expected.extend(
-        sent.upstream
-            .iter()
-            .map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect())),
+        sent.upstream.iter().map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect())),
     );
     if let Some(cookies) = &step.upstream_cookies {
-        differ(
-            &mut wrong,
-            "upstream's cookies",
-            cookies,
-            &seen.header("cookie").join("; "),
-        );
+        differ(&mut wrong, "upstream's cookies", cookies, &seen.header("cookie").join("; "));
     }
     for (name, values) in expected {
         differ(&mut wrong, &format!("upstream's {name}"), &values, &seen.header(name));
@@ -211,17 +168,10 @@ pub(crate) fn counters(
 ) -> Vec<String> {
     let mut wrong = Vec::new();
     let none = Count::exactly(0);
-    for name in expected
-        .keys()
-        .chain(after.keys().filter(|name| !expected.contains_key(*name)))
-    {
+    for name in expected.keys().chain(after.keys().filter(|name| !expected.contains_key(*name))) {
         let value = |stats: &BTreeMap<String, i64>| stats.get(name).copied().unwrap_or(0);
         // A gauge: nobody may be left waiting.
-        let moved = if name == "waiting" {
-            value(after)
-        } else {
-            value(after) - value(before)
-        };
+        let moved = if name == "waiting" { value(after) } else { value(after) - value(before) };
         let expected = expected.get(name).unwrap_or(&none);
         if !expected.holds(moved) {
             wrong.push(format!("counter {name}: expected +{expected}, found +{moved}"));
@@ -244,11 +194,7 @@ pub(crate) fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) 
             differ(&mut wrong, "a fetch's path", &path, &fetch.path.as_str());
         }
         // The client's own headers are none of the key server's business.
-        for name in IDENTITY
-            .iter()
-            .chain(&TOKENS)
-            .chain(&["cookie", "authorization", "x-row"])
-        {
+        for name in IDENTITY.iter().chain(&TOKENS).chain(&["cookie", "authorization", "x-row"]) {
             if fetch.headers.iter().any(|(found, _)| found == name) {
                 wrong.push(format!("a fetch carried {name}"));
             }

@@ -36,15 +36,7 @@ pub(crate) struct Answer {
 
 impl Default for Answer {
     fn default() -> Self {
-        Answer {
-            status: 200,
-            body: "{pem}".into(),
-            size: 0,
-            delay_ms: 0,
-            fault: None,
-            good: 0,
-            times: None,
-        }
+        Answer { status: 200, body: "{pem}".into(), size: 0, delay_ms: 0, fault: None, good: 0, times: None }
     }
 }
 
@@ -121,11 +113,7 @@ impl KeyServer {
 
     /// Serves `key` at `path` from now on.
     pub(crate) fn publish(&self, path: &str, key: &Key, answer: Answer) {
-        self.state
-            .lock()
-            .expect("the keys")
-            .keys
-            .insert(path.to_owned(), (key.clone(), answer));
+        self.state.lock().expect("the keys").keys.insert(path.to_owned(), (key.clone(), answer));
     }
 
     /// The fetches so far, without forgetting them.
@@ -141,25 +129,13 @@ impl KeyServer {
 
 async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let headers: Vec<_> = request
-        .headers()
-        .iter()
-        .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
-        .collect();
-    let host = headers
-        .iter()
-        .find(|(name, _)| name == "host")
-        .map(|(_, value)| value.clone())
-        .unwrap_or_default();
+    let headers: Vec<_> =
+        request.headers().iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
+    let host = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone()).unwrap_or_default();
     let (method, path) = (request.method().to_string(), request.uri().to_string());
     let (status, body, answer) = {
         let mut state = state.lock().expect("the keys");
-        state.fetches.push(Fetch {
-            method,
-            path: path.clone(),
-            host,
-            headers,
-        });
+        state.fetches.push(Fetch { method, path: path.clone(), host, headers });
         state.answer(&path)
     };
     tokio::time::sleep(Duration::from_millis(answer.delay_ms)).await;
@@ -170,10 +146,7 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<R
         Some(Fault::CutOff) => in_pieces(body, true),
         Some(Fault::Trickle) => in_pieces(body, false),
     };
-    Ok(Response::builder()
-        .status(status)
-        .header("content-type", "text/plain")
-        .body(body)?)
+    Ok(Response::builder().status(status).header("content-type", "text/plain").body(body)?)
 }
 
 /// Sends the body a byte every 100 ms, or ten bytes of it and then a reset.

@@ -33,11 +33,7 @@ pub(crate) fn module() -> PathBuf {
 /// The Envoys to test on: `ENVOY_BINARIES` (separated by colons), else every installed version, oldest first.
 pub(crate) fn envoys() -> Vec<PathBuf> {
     let found: Vec<PathBuf> = match std::env::var("ENVOY_BINARIES") {
-        Ok(list) => list
-            .split(':')
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-            .collect(),
+        Ok(list) => list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect(),
         Err(_) => installed_envoys(),
     };
     assert!(!found.is_empty(), "no Envoy under target/envoy: {HOW_TO_GET_IT}");
@@ -47,43 +43,24 @@ pub(crate) fn envoys() -> Vec<PathBuf> {
     found
 }
 
-/// The Envoy for what needs only one: `ENVOY`, else the newest installed version.
+/// The Envoy for what needs only one: `ENVOY`, else the last of [`envoys`].
 pub(crate) fn default_envoy() -> PathBuf {
-    let path = std::env::var_os("ENVOY")
-        .map(PathBuf::from)
-        .or_else(|| installed_envoys().pop());
-    path.unwrap_or_else(|| panic!("no Envoy under target/envoy: {HOW_TO_GET_IT}"))
+    std::env::var_os("ENVOY").map_or_else(|| envoys().pop().expect("an Envoy"), PathBuf::from)
 }
 
 fn installed_envoys() -> Vec<PathBuf> {
     let Ok(folder) = std::fs::read_dir(repository("target/envoy")) else {
         return Vec::new();
     };
-    let mut found: Vec<PathBuf> = folder
-        .flatten()
-        .map(|version| version.path().join("envoy"))
-        .filter(|path| path.is_file())
-        .collect();
-    found.sort_by_key(|path| {
-        version(path)
-            .split('.')
-            .map(|part| part.parse::<u32>().unwrap_or(0))
-            .collect::<Vec<_>>()
-    });
+    let mut found: Vec<PathBuf> =
+        folder.flatten().map(|version| version.path().join("envoy")).filter(|path| path.is_file()).collect();
+    found.sort_by_key(|path| version(path).split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>());
     found
 }
 
 /// `1.40.0` for `target/envoy/1.40.0/envoy`; for an Envoy from elsewhere, its path.
 pub(crate) fn version(envoy: &Path) -> String {
-    let folder = envoy
-        .parent()
-        .and_then(Path::file_name)
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let folder = envoy.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
     let is_version = folder.contains('.') && folder.chars().all(|c| c.is_ascii_digit() || c == '.');
-    if is_version {
-        folder.to_owned()
-    } else {
-        envoy.display().to_string()
-    }
+    if is_version { folder.to_owned() } else { envoy.display().to_string() }
 }

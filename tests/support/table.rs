@@ -56,10 +56,7 @@ impl TryFrom<toml::Value> for Count {
     fn try_from(value: toml::Value) -> Result<Count, String> {
         let range = |text: &str| {
             let (min, max) = text.split_once("..=")?;
-            Some(Count {
-                min: min.parse().ok()?,
-                max: max.parse().ok()?,
-            })
+            Some(Count { min: min.parse().ok()?, max: max.parse().ok()? })
         };
         match &value {
             toml::Value::Integer(count) => Ok(Count::exactly(*count)),
@@ -71,11 +68,7 @@ impl TryFrom<toml::Value> for Count {
 
 impl std::fmt::Display for Count {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.min == self.max {
-            write!(f, "{}", self.min)
-        } else {
-            write!(f, "{}..={}", self.min, self.max)
-        }
+        if self.min == self.max { write!(f, "{}", self.min) } else { write!(f, "{}..={}", self.min, self.max) }
     }
 }
 
@@ -276,11 +269,8 @@ pub(crate) enum Page {
 impl Table {
     /// Reads every file of the folder, in the order of their names.
     pub(crate) fn read(folder: &Path) -> Table {
-        let mut files: Vec<_> = std::fs::read_dir(folder)
-            .expect("the folder of scenarios")
-            .flatten()
-            .map(|file| file.path())
-            .collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(folder).expect("the folder of scenarios").flatten().map(|file| file.path()).collect();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
         files.sort();
         let (mut configs, mut rows) = (BTreeMap::new(), Vec::new());
@@ -289,27 +279,15 @@ impl Table {
             let text = std::fs::read_to_string(&path).expect("a readable file");
             let found: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
             for (name, config) in found.config {
-                assert!(
-                    configs.insert(name.clone(), config).is_none(),
-                    "{file}: configuration {name} is there twice"
-                );
+                assert!(configs.insert(name.clone(), config).is_none(), "{file}: configuration {name} is there twice");
             }
             rows.extend(
-                found
-                    .row
-                    .into_iter()
-                    .map(|table| Row::read(table).unwrap_or_else(|error| panic!("{file}: {error}"))),
+                found.row.into_iter().map(|table| Row::read(table).unwrap_or_else(|error| panic!("{file}: {error}"))),
             );
         }
-        let default = configs
-            .get("default")
-            .expect("a configuration named default")
-            .plugin
-            .clone();
-        let configs: BTreeMap<String, Plugin> = configs
-            .into_iter()
-            .map(|(name, config)| (name.clone(), config.plugin(&name, &default)))
-            .collect();
+        let default = configs.get("default").expect("a configuration named default").plugin.clone();
+        let configs: BTreeMap<String, Plugin> =
+            configs.into_iter().map(|(name, config)| (name.clone(), config.plugin(&name, &default))).collect();
         let mut names = BTreeSet::new();
         for row in &rows {
             assert!(names.insert(&row.name), "two rows are named {:?}", row.name);
@@ -327,16 +305,12 @@ fn deal(configs: &BTreeMap<String, Plugin>, rows: &mut [Row]) -> Vec<Plugin> {
     // The copies of each configuration so far, and the fetches of the last of them.
     let mut copies: BTreeMap<String, (usize, i64)> = BTreeMap::new();
     for row in rows {
-        let config = configs
-            .get(&row.config)
-            .unwrap_or_else(|| panic!("{:?}: no configuration {}", row.name, row.config));
+        let config =
+            configs.get(&row.config).unwrap_or_else(|| panic!("{:?}: no configuration {}", row.name, row.config));
         let (copy, used) = copies.entry(row.config.clone()).or_default();
         if *copy == 0 || *used + row.most_fetches() > FETCHES_PER_PLUGIN {
             (*copy, *used) = (*copy + 1, 0);
-            plugins.push(Plugin {
-                name: format!("{}-{copy}", config.name),
-                ..config.clone()
-            });
+            plugins.push(Plugin { name: format!("{}-{copy}", config.name), ..config.clone() });
         }
         *used += row.most_fetches();
         row.plugin = format!("{}-{copy}", config.name);
@@ -351,10 +325,7 @@ impl Config {
         };
         let mut config = parse(default);
         merge(&mut config, parse(&self.plugin));
-        Plugin {
-            env: self.env,
-            ..Plugin::new(name, config)
-        }
+        Plugin { env: self.env, ..Plugin::new(name, config) }
     }
 }
 
@@ -371,19 +342,14 @@ fn merge(onto: &mut Value, over: Value) {
 
 impl Row {
     fn read(mut table: toml::Table) -> Result<Row, String> {
-        let name = table
-            .get("name")
-            .and_then(toml::Value::as_str)
-            .unwrap_or("a row without a name")
-            .to_owned();
+        let name = table.get("name").and_then(toml::Value::as_str).unwrap_or("a row without a name").to_owned();
         let in_row = |error: toml::de::Error| format!("{name:?}: {error}");
         let requests: Vec<toml::Table> = match table.remove("requests") {
             Some(list) => list.try_into().map_err(in_row)?,
             None => vec![toml::Table::new()],
         };
-        let (of_row, of_each): (toml::Table, toml::Table) = table
-            .into_iter()
-            .partition(|(key, _)| ROW_MEMBERS.contains(&key.as_str()));
+        let (of_row, of_each): (toml::Table, toml::Table) =
+            table.into_iter().partition(|(key, _)| ROW_MEMBERS.contains(&key.as_str()));
         let mut row: Row = of_row.try_into().map_err(in_row)?;
         for own in requests {
             let mut request = of_each.clone();
@@ -411,10 +377,7 @@ impl Row {
         }
         counters.insert("admitted".into(), Count::exactly(admitted));
         counters.insert(format!("verified.{backend}"), self.verified());
-        counters.insert(
-            "token_cache_hit".into(),
-            Count::exactly((admitted - self.verified().min).max(0)),
-        );
+        counters.insert("token_cache_hit".into(), Count::exactly((admitted - self.verified().min).max(0)));
         if !self.counters.keys().any(|name| name.starts_with("key_fetch.")) {
             counters.insert("key_fetch.ok".into(), self.fetches());
         }
@@ -424,8 +387,7 @@ impl Row {
 
     /// Signatures checked.
     fn verified(&self) -> Count {
-        self.verified
-            .unwrap_or(Count::exactly(i64::from(self.requests.iter().any(Step::is_admitted))))
+        self.verified.unwrap_or(Count::exactly(i64::from(self.requests.iter().any(Step::is_admitted))))
     }
 
     /// Fetches that the module may attempt, whether or not they reach the key server.
@@ -436,8 +398,7 @@ impl Row {
 
     /// Requests to the key server.
     pub(crate) fn fetches(&self) -> Count {
-        self.fetches
-            .unwrap_or(Count::exactly(i64::from(!self.verified().holds(0))))
+        self.fetches.unwrap_or(Count::exactly(i64::from(!self.verified().holds(0))))
     }
 }
 

@@ -70,15 +70,8 @@ impl Key {
 
 fn to_pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(64)
-        .map(|line| std::str::from_utf8(line).expect("base64"))
-        .collect();
-    format!(
-        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-        lines.join("\n")
-    )
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64")).collect();
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
 }
 
 /// What to mint.
@@ -224,10 +217,7 @@ pub(crate) struct Token {
 impl TokenSpec {
     /// A genuine token for this user.
     pub(crate) fn of(email: &str) -> TokenSpec {
-        TokenSpec {
-            payload: Map::from_iter([("email".to_owned(), json!(email))]),
-            ..TokenSpec::default()
-        }
+        TokenSpec { payload: Map::from_iter([("email".to_owned(), json!(email))]), ..TokenSpec::default() }
     }
 
     /// Mints it with the key that the key server knows as `kid`.
@@ -251,20 +241,12 @@ impl TokenSpec {
     }
 
     fn mint_filled(&self, kid: &str, key: &Key, header_fill: usize, payload_fill: usize) -> Token {
-        let header = self.json(
-            self.header_text.as_deref(),
-            self.genuine_header(kid),
-            &self.header,
-            &self.header_without,
-        );
+        let header =
+            self.json(self.header_text.as_deref(), self.genuine_header(kid), &self.header, &self.header_without);
         let header = self.appended(header, &self.header_append, self.header_depth, header_fill);
         let header = self.header_base64.replace("{}", &self.base64(&header));
-        let payload = self.json(
-            self.payload_text.as_deref(),
-            self.genuine_payload(),
-            &self.payload,
-            &self.payload_without,
-        );
+        let payload =
+            self.json(self.payload_text.as_deref(), self.genuine_payload(), &self.payload, &self.payload_without);
         let payload = self.appended(payload, &self.payload_append, self.payload_depth, payload_fill);
         let payload = self.payload_base64.replace("{}", &self.base64(&payload));
         let signed = format!("{header}.{payload}");
@@ -275,22 +257,10 @@ impl TokenSpec {
             let next = char::from(signature.as_bytes()[last] + 1);
             signature.replace_range(last..=last, next.encode_utf8(&mut [0; 4]));
         }
-        let text = self
-            .text
-            .replace("{header}", &header)
-            .replace("{payload}", &payload)
-            .replace("{signature}", &signature);
-        let text = if text == "{unpadded}" {
-            format!("{}.{signature}", unpadded(&signed))
-        } else {
-            text
-        };
-        Token {
-            header,
-            payload,
-            signature,
-            text,
-        }
+        let text =
+            self.text.replace("{header}", &header).replace("{payload}", &payload).replace("{signature}", &signature);
+        let text = if text == "{unpadded}" { format!("{}.{signature}", unpadded(&signed)) } else { text };
+        Token { header, payload, signature, text }
     }
 
     fn genuine_header(&self, kid: &str) -> Value {
@@ -314,9 +284,7 @@ impl TokenSpec {
         }
         let members = genuine.as_object_mut().expect("an object");
         for name in without {
-            members
-                .remove(name)
-                .unwrap_or_else(|| panic!("a genuine token has no {name}"));
+            members.remove(name).unwrap_or_else(|| panic!("a genuine token has no {name}"));
         }
         members.extend(over.clone());
         genuine.to_string()
@@ -340,11 +308,7 @@ impl TokenSpec {
     }
 
     fn base64(&self, text: &str) -> String {
-        if self.latin1 {
-            self.encode(&to_bytes(text))
-        } else {
-            self.encode(text.as_bytes())
-        }
+        if self.latin1 { self.encode(&to_bytes(text)) } else { self.encode(text.as_bytes()) }
     }
 
     fn encode(&self, bytes: &[u8]) -> String {
@@ -352,11 +316,7 @@ impl TokenSpec {
             Alphabet::Url => URL_SAFE.encode(bytes),
             Alphabet::Standard => STANDARD.encode(bytes),
         };
-        if self.padding {
-            text
-        } else {
-            text.trim_end_matches('=').to_owned()
-        }
+        if self.padding { text } else { text.trim_end_matches('=').to_owned() }
     }
 }
 
@@ -368,10 +328,9 @@ impl Signature {
         let (zero, one) = ([0; 32], [&[0; 31][..], &[1]].concat());
         match self {
             Signature::Genuine | Signature::StrayBits => bytes,
-            Signature::Malleable => EcdsaSignature::from_scalars(genuine.r(), -genuine.s())
-                .expect("n - s")
-                .to_bytes()
-                .to_vec(),
+            Signature::Malleable => {
+                EcdsaSignature::from_scalars(genuine.r(), -genuine.s()).expect("n - s").to_bytes().to_vec()
+            }
             Signature::OtherKey => Signature::Genuine.bytes(text, &Key::generate()),
             Signature::OtherPayload => Signature::Genuine.bytes(&format!("{text}x"), key),
             Signature::FlippedBit => {

@@ -21,11 +21,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// All values of one header, in order.
     pub(crate) fn header(&self, name: &str) -> Vec<&str> {
-        self.headers
-            .iter()
-            .filter(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
-            .collect()
+        self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 }
 
@@ -45,28 +41,16 @@ impl Upstream {
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await?.to_bytes();
-                let headers = head
-                    .headers
-                    .iter()
-                    .map(|(name, value)| (name.to_string(), to_text(value.as_bytes())))
-                    .collect();
-                let seen = Seen {
-                    method: head.method.to_string(),
-                    path: head.uri.to_string(),
-                    headers,
-                    body: to_text(&body),
-                };
+                let headers =
+                    head.headers.iter().map(|(name, value)| (name.to_string(), to_text(value.as_bytes()))).collect();
+                let seen =
+                    Seen { method: head.method.to_string(), path: head.uri.to_string(), headers, body: to_text(&body) };
                 let echo = serde_json::to_vec_pretty(&seen)?;
                 record.lock().expect("the record").push(seen);
-                Ok(Response::builder()
-                    .header("content-type", "application/json")
-                    .body(full(echo))?)
+                Ok(Response::builder().header("content-type", "application/json").body(full(echo))?)
             }
         });
-        Upstream {
-            server: server.await,
-            seen,
-        }
+        Upstream { server: server.await, seen }
     }
 
     /// Where it listens.
