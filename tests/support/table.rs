@@ -315,6 +315,9 @@ fn deal(configs: &BTreeMap<String, Plugin>, rows: &mut [Row]) -> Vec<Plugin> {
         *used += row.most_fetches();
         row.plugin = format!("{}-{copy}", config.name);
     }
+    for name in configs.keys() {
+        assert!(copies.contains_key(name), "no row uses configuration {name}");
+    }
     plugins
 }
 
