@@ -19,6 +19,9 @@ PACKAGED := Linux-x86_64 Linux-aarch64 Darwin-arm64
 ifeq ($(ENVOY)$(filter $(shell uname -sm | tr ' ' -),$(PACKAGED)),)
   ENVOY := $(shell command -v envoy)
 endif
+ifneq ($(ENVOY),$(wildcard $(ENVOY)))
+  $(error ENVOY=$(ENVOY): there is no such file)
+endif
 ENVOYS := $(or $(ENVOY),$(VERSIONS:%=target/envoy/%/envoy))
 
 # What the tests read: the module, the probe, the Envoys (colon-separated).
