@@ -42,7 +42,8 @@ impl UserIdRules {
         if self.require_verified_email && !is_true(claims.get("email_verified")) {
             return Err(Reason::EmailUnverified);
         }
-        let id = if self.lowercase { claim.to_lowercase() } else { claim.to_owned() };
+        // ASCII only: Unicode's lower case makes one of letters that are two, such as k and the Kelvin sign.
+        let id = if self.lowercase { claim.to_ascii_lowercase() } else { claim.to_owned() };
         let id = transform(&self.transformers, &id);
         if !is_safe_value(&id) {
             return Err(Reason::UserIdInvalid);
@@ -162,6 +163,8 @@ mod tests {
         rules.prefix = "OIDC:".to_owned();
         rules.transformers = transformers(&[("@example.com$", "-Team")]);
         assert_eq!(id(&rules, json!({"email": "Ann@Example.COM"})), Ok("OIDC:ann-Team".to_owned()));
+        // The Kelvin sign is not a k.
+        assert_eq!(id(&rules, json!({"email": "\u{212a}IM"})), Ok("OIDC:\u{212a}im".to_owned()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! be asked. A state machine without I/O: the time is an argument, fetches are orders to the caller, and the caller
 //! says what came of them. Nothing here may look at a token.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::config::KeySourceId;
@@ -43,7 +43,7 @@ pub struct KeyName {
     pub id: KeyId,
 }
 
-/// A request that waits, by the caller's number for it.
+/// A request that waits, by the caller's number for it: later requests have higher ones.
 pub type Waiter = u32;
 
 /// What the ring knows of a key.
@@ -88,17 +88,23 @@ pub struct Due {
 
 enum Entry {
     /// Not known yet. While a fetch is under way, `ask` is when its answer is given up for lost. The waiters stand in the
-    /// order of their deadlines; some may have left.
+    /// order in which they came, which is that of their deadlines and of their numbers.
     Fetching {
         ask: Timestamp,
         failures: u32,
-        waiters: VecDeque<(Timestamp, Waiter)>,
+        waiters: VecDeque<Waiting>,
     },
     Ready(ReadyKey),
     Refused {
         reason: Reason,
         until: Timestamp,
     },
+}
+
+struct Waiting {
+    waiter: Waiter,
+    deadline: Timestamp,
+    left: bool,
 }
 
 struct ReadyKey {
@@ -123,8 +129,8 @@ pub struct KeyRing {
     patience: Vec<Duration>,
     /// In the order of their names.
     entries: Vec<(KeyName, Entry)>,
-    /// Who waits, for whichever key.
-    waiting: HashSet<Waiter>,
+    /// How many requests wait, for whichever key.
+    waiting: usize,
     budget: Budget,
     /// Since [`KeyRing::take_changed`] was last called, [`KeyRing::next_tick`] or [`KeyRing::waiting`] may have changed.
     changed: bool,
@@ -138,7 +144,7 @@ impl KeyRing {
             refresh_after: ttl.saturating_sub(ttl.checked_div(5).unwrap_or_default()),
             patience: timeouts.into_iter().map(|timeout| timeout.saturating_mul(WAIT_IN_TIMEOUTS)).collect(),
             entries: Vec::new(),
-            waiting: HashSet::new(),
+            waiting: 0,
             budget: Budget { left: BUDGET, refilled: Timestamp::from_unix_millis(0) },
             changed: false,
         }
@@ -167,7 +173,7 @@ impl KeyRing {
     /// Refuses with [`Reason::KeyUnavailable`] where the fetch budget is used up or too many requests wait.
     pub fn wait(&mut self, name: KeyName, waiter: Waiter, now: Timestamp) -> Result<(), Reason> {
         let deadline = now.plus(patience(&self.patience, name));
-        if self.waiting.len() >= MAX_WAITERS {
+        if self.waiting >= MAX_WAITERS {
             return Err(Reason::KeyUnavailable);
         }
         match entry(&mut self.entries, name) {
@@ -175,22 +181,34 @@ impl KeyRing {
             Some(Entry::Fetching { waiters, .. }) if waiters.len() >= MAX_WAITERS => {
                 return Err(Reason::KeyUnavailable);
             }
-            Some(Entry::Fetching { waiters, .. }) => waiters.push_back((deadline, waiter)),
+            Some(Entry::Fetching { waiters, .. }) => {
+                waiters.push_back(Waiting { waiter, deadline, left: false });
+            }
             _ if self.budget.take(now) => {
-                let waiters = VecDeque::from([(deadline, waiter)]);
+                let waiters = VecDeque::from([Waiting { waiter, deadline, left: false }]);
                 self.insert(name, Entry::Fetching { ask: now, failures: 0, waiters }, now);
             }
             _ => return Err(Reason::KeyUnavailable),
         }
-        self.waiting.insert(waiter);
+        self.waiting = self.waiting.saturating_add(1);
         self.changed = true;
         Ok(())
     }
 
     /// Forgets `waiter`, whose client has gone. Its fetch goes on: the next request will want the key.
     pub fn leave(&mut self, waiter: Waiter) {
-        if self.waiting.remove(&waiter) {
-            self.changed = true;
+        if self.waiting == 0 {
+            return;
+        }
+        for (_, entry) in &mut self.entries {
+            if let Entry::Fetching { waiters, .. } = entry
+                && let Ok(place) = waiters.binary_search_by_key(&waiter, |waiting| waiting.waiter)
+                && let Some(waiting) = waiters.get_mut(place)
+                && !std::mem::replace(&mut waiting.left, true)
+            {
+                self.waiting = self.waiting.saturating_sub(1);
+                self.changed = true;
+            }
         }
     }
 
@@ -236,8 +254,8 @@ impl KeyRing {
                 *failures = failures.saturating_add(1);
                 let retry = now.plus(backoff(*failures));
                 // A retry is worth its fetch while somebody still waits for its answer.
-                let waiting = |(_, waiter): &&(Timestamp, Waiter)| self.waiting.contains(waiter);
-                let awaited = waiters.iter().rev().find(waiting).is_some_and(|(deadline, _)| retry < *deadline);
+                let last = waiters.iter().rev().find(|waiting| !waiting.left);
+                let awaited = last.is_some_and(|waiting| retry < waiting.deadline);
                 if reason == Reason::KeyUnavailable && awaited && self.budget.take(now) {
                     *ask = retry;
                     return Woken::default();
@@ -261,9 +279,9 @@ impl KeyRing {
         for (name, entry) in &mut self.entries {
             let ask = match entry {
                 Entry::Fetching { ask, waiters, .. } => {
-                    while let Some((_, waiter)) = waiters.front().copied().filter(|(deadline, _)| *deadline <= now) {
-                        waiters.pop_front();
-                        if self.waiting.remove(&waiter) {
+                    while waiters.front().is_some_and(|first| first.deadline <= now) {
+                        if let Some(Waiting { waiter, left: false, .. }) = waiters.pop_front() {
+                            self.waiting = self.waiting.saturating_sub(1);
                             due.woken.refused.push((waiter, Reason::KeyUnavailable));
                         }
                     }
@@ -286,7 +304,7 @@ impl KeyRing {
     pub fn next_tick(&self) -> Option<Timestamp> {
         let of_entry = |(_, entry): &(KeyName, Entry)| match entry {
             Entry::Fetching { ask, waiters, .. } => {
-                waiters.front().map(|(deadline, _)| *deadline).into_iter().chain([*ask]).min()
+                waiters.front().map(|first| first.deadline).into_iter().chain([*ask]).min()
             }
             Entry::Ready(ready) => ready.refresh,
             Entry::Refused { .. } => None,
@@ -301,15 +319,15 @@ impl KeyRing {
 
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting
     }
 
     fn release(&mut self, before: Option<Entry>, outcome: Result<(), Reason>) -> Woken {
         let mut woken = Woken::default();
         if let Some(Entry::Fetching { waiters, .. }) = before {
-            for (_, waiter) in waiters {
+            for Waiting { waiter, .. } in waiters.into_iter().filter(|waiting| !waiting.left) {
+                self.waiting = self.waiting.saturating_sub(1);
                 match outcome {
-                    _ if !self.waiting.remove(&waiter) => {}
                     Ok(()) => woken.ready.push(waiter),
                     Err(reason) => woken.refused.push((waiter, reason)),
                 }

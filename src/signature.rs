@@ -96,9 +96,22 @@ pub mod known_answer {
         \xf7\xcb\x1c\x94\x2d\x65\x7c\x41\xd4\x36\xc7\xa1\xb6\xe2\x9f\x65\xf3\xe9\x00\xdb\xb9\xaf\xf4\x06\x4d\xc4\xab\x2f\x84\x3a\xcd\xa8";
 }
 
-/// r‖s as the ASN.1 DER that OpenSSL's family of libraries takes; `None` unless both are in 1…n-1.
+/// r‖s as the ASN.1 DER that OpenSSL's family of libraries takes (RFC 3279, section 2.2.3): a sequence of two integers.
+/// `None` unless both are in 1…n-1.
 pub(crate) fn to_der(signature: &[u8]) -> Option<Vec<u8>> {
-    Some(Signature::from_slice(signature).ok()?.to_der().as_bytes().to_vec())
+    Signature::from_slice(signature).ok()?;
+    let (r, s) = signature.split_first_chunk::<32>()?;
+    let integers = [integer(r), integer(s.first_chunk()?)].concat();
+    Some([&[0x30, u8::try_from(integers.len()).ok()?], integers.as_slice()].concat())
+}
+
+/// A DER integer: without leading zero bytes, but for one that keeps it positive.
+fn integer(number: &[u8; 32]) -> Vec<u8> {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let digits = number.get(zeros..).unwrap_or_default();
+    let sign: &[u8] = if digits.first().is_some_and(|byte| *byte >= 0x80) { &[0] } else { &[] };
+    let length = u8::try_from(sign.len().saturating_add(digits.len())).unwrap_or_default();
+    [&[0x02, length], sign, digits].concat()
 }
 
 /// A `jsonwebtoken` provider that verifies ES256 with `V` and can do nothing else: no signing, no other algorithm.
@@ -271,6 +284,28 @@ mod tests {
             }
         }
         assert_eq!(count, [89, 173]);
+    }
+
+    #[test]
+    fn the_der_form_is_the_one_that_the_ecdsa_crate_writes() {
+        let mut signatures = vec![known_answer::SIGNATURE];
+        for zeros in 1..32 {
+            for first in [1, 0x7f, 0x80, 0xff] {
+                let mut signature = [0x11; 64];
+                signature[..zeros].fill(0);
+                signature[zeros] = first;
+                signature[32..32 + zeros].fill(0);
+                signature[32 + zeros] = first;
+                signatures.push(signature);
+            }
+        }
+        for signature in signatures {
+            let expected = Signature::from_slice(&signature).unwrap().to_der();
+            assert_eq!(to_der(&signature).unwrap(), expected.as_bytes());
+        }
+        for out_of_range in [[0; 64], [0xff; 64]] {
+            assert_eq!(to_der(&out_of_range), None);
+        }
     }
 
     #[test]

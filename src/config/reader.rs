@@ -217,7 +217,7 @@ pub(super) fn describe(value: &Value) -> String {
         Value::Object(_) => "an object".to_owned(),
         Value::Array(elements) => format!("an array of {}", elements.len()),
         other => {
-            let text = other.to_string();
+            let text = serde_json::to_string(other).unwrap_or_default();
             match text.char_indices().nth(160) {
                 Some((cut, _)) => format!("{}… ({} bytes)", text.get(..cut).unwrap_or_default(), text.len()),
                 None => text,

@@ -192,7 +192,10 @@ impl Plugin {
             Err(status) => {
                 host::log(
                     Level::Error,
-                    &format!("alb-oidc: key fetch failed: Envoy has no host in a cluster {cluster:?} ({status:?})"),
+                    &format!(
+                        "alb-oidc: key fetch failed: Envoy has no host in a cluster {cluster} (status {})",
+                        status as u32
+                    ),
                 );
                 None
             }

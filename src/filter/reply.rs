@@ -18,7 +18,8 @@ impl Reply {
         let (content_type, body) = if wants_page {
             ("text/html; charset=utf-8", page(reason, request_id(head)))
         } else {
-            ("application/json", serde_json::json!({"error": reason.message(), "reason": reason.name()}).to_string())
+            let json = serde_json::json!({"error": reason.message(), "reason": reason.name()});
+            ("application/json", serde_json::to_string(&json).unwrap_or_default())
         };
         let mut headers = vec![
             ("content-type", content_type.to_owned()),
