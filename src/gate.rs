@@ -1,8 +1,9 @@
 //! Request head in, decision out. The one place that says in which order a request is judged. Touches no host: the
 //! caller removes and sets the headers that are named here, fetches keys, and answers.
 
-use std::collections::HashMap;
 use std::rc::Rc;
+
+use hashbrown::HashMap;
 
 use crate::config::Config;
 use crate::cookies;
