@@ -60,8 +60,8 @@ impl Reason {
         Self::KeyUnavailable,
         Self::SignatureInvalid,
         Self::UserIdMissing,
-        Self::UserIdInvalid,
         Self::EmailUnverified,
+        Self::UserIdInvalid,
         Self::InternalError,
     ];
 

@@ -1,0 +1,95 @@
+//! Holds the README against the code: config reference, reasons, metrics, the first WasmPlugin, the make targets. It says
+//! nothing about whether the code is right.
+
+use alb_oidc_filter::config::Config;
+use alb_oidc_filter::config::reference::FIELDS;
+use alb_oidc_filter::filter::{Backend, FetchOutcome, PREFIX};
+use alb_oidc_filter::reason::Reason;
+use std::collections::BTreeSet;
+
+fn file(name: &str) -> String {
+    let path = format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The cells of the table that follows the comment `<!-- NAME: …`, without its head.
+fn table(name: &str) -> Vec<Vec<String>> {
+    let readme = file("README.md");
+    let rest = readme.split_once(&format!("<!-- {name}: ")).unwrap_or_else(|| panic!("README has no {name}")).1;
+    let lines = rest.lines().skip(1).take_while(|line| line.starts_with('|')).skip(2);
+    // `\|` is no border of a cell.
+    let cells = |line: &str| -> Vec<String> {
+        let line = line.replace("\\|", "\u{0}");
+        line.trim_matches('|').split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect()
+    };
+    lines.map(cells).collect()
+}
+
+fn code(text: impl std::fmt::Display) -> String {
+    format!("`{text}`")
+}
+
+#[test]
+fn the_config_reference_is_the_one_that_the_reader_uses() {
+    let found = table("config reference");
+    let expected: Vec<Vec<String>> = FIELDS
+        .iter()
+        .map(|field| {
+            let default = field.default_json();
+            let default = if ["required", "derived"].contains(&default.as_str()) { default } else { code(default) };
+            vec![code(field.path), field.expected(), default]
+        })
+        .collect();
+    for row in &found {
+        assert!(row.len() == 4 && row[3].len() > 20, "says too little: {row:?}");
+    }
+    let found: Vec<_> = found.iter().map(|row| row[..3].to_vec()).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_reasons_are_those_of_the_code_in_their_order_with_their_status() {
+    let found: Vec<_> = table("reasons").iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let expected: Vec<_> = Reason::ALL.map(|reason| (code(reason.name()), reason.status().to_string())).to_vec();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_metrics_are_those_of_the_code() {
+    let found: BTreeSet<_> = table("metrics").iter().map(|row| row[0].clone()).collect();
+    let mut names =
+        vec!["admitted".to_owned(), "denied.REASON".to_owned(), "token_cache_hit".to_owned(), "waiting".to_owned()];
+    names.extend(FetchOutcome::ALL.map(|outcome| format!("key_fetch.{}", outcome.name())));
+    names.extend([Backend::Host, Backend::Module].map(|backend| format!("verified.{}", backend.name())));
+    assert_eq!(found, names.iter().map(|name| code(format!("{PREFIX}{name}"))).collect());
+}
+
+#[test]
+fn the_first_wasm_plugin_of_the_readme_has_a_config_that_is_taken() {
+    let readme = file("README.md");
+    let yaml = readme.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("\n```")).expect("a YAML block").0;
+    let plugin = yaml.split("\n---\n").next().expect("a first document");
+    let plugin: serde_json::Value = serde_saphyr::from_str(plugin).expect("YAML");
+    assert_eq!(plugin["kind"], "WasmPlugin");
+    let config = Config::from_value(&plugin["spec"]["pluginConfig"]).expect("a good config");
+    // The ServiceEntry beside it makes the cluster that the config derives.
+    let entry = yaml.split("\n---\n").find(|document| document.contains("kind: ServiceEntry")).expect("a ServiceEntry");
+    let entry: serde_json::Value = serde_saphyr::from_str(entry).expect("YAML");
+    let (host, port) = (&entry["spec"]["hosts"][0], &entry["spec"]["ports"][0]["number"]);
+    assert_eq!(config.key_sources[0].cluster, format!("outbound|{port}||{}", host.as_str().expect("a host")));
+}
+
+#[test]
+fn every_make_target_that_the_readme_names_is_there() {
+    let (readme, makefile) = (file("README.md"), file("Makefile"));
+    let named: BTreeSet<_> = readme
+        .split("make ")
+        .skip(1)
+        .map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect::<String>())
+        .filter(|target| readme.contains(&format!("`make {target}`")) || readme.contains(&format!("\nmake {target} ")))
+        .collect();
+    assert!(named.contains("demo") && named.contains("test") && named.contains("help"), "{named:?}");
+    for target in named {
+        assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
+    }
+}
