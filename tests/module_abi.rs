@@ -147,18 +147,9 @@ fn faults(module: &[u8]) -> Vec<String> {
         }
     }
 
-    let exports: Vec<(&str, String)> = types
-        .core_exports()
-        .into_iter()
-        .flatten()
-        .map(|(name, of)| (name, kind(types, of)))
-        .collect();
-    let exported = |name: &str| {
-        exports
-            .iter()
-            .find(|(export, _)| *export == name)
-            .map(|(_, has)| has.as_str())
-    };
+    let exports: Vec<(&str, String)> =
+        types.core_exports().into_iter().flatten().map(|(name, of)| (name, kind(types, of))).collect();
+    let exported = |name: &str| exports.iter().find(|(export, _)| *export == name).map(|(_, has)| has.as_str());
     for (name, wanted) in CALLBACKS.iter().copied().chain([("memory", "memory")]) {
         match exported(name) {
             None => faults.push(format!("does not export {name}")),
@@ -166,10 +157,7 @@ fn faults(module: &[u8]) -> Vec<String> {
             Some(_) => {}
         }
     }
-    if ["malloc", "proxy_on_memory_allocate"]
-        .iter()
-        .all(|name| exported(name) != Some("i>i"))
-    {
+    if ["malloc", "proxy_on_memory_allocate"].iter().all(|name| exported(name) != Some("i>i")) {
         faults.push("exports no allocator: malloc or proxy_on_memory_allocate, of type i>i".to_owned());
     }
     faults
@@ -211,13 +199,8 @@ fn the_built_module_names_no_local_directory() {
         .filter(|directory| directory.len() > 1);
     for directory in local {
         let directory = format!("{}/", directory.trim_end_matches('/'));
-        let at = module
-            .windows(directory.len())
-            .position(|bytes| bytes == directory.as_bytes());
-        assert_eq!(
-            at, None,
-            "the module holds {directory}, so another directory gives other bytes"
-        );
+        let at = module.windows(directory.len()).position(|bytes| bytes == directory.as_bytes());
+        assert_eq!(at, None, "the module holds {directory}, so another directory gives other bytes");
     }
 }
 
@@ -257,10 +240,7 @@ fn an_import_that_the_host_lacks_is_a_fault() {
             r#"(import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))"#,
             "imports wasi_snapshot_preview1.sched_yield, which the host does not offer",
         ),
-        (
-            r#"(import "wbg" "now" (func (result f64)))"#,
-            "imports wbg.now, which the host does not offer",
-        ),
+        (r#"(import "wbg" "now" (func (result f64)))"#, "imports wbg.now, which the host does not offer"),
         (
             r#"(import "env" "proxy_log" (func (param i32 i32) (result i32)))"#,
             "imports env.proxy_log as ii>i, the host offers iii>i",
@@ -273,19 +253,10 @@ fn an_import_that_the_host_lacks_is_a_fault() {
 #[test]
 fn an_absent_or_mistyped_export_is_a_fault() {
     let empty = faults(&wat::parse_str(r#"(module (func (export "proxy_on_tick")))"#).unwrap());
-    assert!(
-        empty.contains(&"exports proxy_on_tick as >, the host calls i>".to_owned()),
-        "{empty:?}"
-    );
-    assert!(
-        empty.contains(&"does not export proxy_on_request_headers".to_owned()),
-        "{empty:?}"
-    );
+    assert!(empty.contains(&"exports proxy_on_tick as >, the host calls i>".to_owned()), "{empty:?}");
+    assert!(empty.contains(&"does not export proxy_on_request_headers".to_owned()), "{empty:?}");
     assert!(empty.contains(&"does not export memory".to_owned()), "{empty:?}");
-    assert!(
-        empty.iter().any(|fault| fault.starts_with("exports no allocator")),
-        "{empty:?}"
-    );
+    assert!(empty.iter().any(|fault| fault.starts_with("exports no allocator")), "{empty:?}");
 }
 
 #[test]
@@ -293,9 +264,7 @@ fn an_instruction_that_old_hosts_lack_is_a_fault() {
     for body in ["(drop (v128.const i64x2 0 0))", "atomic.fence", "(return_call 0)"] {
         let found = faults(&complete("", body));
         assert!(
-            found
-                .iter()
-                .any(|fault| fault.starts_with("not a module of the accepted features")),
+            found.iter().any(|fault| fault.starts_with("not a module of the accepted features")),
             "{body}: {found:?}"
         );
     }
