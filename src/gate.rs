@@ -20,8 +20,8 @@ pub const ACCESS_TOKEN: &str = "x-amzn-oidc-accesstoken";
 /// The user's `sub` in plain text, signed by nobody.
 pub const OIDC_IDENTITY: &str = "x-amzn-oidc-identity";
 
-/// The groups header that Kubeflow reads. No group is known yet, so whatever a client sends in it is removed.
-const GROUPS_HEADER: &str = "kubeflow-groups";
+/// The headers that Kubeflow believes. Whatever a client sends in them is removed, whichever header the user id goes into.
+const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
 
 /// How many bytes of verified tokens are remembered, at most.
 const MAX_REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
@@ -89,7 +89,8 @@ pub struct Gate {
 impl Gate {
     /// A gate for `config`.
     pub fn new(config: Config, jose: Jose) -> Self {
-        let owned = vec![config.user_id_header.clone(), GROUPS_HEADER.to_owned()];
+        let mut owned = vec![config.user_id_header.clone()];
+        owned.extend(KUBEFLOW_HEADERS.map(str::to_owned));
         Self { config, jose, owned, remembered: TokenCache::default() }
     }
 
@@ -401,19 +402,15 @@ mod tests {
             "x-user-id",
             "x_user_id",
             "x_user-id",
+            "kubeflow-userid",
+            "kubeflow_userid",
             "kubeflow-groups",
             "kubeflow_groups",
             "x_amzn_oidc_data",
             "x-amzn-oidc_identity",
         ];
         let mut headers: Vec<_> = spoofed.iter().map(|name| (*name, "root")).collect();
-        headers.extend([
-            ("x-user-id", "again"),
-            ("x-user-id2", "no"),
-            ("kubeflow-userid", "no"),
-            (OIDC_DATA, "no"),
-            ("cookie", "no"),
-        ]);
+        headers.extend([("x-user-id", "again"), ("x-user-id2", "no"), (OIDC_DATA, "no"), ("cookie", "no")]);
         assert_eq!(setting.strip(&headers), spoofed.map(remove));
     }
 

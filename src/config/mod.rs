@@ -229,17 +229,18 @@ fn read_claims(object: &Object<'_>) -> Vec<String> {
 }
 
 fn read_header(object: &Object<'_>, field: &str) -> String {
-    let name = object.string(field).to_ascii_lowercase();
+    let text = object.string(field);
+    let name = text.to_ascii_lowercase();
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let known = name.replace('_', "-");
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
         || FORBIDDEN_HEADER_PREFIXES.iter().any(|prefix| known.starts_with(prefix));
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token) {
-        object.mistake(field, quoted(&name), "a header name (RFC 9110, section 5.1) of 1 to 64 bytes");
+        object.mistake(field, quoted(text), "a header name (RFC 9110, section 5.1) of 1 to 64 bytes");
     } else if forbidden {
         object.mistake(
             field,
-            quoted(&name),
+            quoted(text),
             "a header that neither HTTP, Envoy nor the ALB gives a meaning, such as \"kubeflow-userid\"",
         );
     }
@@ -407,7 +408,7 @@ mod tests {
             ("/userId", json!({"claims": ["email", 2]}), "userId.claims[1]: found 2, expected a string"),
             ("/userId", json!({"claims": ["a", "a"]}), "userId.claims[1]: found \"a\", expected each claim once"),
             ("/userId", json!({"header": ":path"}), "userId.header: found \":path\", expected a header name"),
-            ("/userId", json!({"header": "Host"}), "userId.header: found \"host\", expected a header that neither"),
+            ("/userId", json!({"header": "Host"}), "userId.header: found \"Host\", expected a header that neither"),
             (
                 "/userId",
                 json!({"header": "x-amzn-oidc-data"}),
