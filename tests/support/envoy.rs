@@ -22,12 +22,14 @@ pub(crate) struct Plugin {
     pub(crate) config: String,
     /// Environment variables of the VM.
     pub(crate) env: BTreeMap<String, String>,
+    /// The module to load.
+    pub(crate) module: PathBuf,
 }
 
 impl Plugin {
-    /// A plugin with this configuration and no environment.
+    /// The module under test with this configuration and no environment.
     pub(crate) fn new(name: &str, config: impl ToString) -> Plugin {
-        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new() }
+        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new(), module: super::module() }
     }
 }
 
@@ -201,7 +203,7 @@ fn listener(plugin: &Plugin) -> Value {
             "vm_config": {
                 "vm_id": vm_id,
                 "runtime": "envoy.wasm.runtime.v8",
-                "code": {"local": {"filename": super::module()}},
+                "code": {"local": {"filename": plugin.module}},
                 "environment_variables": {"key_values": plugin.env},
             },
         },

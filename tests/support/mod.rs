@@ -25,7 +25,16 @@ pub(crate) fn repository(path: &str) -> PathBuf {
 
 /// The module under test: `ALB_OIDC_MODULE`, else the one that `make` leaves at the repository's top.
 pub(crate) fn module() -> PathBuf {
-    let path = std::env::var_os("ALB_OIDC_MODULE").map_or_else(|| repository("alb_oidc_filter.wasm"), PathBuf::from);
+    built("ALB_OIDC_MODULE", "alb_oidc_filter.wasm")
+}
+
+/// The module that puts vectors to the verifiers: `ALB_OIDC_VERIFIER_PROBE`, else where `make` leaves it.
+pub(crate) fn verifier_probe() -> PathBuf {
+    built("ALB_OIDC_VERIFIER_PROBE", "target/verifier_probe.wasm")
+}
+
+fn built(variable: &str, path: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map_or_else(|| repository(path), PathBuf::from);
     assert!(path.is_file(), "no module at {}: {HOW_TO_GET_IT}", path.display());
     path.canonicalize().expect("the module's path")
 }
