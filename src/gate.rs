@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 
 use crate::config::Config;
 use crate::cookies;
+use crate::identity::Identity;
 use crate::keys::{Found, KeyName, KeyRing};
 use crate::reason::Reason;
 use crate::signature::Jose;
@@ -75,6 +76,8 @@ pub struct Work {
     pub token_cache_hit: bool,
     /// A signature was verified, whatever came of it.
     pub signature_checked: bool,
+    /// How many group names and claims of a newly verified token could not be put into a header.
+    pub left_out: usize,
 }
 
 /// Judges requests by one plugin config.
@@ -83,15 +86,18 @@ pub struct Gate {
     jose: Jose,
     /// The identity headers, which only this filter may set.
     owned: Vec<String>,
+    /// What the names of the member headers begin with; only this filter may set those either.
+    owned_prefix: Option<String>,
     remembered: TokenCache,
 }
 
 impl Gate {
     /// A gate for `config`.
     pub fn new(config: Config, jose: Jose) -> Self {
-        let mut owned = vec![config.user_id_header.clone()];
-        owned.extend(KUBEFLOW_HEADERS.map(str::to_owned));
-        Self { config, jose, owned, remembered: TokenCache::default() }
+        let mut owned: Vec<_> = KUBEFLOW_HEADERS.map(str::to_owned).to_vec();
+        owned.extend(config.identity.header_names().map(str::to_owned));
+        let owned_prefix = config.identity.groups.as_ref().and_then(|groups| groups.member_header_prefix.clone());
+        Self { config, jose, owned, owned_prefix, remembered: TokenCache::default() }
     }
 
     /// The config that it judges by.
@@ -103,7 +109,11 @@ impl Gate {
     /// might read as one of ours, and the other spellings of the ALB's own headers.
     pub fn strip(&self, head: &RequestHead<'_>) -> Vec<HeaderEdit> {
         let is_ours = |name: &[u8]| {
+            let prefix = self.owned_prefix.as_deref();
             self.owned.iter().any(|owned| same_but_for_underscores(name, owned))
+                || prefix.is_some_and(|prefix| {
+                    name.get(..prefix.len()).is_some_and(|start| same_but_for_underscores(start, prefix))
+                })
                 || [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY]
                     .iter()
                     .any(|of_alb| name != of_alb.as_bytes() && same_but_for_underscores(name, of_alb))
@@ -149,10 +159,8 @@ impl Gate {
         };
         work.signature_checked = true;
         let claims = self.jose.verify(&token, &key)?.claims(now, skew)?;
-        let identity = Rc::new(Identity {
-            user_id: self.config.user_id.user_id(&claims)?,
-            subject: claims.by_name().get("sub").and_then(|sub| sub.as_str()).map(str::to_owned),
-        });
+        let identity = Rc::new(self.config.identity.identity(&claims)?);
+        work.left_out = identity.left_out;
         self.remembered.put(text, &identity, claims.expires().plus(skew));
         Ok(Ok(identity))
     }
@@ -169,7 +177,8 @@ impl Gate {
         if !forward.session_cookies {
             edits.extend(without_session_cookies(head));
         }
-        edits.push(HeaderEdit::Set(self.config.user_id_header.clone(), identity.user_id.clone().into_bytes()));
+        let carried = identity.headers.iter();
+        edits.extend(carried.map(|(name, value)| HeaderEdit::Set(name.clone(), value.clone().into_bytes())));
         edits
     }
 }
@@ -204,12 +213,6 @@ fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
         }
     }
     edits
-}
-
-/// Who the user is.
-struct Identity {
-    user_id: String,
-    subject: Option<String>,
 }
 
 /// Verified tokens and who they name, in two generations: what is not used while one generation fills up is forgotten.
@@ -347,7 +350,7 @@ mod tests {
             set("kubeflow-userid", "ann@example.com"),
         ];
         assert_eq!(decision, Decision::Admit(edits));
-        assert_eq!(work, Work { token_cache_hit: false, signature_checked: true });
+        assert_eq!(work, Work { token_cache_hit: false, signature_checked: true, left_out: 0 });
     }
 
     #[test]
@@ -358,7 +361,7 @@ mod tests {
         let first = setting.decide(&headers, 10).0;
         let (second, work) = setting.decide(&headers, 10);
         assert_eq!(first, second);
-        assert_eq!(work, Work { token_cache_hit: true, signature_checked: false });
+        assert_eq!(work, Work { token_cache_hit: true, signature_checked: false, left_out: 0 });
         // The payload's `exp` is the earlier one; the clock skew is 30 s.
         let at = |setting: &mut Setting, millis| {
             setting.gate.decide(&head(&headers), &mut setting.keys, Timestamp::from_unix_millis(millis)).0
@@ -452,7 +455,7 @@ mod tests {
     #[test]
     fn remembered_tokens_stay_within_their_bytes_and_the_used_ones_stay() {
         let mut cache = TokenCache::default();
-        let identity = Rc::new(Identity { user_id: "ann".to_owned(), subject: None });
+        let identity = Rc::new(Identity { user_id: "ann".to_owned(), subject: None, headers: Vec::new(), left_out: 0 });
         let token = |number: usize| format!("{number:01000}").into_bytes();
         for number in 0..100_000 {
             cache.put(&token(number), &identity, now(0));

@@ -1,13 +1,106 @@
-//! Claims into a user id. Nothing here may see a claim that is not of a verified token, or touch a request.
+//! Claims into an identity: user id, groups, claim headers. Nothing here may see a claim that is not of a verified token,
+//! or touch a request.
+
+mod groups;
 
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
 use crate::reason::Reason;
 use crate::signature::Claims;
+pub use groups::{GroupRules, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
 
 /// The longest user id, in bytes: an email address has at most 254, and a prefix comes on top.
 pub const MAX_USER_ID_BYTES: usize = 320;
+
+/// The longest value of a claim header, in bytes.
+pub const MAX_CLAIM_HEADER_BYTES: usize = 4096;
+
+/// How claims become an identity, and which headers carry it. Header names are in lower case.
+#[derive(Clone, Debug)]
+pub struct IdentityRules {
+    /// The header that carries the user id.
+    pub(crate) user_id_header: String,
+    pub(crate) user_id: UserIdRules,
+    /// `None`: groups are not read.
+    pub(crate) groups: Option<GroupRules>,
+    pub(crate) claim_headers: Vec<ClaimHeader>,
+}
+
+/// One entry of `claimHeaders`.
+#[derive(Clone, Debug)]
+pub struct ClaimHeader {
+    pub(crate) claim: String,
+    pub(crate) header: String,
+}
+
+/// Who the user is, and the headers that say so.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user id.
+    pub user_id: String,
+    /// The `sub` claim.
+    pub subject: Option<String>,
+    /// Names and values of the headers that tell upstream.
+    pub headers: Vec<(String, String)>,
+    /// How many group names and claims could not be put into a header.
+    pub left_out: usize,
+}
+
+impl IdentityRules {
+    /// The identity that `claims` give.
+    ///
+    /// # Errors
+    /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`]: a user may lack everything else.
+    pub fn identity(&self, claims: &Claims) -> Result<Identity, Reason> {
+        self.read(claims.by_name())
+    }
+
+    /// The headers whose whole names are known beforehand.
+    pub(crate) fn header_names(&self) -> impl Iterator<Item = &str> {
+        let groups = self.groups.iter().map(|groups| groups.header.as_str());
+        let claims = self.claim_headers.iter().map(|claim| claim.header.as_str());
+        std::iter::once(self.user_id_header.as_str()).chain(groups).chain(claims)
+    }
+
+    fn read(&self, claims: &Map<String, Value>) -> Result<Identity, Reason> {
+        let user_id = self.user_id.user_id(claims)?;
+        let mut headers = vec![(self.user_id_header.clone(), user_id.clone())];
+        let mut left_out = 0usize;
+        if let Some(rules) = &self.groups {
+            let mut groups = rules.groups(claims);
+            headers.extend(rules.headers(&mut groups));
+            left_out = groups.left_out;
+        }
+        for ClaimHeader { claim, header } in &self.claim_headers {
+            let Some(claim) = lookup(claims, claim) else { continue };
+            match header_value(claim) {
+                Some(value) => headers.push((header.clone(), value)),
+                None => left_out = left_out.saturating_add(1),
+            }
+        }
+        let subject = claims.get("sub").and_then(Value::as_str).map(str::to_owned);
+        Ok(Identity { user_id, subject, headers, left_out })
+    }
+}
+
+/// A claim as a header's value: text, a number, a boolean, or a list of these joined by commas. `None` for anything else,
+/// and for text that may not stand in a header.
+fn header_value(claim: &Value) -> Option<String> {
+    let plain = |claim: &Value| match claim {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => serde_json::to_string(claim).ok(),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    };
+    let value = match claim {
+        Value::Array(elements) => {
+            let element = |element| plain(element).filter(|text| !text.contains(','));
+            elements.iter().map(element).collect::<Option<Vec<_>>>()?.join(",")
+        }
+        other => plain(other)?,
+    };
+    (is_safe_value(&value) && value.len() <= MAX_CLAIM_HEADER_BYTES).then_some(value)
+}
 
 /// One rule of `userId.transformers`.
 #[derive(Clone, Debug)]
@@ -32,11 +125,7 @@ impl UserIdRules {
     ///
     /// # Errors
     /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`].
-    pub fn user_id(&self, claims: &Claims) -> Result<String, Reason> {
-        self.read(claims.by_name())
-    }
-
-    fn read(&self, claims: &Map<String, Value>) -> Result<String, Reason> {
+    fn user_id(&self, claims: &Map<String, Value>) -> Result<String, Reason> {
         let claim = self.claims.iter().find_map(|path| non_empty_string(lookup(claims, path)?));
         let claim = claim.ok_or(Reason::UserIdMissing)?;
         if self.require_verified_email && !is_true(claims.get("email_verified")) {
@@ -119,7 +208,7 @@ mod tests {
     }
 
     fn id(rules: &UserIdRules, claims: Value) -> Result<String, Reason> {
-        rules.read(claims.as_object().unwrap())
+        rules.user_id(claims.as_object().unwrap())
     }
 
     #[test]
@@ -181,6 +270,42 @@ mod tests {
             assert_eq!(id(&rules, json!({"email": "a", "email_verified": verified})), expected);
         }
         assert_eq!(id(&rules, json!({"email": "a"})), Err(Reason::EmailUnverified));
+    }
+
+    #[test]
+    fn a_claim_header_is_text_a_number_a_boolean_or_a_list_of_these() {
+        for (claim, expected) in [
+            (json!("Ann"), Some("Ann")),
+            (json!(7), Some("7")),
+            (json!(1.5), Some("1.5")),
+            (json!(true), Some("true")),
+            (json!(["a", 1, false]), Some("a,1,false")),
+            (json!(["a,b"]), None),
+            (json!([["a"]]), None),
+            (json!({"a": 1}), None),
+            (json!(null), None),
+            (json!([]), None),
+            (json!("a\r\nx-admin: true"), None),
+            (json!("x".repeat(4097)), None),
+        ] {
+            assert_eq!(header_value(&claim).as_deref(), expected, "{claim}");
+        }
+    }
+
+    #[test]
+    fn what_finds_no_place_in_a_header_is_left_out_and_counted_and_the_user_is_let_in() {
+        let claim_header = |claim: &str| ClaimHeader { claim: claim.to_owned(), header: format!("x-{claim}") };
+        let rules = IdentityRules {
+            user_id_header: "user".to_owned(),
+            user_id: rules(&["email"]),
+            groups: None,
+            claim_headers: vec![claim_header("name"), claim_header("bad"), claim_header("absent")],
+        };
+        let claims = json!({"email": "ann", "sub": "1", "name": "Ann", "bad": "a\nb"});
+        let identity = rules.read(claims.as_object().unwrap()).unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(identity.headers, [pair("user", "ann"), pair("x-name", "Ann")]);
+        assert_eq!((identity.left_out, identity.subject.as_deref()), (1, Some("1")));
     }
 
     #[test]

@@ -60,8 +60,13 @@ fn the_reasons_are_those_of_the_code_in_their_order_with_their_status() {
 #[test]
 fn the_metrics_are_those_of_the_code() {
     let found: BTreeSet<_> = table("metrics").iter().map(|row| row[0].clone()).collect();
-    let mut names =
-        vec!["admitted".to_owned(), "denied.REASON".to_owned(), "token_cache_hit".to_owned(), "waiting".to_owned()];
+    let mut names = vec![
+        "admitted".to_owned(),
+        "denied.REASON".to_owned(),
+        "token_cache_hit".to_owned(),
+        "left_out".to_owned(),
+        "waiting".to_owned(),
+    ];
     names.extend(FetchOutcome::ALL.map(|outcome| format!("key_fetch.{}", outcome.name())));
     names.extend([Backend::Host, Backend::Module].map(|backend| format!("verified.{}", backend.name())));
     assert_eq!(found, names.iter().map(|name| code(format!("{PREFIX}{name}"))).collect());

@@ -7,10 +7,10 @@ pub mod reference;
 
 use std::time::Duration;
 
-use regex_lite::RegexBuilder;
+use regex_lite::{Regex, RegexBuilder};
 use serde_json::Value;
 
-use crate::identity::{MAX_USER_ID_BYTES, Transformer, UserIdRules};
+use crate::identity::{ClaimHeader, GroupRules, IdentityRules, MAX_USER_ID_BYTES, Transformer, UserIdRules};
 use crate::json;
 use load_balancer::Arn;
 pub use reader::ConfigError;
@@ -61,10 +61,8 @@ pub struct Config {
     pub key_ttl: Duration,
     /// How far the clocks of gateway and load balancer may be apart.
     pub clock_skew: Duration,
-    /// The header that carries the user id. Lower case.
-    pub user_id_header: String,
-    /// How claims become the user id.
-    pub user_id: UserIdRules,
+    /// How claims become an identity, and the headers that carry it.
+    pub identity: IdentityRules,
     /// What upstream may see beside the user id.
     pub forward: Forward,
 }
@@ -184,31 +182,81 @@ fn read(root: &Object<'_>) -> Config {
         load_balancers.push(load_balancer);
     }
 
-    let user_id = root.object("userId");
-    let prefix = user_id.string("prefix");
-    if !is_header_text(prefix) {
-        user_id.mistake("prefix", quoted(prefix), "printable ASCII without spaces at its start");
-    }
     let forward = root.object("forward");
     Config {
         load_balancers,
         key_sources,
         key_ttl: Duration::from_secs(public_keys.number("cacheTtlSeconds")),
         clock_skew: Duration::from_secs(root.number("clockSkewSeconds")),
-        user_id_header: read_header(&user_id, "header"),
-        user_id: UserIdRules {
-            claims: read_claims(&user_id),
-            prefix: prefix.to_owned(),
-            lowercase: user_id.boolean("lowercase"),
-            require_verified_email: user_id.boolean("requireVerifiedEmail"),
-            transformers: user_id.objects("transformers").iter().filter_map(read_transformer).collect(),
-        },
+        identity: read_identity(root),
         forward: Forward {
             oidc_data: forward.boolean("oidcData"),
             access_token: forward.boolean("accessToken"),
             session_cookies: forward.boolean("sessionCookies"),
         },
     }
+}
+
+fn read_identity(root: &Object<'_>) -> IdentityRules {
+    let user_id = root.object("userId");
+    let rules = IdentityRules {
+        user_id_header: read_header(&user_id, "header"),
+        user_id: UserIdRules {
+            claims: read_claims(&user_id),
+            prefix: read_prefix(&user_id),
+            lowercase: user_id.boolean("lowercase"),
+            require_verified_email: user_id.boolean("requireVerifiedEmail"),
+            transformers: user_id.objects("transformers").iter().filter_map(read_transformer).collect(),
+        },
+        groups: root.optional_object("groups").map(|groups| GroupRules {
+            claims: read_claims(&groups),
+            header: read_header(&groups, "header"),
+            prefix: read_prefix(&groups),
+            keep: groups.given_string("keep").and_then(|_| read_regex(&groups, "keep")),
+            member_header_prefix: groups
+                .given_string("memberHeaderPrefix")
+                .map(|_| read_header(&groups, "memberHeaderPrefix")),
+        }),
+        claim_headers: root
+            .objects("claimHeaders")
+            .iter()
+            .map(|entry| ClaimHeader {
+                claim: read_claim(entry, "claim", entry.string("claim")),
+                header: read_header(entry, "header"),
+            })
+            .collect(),
+    };
+    check_headers_are_distinct(root, &rules);
+    rules
+}
+
+/// Two kinds of identity in one header would overwrite each other, or one of them pass for the other.
+fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRules) {
+    let folded = |name: &str| name.replace('_', "-");
+    let mut names: Vec<String> = Vec::new();
+    for name in rules.header_names().map(folded).filter(|name| !name.is_empty()) {
+        if names.contains(&name) {
+            root.mistake(
+                "",
+                format!("the header {} twice", quoted(&name)),
+                "user id, groups and each claim in a header of its own",
+            );
+        }
+        names.push(name);
+    }
+    let prefix = rules.groups.as_ref().and_then(|groups| groups.member_header_prefix.as_deref()).map(folded);
+    if let Some(prefix) = prefix.filter(|prefix| names.iter().any(|name| name.starts_with(prefix.as_str()))) {
+        let expected = "a prefix that the header of user id, groups and claims does not begin with";
+        root.mistake("groups.memberHeaderPrefix", quoted(&prefix), expected);
+    }
+}
+
+fn read_prefix(object: &Object<'_>) -> String {
+    let prefix = object.string("prefix");
+    if !is_header_text(prefix) {
+        object.mistake("prefix", quoted(prefix), "printable ASCII without spaces at its start");
+    }
+    prefix.to_owned()
 }
 
 fn read_endpoint(public_keys: &Object<'_>, text: &str) -> Option<load_balancer::Endpoint> {
@@ -218,14 +266,20 @@ fn read_endpoint(public_keys: &Object<'_>, text: &str) -> Option<load_balancer::
 fn read_claims(object: &Object<'_>) -> Vec<String> {
     let mut claims: Vec<String> = Vec::new();
     for (position, claim) in object.strings("claims").into_iter().enumerate() {
-        if claim.is_empty() || claim.len() > 128 || claim.chars().any(char::is_control) {
-            object.mistake(&format!("claims[{position}]"), quoted(claim), "a claim's name of 1 to 128 bytes");
-        } else if claims.iter().any(|earlier| earlier == claim) {
-            object.mistake(&format!("claims[{position}]"), quoted(claim), "each claim once");
+        let field = format!("claims[{position}]");
+        if claims.iter().any(|earlier| earlier == claim) {
+            object.mistake(&field, quoted(claim), "each claim once");
         }
-        claims.push(claim.to_owned());
+        claims.push(read_claim(object, &field, claim));
     }
     claims
+}
+
+fn read_claim(object: &Object<'_>, field: &str, claim: &str) -> String {
+    if claim.is_empty() || claim.len() > 128 || claim.chars().any(char::is_control) {
+        object.mistake(field, quoted(claim), "a claim's name of 1 to 128 bytes");
+    }
+    claim.to_owned()
 }
 
 fn read_header(object: &Object<'_>, field: &str) -> String {
@@ -248,22 +302,23 @@ fn read_header(object: &Object<'_>, field: &str) -> String {
 }
 
 fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
-    let (matches, replaces) = (rule.string("matches"), rule.string("replaces"));
+    let replaces = rule.string("replaces");
     if replaces.len() > MAX_USER_ID_BYTES || !(replaces.is_empty() || is_header_text(replaces)) {
         rule.mistake("replaces", quoted(replaces), format!("printable ASCII of at most {MAX_USER_ID_BYTES} bytes"));
     }
-    if matches.len() > MAX_REGEX_BYTES {
-        rule.mistake(
-            "matches",
-            format!("{} bytes", matches.len()),
-            format!("a regex of at most {MAX_REGEX_BYTES} bytes"),
-        );
+    Some(Transformer { matches: read_regex(rule, "matches")?, replaces: replaces.to_owned() })
+}
+
+fn read_regex(object: &Object<'_>, field: &str) -> Option<Regex> {
+    let text = object.string(field);
+    if text.len() > MAX_REGEX_BYTES {
+        object.mistake(field, format!("{} bytes", text.len()), format!("a regex of at most {MAX_REGEX_BYTES} bytes"));
         return None;
     }
-    match RegexBuilder::new(matches).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
-        Ok(matches) => Some(Transformer { matches, replaces: replaces.to_owned() }),
+    match RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
+        Ok(regex) => Some(regex),
         Err(error) => {
-            rule.mistake("matches", format!("{}, which is no regex: {error}", quoted(matches)), "a regex");
+            object.mistake(field, format!("{}, which is no regex: {error}", quoted(text)), "a regex");
             None
         }
     }
@@ -309,8 +364,8 @@ mod tests {
             }]
         );
         assert_eq!((config.key_ttl, config.clock_skew), (Duration::from_secs(86400), Duration::from_secs(30)));
-        assert_eq!(config.user_id_header, "kubeflow-userid");
-        assert_eq!(config.user_id.claims, ["email"]);
+        assert_eq!(config.identity.user_id_header, "kubeflow-userid");
+        assert_eq!(config.identity.user_id.claims, ["email"]);
         assert_eq!(config.forward, Forward { oidc_data: false, access_token: false, session_cookies: false });
     }
 
@@ -362,7 +417,7 @@ mod tests {
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, forward",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, forward",
             ),
             ("/loadBalancers", json!([]), "loadBalancers: found an array of 0, expected an array of 1 to 64 objects"),
             ("/loadBalancers", json!({}), "loadBalancers: found an object, expected an array of 1 to 64 objects"),

@@ -181,6 +181,16 @@ impl<'a> Object<'a> {
         Object { schema, path, members: None, mistakes: self.mistakes }
     }
 
+    /// The object `name`, where it is given.
+    pub(super) fn optional_object(&self, name: &str) -> Option<Object<'a>> {
+        self.members?.contains_key(name).then(|| self.object(name))
+    }
+
+    /// The string `name`, where it is given and not empty.
+    pub(super) fn given_string(&self, name: &str) -> Option<&'a str> {
+        Some(self.string(name)).filter(|text| !text.is_empty())
+    }
+
     pub(super) fn objects(&self, name: &str) -> Vec<Object<'a>> {
         let object = |(position, element): (usize, &'a Value)| match element {
             Value::Object(members) => {

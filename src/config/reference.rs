@@ -36,7 +36,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 23] = [
+pub static FIELDS: [Field; 32] = [
     Field { path: "loadBalancers", kind: Kind::Objects { least: 1, most: 64 }, default: Default::Required },
     Field { path: "loadBalancers.arn", kind: Kind::String { least: 1, most: 256 }, default: Default::Required },
     Field { path: "loadBalancers.issuer", kind: Kind::StringOrNull { most: 512 }, default: Default::Required },
@@ -76,6 +76,23 @@ pub static FIELDS: [Field; 23] = [
         kind: Kind::String { least: 0, most: usize::MAX },
         default: Default::Required,
     },
+    Field { path: "groups", kind: Kind::Object, default: Default::Absent },
+    Field {
+        path: "groups.claims",
+        kind: Kind::Strings { least: 1, most: 16 },
+        default: Default::Texts(&["custom:groups"]),
+    },
+    Field {
+        path: "groups.header",
+        kind: Kind::String { least: 1, most: 64 },
+        default: Default::Text("kubeflow-groups"),
+    },
+    Field { path: "groups.prefix", kind: Kind::String { least: 0, most: 64 }, default: Default::Text("") },
+    Field { path: "groups.keep", kind: Kind::String { least: 0, most: 1024 }, default: Default::Text("") },
+    Field { path: "groups.memberHeaderPrefix", kind: Kind::String { least: 0, most: 64 }, default: Default::Text("") },
+    Field { path: "claimHeaders", kind: Kind::Objects { least: 0, most: 32 }, default: Default::Empty },
+    Field { path: "claimHeaders.claim", kind: Kind::String { least: 1, most: 128 }, default: Default::Required },
+    Field { path: "claimHeaders.header", kind: Kind::String { least: 1, most: 64 }, default: Default::Required },
     Field { path: "forward", kind: Kind::Object, default: Default::Empty },
     Field { path: "forward.oidcData", kind: Kind::Boolean, default: Default::Boolean(false) },
     Field { path: "forward.accessToken", kind: Kind::Boolean, default: Default::Boolean(false) },

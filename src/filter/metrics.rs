@@ -45,6 +45,7 @@ pub(super) struct Metrics {
     key_fetch: Vec<(FetchOutcome, u32)>,
     token_cache_hit: u32,
     verified: u32,
+    left_out: u32,
     waiting: u32,
     waiting_published: i64,
 }
@@ -66,6 +67,7 @@ impl Metrics {
             key_fetch,
             token_cache_hit: counter("token_cache_hit")?,
             verified: counter(&format!("verified.{}", backend.name()))?,
+            left_out: counter("left_out")?,
             waiting: host::define_gauge(&format!("{PREFIX}waiting"))?,
             waiting_published: 0,
         })
@@ -89,6 +91,12 @@ impl Metrics {
 
     pub(super) fn verified(&self) {
         host::increment(self.verified, 1);
+    }
+
+    pub(super) fn left_out(&self, count: usize) {
+        if let Ok(count @ 1..) = i64::try_from(count) {
+            host::increment(self.left_out, count);
+        }
     }
 
     /// Brings the gauge up to date with what this worker's share of it is now.

@@ -156,6 +156,7 @@ impl Plugin {
         if work.signature_checked {
             self.metrics.verified();
         }
+        self.metrics.left_out(work.left_out);
         decision
     }
 

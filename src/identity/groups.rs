@@ -1,0 +1,189 @@
+//! Claims into groups, and groups into headers. Nothing here may let a group's name say more than its name: no comma into
+//! the joined header, no other header's name into a member header.
+
+use regex_lite::Regex;
+use serde_json::{Map, Value};
+
+use super::{is_safe_value, lookup};
+
+/// The most groups that are read of one user.
+pub const MAX_GROUPS: usize = 512;
+/// The most member headers that are set: a sidecar behind the gateway takes 100 headers in all, unless told otherwise.
+pub const MAX_MEMBER_HEADERS: usize = 64;
+/// The longest group name, in bytes, its prefix included.
+pub const MAX_GROUP_BYTES: usize = 256;
+
+/// How claims become groups: `groups` of the plugin config.
+#[derive(Clone, Debug)]
+pub struct GroupRules {
+    pub(crate) claims: Vec<String>,
+    pub(crate) header: String,
+    pub(crate) prefix: String,
+    pub(crate) keep: Option<Regex>,
+    pub(crate) member_header_prefix: Option<String>,
+}
+
+/// The groups of one user.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Groups {
+    /// In the order of the claims, each once, with their prefix.
+    pub(crate) names: Vec<String>,
+    /// How many could not be named in a header.
+    pub(crate) left_out: usize,
+}
+
+impl GroupRules {
+    /// The groups that `claims` give, those of all configured claims together.
+    pub(crate) fn groups(&self, claims: &Map<String, Value>) -> Groups {
+        let mut groups = Groups::default();
+        for claim in self.claims.iter().filter_map(|path| lookup(claims, path)) {
+            for name in names(claim) {
+                if self.keep.as_ref().is_some_and(|keep| !keep.is_match(&name)) {
+                    continue;
+                }
+                let fits = is_safe_value(&name) && !name.contains(',');
+                let name = format!("{}{name}", self.prefix);
+                if groups.names.contains(&name) {
+                    continue;
+                }
+                if fits && name.len() <= MAX_GROUP_BYTES && groups.names.len() < MAX_GROUPS {
+                    groups.names.push(name);
+                } else {
+                    groups.left_out = groups.left_out.saturating_add(1);
+                }
+            }
+        }
+        groups
+    }
+
+    /// The headers that tell upstream of `groups`: the joined one, and one for each group. Counts what finds no place.
+    pub(crate) fn headers(&self, groups: &mut Groups) -> Vec<(String, String)> {
+        let mut headers = Vec::new();
+        if !groups.names.is_empty() {
+            headers.push((self.header.clone(), groups.names.join(",")));
+        }
+        if let Some(prefix) = &self.member_header_prefix {
+            let members = groups.names.iter().take(MAX_MEMBER_HEADERS);
+            headers.extend(members.map(|name| (format!("{prefix}{}", encoded(name)), name.clone())));
+            let without = groups.names.len().saturating_sub(MAX_MEMBER_HEADERS);
+            groups.left_out = groups.left_out.saturating_add(without);
+        }
+        headers
+    }
+}
+
+/// The names in a groups claim: a JSON array, or a string `a,b` or `[a, b]`, which is what Cognito makes of a SAML list.
+/// A name with a comma in it can only come from an array.
+fn names(claim: &Value) -> Vec<String> {
+    match claim {
+        Value::Array(elements) => elements.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::String(text) => {
+            let text = text.trim();
+            let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+            let unquoted = |name: &str| {
+                let name = name.trim();
+                name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(name).to_owned()
+            };
+            list.split(',').map(unquoted).filter(|name| !name.is_empty()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A group's name as the end of a header's name. Lower-case letters, digits, `-` and `.` stand for themselves; every other
+/// byte is `%` and two hexadecimal digits: two groups never share a header, though header names know no case and some
+/// upstreams take `_` for `-`.
+fn encoded(name: &str) -> String {
+    let mut header = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.') {
+            header.push(char::from(byte));
+        } else {
+            header.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rules() -> GroupRules {
+        GroupRules {
+            claims: vec!["custom:groups".to_owned(), "realm.groups".to_owned()],
+            header: "kubeflow-groups".to_owned(),
+            prefix: String::new(),
+            keep: None,
+            member_header_prefix: None,
+        }
+    }
+
+    fn groups(rules: &GroupRules, claims: Value) -> Groups {
+        rules.groups(claims.as_object().unwrap())
+    }
+
+    fn of(claim: Value) -> (Vec<String>, usize) {
+        let groups = groups(&rules(), json!({"custom:groups": claim}));
+        (groups.names, groups.left_out)
+    }
+
+    #[test]
+    fn an_array_a_list_and_a_list_in_brackets_are_the_same_groups() {
+        for claim in
+            [json!(["a", "b c"]), json!("a,b c"), json!("[a, b c]"), json!(" [ a ,b c ] "), json!(r#"["a", "b c"]"#)]
+        {
+            assert_eq!(of(claim.clone()), (vec!["a".to_owned(), "b c".to_owned()], 0), "{claim}");
+        }
+        for claim in [json!([]), json!(""), json!("[]"), json!(null), json!(7), json!({"a": "b"}), json!([1, null])] {
+            assert_eq!(of(claim.clone()), (vec![], 0), "{claim}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_would_be_misread_is_left_out_and_counted() {
+        assert_eq!(
+            of(json!(["a,admins", "b\r\nx: y", "", " c", "d\u{200b}", "ok", "x".repeat(257)])),
+            (vec!["ok".to_owned()], 6)
+        );
+    }
+
+    #[test]
+    fn the_groups_of_all_claims_are_joined_each_once() {
+        let groups = groups(&rules(), json!({"custom:groups": "b,a", "realm": {"groups": ["a", "c"]}}));
+        assert_eq!(groups.names, ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn keep_looks_at_the_name_without_its_prefix() {
+        let mut rules = rules();
+        rules.prefix = "oidc:".to_owned();
+        rules.keep = Some(Regex::new("^team-").unwrap());
+        let groups = groups(&rules, json!({"custom:groups": "team-a,other,oidc:team-b"}));
+        assert_eq!((groups.names, groups.left_out), (vec!["oidc:team-a".to_owned()], 0));
+    }
+
+    #[test]
+    fn two_groups_never_share_a_member_header() {
+        let mut rules = rules();
+        rules.member_header_prefix = Some("x-group-".to_owned());
+        let mut groups = groups(&rules, json!({"custom:groups": ["ml-ops.eu", "ML-ops", "ml_ops", "ml%5fops", "é b"]}));
+        let names: Vec<_> = rules.headers(&mut groups).into_iter().skip(1).map(|(name, _)| name).collect();
+        assert_eq!(
+            names,
+            ["x-group-ml-ops.eu", "x-group-%4d%4c-ops", "x-group-ml%5fops", "x-group-ml%255fops", "x-group-%c3%a9%20b"]
+        );
+    }
+
+    #[test]
+    fn more_groups_than_there_is_room_for_are_counted() {
+        let mut rules = rules();
+        rules.member_header_prefix = Some("x-".to_owned());
+        let many: Vec<_> = (0..600).map(|number| format!("g{number}")).collect();
+        let mut groups = groups(&rules, json!({"custom:groups": many}));
+        assert_eq!((groups.names.len(), groups.left_out), (MAX_GROUPS, 88));
+        assert_eq!(rules.headers(&mut groups).len(), 1 + MAX_MEMBER_HEADERS);
+        assert_eq!(groups.left_out, 88 + MAX_GROUPS - MAX_MEMBER_HEADERS);
+    }
+}
