@@ -11,7 +11,7 @@ use crate::identity::Identity;
 use crate::keys::{Found, KeyName, KeyRing};
 use crate::reason::Reason;
 use crate::signature::Jose;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 use crate::token::UntrustedToken;
 
 /// The ALB's token.
@@ -20,6 +20,8 @@ pub const OIDC_DATA: &str = "x-amzn-oidc-data";
 pub const ACCESS_TOKEN: &str = "x-amzn-oidc-accesstoken";
 /// The user's `sub` in plain text, signed by nobody.
 pub const OIDC_IDENTITY: &str = "x-amzn-oidc-identity";
+
+const ALB_HEADERS: [&str; 3] = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY];
 
 /// The headers that Kubeflow believes. Whatever a client sends in them is removed, whichever header the user id goes into.
 const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
@@ -41,6 +43,10 @@ impl<'a> RequestHead<'a> {
     /// Every value of `name`, which is lower case.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.headers.iter().filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| *value)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.headers.iter().map(|(name, _)| *name)
     }
 
     /// The first value of `name`, which is lower case.
@@ -108,21 +114,24 @@ impl Gate {
     /// The headers to remove before anything else is decided: identity headers under any spelling that an upstream
     /// might read as one of ours, and the other spellings of the ALB's own headers.
     pub fn strip(&self, head: &RequestHead<'_>) -> Vec<HeaderEdit> {
-        let is_ours = |name: &[u8]| {
-            let prefix = self.owned_prefix.as_deref();
-            self.owned.iter().any(|owned| same_but_for_underscores(name, owned))
-                || prefix.is_some_and(|prefix| {
-                    name.get(..prefix.len()).is_some_and(|start| same_but_for_underscores(start, prefix))
-                })
-                || [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY]
-                    .iter()
-                    .any(|of_alb| name != of_alb.as_bytes() && same_but_for_underscores(name, of_alb))
-        };
-        removals(head.headers.iter().map(|(name, _)| *name).filter(|name| is_ours(name)))
+        let is_of_alb = |name: &[u8]| ALB_HEADERS.iter().any(|of_alb| name == of_alb.as_bytes());
+        removals(head.names().filter(|name| self.is_reserved(name) && !is_of_alb(name)))
     }
 
-    /// Judges the request at the time `now`.
-    pub fn decide(&mut self, head: &RequestHead<'_>, keys: &mut KeyRing, now: Timestamp) -> (Decision, Work) {
+    /// The trailers to remove: all of those names, the ALB's own included.
+    pub fn strip_trailers(&self, trailers: &RequestHead<'_>) -> Vec<HeaderEdit> {
+        removals(trailers.names().filter(|name| self.is_reserved(name)))
+    }
+
+    fn is_reserved(&self, name: &[u8]) -> bool {
+        let is_member =
+            |prefix: &str| name.get(..prefix.len()).is_some_and(|start| same_but_for_underscores(start, prefix));
+        self.owned.iter().map(String::as_str).chain(ALB_HEADERS).any(|ours| same_but_for_underscores(name, ours))
+            || self.owned_prefix.as_deref().is_some_and(is_member)
+    }
+
+    /// Judges the request `now`.
+    pub fn decide(&mut self, head: &RequestHead<'_>, keys: &mut KeyRing, now: Now) -> (Decision, Work) {
         let mut work = Work::default();
         let decision = match self.identify(head, keys, now, &mut work) {
             Ok(Ok(identity)) => Decision::Admit(self.admission(head, &identity)),
@@ -137,7 +146,7 @@ impl Gate {
         &mut self,
         head: &RequestHead<'_>,
         keys: &mut KeyRing,
-        now: Timestamp,
+        now: Now,
         work: &mut Work,
     ) -> Result<Result<Rc<Identity>, KeyName>, Reason> {
         let mut tokens = head.values(OIDC_DATA);
@@ -145,20 +154,20 @@ impl Gate {
         if tokens.next().is_some() {
             return Err(Reason::TokenDuplicate);
         }
-        if let Some(identity) = self.remembered.get(text, now) {
+        if let Some(identity) = self.remembered.get(text, now.wall) {
             work.token_cache_hit = true;
             return Ok(Ok(identity));
         }
         let skew = self.config.clock_skew;
-        let token = UntrustedToken::parse(text)?.screen(&self.config.load_balancers, now, skew)?;
+        let token = UntrustedToken::parse(text)?.screen(&self.config.load_balancers, now.wall, skew)?;
         let name = KeyName { source: token.key_source(), id: token.key_id() };
-        let key = match keys.find(name, now) {
+        let key = match keys.find(name, now.steady) {
             Found::Ready(key) => key,
             Found::Refused(reason) => return Err(reason),
             Found::Unknown => return Ok(Err(name)),
         };
         work.signature_checked = true;
-        let claims = self.jose.verify(&token, &key)?.claims(now, skew)?;
+        let claims = self.jose.verify(&token, &key)?.claims(now.wall, skew)?;
         let identity = Rc::new(self.config.identity.identity(&claims)?);
         work.left_out = identity.left_out;
         self.remembered.put(text, &identity, claims.expires().plus(skew));
@@ -229,8 +238,14 @@ struct Remembered {
 }
 
 impl TokenCache {
-    /// What an entry costs beyond its token: the map's slot, the identity.
+    /// What an entry costs beyond its texts.
     const OVERHEAD: usize = 256;
+
+    fn cost(token: &[u8], identity: &Identity) -> usize {
+        let headers = identity.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+        let subject = identity.subject.as_ref().map_or(0, String::len);
+        headers.fold(token.len().saturating_add(subject).saturating_add(Self::OVERHEAD), usize::saturating_add)
+    }
 
     /// Whom exactly this token names, if it has been verified and has not expired since.
     fn get(&mut self, token: &[u8], now: Timestamp) -> Option<Rc<Identity>> {
@@ -251,10 +266,11 @@ impl TokenCache {
     }
 
     fn insert(&mut self, token: Box<[u8]>, found: Remembered) {
-        self.young_bytes = self.young_bytes.saturating_add(token.len()).saturating_add(Self::OVERHEAD);
+        let cost = Self::cost(&token, &found.identity);
+        self.young_bytes = self.young_bytes.saturating_add(cost);
         if self.young_bytes > MAX_REMEMBERED_BYTES / 2 {
             self.old = std::mem::take(&mut self.young);
-            self.young_bytes = token.len().saturating_add(Self::OVERHEAD);
+            self.young_bytes = cost;
         }
         self.young.insert(token, found);
     }
@@ -275,6 +291,7 @@ mod tests {
     const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
     const KID: &str = "31d3e334-9a02-440a-867b-356248ecfb7d";
     const EXPIRES: u64 = 2_000_000_000;
+    const STEADY: Timestamp = Timestamp::from_unix_millis(1_000_000);
 
     struct Setting {
         gate: Gate,
@@ -297,10 +314,10 @@ mod tests {
         let Decision::NeedKey(name) = setting.decide(&[(OIDC_DATA, &token(json!({"email": "x"})))], 0).0 else {
             panic!()
         };
-        setting.keys.wait(name, 1, now(0)).unwrap();
-        setting.keys.tick(now(0));
+        setting.keys.wait(name, 1, STEADY).unwrap();
+        setting.keys.tick(STEADY);
         let spki = signing_key().verifying_key().to_public_key_der().unwrap();
-        setting.keys.answered(name, Answer::Key(VerificationKey::from_spki(spki.as_bytes()).unwrap()), now(0));
+        setting.keys.answered(name, Answer::Key(VerificationKey::from_spki(spki.as_bytes()).unwrap()), STEADY);
         setting
     }
 
@@ -322,7 +339,7 @@ mod tests {
 
     impl Setting {
         fn decide(&mut self, headers: &[(&str, &str)], seconds_before_expiry: u64) -> (Decision, Work) {
-            self.gate.decide(&head(headers), &mut self.keys, now(seconds_before_expiry))
+            self.gate.decide(&head(headers), &mut self.keys, Now { wall: now(seconds_before_expiry), steady: STEADY })
         }
 
         fn strip(&self, headers: &[(&str, &str)]) -> Vec<HeaderEdit> {
@@ -364,7 +381,14 @@ mod tests {
         assert_eq!(work, Work { token_cache_hit: true, signature_checked: false, left_out: 0 });
         // The payload's `exp` is the earlier one; the clock skew is 30 s.
         let at = |setting: &mut Setting, millis| {
-            setting.gate.decide(&head(&headers), &mut setting.keys, Timestamp::from_unix_millis(millis)).0
+            setting
+                .gate
+                .decide(
+                    &head(&headers),
+                    &mut setting.keys,
+                    Now { wall: Timestamp::from_unix_millis(millis), steady: STEADY },
+                )
+                .0
         };
         assert!(matches!(at(&mut setting, (EXPIRES + 25) * 1000 - 1), Decision::Admit(_)));
         assert_eq!(at(&mut setting, (EXPIRES + 25) * 1000), Decision::Deny(Reason::TokenExpired));
@@ -415,6 +439,15 @@ mod tests {
         let mut headers: Vec<_> = spoofed.iter().map(|name| (*name, "root")).collect();
         headers.extend([("x-user-id", "again"), ("x-user-id2", "no"), (OIDC_DATA, "no"), ("cookie", "no")]);
         assert_eq!(setting.strip(&headers), spoofed.map(remove));
+    }
+
+    #[test]
+    fn trailers_carry_none_of_these_names_and_not_the_albs_either() {
+        let setting = setting(|_| {});
+        let trailers =
+            [("kubeflow_userid", "root"), ("kubeflow-userid", "root"), (OIDC_DATA, "x"), ("grpc-status", "0")];
+        let expected = ["kubeflow_userid", "kubeflow-userid", OIDC_DATA].map(remove);
+        assert_eq!(setting.gate.strip_trailers(&head(&trailers)), expected);
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub use groups::{GroupRules, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
 /// The longest user id, in bytes: an email address has at most 254, and a prefix comes on top.
 pub const MAX_USER_ID_BYTES: usize = 320;
 
+/// The longest claim that is made a user id of, in bytes: a regex may take a time that grows with its square.
+pub const MAX_USER_ID_CLAIM_BYTES: usize = 1024;
+
 /// The longest value of a claim header, in bytes.
 pub const MAX_CLAIM_HEADER_BYTES: usize = 4096;
 
@@ -130,6 +133,9 @@ impl UserIdRules {
         let claim = claim.ok_or(Reason::UserIdMissing)?;
         if self.require_verified_email && !is_true(claims.get("email_verified")) {
             return Err(Reason::EmailUnverified);
+        }
+        if claim.len() > MAX_USER_ID_CLAIM_BYTES {
+            return Err(Reason::UserIdInvalid);
         }
         // ASCII only: Unicode's lower case makes one of letters that are two, such as k and the Kelvin sign.
         let id = if self.lowercase { claim.to_ascii_lowercase() } else { claim.to_owned() };

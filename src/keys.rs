@@ -43,7 +43,7 @@ pub struct KeyName {
     pub id: KeyId,
 }
 
-/// A request that waits, by the caller's number for it: later requests have higher ones.
+/// A request that waits, by the caller's number for it.
 pub type Waiter = u32;
 
 /// What the ring knows of a key.
@@ -88,7 +88,7 @@ pub struct Due {
 
 enum Entry {
     /// Not known yet. While a fetch is under way, `ask` is when its answer is given up for lost. The waiters stand in the
-    /// order in which they came, which is that of their deadlines and of their numbers.
+    /// order in which they came, which is that of their deadlines.
     Fetching {
         ask: Timestamp,
         failures: u32,
@@ -120,7 +120,7 @@ struct ReadyKey {
     withdrawn: bool,
 }
 
-/// The keys of one plugin in one worker.
+/// The keys of one plugin in one worker. Its times are those of a steady clock ([`crate::time::Now::steady`]).
 pub struct KeyRing {
     ttl: Duration,
     /// The age from which a key that is used is fetched anew: four fifths of its TTL.
@@ -132,7 +132,7 @@ pub struct KeyRing {
     /// How many requests wait, for whichever key.
     waiting: usize,
     budget: Budget,
-    /// Since [`KeyRing::take_changed`] was last called, [`KeyRing::next_tick`] or [`KeyRing::waiting`] may have changed.
+    /// [`KeyRing::has_changed`].
     changed: bool,
 }
 
@@ -202,10 +202,9 @@ impl KeyRing {
         }
         for (_, entry) in &mut self.entries {
             if let Entry::Fetching { waiters, .. } = entry
-                && let Ok(place) = waiters.binary_search_by_key(&waiter, |waiting| waiting.waiter)
-                && let Some(waiting) = waiters.get_mut(place)
-                && !std::mem::replace(&mut waiting.left, true)
+                && let Some(waiting) = waiters.iter_mut().find(|waiting| waiting.waiter == waiter && !waiting.left)
             {
+                waiting.left = true;
                 self.waiting = self.waiting.saturating_sub(1);
                 self.changed = true;
             }
@@ -217,10 +216,10 @@ impl KeyRing {
         self.entries.iter().any(|(found, entry)| *found == name && matches!(entry, Entry::Fetching { .. }))
     }
 
-    /// Takes in a key that another worker fetched at `fetched`, unless this ring is fetching it itself.
-    pub fn adopt(&mut self, name: KeyName, key: VerificationKey, fetched: Timestamp, now: Timestamp) {
+    /// Takes in a key that another worker fetched `age` ago, unless this ring is fetching it itself.
+    pub fn adopt(&mut self, name: KeyName, key: VerificationKey, age: Duration, now: Timestamp) {
         if !self.is_fetching(name) {
-            self.put(name, key, fetched, now);
+            self.put(name, key, now.minus(age), now);
         }
     }
 
@@ -312,9 +311,14 @@ impl KeyRing {
         self.entries.iter().filter_map(of_entry).min()
     }
 
-    /// Whether tick or number of waiting requests may have changed since this was last asked.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    /// Whether [`KeyRing::next_tick`] or [`KeyRing::waiting`] may have changed since [`KeyRing::settled`].
+    pub fn has_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Takes note that the caller has acted on the changes.
+    pub fn settled(&mut self) {
+        self.changed = false;
     }
 
     /// How many requests wait.
@@ -394,10 +398,12 @@ struct Budget {
 
 impl Budget {
     fn take(&mut self, now: Timestamp) -> bool {
-        let since = self.refilled.until(now);
-        let earned = since.as_millis().checked_div(BUDGET_INTERVAL.as_millis()).unwrap_or_default();
-        if earned > 0 {
-            self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(BUDGET)).min(BUDGET);
+        while self.left < BUDGET && self.refilled.plus(BUDGET_INTERVAL) <= now {
+            self.left = self.left.saturating_add(1);
+            self.refilled = self.refilled.plus(BUDGET_INTERVAL);
+        }
+        // What is not taken while it is full is lost.
+        if self.left >= BUDGET {
             self.refilled = now;
         }
         match self.left.checked_sub(1) {
@@ -453,12 +459,14 @@ impl SharedKeys {
         self.0.iter().flat_map(record).collect()
     }
 
-    /// The key `id` and when it was fetched, unless that lies in the future or further back than `ttl`.
-    pub fn get(&self, id: KeyId, ttl: Duration, now: Timestamp) -> Option<(VerificationKey, Timestamp)> {
+    /// The key `id` and its age, unless that is negative or `ttl` and more. `now` is of the clock that [`SharedKeys::put`]
+    /// was given: one that all workers share.
+    pub fn get(&self, id: KeyId, ttl: Duration, now: Timestamp) -> Option<(VerificationKey, Duration)> {
         let shared = self.0.iter().find(|shared| shared.id == id)?;
-        let fresh = shared.fetched <= now && now < shared.fetched.plus(ttl);
+        let age = shared.fetched.until(now);
+        let fresh = shared.fetched <= now && age < ttl;
         let key = if fresh { VerificationKey::from_spki(&shared.spki) } else { None };
-        Some((key?, shared.fetched))
+        Some((key?, age))
     }
 
     /// Adds a key that was just fetched, in place of an older one of the same id or of the one fetched longest ago.
@@ -656,6 +664,33 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_asked_for_all_the_time_grants_one_fetch_a_second() {
+        let mut budget = Budget { left: 0, refilled: at(0) };
+        let granted = (1..=100).filter(|step| budget.take(at(step * 999))).count();
+        assert_eq!(granted, 99);
+    }
+
+    #[test]
+    fn those_who_leave_in_any_order_are_counted_out() {
+        let mut ring = ring();
+        for waiter in [9, 8, 7, 6, 5] {
+            ring.wait(name(1), waiter, at(0)).unwrap();
+        }
+        for waiter in [7, 9, 5, 8, 6] {
+            ring.leave(waiter);
+        }
+        assert_eq!(ring.waiting(), 0);
+    }
+
+    #[test]
+    fn an_adopted_key_is_as_old_as_it_was_elsewhere() {
+        let mut ring = ring();
+        ring.adopt(name(1), key(), Duration::from_secs(900), at(0));
+        assert!(is_ready(&mut ring, 1, 0));
+        assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
+    }
+
+    #[test]
     fn a_known_key_is_found_though_the_budget_is_used_up() {
         let mut ring = ring();
         fetch(&mut ring, 1, 0);
@@ -689,8 +724,8 @@ mod tests {
         let mut shared = SharedKeys::default();
         shared.put(name(1).id, &key(), at(0));
         let shared = SharedKeys::from_bytes(&shared.to_bytes());
-        let (found, fetched) = shared.get(name(1).id, TTL, at(5)).unwrap();
-        assert_eq!((found.spki(), fetched), (&known_answer::SPKI, at(0)));
+        let (found, age) = shared.get(name(1).id, TTL, at(5)).unwrap();
+        assert_eq!((found.spki(), age), (&known_answer::SPKI, Duration::from_millis(5)));
         assert!(shared.get(name(2).id, TTL, at(5)).is_none());
         assert!(shared.get(name(1).id, TTL, at(1_000_000)).is_none());
         assert!(shared.get(name(1).id, TTL, at(0).min(Timestamp::from_unix_millis(1))).is_none());

@@ -1,13 +1,14 @@
 //! The closed list of reasons why a request is denied. One name each, in the log line, the counter, the response and
 //! the README. Nothing else may invent a reason.
 
-/// Why a request got no identity. [`Reason::name`] is the one name it has everywhere.
+/// Why a request got no identity, in the order in which a request meets them. [`Reason::name`] is the one name it has
+/// everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// No `x-amzn-oidc-data`, or an empty one.
-    TokenMissing,
     /// More than one `x-amzn-oidc-data`.
     TokenDuplicate,
+    /// No `x-amzn-oidc-data`, or an empty one.
+    TokenMissing,
     /// Longer than [`crate::token::MAX_TOKEN_BYTES`].
     TokenTooLarge,
     /// Not a JWS in compact form with a JOSE header and claims of the expected types.
@@ -26,24 +27,24 @@ pub enum Reason {
     TokenExpired,
     /// The key server has no key of that id.
     KeyNotFound,
-    /// The key server could not be asked, or not in time.
-    KeyUnavailable,
     /// The key server's answer is not one P-256 public key.
     KeyInvalid,
+    /// The key server could not be asked, or not in time.
+    KeyUnavailable,
     /// The signature does not verify.
     SignatureInvalid,
     /// No configured claim holds a user id.
     UserIdMissing,
-    /// The user id may not be put into a header.
-    UserIdInvalid,
     /// `email_verified` is not true, though `requireVerifiedEmail` asks for it.
     EmailUnverified,
+    /// The user id may not be put into a header.
+    UserIdInvalid,
     /// The filter could not do its work: the host refused a call that it always takes.
     InternalError,
 }
 
 impl Reason {
-    /// Every reason, in the order in which a request meets them.
+    /// Every reason.
     pub const ALL: [Self; 18] = [
         Self::TokenDuplicate,
         Self::TokenMissing,
@@ -68,8 +69,8 @@ impl Reason {
     /// The kebab-case name.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::TokenMissing => "token-missing",
             Self::TokenDuplicate => "token-duplicate",
+            Self::TokenMissing => "token-missing",
             Self::TokenTooLarge => "token-too-large",
             Self::TokenMalformed => "token-malformed",
             Self::AlgorithmNotEs256 => "algorithm-not-es256",
@@ -79,12 +80,12 @@ impl Reason {
             Self::ClientMismatch => "client-mismatch",
             Self::TokenExpired => "token-expired",
             Self::KeyNotFound => "key-not-found",
-            Self::KeyUnavailable => "key-unavailable",
             Self::KeyInvalid => "key-invalid",
+            Self::KeyUnavailable => "key-unavailable",
             Self::SignatureInvalid => "signature-invalid",
             Self::UserIdMissing => "user-id-missing",
-            Self::UserIdInvalid => "user-id-invalid",
             Self::EmailUnverified => "email-unverified",
+            Self::UserIdInvalid => "user-id-invalid",
             Self::InternalError => "internal-error",
         }
     }
@@ -101,8 +102,8 @@ impl Reason {
     /// One sentence for the person who is refused. Says no more than the reason does.
     pub const fn message(self) -> &'static str {
         match self {
-            Self::TokenMissing => "this request did not sign in through the load balancer",
             Self::TokenDuplicate => "the request carries more than one sign-in token",
+            Self::TokenMissing => "this request did not sign in through the load balancer",
             Self::TokenTooLarge => "the sign-in token is too large",
             Self::TokenMalformed => "the sign-in token is malformed",
             Self::AlgorithmNotEs256 => "the sign-in token is not signed with ES256",
@@ -112,12 +113,12 @@ impl Reason {
             Self::ClientMismatch => "the sign-in token is for another client",
             Self::TokenExpired => "the sign-in token has expired",
             Self::KeyNotFound => "the key that the sign-in token names does not exist",
-            Self::KeyUnavailable => "the key of the sign-in token could not be fetched; try again shortly",
             Self::KeyInvalid => "the key of the sign-in token is not a P-256 public key",
+            Self::KeyUnavailable => "the key of the sign-in token could not be fetched; try again shortly",
             Self::SignatureInvalid => "the signature of the sign-in token is invalid",
             Self::UserIdMissing => "the signed-in user has no user id",
-            Self::UserIdInvalid => "the signed-in user's id cannot be used",
             Self::EmailUnverified => "the signed-in user's email address is not verified",
+            Self::UserIdInvalid => "the signed-in user's id cannot be used",
             Self::InternalError => "the gateway could not check the sign-in token; try again shortly",
         }
     }

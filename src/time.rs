@@ -1,8 +1,17 @@
-//! A point in time, as an argument. Nothing here may ask a clock.
+//! Points in time, as arguments. Nothing here may ask a clock.
 
 use std::time::Duration;
 
-/// A wall-clock time in whole milliseconds since the Unix epoch. Sums saturate.
+/// The two times that it is: tokens expire by the wall clock, which can be set; waits end by one that cannot.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Since the Unix epoch.
+    pub wall: Timestamp,
+    /// Since some moment of its own; it never goes back.
+    pub steady: Timestamp,
+}
+
+/// A time in whole milliseconds since an epoch: Unix's, or a steady clock's own. Sums saturate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -20,6 +29,12 @@ impl Timestamp {
     /// Milliseconds since the epoch.
     pub const fn unix_millis(self) -> u64 {
         self.0
+    }
+
+    /// This time, moved `by` into the past.
+    pub fn minus(self, by: Duration) -> Self {
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
     }
 
     /// This time, moved `by` into the future.

@@ -68,12 +68,12 @@ pub static FIELDS: [Field; 32] = [
     Field { path: "userId.transformers", kind: Kind::Objects { least: 0, most: 32 }, default: Default::Empty },
     Field {
         path: "userId.transformers.matches",
-        kind: Kind::String { least: 0, most: usize::MAX },
+        kind: Kind::String { least: 0, most: 1024 },
         default: Default::Required,
     },
     Field {
         path: "userId.transformers.replaces",
-        kind: Kind::String { least: 0, most: usize::MAX },
+        kind: Kind::String { least: 0, most: 320 },
         default: Default::Required,
     },
     Field { path: "groups", kind: Kind::Object, default: Default::Absent },
@@ -135,7 +135,6 @@ impl Field {
         match self.kind {
             Kind::Boolean => "true or false".to_owned(),
             Kind::Number { least, most } => format!("a whole number from {least} to {most}"),
-            Kind::String { most: usize::MAX, .. } => "a string".to_owned(),
             Kind::String { least, most } => format!("a string of {least} to {most} bytes"),
             Kind::StringOrNull { most } => format!("a string of 1 to {most} bytes, or null for any"),
             Kind::Strings { least, most } => format!("an array of {least} to {most} strings"),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::gate::HeaderEdit;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// A call that the host refused, with its status (proxy-wasm's `WasmResult`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,6 @@ type Outcome<T> = Result<T, Refusal>;
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 
-const REQUEST_HEADERS: u32 = 0;
 const CALL_RESPONSE_HEADERS: u32 = 6;
 const CALL_RESPONSE_BODY: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
@@ -25,6 +24,19 @@ const REQUEST_STREAM: u32 = 0;
 const COUNTER: u32 = 0;
 const GAUGE: u32 = 1;
 const NO_GRPC_STATUS: i32 = -1;
+
+/// The part of a request that a call is about.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(super) enum Part {
+    Headers = 0,
+    Trailers = 1,
+}
+
+/// WASI's `CLOCK_MONOTONIC`.
+const MONOTONIC: u32 = 1;
+/// Put before the steady clock's own beginning, so that what is older than the machine has a time too.
+const BEFORE_STEADY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// How urgent a log line is.
 #[derive(Clone, Copy)]
@@ -94,6 +106,11 @@ unsafe extern "C" {
     ) -> u32;
 }
 
+#[cfg_attr(target_family = "wasm", link(wasm_import_module = "wasi_snapshot_preview1"))]
+unsafe extern "C" {
+    fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
+}
+
 fn outcome(status: u32) -> Outcome<()> {
     if status == OK { Ok(()) } else { Err(Refusal(status)) }
 }
@@ -117,11 +134,13 @@ pub(super) fn log(level: Level, message: &str) {
     unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
-/// Envoy's wall clock.
-pub(super) fn now() -> Outcome<Timestamp> {
-    let mut nanoseconds = 0u64;
-    outcome(unsafe { proxy_get_current_time_nanoseconds(&mut nanoseconds) })?;
-    Ok(Timestamp::from_unix_millis(nanoseconds / 1_000_000))
+/// Envoy's clocks.
+pub(super) fn now() -> Outcome<Now> {
+    let (mut wall, mut steady) = (0u64, 0u64);
+    outcome(unsafe { proxy_get_current_time_nanoseconds(&mut wall) })?;
+    outcome(unsafe { clock_time_get(MONOTONIC, 1, &mut steady) })?;
+    let time = |nanoseconds: u64| Timestamp::from_unix_millis(nanoseconds / 1_000_000);
+    Ok(Now { wall: time(wall), steady: time(steady).plus(BEFORE_STEADY) })
 }
 
 /// Has the root context's `on_tick` called after `period` and again each `period`; never, where it is `None`.
@@ -157,9 +176,9 @@ pub(super) fn call_response_status() -> Option<u16> {
     std::str::from_utf8(&status.ok()?).ok()?.parse().ok()
 }
 
-/// The request's headers, serialised as [`pairs`] reads them.
-pub(super) fn request_headers() -> Outcome<Vec<u8>> {
-    bytes_from(|data, size| unsafe { proxy_get_header_map_pairs(REQUEST_HEADERS, data, size) })
+/// The request's headers or trailers, serialised as [`pairs`] reads them.
+pub(super) fn request(part: Part) -> Outcome<Vec<u8>> {
+    bytes_from(|data, size| unsafe { proxy_get_header_map_pairs(part as u32, data, size) })
 }
 
 /// Reads the ABI's header map: a count, the sizes of each name and value (all u32, little-endian), then name and value
@@ -198,14 +217,13 @@ fn serialised(pairs: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// Changes the request's headers.
-pub(super) fn edit_request(edit: &HeaderEdit) -> Outcome<()> {
+/// Changes the request's headers or trailers.
+pub(super) fn edit_request(part: Part, edit: &HeaderEdit) -> Outcome<()> {
+    let map = part as u32;
     outcome(match edit {
-        HeaderEdit::Remove(name) => unsafe {
-            proxy_remove_header_map_value(REQUEST_HEADERS, name.as_ptr(), name.len())
-        },
+        HeaderEdit::Remove(name) => unsafe { proxy_remove_header_map_value(map, name.as_ptr(), name.len()) },
         HeaderEdit::Set(name, value) => unsafe {
-            proxy_replace_header_map_value(REQUEST_HEADERS, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+            proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
         },
     })
 }

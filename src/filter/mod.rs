@@ -120,10 +120,10 @@ impl Context for Request {
     }
 }
 
-impl HttpContext for Request {
-    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+impl Request {
+    fn act(&self, act: impl FnOnce(&mut Plugin) -> Next) -> Action {
         let next = match self.plugin.as_ref().map(|plugin| plugin.try_borrow_mut()) {
-            Some(Ok(mut plugin)) => plugin.on_request(self.id),
+            Some(Ok(mut plugin)) => act(&mut plugin),
             _ => {
                 plugin::answer(&RequestHead::new(Vec::new()), Reason::InternalError);
                 Next::Answered
@@ -133,5 +133,15 @@ impl HttpContext for Request {
             Next::Continue => Action::Continue,
             Next::Wait | Next::Answered => Action::Pause,
         }
+    }
+}
+
+impl HttpContext for Request {
+    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        self.act(|plugin| plugin.on_request(self.id))
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.act(Plugin::on_trailers)
     }
 }

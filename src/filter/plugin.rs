@@ -1,6 +1,8 @@
 //! What one plugin config holds in one worker, and the host calls that carry out what gate and key ring decide.
 
-use super::host::{self, Level};
+use std::time::Duration;
+
+use super::host::{self, Level, Part};
 use super::host_signature::Backend;
 use super::metrics::{FetchOutcome, Metrics};
 use super::reply::{Reply, request_id};
@@ -9,7 +11,7 @@ use crate::gate::{Decision, Gate, RequestHead};
 use crate::keys::{Answer, KeyName, KeyRing, SharedKeys, Woken};
 use crate::reason::Reason;
 use crate::signature::{Jose, VerificationKey};
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// The longest answer of a key server that is read, in bytes. A key in PEM has fewer than 200.
 const MAX_ANSWER_BYTES: usize = 4096;
@@ -54,6 +56,16 @@ impl Plugin {
         next
     }
 
+    /// The trailers of the request of the effective context have come.
+    pub(super) fn on_trailers(&mut self) -> Next {
+        let trailers = host::request(Part::Trailers).unwrap_or_default();
+        let stripped = host::pairs(&trailers).map(RequestHead::new).is_some_and(|trailers| {
+            let edits = self.gate.strip_trailers(&trailers);
+            edits.iter().all(|edit| host::edit_request(Part::Trailers, edit).is_ok())
+        });
+        if stripped { Next::Continue } else { self.deny(&RequestHead::new(Vec::new()), Reason::InternalError) }
+    }
+
     /// The request `id` is over, whoever ended it.
     pub(super) fn on_gone(&mut self, id: u32) {
         self.keys.leave(id);
@@ -62,7 +74,7 @@ impl Plugin {
 
     pub(super) fn on_tick(&mut self) {
         let Ok(now) = host::now() else { return };
-        let mut due = self.keys.tick(now);
+        let mut due = self.keys.tick(now.steady);
         // The host goes on ticking at the old period until it is told another.
         self.tick_at = Some(Timestamp::from_unix_millis(u64::MAX));
         let mut woken = vec![std::mem::take(&mut due.woken)];
@@ -71,7 +83,7 @@ impl Plugin {
                 self.calls.push((call, name));
             } else {
                 self.metrics.key_fetch(FetchOutcome::Failed);
-                woken.push(self.keys.answered(name, Answer::Failed, now));
+                woken.push(self.keys.answered(name, Answer::Failed, now.steady));
             }
         }
         for woken in woken {
@@ -89,7 +101,7 @@ impl Plugin {
         let (outcome, answer) = match status {
             Some(200) => match read_key(body_size) {
                 Some(key) => {
-                    self.share(name, &key, now);
+                    self.share(name, &key, now.wall);
                     (FetchOutcome::Ok, Answer::Key(key))
                 }
                 None => (FetchOutcome::Invalid, Answer::Invalid),
@@ -102,14 +114,14 @@ impl Plugin {
             let status = status.map_or("none".to_owned(), |status| status.to_string());
             host::log(Level::Warn, &format!("alb-oidc: key fetch {} status={status} kid={}", outcome.name(), name.id));
         }
-        let woken = self.keys.answered(name, answer, now);
+        let woken = self.keys.answered(name, answer, now.steady);
         self.wake(woken);
         self.settle();
     }
 
     /// Judges the request of the effective context and carries the decision out. `may_wait`: it has not waited yet.
     fn judge(&mut self, id: u32, may_wait: bool) -> Next {
-        let headers = host::request_headers().unwrap_or_default();
+        let headers = host::request(Part::Headers).unwrap_or_default();
         let Some(head) = host::pairs(&headers).map(RequestHead::new) else {
             return self.deny(&RequestHead::new(Vec::new()), Reason::InternalError);
         };
@@ -117,20 +129,20 @@ impl Plugin {
             return self.deny(&head, Reason::InternalError);
         };
         // First of all: what no client may say of itself.
-        if self.gate.strip(&head).iter().any(|edit| host::edit_request(edit).is_err()) {
+        if self.gate.strip(&head).iter().any(|edit| host::edit_request(Part::Headers, edit).is_err()) {
             return self.deny(&head, Reason::InternalError);
         }
         let mut decision = self.decide(&head, now);
         if let Decision::NeedKey(name) = decision
             && !self.keys.is_fetching(name)
-            && let Some((key, fetched)) = self.shared(name, now)
+            && let Some((key, age)) = self.shared(name, now.wall)
         {
-            self.keys.adopt(name, key, fetched, now);
+            self.keys.adopt(name, key, age, now.steady);
             decision = self.decide(&head, now);
         }
         match decision {
             Decision::Admit(edits) => {
-                if edits.iter().any(|edit| host::edit_request(edit).is_err()) {
+                if edits.iter().any(|edit| host::edit_request(Part::Headers, edit).is_err()) {
                     return self.deny(&head, Reason::InternalError);
                 }
                 self.metrics.admitted();
@@ -138,7 +150,7 @@ impl Plugin {
             }
             Decision::Deny(reason) => self.deny(&head, reason),
             Decision::NeedKey(_) if !may_wait => self.deny(&head, Reason::KeyUnavailable),
-            Decision::NeedKey(name) => match self.keys.wait(name, id, now) {
+            Decision::NeedKey(name) => match self.keys.wait(name, id, now.steady) {
                 Ok(()) => Next::Wait,
                 Err(reason) => {
                     self.metrics.key_fetch(FetchOutcome::OverBudget);
@@ -148,7 +160,7 @@ impl Plugin {
         }
     }
 
-    fn decide(&mut self, head: &RequestHead<'_>, now: Timestamp) -> Decision {
+    fn decide(&mut self, head: &RequestHead<'_>, now: Now) -> Decision {
         let (decision, work) = self.gate.decide(head, &mut self.keys, now);
         if work.token_cache_hit {
             self.metrics.token_cache_hit();
@@ -175,7 +187,7 @@ impl Plugin {
         }
         for (id, reason) in woken.refused {
             if host::set_effective_context(id).is_ok() {
-                let headers = host::request_headers().unwrap_or_default();
+                let headers = host::request(Part::Headers).unwrap_or_default();
                 let head = RequestHead::new(host::pairs(&headers).unwrap_or_default());
                 self.deny(&head, reason);
             }
@@ -205,30 +217,36 @@ impl Plugin {
 
     /// Brings gauge and timer up to date with the key ring.
     fn settle(&mut self) {
-        if !self.keys.take_changed() {
+        if !self.keys.has_changed() {
             return;
         }
         self.metrics.waiting(self.keys.waiting());
         let next = self.keys.next_tick();
-        match (self.tick_at, next) {
-            (None, None) => return,
+        let is_armed = match (self.tick_at, next) {
+            (None, None) => true,
             // Re-arming the timer for each request that joins would starve it; too early a tick finds nothing due.
-            (Some(armed), Some(next)) if armed <= next => return,
-            _ => {}
-        }
-        let Ok(now) = host::now() else { return };
-        if host::set_tick(next.map(|next| now.until(next))).is_ok() {
+            (Some(armed), Some(next)) => armed <= next,
+            _ => false,
+        };
+        if !is_armed {
+            // Where the host refuses, the next request tries again.
+            let Ok(now) = host::now() else { return };
+            if host::set_tick(next.map(|next| now.steady.until(next))).is_err() {
+                return;
+            }
             self.tick_at = next;
         }
+        self.keys.settled();
     }
 
     fn shared_name(&self, name: KeyName) -> Option<String> {
         let KeySource { cluster, authority, path, .. } = self.gate.config().key_sources.get(name.source.0)?;
-        Some(format!("alb-oidc/keys/1/{cluster}/{authority}{path}"))
+        // No field can hold a line break.
+        Some(format!("alb-oidc/keys/1\n{cluster}\n{authority}{path}"))
     }
 
     /// The key as another worker, or this one before its VM was rebuilt, fetched it.
-    fn shared(&self, name: KeyName, now: Timestamp) -> Option<(VerificationKey, Timestamp)> {
+    fn shared(&self, name: KeyName, now: Timestamp) -> Option<(VerificationKey, Duration)> {
         let (value, _) = host::shared_data(&self.shared_name(name)?)?;
         SharedKeys::from_bytes(&value).get(name.id, self.gate.config().key_ttl, now)
     }

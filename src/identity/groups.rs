@@ -38,10 +38,10 @@ impl GroupRules {
         let mut groups = Groups::default();
         for claim in self.claims.iter().filter_map(|path| lookup(claims, path)) {
             for name in names(claim) {
-                if self.keep.as_ref().is_some_and(|keep| !keep.is_match(&name)) {
+                let fits = is_safe_value(&name) && !name.contains(',') && name.len() <= MAX_GROUP_BYTES;
+                if fits && self.keep.as_ref().is_some_and(|keep| !keep.is_match(&name)) {
                     continue;
                 }
-                let fits = is_safe_value(&name) && !name.contains(',');
                 let name = format!("{}{name}", self.prefix);
                 if groups.names.contains(&name) {
                     continue;
