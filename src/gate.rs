@@ -69,6 +69,8 @@ pub enum HeaderEdit {
 pub enum Decision {
     /// Apply these edits and let it pass.
     Admit(Vec<HeaderEdit>),
+    /// Apply these edits and let it pass: no token is needed, and no identity is given.
+    Skip(Vec<HeaderEdit>),
     /// Nothing can be said before this key is known.
     NeedKey(KeyName),
     /// Answer it here.
@@ -133,63 +135,72 @@ impl Gate {
     /// Judges the request `now`.
     pub fn decide(&mut self, head: &RequestHead<'_>, keys: &mut KeyRing, now: Now) -> (Decision, Work) {
         let mut work = Work::default();
-        let decision = match self.identify(head, keys, now, &mut work) {
-            Ok(Ok(identity)) => Decision::Admit(self.admission(head, &identity)),
+        let requirement = self.config.access.requirement(head);
+        if requirement.is_open() {
+            return (Decision::Skip(self.admission(head, None)), work);
+        }
+        let decision = match identify(&self.config, self.jose, &mut self.remembered, head, keys, now, &mut work) {
+            Ok(Ok(identity)) if !requirement.admits(&identity) => Decision::Deny(Reason::UserNotAllowed),
+            Ok(Ok(identity)) => Decision::Admit(self.admission(head, Some(&identity))),
             Ok(Err(key)) => Decision::NeedKey(key),
             Err(reason) => Decision::Deny(reason),
         };
         (decision, work)
     }
 
-    /// Who sent the request, or the key that it takes to say so.
-    fn identify(
-        &mut self,
-        head: &RequestHead<'_>,
-        keys: &mut KeyRing,
-        now: Now,
-        work: &mut Work,
-    ) -> Result<Result<Rc<Identity>, KeyName>, Reason> {
-        let mut tokens = head.values(OIDC_DATA);
-        let text = tokens.next().unwrap_or_default();
-        if tokens.next().is_some() {
-            return Err(Reason::TokenDuplicate);
-        }
-        if let Some(identity) = self.remembered.get(text, now.wall) {
-            work.token_cache_hit = true;
-            return Ok(Ok(identity));
-        }
-        let skew = self.config.clock_skew;
-        let token = UntrustedToken::parse(text)?.screen(&self.config.load_balancers, now.wall, skew)?;
-        let name = KeyName { source: token.key_source(), id: token.key_id() };
-        let key = match keys.find(name, now.steady) {
-            Found::Ready(key) => key,
-            Found::Refused(reason) => return Err(reason),
-            Found::Unknown => return Ok(Err(name)),
-        };
-        work.signature_checked = true;
-        let claims = self.jose.verify(&token, &key)?.claims(now.wall, skew)?;
-        let identity = Rc::new(self.config.identity.identity(&claims)?);
-        work.left_out = identity.left_out;
-        self.remembered.put(text, &identity, claims.expires().plus(skew));
-        Ok(Ok(identity))
-    }
-
-    fn admission(&self, head: &RequestHead<'_>, identity: &Identity) -> Vec<HeaderEdit> {
+    /// What upstream is to see. Without an identity nothing was verified, so none of the ALB's headers passes.
+    fn admission(&self, head: &RequestHead<'_>, identity: Option<&Identity>) -> Vec<HeaderEdit> {
         let forward = self.config.forward;
-        let subject = identity.subject.as_deref().map(str::as_bytes);
+        let subject = identity.and_then(|identity| identity.subject.as_deref()).map(str::as_bytes);
+        let oidc_data = forward.oidc_data && identity.is_some();
         // Nobody signed the plain-text header: it passes only where it says what the token says.
-        let subject_holds = forward.oidc_data && head.values(OIDC_IDENTITY).all(|value| Some(value) == subject);
-        let hidden =
-            [(OIDC_DATA, forward.oidc_data), (ACCESS_TOKEN, forward.access_token), (OIDC_IDENTITY, subject_holds)];
+        let subject_holds = oidc_data && head.values(OIDC_IDENTITY).all(|value| Some(value) == subject);
+        let access_token = forward.access_token && identity.is_some();
+        let hidden = [(OIDC_DATA, oidc_data), (ACCESS_TOKEN, access_token), (OIDC_IDENTITY, subject_holds)];
         let hidden = hidden.iter().filter(|(name, shown)| !shown && head.first(name).is_some());
         let mut edits: Vec<_> = hidden.map(|(name, _)| HeaderEdit::Remove((*name).to_owned())).collect();
         if !forward.session_cookies {
             edits.extend(without_session_cookies(head));
         }
-        let carried = identity.headers.iter();
+        let carried = identity.iter().flat_map(|identity| &identity.headers);
         edits.extend(carried.map(|(name, value)| HeaderEdit::Set(name.clone(), value.clone().into_bytes())));
         edits
     }
+}
+
+/// Who sent the request, or the key that it takes to say so.
+fn identify(
+    config: &Config,
+    jose: Jose,
+    remembered: &mut TokenCache,
+    head: &RequestHead<'_>,
+    keys: &mut KeyRing,
+    now: Now,
+    work: &mut Work,
+) -> Result<Result<Rc<Identity>, KeyName>, Reason> {
+    let mut tokens = head.values(OIDC_DATA);
+    let text = tokens.next().unwrap_or_default();
+    if tokens.next().is_some() {
+        return Err(Reason::TokenDuplicate);
+    }
+    if let Some(identity) = remembered.get(text, now.wall) {
+        work.token_cache_hit = true;
+        return Ok(Ok(identity));
+    }
+    let skew = config.clock_skew;
+    let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
+    let name = KeyName { source: token.key_source(), id: token.key_id() };
+    let key = match keys.find(name, now.steady) {
+        Found::Ready(key) => key,
+        Found::Refused(reason) => return Err(reason),
+        Found::Unknown => return Ok(Err(name)),
+    };
+    work.signature_checked = true;
+    let claims = jose.verify(&token, &key)?.claims(now.wall, skew)?;
+    let identity = Rc::new(config.identity.identity(&claims)?);
+    work.left_out = identity.left_out;
+    remembered.put(text, &identity, claims.expires().plus(skew));
+    Ok(Ok(identity))
 }
 
 fn without_session_cookies(head: &RequestHead<'_>) -> Option<HeaderEdit> {
@@ -244,7 +255,10 @@ impl TokenCache {
     fn cost(token: &[u8], identity: &Identity) -> usize {
         let headers = identity.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
         let subject = identity.subject.as_ref().map_or(0, String::len);
-        headers.fold(token.len().saturating_add(subject).saturating_add(Self::OVERHEAD), usize::saturating_add)
+        let groups = identity.groups.iter().map(String::len);
+        headers
+            .chain(groups)
+            .fold(token.len().saturating_add(subject).saturating_add(Self::OVERHEAD), usize::saturating_add)
     }
 
     /// Whom exactly this token names, if it has been verified and has not expired since.
@@ -488,7 +502,14 @@ mod tests {
     #[test]
     fn remembered_tokens_stay_within_their_bytes_and_the_used_ones_stay() {
         let mut cache = TokenCache::default();
-        let identity = Rc::new(Identity { user_id: "ann".to_owned(), subject: None, headers: Vec::new(), left_out: 0 });
+        let identity = Rc::new(Identity {
+            user_id: "ann".to_owned(),
+            email_domain: None,
+            groups: Vec::new(),
+            subject: None,
+            headers: Vec::new(),
+            left_out: 0,
+        });
         let token = |number: usize| format!("{number:01000}").into_bytes();
         for number in 0..100_000 {
             cache.put(&token(number), &identity, now(0));

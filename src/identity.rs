@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::reason::Reason;
 use crate::signature::Claims;
+use groups::Groups;
 pub use groups::{GroupRules, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
 
 /// The longest user id, in bytes: an email address has at most 254, and a prefix comes on top.
@@ -42,6 +43,10 @@ pub struct ClaimHeader {
 pub struct Identity {
     /// The user id.
     pub user_id: String,
+    /// What follows the last `@` of the `email` claim, in lower case.
+    pub email_domain: Option<String>,
+    /// The groups, with their prefix.
+    pub groups: Vec<String>,
     /// The `sub` claim.
     pub subject: Option<String>,
     /// Names and values of the headers that tell upstream.
@@ -69,12 +74,12 @@ impl IdentityRules {
     fn read(&self, claims: &Map<String, Value>) -> Result<Identity, Reason> {
         let user_id = self.user_id.user_id(claims)?;
         let mut headers = vec![(self.user_id_header.clone(), user_id.clone())];
-        let mut left_out = 0usize;
+        let mut groups = Groups::default();
         if let Some(rules) = &self.groups {
-            let mut groups = rules.groups(claims);
+            groups = rules.groups(claims);
             headers.extend(rules.headers(&mut groups));
-            left_out = groups.left_out;
         }
+        let mut left_out = groups.left_out;
         for ClaimHeader { claim, header } in &self.claim_headers {
             let Some(claim) = lookup(claims, claim) else { continue };
             match header_value(claim) {
@@ -83,7 +88,9 @@ impl IdentityRules {
             }
         }
         let subject = claims.get("sub").and_then(Value::as_str).map(str::to_owned);
-        Ok(Identity { user_id, subject, headers, left_out })
+        let email_domain = claims.get("email").and_then(Value::as_str).and_then(|email| email.rsplit_once('@'));
+        let email_domain = email_domain.map(|(_, domain)| domain.to_ascii_lowercase());
+        Ok(Identity { user_id, email_domain, groups: groups.names, subject, headers, left_out })
     }
 }
 

@@ -3,12 +3,13 @@
 //! What happens to a request, told once:
 //!
 //! 1. [`gate::Gate::strip`] names the identity headers that the client has no right to send. They go first, on every path.
-//! 2. [`gate::Gate::decide`] reads `x-amzn-oidc-data`. [`token::UntrustedToken`] takes it apart and
+//! 2. [`access::AccessRules`] say whether the request needs a token at all. [`gate::Gate::decide`] then reads `x-amzn-oidc-data`. [`token::UntrustedToken`] takes it apart and
 //!    [`token::UntrustedToken::screen`] compares signer, issuer, client and expiry with the configured load balancers:
 //!    a forged token ends here, before anything is fetched.
 //! 3. [`keys::KeyRing`] has the key, or the request waits while the root context fetches it.
 //! 4. **Trust is earned in [`signature::Jose::verify`]**, the only place that makes a [`signature::VerifiedToken`].
-//! 5. [`identity`] turns its claims into the user id, and the gate says which headers upstream sees.
+//! 5. [`identity`] turns its claims into user id and groups, the rules say whether that user may pass, and the gate which
+//!    headers upstream sees.
 //!
 //! Nothing here but `filter` (the proxy-wasm side) may reach a host call, a clock or a random source: the time and the
 //! keys are arguments, so that every rule is tested natively. `filter` in turn decides nothing.
@@ -16,6 +17,7 @@
 // Tests may panic; the same code is linted without them too.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::string_slice))]
 
+pub mod access;
 pub mod config;
 pub mod gate;
 pub mod identity;

@@ -39,13 +39,15 @@ pub enum Reason {
     EmailUnverified,
     /// The user id may not be put into a header.
     UserIdInvalid,
+    /// No entry of the rule's `allow` names the user.
+    UserNotAllowed,
     /// The filter could not do its work: the host refused a call that it always takes.
     InternalError,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::TokenDuplicate,
         Self::TokenMissing,
         Self::TokenTooLarge,
@@ -63,6 +65,7 @@ impl Reason {
         Self::UserIdMissing,
         Self::EmailUnverified,
         Self::UserIdInvalid,
+        Self::UserNotAllowed,
         Self::InternalError,
     ];
 
@@ -86,6 +89,7 @@ impl Reason {
             Self::UserIdMissing => "user-id-missing",
             Self::EmailUnverified => "email-unverified",
             Self::UserIdInvalid => "user-id-invalid",
+            Self::UserNotAllowed => "user-not-allowed",
             Self::InternalError => "internal-error",
         }
     }
@@ -94,7 +98,7 @@ impl Reason {
     pub const fn status(self) -> u16 {
         match self {
             Self::KeyUnavailable | Self::InternalError => 503,
-            Self::UserIdMissing | Self::UserIdInvalid | Self::EmailUnverified => 403,
+            Self::UserIdMissing | Self::UserIdInvalid | Self::EmailUnverified | Self::UserNotAllowed => 403,
             _ => 401,
         }
     }
@@ -119,6 +123,7 @@ impl Reason {
             Self::UserIdMissing => "the signed-in user has no user id",
             Self::EmailUnverified => "the signed-in user's email address is not verified",
             Self::UserIdInvalid => "the signed-in user's id cannot be used",
+            Self::UserNotAllowed => "the signed-in user may not open this page",
             Self::InternalError => "the gateway could not check the sign-in token; try again shortly",
         }
     }

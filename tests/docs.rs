@@ -39,7 +39,7 @@ fn the_config_reference_is_the_one_that_the_reader_uses() {
         .iter()
         .map(|field| {
             let default = field.default_json();
-            let default = if ["required", "derived"].contains(&default.as_str()) { default } else { code(default) };
+            let default = if ["required", "none"].contains(&default.as_str()) { default } else { code(default) };
             vec![code(field.path), field.expected(), default]
         })
         .collect();
@@ -65,6 +65,7 @@ fn the_metrics_are_those_of_the_code() {
         "denied.REASON".to_owned(),
         "token_cache_hit".to_owned(),
         "left_out".to_owned(),
+        "skipped".to_owned(),
         "waiting".to_owned(),
     ];
     names.extend(FetchOutcome::ALL.map(|outcome| format!("key_fetch.{}", outcome.name())));
@@ -85,6 +86,17 @@ fn the_first_wasm_plugin_of_the_readme_has_a_config_that_is_taken() {
     let entry: serde_json::Value = serde_saphyr::from_str(entry).expect("YAML");
     let (host, port) = (&entry["spec"]["hosts"][0], &entry["spec"]["ports"][0]["number"]);
     assert_eq!(config.key_sources[0].cluster, format!("outbound|{port}||{}", host.as_str().expect("a host")));
+}
+
+#[test]
+fn the_rules_of_the_readme_are_taken() {
+    let readme = file("README.md");
+    let yaml = readme.split_once("```yaml\nrules:").and_then(|(_, rest)| rest.split_once("\n```")).expect("rules").0;
+    let mut config: serde_json::Value = serde_saphyr::from_str(&format!("rules:{yaml}")).expect("YAML");
+    config["groups"] = serde_json::json!({});
+    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+    config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": null, "clientId": null}]);
+    Config::from_value(&config).expect("a good config");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `pluginConfig`: JSON in, a checked [`Config`] out, or every mistake in it by the path of its field. Nothing here may
 //! guess: an unknown field, a wrong type and a value out of bounds are errors.
 
+mod access;
 mod load_balancer;
 mod reader;
 pub mod reference;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use regex_lite::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use crate::access::AccessRules;
 use crate::identity::{ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
 use crate::json;
 use load_balancer::Arn;
@@ -83,6 +85,8 @@ pub struct Config {
     pub clock_skew: Duration,
     /// How claims become an identity, and the headers that carry it.
     pub identity: IdentityRules,
+    /// Which requests need a token, and who may pass.
+    pub access: AccessRules,
     /// What upstream may see beside the user id.
     pub forward: Forward,
 }
@@ -208,6 +212,7 @@ fn read(root: &Object<'_>) -> Config {
         key_sources,
         key_ttl: Duration::from_secs(public_keys.number("cacheTtlSeconds")),
         clock_skew: Duration::from_secs(root.number("clockSkewSeconds")),
+        access: access::read(root),
         identity: read_identity(root),
         forward: Forward {
             oidc_data: forward.boolean("oidcData"),
@@ -232,7 +237,7 @@ fn read_identity(root: &Object<'_>) -> IdentityRules {
             claims: read_claims(&groups),
             header: read_header(&groups, "header"),
             prefix: read_prefix(&groups),
-            keep: groups.given_string("keep").and_then(|_| read_regex(&groups, "keep")),
+            keep: groups.given_string("keep").and_then(|_| read_regex(&groups, "keep", false)),
             member_header_prefix: groups
                 .given_string("memberHeaderPrefix")
                 .map(|_| read_header(&groups, "memberHeaderPrefix")),
@@ -326,12 +331,12 @@ fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
     if !(replaces.is_empty() || is_header_text(replaces)) {
         rule.mistake("replaces", quoted(replaces), "printable ASCII without spaces at its start");
     }
-    Some(Transformer { matches: read_regex(rule, "matches")?, replaces: replaces.to_owned() })
+    Some(Transformer { matches: read_regex(rule, "matches", false)?, replaces: replaces.to_owned() })
 }
 
-fn read_regex(object: &Object<'_>, field: &str) -> Option<Regex> {
+fn read_regex(object: &Object<'_>, field: &str, ignoring_case: bool) -> Option<Regex> {
     let text = object.string(field);
-    match RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
+    match RegexBuilder::new(text).case_insensitive(ignoring_case).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
         Ok(regex) => Some(regex),
         Err(error) => {
             object.mistake(field, format!("{}, which is no regex: {error}", quoted(text)), "a regex");
@@ -433,7 +438,7 @@ mod tests {
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, forward",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, rules, forward",
             ),
             ("/loadBalancers", json!([]), "loadBalancers: found an array of 0, expected an array of 1 to 64 objects"),
             ("/loadBalancers", json!({}), "loadBalancers: found an object, expected an array of 1 to 64 objects"),
@@ -506,6 +511,59 @@ mod tests {
                 "/userId",
                 json!({"transformers": [{"matches": "a{1000}{1000}", "replaces": ""}]}),
                 "userId.transformers[0].matches: found ",
+            ),
+            (
+                "/rules",
+                json!([{"match": {"paths": [{"prefix": "a"}]}}]),
+                "rules[0].match.paths[0].prefix: found \"a\", expected a path that begins with `/`",
+            ),
+            (
+                "/rules",
+                json!([{"match": {"paths": [{}]}}]),
+                "rules[0].match.paths[0]: found 0 of them, expected one of: exact, prefix, suffix, regex",
+            ),
+            (
+                "/rules",
+                json!([{"match": {"paths": [{"regex": "("}]}}]),
+                "rules[0].match.paths[0].regex: found \"(\", which is no regex",
+            ),
+            (
+                "/rules",
+                json!([{"match": {"path": "/"}}]),
+                "rules[0].match.path: found an unknown field, expected one of: hosts, paths, methods",
+            ),
+            ("/rules", json!([{"match": {"hosts": ["*"]}}]), "rules[0].match.hosts[0]: found \"*\", expected a name"),
+            (
+                "/rules",
+                json!([{"match": {"methods": ["get"]}}]),
+                "rules[0].match.methods[0]: found \"get\", expected a method in upper case",
+            ),
+            (
+                "/rules",
+                json!([{"require": "nothing"}]),
+                "rules[0].require: found \"nothing\", expected \"none\" or \"token\"",
+            ),
+            ("/rules", json!([{"allow": {}}]), "rules[0].allow: found nobody, expected a user, domain or group"),
+            (
+                "/rules",
+                json!([{"allow": {"groups": ["a"]}}]),
+                "rules[0].allow.groups: found groups, expected none, or `groups`",
+            ),
+            (
+                "/rules",
+                json!([{"require": "none", "allow": {"users": ["a"]}}]),
+                "rules[0].allow: found an object, expected no `allow`",
+            ),
+            ("/groups", json!({"header": "kubeflow_userid"}), "the header \"kubeflow-userid\" twice"),
+            (
+                "/groups",
+                json!({"memberHeaderPrefix": "kubeflow-"}),
+                "groups.memberHeaderPrefix: found \"kubeflow-\", expected a prefix",
+            ),
+            (
+                "/claimHeaders",
+                json!([{"claim": "name", "header": "x-request-id"}]),
+                "claimHeaders[0].header: found \"x-request-id\", expected a header that neither",
             ),
             ("/forward", json!(true), "forward: found true, expected an object"),
             (

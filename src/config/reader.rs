@@ -141,7 +141,7 @@ impl<'a> Object<'a> {
     /// The string, or `None` where it is absent or, if it may be, null.
     pub(super) fn optional_string(&self, name: &str) -> Option<&'a str> {
         match self.value(name)? {
-            Value::String(text) if self.spec(name).accepts_length(text.len()) => Some(text),
+            Value::String(text) if self.spec(name).accepts_text(text) => Some(text),
             Value::Null if matches!(self.spec(name).kind, Kind::StringOrNull { .. }) => None,
             other => self.wrong(name, other),
         }

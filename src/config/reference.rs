@@ -30,13 +30,14 @@ pub(super) enum Kind {
     Number { least: u64, most: u64 },
     String { least: usize, most: usize },
     StringOrNull { most: usize },
+    Choice(&'static [&'static str]),
     Strings { least: usize, most: usize },
     Object,
     Objects { least: usize, most: usize },
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 32] = [
+pub static FIELDS: [Field; 46] = [
     Field { path: "loadBalancers", kind: Kind::Objects { least: 1, most: 64 }, default: Default::Required },
     Field { path: "loadBalancers.arn", kind: Kind::String { least: 1, most: 256 }, default: Default::Required },
     Field { path: "loadBalancers.issuer", kind: Kind::StringOrNull { most: 512 }, default: Default::Required },
@@ -93,6 +94,20 @@ pub static FIELDS: [Field; 32] = [
     Field { path: "claimHeaders", kind: Kind::Objects { least: 0, most: 32 }, default: Default::Empty },
     Field { path: "claimHeaders.claim", kind: Kind::String { least: 1, most: 128 }, default: Default::Required },
     Field { path: "claimHeaders.header", kind: Kind::String { least: 1, most: 64 }, default: Default::Required },
+    Field { path: "rules", kind: Kind::Objects { least: 0, most: 128 }, default: Default::Empty },
+    Field { path: "rules.match", kind: Kind::Object, default: Default::Empty },
+    Field { path: "rules.match.hosts", kind: Kind::Strings { least: 0, most: 64 }, default: Default::Empty },
+    Field { path: "rules.match.paths", kind: Kind::Objects { least: 0, most: 64 }, default: Default::Empty },
+    Field { path: "rules.match.paths.exact", kind: Kind::String { least: 1, most: 1024 }, default: Default::Absent },
+    Field { path: "rules.match.paths.prefix", kind: Kind::String { least: 1, most: 1024 }, default: Default::Absent },
+    Field { path: "rules.match.paths.suffix", kind: Kind::String { least: 1, most: 1024 }, default: Default::Absent },
+    Field { path: "rules.match.paths.regex", kind: Kind::String { least: 1, most: 1024 }, default: Default::Absent },
+    Field { path: "rules.match.methods", kind: Kind::Strings { least: 0, most: 16 }, default: Default::Empty },
+    Field { path: "rules.require", kind: Kind::Choice(&["none", "token"]), default: Default::Text("token") },
+    Field { path: "rules.allow", kind: Kind::Object, default: Default::Absent },
+    Field { path: "rules.allow.users", kind: Kind::Strings { least: 0, most: 1024 }, default: Default::Empty },
+    Field { path: "rules.allow.domains", kind: Kind::Strings { least: 0, most: 256 }, default: Default::Empty },
+    Field { path: "rules.allow.groups", kind: Kind::Strings { least: 0, most: 256 }, default: Default::Empty },
     Field { path: "forward", kind: Kind::Object, default: Default::Empty },
     Field { path: "forward.oidcData", kind: Kind::Boolean, default: Default::Boolean(false) },
     Field { path: "forward.accessToken", kind: Kind::Boolean, default: Default::Boolean(false) },
@@ -126,7 +141,14 @@ impl Field {
                 (least..=most).contains(&length)
             }
             Kind::StringOrNull { most } => (1..=most).contains(&length),
-            Kind::Boolean | Kind::Number { .. } | Kind::Object => true,
+            Kind::Boolean | Kind::Number { .. } | Kind::Choice(_) | Kind::Object => true,
+        }
+    }
+
+    pub(super) fn accepts_text(&self, text: &str) -> bool {
+        match self.kind {
+            Kind::Choice(words) => words.contains(&text),
+            _ => self.accepts_length(text.len()),
         }
     }
 
@@ -137,6 +159,7 @@ impl Field {
             Kind::Number { least, most } => format!("a whole number from {least} to {most}"),
             Kind::String { least, most } => format!("a string of {least} to {most} bytes"),
             Kind::StringOrNull { most } => format!("a string of 1 to {most} bytes, or null for any"),
+            Kind::Choice(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
             Kind::Strings { least, most } => format!("an array of {least} to {most} strings"),
             Kind::Object => "an object".to_owned(),
             Kind::Objects { least, most } => format!("an array of {least} to {most} objects"),
@@ -147,7 +170,7 @@ impl Field {
     pub fn default_json(&self) -> String {
         match self.default {
             Default::Required => "required".to_owned(),
-            Default::Absent => "derived".to_owned(),
+            Default::Absent => "none".to_owned(),
             Default::Boolean(value) => value.to_string(),
             Default::Number(value) => value.to_string(),
             Default::Text(value) => serde_json::json!(value).to_string(),
@@ -171,7 +194,10 @@ mod tests {
                 (Kind::Number { least, most }, Default::Number(value)) => (least..=most).contains(&value),
                 (Kind::String { .. }, Default::Text(text)) => field.accepts_length(text.len()),
                 (Kind::Strings { .. }, Default::Texts(texts)) => field.accepts_length(texts.len()),
-                (Kind::Object | Kind::Objects { least: 0, .. }, Default::Empty) => true,
+                (Kind::Choice(words), Default::Text(text)) => words.contains(&text),
+                (Kind::Object | Kind::Objects { least: 0, .. } | Kind::Strings { least: 0, .. }, Default::Empty) => {
+                    true
+                }
                 _ => false,
             };
             assert!(fits, "{}", field.path);

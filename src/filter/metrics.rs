@@ -41,6 +41,7 @@ impl FetchOutcome {
 /// The ids of the filter's metrics in this VM.
 pub(super) struct Metrics {
     admitted: u32,
+    skipped: u32,
     denied: Vec<(Reason, u32)>,
     key_fetch: Vec<(FetchOutcome, u32)>,
     token_cache_hit: u32,
@@ -63,6 +64,7 @@ impl Metrics {
         }
         Ok(Self {
             admitted: counter("admitted")?,
+            skipped: counter("skipped")?,
             denied,
             key_fetch,
             token_cache_hit: counter("token_cache_hit")?,
@@ -75,6 +77,10 @@ impl Metrics {
 
     pub(super) fn admitted(&self) {
         host::increment(self.admitted, 1);
+    }
+
+    pub(super) fn skipped(&self) {
+        host::increment(self.skipped, 1);
     }
 
     pub(super) fn denied(&self, reason: Reason) {

@@ -7,7 +7,7 @@ use super::host_signature::Backend;
 use super::metrics::{FetchOutcome, Metrics};
 use super::reply::{Reply, request_id};
 use crate::config::{Config, KeySource};
-use crate::gate::{Decision, Gate, RequestHead};
+use crate::gate::{Decision, Gate, HeaderEdit, RequestHead};
 use crate::keys::{Answer, KeyName, KeyRing, SharedKeys, Woken};
 use crate::reason::Reason;
 use crate::signature::{Jose, VerificationKey};
@@ -141,13 +141,8 @@ impl Plugin {
             decision = self.decide(&head, now);
         }
         match decision {
-            Decision::Admit(edits) => {
-                if edits.iter().any(|edit| host::edit_request(Part::Headers, edit).is_err()) {
-                    return self.deny(&head, Reason::InternalError);
-                }
-                self.metrics.admitted();
-                Next::Continue
-            }
+            Decision::Admit(edits) => self.pass(&head, &edits, Metrics::admitted),
+            Decision::Skip(edits) => self.pass(&head, &edits, Metrics::skipped),
             Decision::Deny(reason) => self.deny(&head, reason),
             Decision::NeedKey(_) if !may_wait => self.deny(&head, Reason::KeyUnavailable),
             Decision::NeedKey(name) => match self.keys.wait(name, id, now.steady) {
@@ -158,6 +153,14 @@ impl Plugin {
                 }
             },
         }
+    }
+
+    fn pass(&mut self, head: &RequestHead<'_>, edits: &[HeaderEdit], count: fn(&Metrics)) -> Next {
+        if edits.iter().any(|edit| host::edit_request(Part::Headers, edit).is_err()) {
+            return self.deny(head, Reason::InternalError);
+        }
+        count(&self.metrics);
+        Next::Continue
     }
 
     fn decide(&mut self, head: &RequestHead<'_>, now: Now) -> Decision {

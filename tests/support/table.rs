@@ -198,6 +198,8 @@ pub(crate) struct Step {
 
     /// Denied with this reason, or with one of these where timing decides (`"this, that"`). Unset: admitted.
     pub(crate) deny: Option<String>,
+    /// Let pass without a token, and without an identity.
+    pub(crate) skipped: bool,
     /// Refused by Envoy itself with this status, before the module.
     pub(crate) refused: Option<u16>,
     /// The form of a denial.
@@ -229,6 +231,7 @@ impl Default for Step {
             raw: None,
             hang_up_ms: None,
             deny: None,
+            skipped: false,
             refused: None,
             page: Page::Json,
             user: "ann@example.com".into(),
@@ -365,11 +368,14 @@ impl Row {
     /// Every counter that must move, and by how much.
     pub(crate) fn expected_counters(&self, backend: &str) -> BTreeMap<String, Count> {
         let mut counters = BTreeMap::new();
-        let mut admitted = 0;
+        let (mut admitted, mut skipped) = (0, 0);
         for step in &self.requests {
             let times = i64::try_from(step.times).expect("a small number");
             if step.is_admitted() {
                 admitted += times;
+            }
+            if step.skipped {
+                skipped += times;
             }
             let reasons = step.reasons();
             for reason in &reasons {
@@ -379,6 +385,7 @@ impl Row {
             }
         }
         counters.insert("admitted".into(), Count::exactly(admitted));
+        counters.insert("skipped".into(), Count::exactly(skipped));
         counters.insert(format!("verified.{backend}"), self.verified());
         counters.insert("token_cache_hit".into(), Count::exactly((admitted - self.verified().min).max(0)));
         if !self.counters.keys().any(|name| name.starts_with("key_fetch.")) {
@@ -407,8 +414,13 @@ impl Row {
 
 impl Step {
     /// Whether upstream gets to see it.
-    pub(crate) fn is_admitted(&self) -> bool {
+    pub(crate) fn passes(&self) -> bool {
         self.deny.is_none() && self.refused.is_none() && self.hang_up_ms.is_none()
+    }
+
+    /// Whether upstream gets to see it, with an identity.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.passes() && !self.skipped
     }
 
     /// The reasons that it may be denied with.

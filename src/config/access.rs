@@ -1,0 +1,102 @@
+//! `rules` of the plugin config into [`AccessRules`].
+
+use super::reader::Object;
+use super::{quoted, read_regex};
+use crate::access::{Access, AccessRules, Allow, PathPattern, Rule};
+
+const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
+
+pub(super) fn read(root: &Object<'_>) -> AccessRules {
+    let has_groups = root.optional_object("groups").is_some();
+    AccessRules { rules: root.objects("rules").iter().map(|rule| read_rule(rule, has_groups)).collect() }
+}
+
+fn read_rule(rule: &Object<'_>, has_groups: bool) -> Rule {
+    let matches = rule.object("match");
+    let require = rule.string("require");
+    let access = match rule.optional_object("allow") {
+        Some(allow) => {
+            if require == "none" {
+                rule.mistake(
+                    "allow",
+                    "an object",
+                    "no `allow` beside `require: none`: without a token there is no user",
+                );
+            }
+            Access::Allow(read_allow(&allow, has_groups))
+        }
+        None if require == "none" => Access::Open,
+        None => Access::AnyUser,
+    };
+    Rule {
+        hosts: read_names(&matches, "hosts"),
+        paths: matches.objects("paths").iter().filter_map(read_pattern).collect(),
+        methods: read_methods(&matches),
+        access,
+    }
+}
+
+fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
+    let texts = |field| allow.strings(field).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let read = Allow { users: texts("users"), domains: read_names(allow, "domains"), groups: texts("groups") };
+    if read.users.is_empty() && read.domains.is_empty() && read.groups.is_empty() {
+        allow.mistake("", "nobody", "a user, domain or group that may pass");
+    }
+    if !read.groups.is_empty() && !has_groups {
+        allow.mistake("groups", "groups", "none, or `groups` in the config: without it no groups are read");
+    }
+    read
+}
+
+/// Host or domain names: lower-cased, `*` only as the first label.
+fn read_names(object: &Object<'_>, field: &str) -> Vec<String> {
+    let is_name = |name: &str| {
+        let name = name.strip_prefix("*.").unwrap_or(name);
+        let is_plain =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']');
+        !name.is_empty() && name.len() <= 253 && !name.starts_with('.') && name.bytes().all(is_plain)
+    };
+    let mut names = Vec::new();
+    for (position, name) in object.strings(field).into_iter().enumerate() {
+        if !is_name(name) {
+            let expected = "a name such as \"a.example.com\", or \"*.example.com\" for all below it";
+            object.mistake(&format!("{field}[{position}]"), quoted(name), expected);
+        }
+        names.push(name.to_ascii_lowercase());
+    }
+    names
+}
+
+fn read_methods(matches: &Object<'_>) -> Vec<String> {
+    let mut methods = Vec::new();
+    for (position, method) in matches.strings("methods").into_iter().enumerate() {
+        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+            matches.mistake(&format!("methods[{position}]"), quoted(method), "a method in upper case, such as \"GET\"");
+        }
+        methods.push(method.to_owned());
+    }
+    methods
+}
+
+fn read_pattern(entry: &Object<'_>) -> Option<PathPattern> {
+    let given: Vec<_> = PATTERNS.into_iter().filter_map(|kind| Some((kind, entry.optional_string(kind)?))).collect();
+    let [(kind, text)] = given.as_slice() else {
+        entry.mistake("", format!("{} of them", given.len()), "one of: exact, prefix, suffix, regex");
+        return None;
+    };
+    let rooted = |pattern: fn(String) -> PathPattern| {
+        if !text.starts_with('/') || text.contains(['?', '#']) {
+            entry.mistake(kind, quoted(text), "a path that begins with `/`, without query");
+        }
+        pattern((*text).to_owned())
+    };
+    Some(match *kind {
+        "exact" => rooted(PathPattern::Exact),
+        "prefix" => rooted(PathPattern::Prefix),
+        "suffix" => PathPattern::Suffix((*text).to_owned()),
+        _ => {
+            // Anything but a regex is a mistake that has been told: a rule must not lose a path without a word.
+            PathPattern::Regex(read_regex(entry, "regex", false)?, read_regex(entry, "regex", true)?)
+        }
+    })
+}
