@@ -1,11 +1,16 @@
-//! The client in front of the gateway: sends one request over its own connection and reads the whole answer.
+//! The client in front of the gateway: sends one request over its own connection, by HTTP/1.1 or HTTP/2, and reads the whole
+//! answer.
 //! Header values and bodies are written and read one character per byte (`ÿ` is the byte 0xFF), so that a table of text can
 //! hold any bytes.
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::header::{HeaderName, HeaderValue};
-use hyper_util::rt::TokioIo;
+use super::server::{Body, full};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::header::{HOST, HeaderName, HeaderValue};
+use hyper::upgrade::Upgraded;
+use hyper::{HeaderMap, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -62,7 +67,26 @@ pub(crate) fn to_text(bytes: &[u8]) -> String {
 
 /// Sends `request` and reads the answer; a broken or late answer is an error.
 pub(crate) async fn send(to: SocketAddr, request: &Request) -> Result<Reply, String> {
-    in_time(exchange(to, request)).await
+    let body = full(to_bytes(&request.body));
+    in_time(async { Ok(exchange(to, request, body).await?.0) }).await
+}
+
+/// Sends `request` with a body of which its own `body` says nothing.
+pub(crate) async fn send_body(to: SocketAddr, request: &Request, body: Body) -> Result<Reply, String> {
+    in_time(async { Ok(exchange(to, request, body).await?.0) }).await
+}
+
+/// Sends `request`, which asks for an upgrade. The connection comes back where it was granted.
+pub(crate) async fn send_upgrade(
+    to: SocketAddr,
+    request: &Request,
+) -> Result<(Reply, Option<TokioIo<Upgraded>>), String> {
+    in_time(exchange(to, request, full(""))).await
+}
+
+/// Sends `request` and these trailers by HTTP/2, which the connection begins with.
+pub(crate) async fn send_http2(to: SocketAddr, request: &Request, trailers: &[(&str, &str)]) -> Result<Reply, String> {
+    in_time(exchange_http2(to, request, trailers)).await
 }
 
 /// Sends a request that HTTP cannot express, byte for byte, and reads the answer.
@@ -70,35 +94,77 @@ pub(crate) async fn send_raw(to: SocketAddr, request: &str) -> Result<Reply, Str
     in_time(exchange_raw(to, request)).await
 }
 
-async fn in_time(answer: impl Future<Output = Result<Reply, String>>) -> Result<Reply, String> {
-    let start = Instant::now();
-    let answer =
-        tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
-    answer.map(|reply| Reply { took: start.elapsed(), ..reply })
+/// An answer in time, whatever comes along with it.
+async fn in_time<T>(answer: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")))
 }
 
-async fn exchange(to: SocketAddr, request: &Request) -> Result<Reply, String> {
-    let stream = TcpStream::connect(to).await.map_err(|error| format!("cannot connect: {error}"))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let connection = tokio::spawn(connection);
+async fn exchange(to: SocketAddr, request: &Request, body: Body) -> Result<(Reply, Option<TokioIo<Upgraded>>), String> {
+    let start = Instant::now();
     let mut head = hyper::Request::builder().method(request.method.as_str()).uri(&request.path);
-    for (name, value) in &request.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| format!("header name {name:?}: {error}"))?;
-        let value = HeaderValue::from_bytes(&to_bytes(value)).map_err(|error| format!("value of {name}: {error}"))?;
-        head = head.header(name, value);
+    if let Some(headers) = head.headers_mut() {
+        *headers = fields(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     }
-    let whole = head.body(Full::new(Bytes::from(to_bytes(&request.body)))).map_err(|error| error.to_string())?;
-    let answer = sender.send_request(whole).await.map_err(|error| format!("no answer: {error}"))?;
-    let (head, body) = answer.into_parts();
-    let body = body.collect().await.map_err(|error| format!("answer broken off: {error}"))?.to_bytes();
+    let request = head.body(body).map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(connect(to).await?).await.map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection.with_upgrades());
+    let mut answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
+    if answer.status() == hyper::StatusCode::SWITCHING_PROTOCOLS {
+        let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|error| format!("no upgrade: {error}"))?;
+        return Ok((read(answer, start).await?, Some(TokioIo::new(upgraded))));
+    }
+    let reply = read(answer, start).await?;
     drop(sender);
     connection.abort();
+    Ok((reply, None))
+}
+
+async fn exchange_http2(to: SocketAddr, request: &Request, trailers: &[(&str, &str)]) -> Result<Reply, String> {
+    let start = Instant::now();
+    let mut headers = fields(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    // In HTTP/2 the host is not among the headers.
+    let host = headers.remove(HOST).ok_or("a request without a host")?;
+    let uri = format!("http://{}{}", to_text(host.as_bytes()), request.path);
+    let mut head = hyper::Request::builder().method(request.method.as_str()).uri(uri);
+    if let Some(place) = head.headers_mut() {
+        *place = headers;
+    }
+    let trailers = fields(trailers.iter().copied())?;
+    let body = full(to_bytes(&request.body));
+    let body = if trailers.is_empty() { body } else { body.with_trailers(async { Some(Ok(trailers)) }).boxed() };
+    let request = head.body(body).map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), connect(to).await?).await.map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
+    let reply = read(answer, start).await?;
+    connection.abort();
+    Ok(reply)
+}
+
+async fn connect(to: SocketAddr) -> Result<TokioIo<TcpStream>, String> {
+    TcpStream::connect(to).await.map(TokioIo::new).map_err(|error| format!("cannot connect: {error}"))
+}
+
+fn fields<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<HeaderMap, String> {
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| format!("header name {name:?}: {error}"))?;
+        let value = HeaderValue::from_bytes(&to_bytes(value)).map_err(|error| format!("value of {name}: {error}"))?;
+        map.append(name, value);
+    }
+    Ok(map)
+}
+
+async fn read(answer: Response<Incoming>, start: Instant) -> Result<Reply, String> {
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.map_err(|error| format!("answer broken off: {error}"))?.to_bytes();
     let headers = head.headers.iter().map(|(name, value)| (name.to_string(), to_text(value.as_bytes()))).collect();
-    Ok(Reply { status: head.status.as_u16(), headers, body: to_text(&body), took: Duration::ZERO })
+    Ok(Reply { status: head.status.as_u16(), headers, body: to_text(&body), took: start.elapsed() })
 }
 
 async fn exchange_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
+    let start = Instant::now();
     let mut stream = TcpStream::connect(to).await.map_err(|error| format!("cannot connect: {error}"))?;
     stream.write_all(&to_bytes(request)).await.map_err(|error| format!("cannot send: {error}"))?;
     let mut answer = String::new();
@@ -107,7 +173,7 @@ async fn exchange_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
         let length = stream.read(&mut piece).await.map_err(|error| format!("no answer: {error}"))?;
         answer += &to_text(&piece[..length]);
         if let Some(reply) = parse(&answer) {
-            return Ok(reply);
+            return Ok(Reply { took: start.elapsed(), ..reply });
         }
         if length == 0 {
             return Err(format!("no whole answer: {answer:?}"));

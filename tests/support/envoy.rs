@@ -179,10 +179,16 @@ fn cluster(name: &str, address: Option<SocketAddr>) -> Value {
         .iter()
         .map(|at| json!({"endpoint": {"address": {"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}}}}))
         .collect();
+    // As Istio's `useClientProtocol`: upstream is spoken to as the client spoke.
+    let as_the_client = json!({
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
+    });
     json!({
         "name": name,
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": as_the_client},
     })
 }
 
@@ -211,6 +217,8 @@ fn listener(plugin: &Plugin) -> Value {
     let manager = json!({
         "stat_prefix": plugin.name,
         "preserve_external_request_id": true,
+        // As on Istio's gateways.
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "route_config": {
             "name": plugin.name,
             "virtual_hosts": [{

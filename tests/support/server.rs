@@ -1,10 +1,12 @@
-//! One HTTP/1.1 server on a free local port. The key server, the upstream and the demo's ALB are made of it.
+//! One HTTP server on a free local port: HTTP/1.1, or HTTP/2 where the client begins with it. The key server, the upstream
+//! and the demo's ALB are made of it.
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -37,11 +39,8 @@ impl Server {
                 let service = hyper::service::service_fn(handler.clone());
                 // A connection's error is its client's to see.
                 tokio::spawn(async move {
-                    drop(
-                        hyper::server::conn::http1::Builder::new()
-                            .serve_connection(TokioIo::new(stream), service)
-                            .await,
-                    );
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    drop(server.serve_connection_with_upgrades(TokioIo::new(stream), service).await);
                 });
             }
         });

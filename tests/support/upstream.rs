@@ -1,9 +1,13 @@
-//! The service behind the gateway: remembers each request that reaches it and echoes it as JSON.
+//! The service behind the gateway: remembers each request that reaches it and echoes it as JSON. A request for an upgrade
+//! is granted, and every byte that comes after is sent back.
 
 use super::client::to_text;
-use super::server::{Server, full};
+use super::server::{Body, Broken, Server, full};
 use http_body_util::BodyExt;
-use hyper::Response;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, UPGRADE};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -16,6 +20,8 @@ pub(crate) struct Seen {
     /// In order; a header that came twice is here twice.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
+    /// What came behind the body.
+    pub(crate) trailers: Vec<(String, String)>,
 }
 
 impl Seen {
@@ -36,20 +42,7 @@ impl Upstream {
     pub(crate) async fn start() -> Upstream {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let record = Arc::clone(&seen);
-        let server = Server::start(move |request| {
-            let record = Arc::clone(&record);
-            async move {
-                let (head, body) = request.into_parts();
-                let body = body.collect().await?.to_bytes();
-                let headers =
-                    head.headers.iter().map(|(name, value)| (name.to_string(), to_text(value.as_bytes()))).collect();
-                let seen =
-                    Seen { method: head.method.to_string(), path: head.uri.to_string(), headers, body: to_text(&body) };
-                let echo = serde_json::to_vec_pretty(&seen)?;
-                record.lock().expect("the record").push(seen);
-                Ok(Response::builder().header("content-type", "application/json").body(full(echo))?)
-            }
-        });
+        let server = Server::start(move |request| serve(Arc::clone(&record), request));
         Upstream { server: server.await, seen }
     }
 
@@ -62,4 +55,37 @@ impl Upstream {
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().expect("the record"))
     }
+}
+
+async fn serve(record: Arc<Mutex<Vec<Seen>>>, mut request: Request<Incoming>) -> Result<Response<Body>, Broken> {
+    let upgrade = request.headers().get(UPGRADE).cloned();
+    let connection = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let (head, body) = request.into_parts();
+    // A connection that is upgraded has no body that ends.
+    let (body, trailers) = if upgrade.is_some() {
+        Default::default()
+    } else {
+        let body = body.collect().await?;
+        let trailers = body.trailers().map(fields).unwrap_or_default();
+        (to_text(&body.to_bytes()), trailers)
+    };
+    let path = head.uri.path_and_query().map_or_else(|| head.uri.to_string(), ToString::to_string);
+    let seen = Seen { method: head.method.to_string(), path, headers: fields(&head.headers), body, trailers };
+    let echo = serde_json::to_vec_pretty(&seen)?;
+    record.lock().expect("the record").push(seen);
+    let (Some(upgrade), Some(connection)) = (upgrade, connection) else {
+        return Ok(Response::builder().header("content-type", "application/json").body(full(echo))?);
+    };
+    tokio::spawn(async move {
+        let Ok(connection) = connection.await else { return };
+        let (mut from, mut to) = tokio::io::split(TokioIo::new(connection));
+        // It ends when the client hangs up.
+        drop(tokio::io::copy(&mut from, &mut to).await);
+    });
+    let granted = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    Ok(granted.header(CONNECTION, "upgrade").header(UPGRADE, upgrade).body(full(""))?)
+}
+
+fn fields(map: &HeaderMap) -> Vec<(String, String)> {
+    map.iter().map(|(name, value)| (name.to_string(), to_text(value.as_bytes()))).collect()
 }

@@ -1,0 +1,194 @@
+//! What HTTP/2, trailers, gRPC and WebSockets change about a request, and that the filter holds for them all the same: on
+//! every Envoy.
+
+// A test may panic: that is how it fails.
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use support::client::{Request, send_http2, send_upgrade};
+use support::envoy::{Envoy, Plugin, Setup};
+use support::key_server::{Answer, KeyServer};
+use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
+use support::upstream::{Seen, Upstream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A gateway, and a user with a token for it. It does not know the key yet: the first request waits.
+struct World {
+    version: String,
+    envoy: Envoy,
+    gateway: SocketAddr,
+    upstream: Upstream,
+    _keys: KeyServer,
+    token: String,
+}
+
+impl World {
+    async fn start(binary: &Path) -> World {
+        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        let config = json!({
+            "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
+            "publicKeys": {"endpoint": "http://keys", "cluster": "keys"},
+        });
+        let setup = Setup {
+            binary: binary.into(),
+            concurrency: 1,
+            plugins: vec![Plugin::new("gateway", config)],
+            watched_listeners: None,
+            clusters: BTreeMap::from([
+                ("upstream".to_owned(), Some(upstream.address())),
+                ("keys".to_owned(), Some(keys.address())),
+            ]),
+        };
+        let envoy = Envoy::start(&setup)
+            .await
+            .unwrap_or_else(|failed| panic!("{} did not start:\n{}", binary.display(), failed.log));
+        let gateway = envoy.listener("gateway").await.expect("the listener");
+        let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
+        keys.publish(&format!("/{kid}"), &key, Answer::default());
+        let token = TokenSpec::of("ann@example.com").mint(&kid, &key).text;
+        World { version: support::version(binary), envoy, gateway, upstream, _keys: keys, token }
+    }
+
+    /// A request of the user's, with these headers too.
+    fn request(&self, headers: &[(&str, &str)]) -> Request {
+        let genuine = [("host", "gateway.test"), ("x-amzn-oidc-data", self.token.as_str())];
+        Request::get("/", &[&genuine[..], headers].concat())
+    }
+
+    /// The one request that arrived upstream.
+    fn arrived(&self) -> Seen {
+        let mut seen = self.upstream.take_seen();
+        assert_eq!(seen.len(), 1, "[envoy {}] requests upstream", self.version);
+        seen.remove(0)
+    }
+}
+
+#[tokio::test]
+async fn an_http2_request_is_named_after_its_token_and_not_after_what_it_says_of_itself() {
+    for envoy in support::envoys() {
+        let world = World::start(&envoy).await;
+        let spoofed = [("kubeflow-userid", "root"), ("kubeflow_userid", "root"), ("kubeflow-groups", "admins")];
+        let reply = send_http2(world.gateway, &world.request(&spoofed), &[]).await.expect("an answer");
+        assert_eq!(reply.status, 200, "[envoy {}] {}", world.version, reply.body);
+        let seen = world.arrived();
+        assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"], "[envoy {}]", world.version);
+        for name in ["kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-data"] {
+            assert_eq!(seen.header(name), [""; 0], "[envoy {}] {name}", world.version);
+        }
+        world.envoy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn session_cookies_are_removed_from_among_the_cookie_fields_of_an_http2_request() {
+    for envoy in support::envoys() {
+        let world = World::start(&envoy).await;
+        let crumbs = [
+            ("cookie", "AWSELBAuthSessionCookie-0=secret"),
+            ("cookie", "theme=dark"),
+            ("cookie", "AWSELBAuthSessionCookie-1=secret; lang=de"),
+            ("cookie", "last=\"a b\""),
+        ];
+        let reply = send_http2(world.gateway, &world.request(&crumbs), &[]).await.expect("an answer");
+        assert_eq!(reply.status, 200, "[envoy {}] {}", world.version, reply.body);
+        let cookies = world.arrived().header("cookie").join("; ");
+        assert_eq!(cookies, "theme=dark; lang=de; last=\"a b\"", "[envoy {}]", world.version);
+        world.envoy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn trailers_name_no_user_and_pass_otherwise() {
+    for envoy in support::envoys() {
+        let world = World::start(&envoy).await;
+        let trailers = [
+            ("kubeflow-userid", "root"),
+            ("kubeflow_userid", "root"),
+            ("kubeflow-groups", "admins"),
+            ("kubeflow_groups", "admins"),
+            ("x-amzn-oidc-data", "forged"),
+            ("x-harmless", "1"),
+        ];
+        // The first waits for its key, the second does not.
+        for pass in ["before the key is known", "once the key is known"] {
+            let request = Request { method: "POST".into(), body: "a body".into(), ..world.request(&[]) };
+            let reply = send_http2(world.gateway, &request, &trailers).await.expect("an answer");
+            assert_eq!(reply.status, 200, "[envoy {}] {pass}: {}", world.version, reply.body);
+            let seen = world.arrived();
+            assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"], "[envoy {}] {pass}", world.version);
+            assert_eq!(seen.body, "a body", "[envoy {}] {pass}", world.version);
+            let harmless = [("x-harmless".to_owned(), "1".to_owned())];
+            assert_eq!(seen.trailers, harmless, "[envoy {}] {pass}: trailers", world.version);
+        }
+        world.envoy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_is_opened_for_the_user_of_the_token_and_carries_bytes_both_ways() {
+    for envoy in support::envoys() {
+        let world = World::start(&envoy).await;
+        let request = world.request(&WEBSOCKET);
+        let (reply, connection) = send_upgrade(world.gateway, &request).await.expect("an answer");
+        assert_eq!(reply.status, 101, "[envoy {}] {}", world.version, reply.body);
+        let seen = world.arrived();
+        assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"], "[envoy {}]", world.version);
+        assert_eq!(seen.header("upgrade"), ["websocket"], "[envoy {}]", world.version);
+        let mut connection = connection.expect("a connection after 101");
+        for message in ["first", "second"] {
+            connection.write_all(message.as_bytes()).await.expect("bytes sent");
+            let mut echo = vec![0; message.len()];
+            let read = tokio::time::timeout(std::time::Duration::from_secs(5), connection.read_exact(&mut echo));
+            read.await.expect("an echo in time").expect("an echo");
+            assert_eq!(echo, message.as_bytes(), "[envoy {}]", world.version);
+        }
+        world.envoy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_without_a_token_is_refused_and_not_opened() {
+    for envoy in support::envoys() {
+        let world = World::start(&envoy).await;
+        let request = Request::get("/", &[&[("host", "gateway.test")], &WEBSOCKET[..]].concat());
+        let (reply, connection) = send_upgrade(world.gateway, &request).await.expect("an answer");
+        assert_eq!(reply.status, 401, "[envoy {}] {}", world.version, reply.body);
+        assert!(reply.body.contains("token-missing"), "[envoy {}] {}", world.version, reply.body);
+        assert!(connection.is_none(), "[envoy {}] a connection", world.version);
+        assert_eq!(world.upstream.take_seen().len(), 0, "[envoy {}] requests upstream", world.version);
+        world.envoy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_call_without_a_token_is_answered_with_the_grpc_status_of_a_caller_unknown() {
+    for envoy in support::envoys() {
+        let world = World::start(&envoy).await;
+        let headers = [("host", "gateway.test"), ("content-type", "application/grpc"), ("te", "trailers")];
+        // One empty message.
+        let call = Request {
+            method: "POST".into(),
+            body: "\0\0\0\0\0".into(),
+            ..Request::get("/package.Service/Call", &headers)
+        };
+        let reply = send_http2(world.gateway, &call, &[]).await.expect("an answer");
+        assert_eq!(reply.status, 200, "[envoy {}]", world.version);
+        assert_eq!(reply.header("grpc-status"), ["16"], "[envoy {}] {:?}", world.version, reply.headers);
+        assert_eq!(reply.header("content-type"), ["application/grpc"], "[envoy {}]", world.version);
+        assert_eq!(reply.body, "", "[envoy {}]", world.version);
+        assert_eq!(world.upstream.take_seen().len(), 0, "[envoy {}] requests upstream", world.version);
+        world.envoy.stop().await;
+    }
+}
+
+const WEBSOCKET: [(&str, &str); 4] = [
+    ("connection", "Upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
