@@ -75,6 +75,8 @@ pub enum Decision {
     NeedKey(KeyName),
     /// Answer it here.
     Deny(Reason),
+    /// Report mode: count and log this reason, apply these edits and let it pass, without identity.
+    Report(Reason, Vec<HeaderEdit>),
 }
 
 /// What the decision was made of, for the counters.
@@ -140,12 +142,22 @@ impl Gate {
             return (Decision::Skip(self.admission(head, None)), work);
         }
         let decision = match identify(&self.config, self.jose, &mut self.remembered, head, keys, now, &mut work) {
-            Ok(Ok(identity)) if !requirement.admits(&identity) => Decision::Deny(Reason::UserNotAllowed),
+            Ok(Ok(identity)) if !requirement.admits(&identity) => self.refusal(head, Reason::UserNotAllowed),
             Ok(Ok(identity)) => Decision::Admit(self.admission(head, Some(&identity))),
             Ok(Err(key)) => Decision::NeedKey(key),
-            Err(reason) => Decision::Deny(reason),
+            Err(reason) => self.refusal(head, reason),
         };
         (decision, work)
+    }
+
+    /// What becomes of the request `head` that may not pass for `reason`.
+    pub fn refusal(&self, head: &RequestHead<'_>, reason: Reason) -> Decision {
+        // Where the filter could not do its work, the client's own identity headers may still be there.
+        if self.config.report_only && reason != Reason::InternalError {
+            Decision::Report(reason, self.admission(head, None))
+        } else {
+            Decision::Deny(reason)
+        }
     }
 
     /// What upstream is to see. Without an identity nothing was verified, so none of the ALB's headers passes.
@@ -477,6 +489,19 @@ mod tests {
             setting.decide(&headers("2"), 10).0,
             Decision::Admit(vec![remove(OIDC_IDENTITY), set("kubeflow-userid", "ann")])
         );
+    }
+
+    #[test]
+    fn in_report_mode_what_would_be_denied_passes_without_identity() {
+        let mut setting = setting(|config| {
+            config["mode"] = json!("report");
+            config["forward"] = json!({"oidcData": true, "accessToken": true});
+        });
+        let headers = [(OIDC_DATA, "forged"), (ACCESS_TOKEN, "a"), (OIDC_IDENTITY, "root"), ("cookie", "b=2")];
+        let edits = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY].map(remove).to_vec();
+        assert_eq!(setting.decide(&headers, 10).0, Decision::Report(Reason::TokenMalformed, edits));
+        let broken = setting.gate.refusal(&head(&headers), Reason::InternalError);
+        assert_eq!(broken, Decision::Deny(Reason::InternalError));
     }
 
     #[test]

@@ -276,16 +276,20 @@ impl KeyRing {
         self.changed = true;
         let mut due = Due::default();
         for (name, entry) in &mut self.entries {
-            let ask = match entry {
-                Entry::Fetching { ask, waiters, .. } => {
-                    while waiters.front().is_some_and(|first| first.deadline <= now) {
-                        if let Some(Waiting { waiter, left: false, .. }) = waiters.pop_front() {
-                            self.waiting = self.waiting.saturating_sub(1);
-                            due.woken.refused.push((waiter, Reason::KeyUnavailable));
-                        }
+            if let Entry::Fetching { ask, failures, waiters } = entry {
+                while waiters.front().is_some_and(|first| first.deadline <= now) {
+                    if let Some(Waiting { waiter, left: false, .. }) = waiters.pop_front() {
+                        self.waiting = self.waiting.saturating_sub(1);
+                        due.woken.refused.push((waiter, Reason::KeyUnavailable));
                     }
-                    Some(ask)
                 }
+                // A retry is worth its fetch while somebody waits for it.
+                if *ask <= now && *failures > 0 && waiters.iter().all(|waiting| waiting.left) {
+                    *entry = Entry::Refused { reason: Reason::KeyUnavailable, until: now.plus(UNAVAILABLE_TTL) };
+                }
+            }
+            let ask = match entry {
+                Entry::Fetching { ask, .. } => Some(ask),
                 Entry::Ready(ready) => ready.refresh.as_mut(),
                 Entry::Refused { .. } => None,
             };
@@ -565,6 +569,18 @@ mod tests {
         assert_eq!(fetches, [0, 100, 300, 700, 1500]);
         assert!(now <= 3050, "answered after {now} ms");
         assert_eq!(refusal(&mut ring, 1, 1600), Some(Reason::KeyUnavailable));
+    }
+
+    #[test]
+    fn a_retry_for_which_nobody_waits_any_more_is_not_made() {
+        let mut ring = ring();
+        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.tick(at(0));
+        ring.answered(name(1), Answer::Failed, at(10));
+        ring.leave(7);
+        assert_eq!(ring.tick(at(110)).fetch, []);
+        assert_eq!(refusal(&mut ring, 1, 110), Some(Reason::KeyUnavailable));
+        assert_eq!(refusal(&mut ring, 1, 1110), None);
     }
 
     #[test]

@@ -289,9 +289,11 @@ impl<'a> Scene<'a> {
         if !own_id {
             headers.push(("x-request-id".to_owned(), id.clone()));
         }
-        if step.deny.is_some() {
-            let reasons = step.reasons().into_iter().map(str::to_owned).collect();
-            self.denials.push(Denial { reasons, request_id: (!own_id).then(|| id.clone()) });
+        let reasons: Vec<String> =
+            step.reasons().into_iter().chain(step.report.as_deref()).map(str::to_owned).collect();
+        if !reasons.is_empty() {
+            let request_id = (!own_id).then(|| id.clone());
+            self.denials.push(Denial { report: step.report.is_some(), reasons, request_id });
         }
         let request =
             Request { method: step.method.clone(), path: self.fill(&step.path), headers, body: step.body.clone() };

@@ -89,6 +89,8 @@ pub struct Config {
     pub access: AccessRules,
     /// What upstream may see beside the user id.
     pub forward: Forward,
+    /// Whether a request that would be denied is let pass, without identity, and only counted and logged.
+    pub report_only: bool,
 }
 
 /// A load balancer whose tokens are believed.
@@ -219,6 +221,7 @@ fn read(root: &Object<'_>) -> Config {
             access_token: forward.boolean("accessToken"),
             session_cookies: forward.boolean("sessionCookies"),
         },
+        report_only: root.string("mode") == "report",
     }
 }
 
@@ -438,7 +441,7 @@ mod tests {
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, rules, forward",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, rules, forward, mode",
             ),
             ("/loadBalancers", json!([]), "loadBalancers: found an array of 0, expected an array of 1 to 64 objects"),
             ("/loadBalancers", json!({}), "loadBalancers: found an object, expected an array of 1 to 64 objects"),
@@ -565,6 +568,7 @@ mod tests {
                 json!([{"claim": "name", "header": "x-request-id"}]),
                 "claimHeaders[0].header: found \"x-request-id\", expected a header that neither",
             ),
+            ("/mode", json!("warn"), "mode: found \"warn\", expected \"enforce\" or \"report\""),
             ("/forward", json!(true), "forward: found true, expected an object"),
             (
                 "/forward",

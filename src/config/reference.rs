@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 46] = [
+pub static FIELDS: [Field; 47] = [
     Field { path: "loadBalancers", kind: Kind::Objects { least: 1, most: 64 }, default: Default::Required },
     Field { path: "loadBalancers.arn", kind: Kind::String { least: 1, most: 256 }, default: Default::Required },
     Field { path: "loadBalancers.issuer", kind: Kind::StringOrNull { most: 512 }, default: Default::Required },
@@ -112,6 +112,7 @@ pub static FIELDS: [Field; 46] = [
     Field { path: "forward.oidcData", kind: Kind::Boolean, default: Default::Boolean(false) },
     Field { path: "forward.accessToken", kind: Kind::Boolean, default: Default::Boolean(false) },
     Field { path: "forward.sessionCookies", kind: Kind::Boolean, default: Default::Boolean(false) },
+    Field { path: "mode", kind: Kind::Choice(&["enforce", "report"]), default: Default::Text("enforce") },
 ];
 
 /// What the reader gets where it asks for a field that the reference does not list. A test sees that it never does.

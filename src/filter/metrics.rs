@@ -43,6 +43,7 @@ pub(super) struct Metrics {
     admitted: u32,
     skipped: u32,
     denied: Vec<(Reason, u32)>,
+    reported: Vec<(Reason, u32)>,
     key_fetch: Vec<(FetchOutcome, u32)>,
     token_cache_hit: u32,
     verified: u32,
@@ -54,9 +55,10 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn define(backend: Backend) -> Result<Self, host::Refusal> {
         let counter = |name: &str| host::define_counter(&format!("{PREFIX}{name}"));
-        let mut denied = Vec::new();
+        let (mut denied, mut reported) = (Vec::new(), Vec::new());
         for reason in Reason::ALL {
             denied.push((reason, counter(&format!("denied.{}", reason.name()))?));
+            reported.push((reason, counter(&format!("reported.{}", reason.name()))?));
         }
         let mut key_fetch = Vec::new();
         for outcome in FetchOutcome::ALL {
@@ -66,6 +68,7 @@ impl Metrics {
             admitted: counter("admitted")?,
             skipped: counter("skipped")?,
             denied,
+            reported,
             key_fetch,
             token_cache_hit: counter("token_cache_hit")?,
             verified: counter(&format!("verified.{}", backend.name()))?,
@@ -85,6 +88,10 @@ impl Metrics {
 
     pub(super) fn denied(&self, reason: Reason) {
         count(&self.denied, reason);
+    }
+
+    pub(super) fn reported(&self, reason: Reason) {
+        count(&self.reported, reason);
     }
 
     pub(super) fn key_fetch(&self, outcome: FetchOutcome) {

@@ -140,22 +140,35 @@ impl Plugin {
             self.keys.adopt(name, key, age, now.steady);
             decision = self.decide(&head, now);
         }
+        if let Decision::NeedKey(name) = decision {
+            let refused = match may_wait {
+                true => self.keys.wait(name, id, now.steady),
+                false => Err(Reason::KeyUnavailable),
+            };
+            let Err(reason) = refused else { return Next::Wait };
+            if may_wait {
+                self.metrics.key_fetch(FetchOutcome::OverBudget);
+            }
+            decision = self.gate.refusal(&head, reason);
+        }
+        self.carry_out(&head, decision)
+    }
+
+    fn carry_out(&mut self, head: &RequestHead<'_>, decision: Decision) -> Next {
         match decision {
-            Decision::Admit(edits) => self.pass(&head, &edits, Metrics::admitted),
-            Decision::Skip(edits) => self.pass(&head, &edits, Metrics::skipped),
-            Decision::Deny(reason) => self.deny(&head, reason),
-            Decision::NeedKey(_) if !may_wait => self.deny(&head, Reason::KeyUnavailable),
-            Decision::NeedKey(name) => match self.keys.wait(name, id, now.steady) {
-                Ok(()) => Next::Wait,
-                Err(reason) => {
-                    self.metrics.key_fetch(FetchOutcome::OverBudget);
-                    self.deny(&head, reason)
-                }
-            },
+            Decision::Admit(edits) => self.pass(head, &edits, Metrics::admitted),
+            Decision::Skip(edits) => self.pass(head, &edits, Metrics::skipped),
+            Decision::Report(reason, edits) => {
+                log_reason("would deny", reason, head);
+                self.pass(head, &edits, |metrics| metrics.reported(reason))
+            }
+            Decision::Deny(reason) => self.deny(head, reason),
+            // Waiting is over, or was refused.
+            Decision::NeedKey(_) => self.deny(head, Reason::KeyUnavailable),
         }
     }
 
-    fn pass(&mut self, head: &RequestHead<'_>, edits: &[HeaderEdit], count: fn(&Metrics)) -> Next {
+    fn pass(&mut self, head: &RequestHead<'_>, edits: &[HeaderEdit], count: impl FnOnce(&Metrics)) -> Next {
         if edits.iter().any(|edit| host::edit_request(Part::Headers, edit).is_err()) {
             return self.deny(head, Reason::InternalError);
         }
@@ -184,15 +197,18 @@ impl Plugin {
     /// Goes on with requests whose waiting is over. Each is judged again, from its head: nothing about it was kept.
     fn wake(&mut self, woken: Woken) {
         for id in woken.ready {
-            if host::set_effective_context(id).is_ok() && matches!(self.judge(id, false), Next::Continue) {
-                let _ = host::resume_request();
+            if host::set_effective_context(id).is_ok() {
+                let next = self.judge(id, false);
+                resume(next);
             }
         }
         for (id, reason) in woken.refused {
             if host::set_effective_context(id).is_ok() {
                 let headers = host::request(Part::Headers).unwrap_or_default();
                 let head = RequestHead::new(host::pairs(&headers).unwrap_or_default());
-                self.deny(&head, reason);
+                let decision = self.gate.refusal(&head, reason);
+                let next = self.carry_out(&head, decision);
+                resume(next);
             }
         }
         let _ = host::set_effective_context(self.root);
@@ -269,6 +285,17 @@ impl Plugin {
     }
 }
 
+/// Lets the paused request of the effective context go on, if it may.
+fn resume(next: Next) {
+    if matches!(next, Next::Continue) {
+        let _ = host::resume_request();
+    }
+}
+
+fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>) {
+    host::log(Level::Warn, &format!("alb-oidc: {what} reason={reason} request-id={}", request_id(head)));
+}
+
 fn read_key(body_size: usize) -> Option<VerificationKey> {
     if body_size > MAX_ANSWER_BYTES {
         return None;
@@ -278,7 +305,7 @@ fn read_key(body_size: usize) -> Option<VerificationKey> {
 
 /// Answers the request of the effective context, and logs why.
 pub(super) fn answer(head: &RequestHead<'_>, reason: Reason) {
-    host::log(Level::Warn, &format!("alb-oidc: denied reason={reason} request-id={}", request_id(head)));
+    log_reason("denied", reason, head);
     let reply = Reply::denial(head, reason);
     let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     if host::reply(reply.status, &format!("alb_oidc_{reason}"), &headers, reply.body.as_bytes()).is_err() {

@@ -27,6 +27,8 @@ pub(crate) struct Sent {
 /// A denial that must have been logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Denial {
+    /// Only what it would have been, in report mode.
+    pub(crate) report: bool,
     /// Any of these.
     pub(crate) reasons: Vec<String>,
     /// The request id in the line; `None`: any.
@@ -147,7 +149,7 @@ fn upstream(sent: &Sent, step: &Step, seen: &Seen) -> Vec<String> {
         differ(&mut wrong, "upstream's body", &sent.request.body, &seen.body);
     }
     let mut expected: BTreeMap<&str, Vec<&str>> = IDENTITY.iter().chain(&TOKENS).map(|name| (*name, vec![])).collect();
-    if !step.skipped {
+    if step.is_admitted() {
         expected.insert("kubeflow-userid", vec![&step.user]);
     }
     expected.extend(
@@ -207,7 +209,8 @@ pub(crate) fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) 
 
 /// Differences between the denials that must be in this part of the log and those that are.
 pub(crate) fn denials(expected: &[Denial], log: &str) -> Vec<String> {
-    let mut lines: Vec<&str> = log.lines().filter(|line| line.contains("alb-oidc: denied")).collect();
+    let mut lines: Vec<&str> =
+        log.lines().filter(|line| line.contains("alb-oidc: denied") || line.contains("alb-oidc: would deny")).collect();
     let mut wrong = Vec::new();
     for denial in expected {
         let holds = |line: &&str| {
@@ -220,6 +223,7 @@ pub(crate) fn denials(expected: &[Denial], log: &str) -> Vec<String> {
                 field("reason=").is_some_and(|reason| denial.reasons.iter().any(|expected| expected == reason));
             let id = field("request-id=");
             reason
+                && line.contains("alb-oidc: would deny") == denial.report
                 && id.is_some()
                 && (denial.request_id.is_none() || id == denial.request_id.as_deref())
                 && line.contains("[warning]")

@@ -198,6 +198,8 @@ pub(crate) struct Step {
 
     /// Denied with this reason, or with one of these where timing decides (`"this, that"`). Unset: admitted.
     pub(crate) deny: Option<String>,
+    /// Let pass without an identity, though it would be denied for this reason.
+    pub(crate) report: Option<String>,
     /// Let pass without a token, and without an identity.
     pub(crate) skipped: bool,
     /// Refused by Envoy itself with this status, before the module.
@@ -231,6 +233,7 @@ impl Default for Step {
             raw: None,
             hang_up_ms: None,
             deny: None,
+            report: None,
             skipped: false,
             refused: None,
             page: Page::Json,
@@ -377,6 +380,10 @@ impl Row {
             if step.skipped {
                 skipped += times;
             }
+            if let Some(reason) = &step.report {
+                let count = counters.entry(format!("reported.{reason}")).or_insert(Count::exactly(0));
+                *count = Count::exactly(count.max + times);
+            }
             let reasons = step.reasons();
             for reason in &reasons {
                 let count = counters.entry(format!("denied.{reason}")).or_insert(Count::exactly(0));
@@ -420,7 +427,7 @@ impl Step {
 
     /// Whether upstream gets to see it, with an identity.
     pub(crate) fn is_admitted(&self) -> bool {
-        self.passes() && !self.skipped
+        self.passes() && !self.skipped && self.report.is_none()
     }
 
     /// The reasons that it may be denied with.
