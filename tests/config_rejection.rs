@@ -17,9 +17,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use support::client::{Request, send};
-use support::envoy::{Envoy, Plugin, Setup, write_listeners};
+use support::envoy::{Envoy, Plugin, Setup, gateway_config, write_listeners};
 use support::key_server::{Answer, KeyServer};
-use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
+use support::token::{Key, TokenSpec};
 use support::upstream::Upstream;
 
 /// How long Envoy may take to try a listener that was put into its file.
@@ -35,7 +35,7 @@ fn bad_configs() -> Vec<Bad> {
     let text = |config: &str, said: &[&'static str]| Bad { config: config.into(), said: said.to_vec() };
     // The good configuration with one member set; null takes it out.
     let with = |pointer: &str, value: Value, said: &[&'static str]| {
-        let mut config = good_config();
+        let mut config = gateway_config();
         let (object, member) = pointer.rsplit_once('/').unwrap();
         let object = config.pointer_mut(object).and_then(Value::as_object_mut).unwrap();
         if value.is_null() {
@@ -70,13 +70,6 @@ fn bad_configs() -> Vec<Bad> {
         with("/publicKeys/timeoutMs", json!(1), &["publicKeys.timeoutMs", "100"]),
         with("/clockSkewSeconds", json!("30"), &["clockSkewSeconds", "\"30\""]),
     ]
-}
-
-fn good_config() -> Value {
-    json!({
-        "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
-        "publicKeys": {"endpoint": "https://keys.test", "cluster": "keys"},
-    })
 }
 
 #[tokio::test]
@@ -133,21 +126,13 @@ impl Update {
     async fn start(binary: &Path) -> Update {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("listeners.json");
-        write_listeners(&file, 1, &[Plugin::new("gateway", good_config())]);
+        write_listeners(&file, 1, &[Plugin::new("gateway", gateway_config())]);
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
         let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
         keys.publish(&format!("/{kid}"), &key, Answer::default());
-        let setup = Setup {
-            binary: binary.into(),
-            concurrency: 1,
-            plugins: Vec::new(),
-            watched_listeners: Some(file.clone()),
-            clusters: BTreeMap::from([
-                ("upstream".to_owned(), Some(upstream.address())),
-                ("keys".to_owned(), Some(keys.address())),
-            ]),
-        };
-        let envoy = Envoy::start(&setup).await.unwrap_or_else(|failed| panic!("Envoy did not start:\n{}", failed.log));
+        let setup =
+            Setup { watched_listeners: Some(file.clone()), ..Setup::new(binary, upstream.address(), keys.address()) };
+        let envoy = Envoy::must_start(&setup).await;
         let what = format!("envoy {}", support::version(binary));
         let token = TokenSpec::of("ann@example.com").mint(&kid, &key).text;
         Update { what, envoy, file, _folder: folder, _keys: keys, upstream, token }
@@ -166,7 +151,7 @@ impl Update {
             bad.check_log(&what, &self.envoy.log()[logged..]);
         }
 
-        let mut good = good_config();
+        let mut good = gateway_config();
         good["userId"] = json!({"prefix": "user:"});
         write_listeners(&self.file, 100, &[Plugin::new("gateway", good)]);
         self.wait_for("update_success", 2).await;

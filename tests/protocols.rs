@@ -6,14 +6,12 @@
 
 mod support;
 
-use serde_json::json;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use support::client::{Request, send_http2, send_upgrade};
-use support::envoy::{Envoy, Plugin, Setup};
+use support::envoy::{Envoy, Plugin, Setup, gateway_config};
 use support::key_server::{Answer, KeyServer};
-use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
+use support::token::{Key, TokenSpec};
 use support::upstream::{Seen, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -30,23 +28,11 @@ struct World {
 impl World {
     async fn start(binary: &Path) -> World {
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
-        let config = json!({
-            "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
-            "publicKeys": {"endpoint": "http://keys", "cluster": "keys"},
-        });
         let setup = Setup {
-            binary: binary.into(),
-            concurrency: 1,
-            plugins: vec![Plugin::new("gateway", config)],
-            watched_listeners: None,
-            clusters: BTreeMap::from([
-                ("upstream".to_owned(), Some(upstream.address())),
-                ("keys".to_owned(), Some(keys.address())),
-            ]),
+            plugins: vec![Plugin::new("gateway", gateway_config())],
+            ..Setup::new(binary, upstream.address(), keys.address())
         };
-        let envoy = Envoy::start(&setup)
-            .await
-            .unwrap_or_else(|failed| panic!("{} did not start:\n{}", binary.display(), failed.log));
+        let envoy = Envoy::must_start(&setup).await;
         let gateway = envoy.listener("gateway").await.expect("the listener");
         let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
         keys.publish(&format!("/{kid}"), &key, Answer::default());

@@ -101,9 +101,7 @@ impl World {
             watched_listeners: None,
             clusters,
         };
-        let envoy = Envoy::start(&setup)
-            .await
-            .unwrap_or_else(|failed| panic!("{} did not start:\n{}", binary.display(), failed.log));
+        let envoy = Envoy::must_start(&setup).await;
         let mut addresses = BTreeMap::new();
         for plugin in &table.plugins {
             addresses.insert(plugin.name.clone(), envoy.listener(&plugin.name).await.expect("the plugin's listener"));

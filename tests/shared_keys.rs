@@ -7,20 +7,17 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use support::client::{Request, send};
-use support::envoy::{Envoy, Plugin, Setup, write_listeners};
+use support::envoy::{Envoy, Plugin, Setup, gateway_config, write_listeners};
 use support::key_server::{Answer, KeyServer};
-use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
+use support::token::{Key, TokenSpec};
 use support::upstream::Upstream;
 
 fn config(prefix: &str) -> Value {
-    json!({
-        "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
-        "publicKeys": {"endpoint": "http://keys", "cluster": "keys"},
-        "userId": {"prefix": prefix},
-    })
+    let mut config = gateway_config();
+    config["userId"] = json!({"prefix": prefix});
+    config
 }
 
 #[tokio::test]
@@ -30,16 +27,11 @@ async fn a_key_is_fetched_by_one_worker_for_all_and_survives_a_new_configuration
     write_listeners(&file, 1, &[Plugin::new("gateway", config("old:"))]);
     let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
     let setup = Setup {
-        binary: support::default_envoy(),
         concurrency: 2,
-        plugins: Vec::new(),
         watched_listeners: Some(file.clone()),
-        clusters: BTreeMap::from([
-            ("upstream".to_owned(), Some(upstream.address())),
-            ("keys".to_owned(), Some(keys.address())),
-        ]),
+        ..Setup::new(&support::default_envoy(), upstream.address(), keys.address())
     };
-    let envoy = Envoy::start(&setup).await.unwrap_or_else(|failed| panic!("Envoy did not start:\n{}", failed.log));
+    let envoy = Envoy::must_start(&setup).await;
     let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
     keys.publish(&format!("/{kid}"), &key, Answer::default());
 

@@ -51,7 +51,7 @@ async fn every_wycheproof_vector_gets_its_verdict_from_the_host_and_from_the_mod
             watched_listeners: None,
             clusters: BTreeMap::from([("upstream".to_owned(), Some(upstream.address()))]),
         };
-        let envoy = Envoy::start(&setup).await.unwrap_or_else(|error| panic!("{}", error.log));
+        let envoy = Envoy::must_start(&setup).await;
         let log = envoy.log();
         let start = log.find("{\"host\"").expect("the probe's report in the log");
         let report = log[start..].lines().next().unwrap();

@@ -15,10 +15,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::client::{Reply, Request, send, send_body};
-use support::envoy::{Envoy, Plugin, Setup};
+use support::envoy::{Envoy, Plugin, Setup, gateway_config};
 use support::key_server::{Answer, Fault, KeyServer};
 use support::server::Broken;
-use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
+use support::token::{Key, TokenSpec};
 use support::upstream::Upstream;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -75,23 +75,13 @@ impl World {
     /// One fetch of a key may take `timeout_ms`.
     async fn start(binary: &Path, timeout_ms: u64) -> World {
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
-        let config = json!({
-            "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
-            "publicKeys": {"endpoint": "http://keys", "cluster": "keys", "timeoutMs": timeout_ms},
-        });
+        let mut config = gateway_config();
+        config["publicKeys"]["timeoutMs"] = json!(timeout_ms);
         let setup = Setup {
-            binary: binary.into(),
-            concurrency: 1,
             plugins: vec![Plugin::new("gateway", config)],
-            watched_listeners: None,
-            clusters: BTreeMap::from([
-                ("upstream".to_owned(), Some(upstream.address())),
-                ("keys".to_owned(), Some(keys.address())),
-            ]),
+            ..Setup::new(binary, upstream.address(), keys.address())
         };
-        let envoy = Envoy::start(&setup)
-            .await
-            .unwrap_or_else(|failed| panic!("{} did not start:\n{}", binary.display(), failed.log));
+        let envoy = Envoy::must_start(&setup).await;
         let gateway = envoy.listener("gateway").await.expect("the listener");
         World { version: support::version(binary), envoy, gateway, keys, upstream }
     }

@@ -16,14 +16,13 @@ mod alb;
 mod support;
 
 use alb::Alb;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use support::client::{Reply, Request, send};
-use support::envoy::{Envoy, Plugin, Setup};
+use support::envoy::{Envoy, Plugin, Setup, gateway_config};
 use support::key_server::{Answer, KeyServer};
-use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
+use support::token::{Key, TokenSpec};
 use support::upstream::Upstream;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -82,23 +81,13 @@ impl Stage {
         let (alb_kid, attackers_kid) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
         keys.publish(&format!("/{alb_kid}"), &key, Answer::default());
         keys.publish(&format!("/{attackers_kid}"), &attackers_key, Answer::default());
-        let config = json!({
-            "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
-            "publicKeys": {"endpoint": "https://keys.test", "cluster": "keys"},
-        });
         let binary = support::default_envoy();
         println!("alb_oidc_filter.wasm in Envoy {}", support::version(&binary));
         let setup = Setup {
-            binary,
-            concurrency: 1,
-            plugins: vec![Plugin::new("gateway", config)],
-            watched_listeners: None,
-            clusters: BTreeMap::from([
-                ("upstream".to_owned(), Some(upstream.address())),
-                ("keys".to_owned(), Some(keys.address())),
-            ]),
+            plugins: vec![Plugin::new("gateway", gateway_config())],
+            ..Setup::new(&binary, upstream.address(), keys.address())
         };
-        let envoy = Envoy::start(&setup).await.unwrap_or_else(|failed| panic!("Envoy did not start:\n{}", failed.log));
+        let envoy = Envoy::must_start(&setup).await;
         let gateway = envoy.listener("gateway").await.expect("the gateway's listener");
         let alb = Alb::start(gateway, &alb_kid, &key).await;
         Stage { envoy, gateway, alb, upstream, attackers_key, attackers_kid, alb_kid, _keys: keys }

@@ -1,6 +1,7 @@
 //! A real Envoy with the module in it: one listener for each plugin configuration, all of them in front of one upstream.
 
 use super::client::{Reply, Request, send};
+use super::token::{ARN, CLIENT, ISSUER};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,6 +46,27 @@ pub(crate) struct Setup {
     pub(crate) watched_listeners: Option<PathBuf>,
     /// Clusters by name; one without an address is known and has no host. `upstream` must be there.
     pub(crate) clusters: BTreeMap<String, Option<SocketAddr>>,
+}
+
+impl Setup {
+    /// One worker, no listeners yet, the clusters `upstream` and `keys`.
+    pub(crate) fn new(binary: &Path, upstream: SocketAddr, keys: SocketAddr) -> Setup {
+        Setup {
+            binary: binary.into(),
+            concurrency: 1,
+            plugins: Vec::new(),
+            watched_listeners: None,
+            clusters: BTreeMap::from([("upstream".to_owned(), Some(upstream)), ("keys".to_owned(), Some(keys))]),
+        }
+    }
+}
+
+/// `pluginConfig` that believes the tokens of [`super::token`] and has their keys from the cluster `keys`.
+pub(crate) fn gateway_config() -> Value {
+    json!({
+        "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
+        "publicKeys": {"endpoint": "https://keys.test", "cluster": "keys"},
+    })
 }
 
 /// An Envoy that did not start.
@@ -98,6 +120,13 @@ impl Envoy {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Starts an Envoy that must start.
+    pub(crate) async fn must_start(setup: &Setup) -> Envoy {
+        let failed =
+            |failed: NotStarted| -> Envoy { panic!("{} did not start:\n{}", setup.binary.display(), failed.log) };
+        Envoy::start(setup).await.unwrap_or_else(failed)
     }
 
     async fn is_ready(&mut self) -> bool {
