@@ -2,15 +2,20 @@
 //!
 //! The first rule that matches decides; where none does, a token is needed and any user may pass. A path that upstream may
 //! read in another way than it is written (`%2e`, `//`, `..`, `;`, `\`, another case) must satisfy the rules of **every**
-//! reading: nobody gets to a protected path through a skipped one, or past a rule by spelling its path differently.
+//! reading: nobody gets to a protected path through a skipped one, or past a rule by spelling its path differently. A request
+//! that cannot be read (a control character in its path, a host that is none) must satisfy **all** rules for its method.
 
 use regex_lite::Regex;
 
 use crate::gate::RequestHead;
 use crate::identity::Identity;
 
-/// How often a path may have been percent-encoded for its readings to be told apart.
-const DECODINGS: usize = 3;
+/// How often a path may have been percent-encoded to be read.
+const MAX_DECODINGS: usize = 3;
+/// The longest path that is read in more than one way, in bytes: the readings must not cost an attacker's request more.
+const MAX_AMBIGUOUS_BYTES: usize = 1024;
+/// The most readings that one path may have.
+const MAX_READINGS: usize = 48;
 
 /// The rules, in order.
 #[derive(Clone, Debug, Default)]
@@ -76,14 +81,19 @@ impl AccessRules {
             return Requirement(vec![&Access::AnyUser]);
         }
         let text = |name| head.first(name).map(String::from_utf8_lossy).unwrap_or_default();
-        let (host, method) = (canonical_host(&text(":authority")), text(":method"));
-        let applicable: Vec<&Rule> = self.rules.iter().filter(|rule| rule.is_about(&host, &method)).collect();
+        let (host, path, method) = (canonical_host(&text(":authority")), readings(&text(":path")), text(":method"));
+        let for_method = self.rules.iter().filter(|rule| rule.is_for_method(&method));
+        let (Some(host), Some(paths)) = (host, path) else {
+            let all = for_method.map(|rule| &rule.access).filter(|access| **access != Access::Open);
+            return Requirement(all.chain([&Access::AnyUser]).collect());
+        };
+        let applicable: Vec<&Rule> = for_method.filter(|rule| rule.is_for_host(&host)).collect();
         let mut found: Vec<&Access> = Vec::new();
-        for path in readings(&text(":path")) {
+        for path in paths {
             for folded in [false, true] {
                 let rule = applicable.iter().find(|rule| rule.matches(&path, folded));
                 let access = rule.map_or(&Access::AnyUser, |rule| &rule.access);
-                if !found.contains(&access) {
+                if !found.iter().any(|known| std::ptr::eq(*known, access)) {
                     found.push(access);
                 }
             }
@@ -108,9 +118,15 @@ impl Requirement<'_> {
 }
 
 impl Rule {
-    fn is_about(&self, host: &str, method: &str) -> bool {
-        (self.hosts.is_empty() || self.hosts.iter().any(|pattern| is_within(host, pattern)))
-            && (self.methods.is_empty() || self.methods.iter().any(|of| of == method))
+    fn is_for_host(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|pattern| is_within(host, pattern))
+    }
+
+    /// Some upstreams know no case: a rule that lets pass wants the method as it is written, any other does not.
+    fn is_for_method(&self, method: &str) -> bool {
+        let same =
+            |of: &String| if self.access == Access::Open { of == method } else { of.eq_ignore_ascii_case(method) };
+        self.methods.is_empty() || self.methods.iter().any(same)
     }
 
     fn matches(&self, path: &str, folded: bool) -> bool {
@@ -150,48 +166,72 @@ fn is_within(name: &str, pattern: &str) -> bool {
     }
 }
 
-/// The host of `:authority`, without port and final dot, in lower case.
-fn canonical_host(authority: &str) -> String {
+/// The host of `:authority`, without port and final dot, in lower case; `None` if that is no host.
+pub(crate) fn canonical_host(authority: &str) -> Option<String> {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     };
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_literal = host.starts_with('[') && host.ends_with(']');
+    let is_sound =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte) || (is_literal && b"[:]".contains(&byte));
+    (!host.is_empty() && !host.ends_with('.') && host.bytes().all(is_sound)).then(|| host.to_ascii_lowercase())
 }
 
-/// Every way in which an upstream may read `:path`: as it is written; decoded, up to [`DECODINGS`] times; with `\` for `/`;
-/// without path parameters; with dots and empty segments resolved. One reading where nothing is open to interpretation.
-fn readings(path: &str) -> Vec<String> {
-    let written = path.split(['?', '#']).next().unwrap_or_default();
-    let mut readings = vec![written.to_owned()];
-    if !written.contains(['%', ';', '\\']) && !written.contains("//") && !written.contains("/.") {
-        return readings;
-    }
-    let mut add = |reading: String| {
-        if !readings.contains(&reading) {
-            readings.push(reading);
-        }
-    };
-    let mut decoded = written.to_owned();
-    for _ in 0..=DECODINGS {
-        for slashed in [decoded.clone(), decoded.replace('\\', "/")] {
-            let undelimited = slashed.split(['?', '#']).next().unwrap_or_default().to_owned();
-            for cut in [slashed.clone(), undelimited] {
-                let bare = without_parameters(&cut);
-                add(resolved(&bare));
-                add(resolved(&cut));
-                add(bare);
-                add(cut);
-            }
-        }
-        let next = percent_decoded(&decoded);
-        if next == decoded {
-            break;
-        }
-        decoded = next;
-    }
-    readings
+/// Whether a path, without query, is read in one way only, but for the case of its letters.
+pub(crate) fn has_one_reading(path: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,:=@".contains(&byte);
+    path.starts_with('/') && path.bytes().all(is_plain) && !path.contains("//") && !path.contains("/.")
 }
+
+/// Every way in which an upstream may read `:path`: as it is written, and what any order of the [`STEPS`] makes of it, with
+/// up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot be said.
+fn readings(path: &str) -> Option<Vec<String>> {
+    let written = path.split('?').next().unwrap_or_default();
+    if !written.starts_with('/') {
+        return None;
+    }
+    if has_one_reading(written) {
+        return Some(vec![written.to_owned()]);
+    }
+    if written.len() > MAX_AMBIGUOUS_BYTES {
+        return None;
+    }
+    let mut forms = vec![(written.to_owned(), 0)];
+    let mut next = 0;
+    while let Some((form, decodings)) = forms.get(next).cloned() {
+        if form.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER) || forms.len() > MAX_READINGS {
+            return None;
+        }
+        let mut add = |reading: String, decodings: usize| {
+            if !forms.iter().any(|(known, _)| *known == reading) {
+                forms.push((reading, decodings));
+            }
+        };
+        for step in STEPS {
+            add(step(&form), decodings);
+        }
+        let decoded = percent_decoded(&form);
+        if decoded != form && decodings >= MAX_DECODINGS {
+            return None;
+        }
+        add(decoded, decodings.saturating_add(1));
+        next = next.saturating_add(1);
+    }
+    Some(forms.into_iter().map(|(form, _)| form).collect())
+}
+
+/// What upstreams do to a path before they look at it, each in its own order.
+const STEPS: [fn(&str) -> String; 7] = [
+    |path| path.replace('\\', "/"),
+    |path| path.split(['?', '#']).next().unwrap_or_default().to_owned(),
+    without_parameters,
+    without_authority,
+    |path| resolved(path, true),
+    |path| resolved(path, false),
+    |path| path.replace("%2e", ".").replace("%2E", "."),
+];
 
 fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
@@ -225,21 +265,30 @@ fn without_parameters(path: &str) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-/// The path with `.`, `..` and empty segments resolved.
-fn resolved(path: &str) -> String {
+/// The path of `//authority/path`, as a URL parser reads it.
+fn without_authority(path: &str) -> String {
+    match path.strip_prefix("//") {
+        Some(rest) => rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/").to_owned(),
+        None => path.to_owned(),
+    }
+}
+
+/// The path with `.` and `..` resolved (RFC 3986, section 5.2.4); `merged`: and without empty segments.
+fn resolved(path: &str, merged: bool) -> String {
     let mut kept: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
+    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
         match segment {
-            "" | "." => {}
+            "" if merged => {}
+            "." => {}
             ".." => {
                 kept.pop();
             }
             segment => kept.push(segment),
         }
     }
-    let is_folder = path.ends_with(['/']) || path.ends_with("/.") || path.ends_with("/..");
-    let end = if is_folder && !kept.is_empty() { "/" } else { "" };
-    format!("/{}{end}", kept.join("/"))
+    let is_folder = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
+    let ends_open = kept.last().is_some_and(|last| !last.is_empty());
+    format!("/{}{}", kept.join("/"), if is_folder && ends_open { "/" } else { "" })
 }
 
 #[cfg(test)]
@@ -311,6 +360,15 @@ mod tests {
             "/public/%25252e%25252e/admin",
             "/public/%2e%2e%3b/admin",
             "/x/../public/y/../../admin",
+            "/public/a%2fb/%2e%2e/%2e%2e/admin",
+            "/public/;%2fx/%2e%2e/admin",
+            "/public/;%252fx/%252e%252e/admin",
+            "/public/#/../../admin",
+            "/public/%2525252e%2525252e/admin",
+            "/public/%c0%ae%c0%ae/admin",
+            "/public/..%00/admin",
+            "/public/.%09./admin",
+            "/public/x%0a",
             "/",
             "",
             "*",
@@ -323,6 +381,14 @@ mod tests {
     fn a_rule_is_not_passed_by_by_spelling_its_path_differently() {
         let rules = AccessRules { rules: vec![rule(&[prefix("/admin")], admins())] };
         for path in [
+            "//x/admin",
+            "/\\x/admin",
+            "/a%2fb/%2e%2e/admin",
+            "/x;%2fy/%2e%2e/admin",
+            "/a%2fb/../%61dmin",
+            "/admin%00.css",
+            "/admin%0a",
+            "*",
             "/admin",
             "/Admin",
             "/ADMIN/x",
@@ -346,6 +412,82 @@ mod tests {
             assert!(rules.requirement(&head(path)).admits(&identity("ann", None, &["admins"])), "{path}");
         }
         assert!(rules.requirement(&head("/adm")).admits(&identity("ann", None, &[])));
+    }
+
+    #[test]
+    fn empty_segments_are_read_as_kept_and_as_merged() {
+        let rules = AccessRules { rules: vec![rule(&[prefix("/api/admin")], admins())] };
+        for path in ["/api//../admin", "/api/x/..//admin", "//api/admin", "//host/api/admin"] {
+            assert!(!rules.requirement(&head(path)).admits(&identity("ann", None, &[])), "{path}");
+        }
+    }
+
+    #[test]
+    fn whatever_an_upstream_does_to_a_path_in_whatever_order_is_among_its_readings() {
+        let mut steps: Vec<fn(&str) -> String> = STEPS.to_vec();
+        steps.push(percent_decoded);
+        for path in [
+            "/a/%2e%2e;x/%2fb",
+            "//h\\a/..;/b",
+            "/a%2fb/..//%61;y/./c",
+            "/%252e%252e/a?b",
+            "/a;%2f/../b/",
+            "/x%5c..%5cy",
+        ] {
+            let readings = readings(path).unwrap_or_else(|| panic!("{path} has no readings"));
+            let mut reached = vec![path.split('?').next().unwrap().to_owned()];
+            for _ in 0..4 {
+                let further: Vec<_> =
+                    reached.iter().flat_map(|form| steps.iter().map(move |step| step(form))).collect();
+                reached.extend(further);
+                reached.sort();
+                reached.dedup();
+            }
+            for form in reached {
+                assert!(readings.contains(&form), "{form} of {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_must_satisfy_every_rule() {
+        let mut of_a_host = rule(&[prefix("/x")], admins());
+        of_a_host.hosts = vec!["argocd.example".to_owned()];
+        let rules = AccessRules { rules: vec![rule(&[prefix("/public")], Access::Open), of_a_host] };
+        let long = format!("/public/{}/%2e", "a".repeat(MAX_AMBIGUOUS_BYTES));
+        let many = "//h;a/%2e%2e/b%2f..;/c\\d//%252e%252e/e%253bf/./g%5c..%2f;h";
+        assert!(readings(many).is_none());
+        for (authority, path) in [
+            ("x@argocd.example", "/public"),
+            ("argocd.example:443:80", "/public"),
+            ("argocd.example..", "/public"),
+            ("argocd.example,b", "/public"),
+            ("argocd.example b", "/public"),
+            ("", "/public"),
+            ("a.example", "/public/%00"),
+            ("a.example", &long),
+            ("a.example", many),
+            ("a.example", "/public/%2525252e"),
+        ] {
+            let head: Vec<(&[u8], &[u8])> = vec![(b":authority", authority.as_bytes()), (b":path", path.as_bytes())];
+            let head = RequestHead::new(head);
+            let requirement = rules.requirement(&head);
+            assert!(!requirement.is_open(), "{authority} {path}");
+            assert!(!requirement.admits(&identity("ann", None, &["users"])), "{authority} {path}");
+            assert!(requirement.admits(&identity("ann", None, &["admins"])), "{authority} {path}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_protects_knows_no_case_of_methods_and_one_that_opens_does() {
+        let of = |access| {
+            let mut rule = rule(&[], access);
+            rule.methods = vec!["DELETE".to_owned()];
+            AccessRules { rules: vec![rule] }
+        };
+        let head = RequestHead::new(vec![(b":method", b"delete"), (b":authority", b"a"), (b":path", b"/")]);
+        assert!(!of(admins()).requirement(&head).admits(&identity("ann", None, &[])));
+        assert!(!of(Access::Open).requirement(&head).is_open());
     }
 
     #[test]
@@ -374,7 +516,7 @@ mod tests {
             ("a.example.:80", "a.example"),
             ("[::1]:80", "[::1]"),
         ] {
-            assert_eq!(canonical_host(authority), expected);
+            assert_eq!(canonical_host(authority).as_deref(), Some(expected));
         }
         assert!(is_within("b.a.example", "*.a.example") && is_within("a.example", "a.example"));
         assert!(

@@ -24,7 +24,7 @@ pub const OIDC_IDENTITY: &str = "x-amzn-oidc-identity";
 const ALB_HEADERS: [&str; 3] = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY];
 
 /// The headers that Kubeflow believes. Whatever a client sends in them is removed, whichever header the user id goes into.
-const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
+pub(crate) const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
 
 /// How many bytes of verified tokens are remembered, at most.
 const MAX_REMEMBERED_BYTES: usize = 8 * 1024 * 1024;

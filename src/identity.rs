@@ -43,7 +43,7 @@ pub struct ClaimHeader {
 pub struct Identity {
     /// The user id.
     pub user_id: String,
-    /// What follows the last `@` of the `email` claim, in lower case.
+    /// What follows the last `@` of the `email` claim, in lower case; not where `email_verified` is there and not true.
     pub email_domain: Option<String>,
     /// The groups, with their prefix.
     pub groups: Vec<String>,
@@ -88,7 +88,10 @@ impl IdentityRules {
             }
         }
         let subject = claims.get("sub").and_then(Value::as_str).map(str::to_owned);
-        let email_domain = claims.get("email").and_then(Value::as_str).and_then(|email| email.rsplit_once('@'));
+        // What the IdP says is unverified, anyone may have typed.
+        let may_hold = claims.get("email_verified").is_none_or(|verified| is_true(Some(verified)));
+        let email = claims.get("email").filter(|_| may_hold);
+        let email_domain = email.and_then(Value::as_str).and_then(|email| email.rsplit_once('@'));
         let email_domain = email_domain.map(|(_, domain)| domain.to_ascii_lowercase());
         Ok(Identity { user_id, email_domain, groups: groups.names, subject, headers, left_out })
     }

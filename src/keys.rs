@@ -207,6 +207,7 @@ impl KeyRing {
                 waiting.left = true;
                 self.waiting = self.waiting.saturating_sub(1);
                 self.changed = true;
+                return;
             }
         }
     }

@@ -92,9 +92,10 @@ fn the_first_wasm_plugin_of_the_readme_has_a_config_that_is_taken() {
 #[test]
 fn the_rules_of_the_readme_are_taken() {
     let readme = file("README.md");
-    let yaml = readme.split_once("```yaml\nrules:").and_then(|(_, rest)| rest.split_once("\n```")).expect("rules").0;
-    let mut config: serde_json::Value = serde_saphyr::from_str(&format!("rules:{yaml}")).expect("YAML");
-    config["groups"] = serde_json::json!({});
+    let yaml =
+        readme.split_once("```yaml\npluginConfig:").and_then(|(_, rest)| rest.split_once("\n```")).expect("rules").0;
+    let yaml: serde_json::Value = serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
+    let mut config = yaml["pluginConfig"].clone();
     let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
     config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": null, "clientId": null}]);
     Config::from_value(&config).expect("a good config");

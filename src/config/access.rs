@@ -2,7 +2,7 @@
 
 use super::reader::Object;
 use super::{quoted, read_regex};
-use crate::access::{Access, AccessRules, Allow, PathPattern, Rule};
+use crate::access::{Access, AccessRules, Allow, PathPattern, Rule, canonical_host, has_one_reading};
 
 const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
 
@@ -28,17 +28,25 @@ fn read_rule(rule: &Object<'_>, has_groups: bool) -> Rule {
         None if require == "none" => Access::Open,
         None => Access::AnyUser,
     };
-    Rule {
-        hosts: read_names(&matches, "hosts"),
+    let read = Rule {
+        hosts: read_names(&matches, "hosts", true),
         paths: matches.objects("paths").iter().filter_map(read_pattern).collect(),
         methods: read_methods(&matches),
         access,
+    };
+    if read.access == Access::Open && read.hosts.is_empty() && read.paths.is_empty() && read.methods.is_empty() {
+        rule.mistake(
+            "match",
+            "nothing",
+            "a host, path or method beside `require: none`: else no request needs a token",
+        );
     }
+    read
 }
 
 fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
     let texts = |field| allow.strings(field).into_iter().map(str::to_owned).collect::<Vec<_>>();
-    let read = Allow { users: texts("users"), domains: read_names(allow, "domains"), groups: texts("groups") };
+    let read = Allow { users: texts("users"), domains: read_names(allow, "domains", false), groups: texts("groups") };
     if read.users.is_empty() && read.domains.is_empty() && read.groups.is_empty() {
         allow.mistake("", "nobody", "a user, domain or group that may pass");
     }
@@ -48,21 +56,20 @@ fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
     read
 }
 
-/// Host or domain names: lower-cased, `*` only as the first label.
-fn read_names(object: &Object<'_>, field: &str) -> Vec<String> {
-    let is_name = |name: &str| {
-        let name = name.strip_prefix("*.").unwrap_or(name);
-        let is_plain =
-            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']');
-        !name.is_empty() && name.len() <= 253 && !name.starts_with('.') && name.bytes().all(is_plain)
-    };
+/// Host or domain names as requests are compared with: in lower case, without port and final dot, `*` only as the first
+/// label. `literal`: an IPv6 address in brackets is one too.
+fn read_names(object: &Object<'_>, field: &str, literal: bool) -> Vec<String> {
     let mut names = Vec::new();
     for (position, name) in object.strings(field).into_iter().enumerate() {
-        if !is_name(name) {
-            let expected = "a name such as \"a.example.com\", or \"*.example.com\" for all below it";
+        let lower = name.to_ascii_lowercase();
+        let host = lower.strip_prefix("*.").unwrap_or(&lower);
+        let is_name = canonical_host(host).as_deref() == Some(host) && (literal || !host.starts_with('['));
+        if !is_name || name.len() > 253 || host.starts_with('.') {
+            let expected =
+                "a name without port or final dot such as \"a.example.com\", or \"*.example.com\" for all below it";
             object.mistake(&format!("{field}[{position}]"), quoted(name), expected);
         }
-        names.push(name.to_ascii_lowercase());
+        names.push(lower);
     }
     names
 }
@@ -85,8 +92,12 @@ fn read_pattern(entry: &Object<'_>) -> Option<PathPattern> {
         return None;
     };
     let rooted = |pattern: fn(String) -> PathPattern| {
-        if !text.starts_with('/') || text.contains(['?', '#']) {
-            entry.mistake(kind, quoted(text), "a path that begins with `/`, without query");
+        if !has_one_reading(text) {
+            entry.mistake(
+                kind,
+                quoted(text),
+                "a path that begins with `/`, decoded, without query, `;`, `\\\\`, `//` and `/.`",
+            );
         }
         pattern((*text).to_owned())
     };

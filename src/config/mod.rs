@@ -12,6 +12,7 @@ use regex_lite::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use crate::access::AccessRules;
+use crate::gate::KUBEFLOW_HEADERS;
 use crate::identity::{ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
 use crate::json;
 use load_balancer::Arn;
@@ -239,7 +240,7 @@ fn read_identity(root: &Object<'_>) -> IdentityRules {
         groups: root.optional_object("groups").map(|groups| GroupRules {
             claims: read_claims(&groups),
             header: read_header(&groups, "header"),
-            prefix: read_prefix(&groups),
+            prefix: read_group_prefix(&groups),
             keep: groups.given_string("keep").and_then(|_| read_regex(&groups, "keep", false)),
             member_header_prefix: groups
                 .given_string("memberHeaderPrefix")
@@ -273,6 +274,13 @@ fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRules) {
         names.push(name);
     }
     let prefix = rules.groups.as_ref().and_then(|groups| groups.member_header_prefix.as_deref()).map(folded);
+    let believed = FORBIDDEN_HEADERS.iter().chain(&FORBIDDEN_HEADER_PREFIXES).chain(&KUBEFLOW_HEADERS);
+    if let Some(prefix) = &prefix
+        && (!prefix.ends_with('-') || believed.into_iter().any(|name| name.starts_with(prefix.as_str())))
+    {
+        let expected = "a prefix that ends in `-` and that no header of HTTP, Envoy, the ALB or Kubeflow begins with";
+        root.mistake("groups.memberHeaderPrefix", quoted(prefix), expected);
+    }
     if let Some(prefix) = prefix.filter(|prefix| names.iter().any(|name| name.starts_with(prefix.as_str()))) {
         let expected = "a prefix that the header of user id, groups and claims does not begin with";
         root.mistake("groups.memberHeaderPrefix", quoted(&prefix), expected);
@@ -285,6 +293,15 @@ fn read_prefix(object: &Object<'_>) -> String {
         object.mistake("prefix", quoted(prefix), "printable ASCII without spaces at its start");
     }
     prefix.to_owned()
+}
+
+/// A comma would make two groups of each in the joined header.
+fn read_group_prefix(groups: &Object<'_>) -> String {
+    let prefix = read_prefix(groups);
+    if prefix.contains(',') {
+        groups.mistake("prefix", quoted(&prefix), "no comma");
+    }
+    prefix
 }
 
 fn read_endpoint(public_keys: &Object<'_>, text: &str) -> Option<load_balancer::Endpoint> {

@@ -205,9 +205,13 @@ impl Plugin {
         for (id, reason) in woken.refused {
             if host::set_effective_context(id).is_ok() {
                 let headers = host::request(Part::Headers).unwrap_or_default();
-                let head = RequestHead::new(host::pairs(&headers).unwrap_or_default());
-                let decision = self.gate.refusal(&head, reason);
-                let next = self.carry_out(&head, decision);
+                let next = match host::pairs(&headers).map(RequestHead::new) {
+                    Some(head) => {
+                        let decision = self.gate.refusal(&head, reason);
+                        self.carry_out(&head, decision)
+                    }
+                    None => self.deny(&RequestHead::new(Vec::new()), Reason::InternalError),
+                };
                 resume(next);
             }
         }
