@@ -37,7 +37,7 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 
 .PHONY: test
 test: lint module probe envoy ## Run every test, on each supported Envoy
-	cargo test --locked --all-targets
+	cargo test --locked --lib --tests
 
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
