@@ -3,9 +3,9 @@
 //! What happens to a request, told once:
 //!
 //! 1. [`gate::Gate::strip`] names the identity headers that the client has no right to send. They go first, on every path.
-//! 2. [`access::AccessRules`] say whether the request needs a token at all. [`gate::Gate::decide`] then reads `x-amzn-oidc-data`. [`token::UntrustedToken`] takes it apart and
-//!    [`token::UntrustedToken::screen`] compares signer, issuer, client and expiry with the configured load balancers:
-//!    a forged token ends here, before anything is fetched.
+//! 2. [`access::AccessRules`] say whether the request needs a token at all. [`gate::Gate::decide`] then reads
+//!    `x-amzn-oidc-data`: [`token::UntrustedToken`] takes it apart, and [`token::UntrustedToken::screen`] compares signer,
+//!    issuer, client and expiry with the configured load balancers. A forged token ends here, before anything is fetched.
 //! 3. [`keys::KeyRing`] has the key, or the request waits while the root context fetches it.
 //! 4. **Trust is earned in [`signature::Jose::verify`]**, the only place that makes a [`signature::VerifiedToken`].
 //! 5. [`identity`] turns its claims into user id and groups, the rules say whether that user may pass, and the gate which
