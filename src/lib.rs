@@ -8,6 +8,7 @@
 //!    issuer, client and expiry with the configured load balancers. A forged token ends here, before anything is fetched.
 //! 3. [`keys::KeyRing`] has the key, or the request waits while the root context fetches it.
 //! 4. **Trust is earned in [`signature::Jose::verify`]**, the only place that makes a [`signature::VerifiedToken`].
+//!    Where the config asks for it, [`access_token`] is verified there too, and only adds claims to those of the first.
 //! 5. [`identity`] turns its claims into user id and groups, the rules say whether that user may pass, and the gate which
 //!    headers upstream sees.
 //!
@@ -18,9 +19,11 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::string_slice))]
 
 pub mod access;
+pub mod access_token;
 pub mod config;
 pub mod gate;
 pub mod identity;
+pub mod jwks;
 pub mod keys;
 pub mod reason;
 pub mod signature;
@@ -28,5 +31,6 @@ pub mod time;
 pub mod token;
 
 mod cookies;
+mod der;
 pub mod filter;
 mod json;

@@ -31,6 +31,10 @@ use support::token::{Key, Token, TokenSpec};
 use support::upstream::Upstream;
 use uuid::Uuid;
 
+/// Where the rows' configurations have the pool's key set.
+const JWKS_HOST: &str = "cognito-idp.us-west-2.amazonaws.com";
+const JWKS_PATH: &str = "/us-west-2_EXAMPLE/.well-known/jwks.json";
+
 /// How long the last counters and log lines of a row may take to appear.
 const SETTLED: Duration = Duration::from_millis(1500);
 #[tokio::test]
@@ -158,6 +162,7 @@ impl World {
         let mut scene = Scene::new(row, number);
         self.keys.forget_fetches();
         self.keys.publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
+        self.keys.publish_set(JWKS_PATH, &scene.access_kid, row.jwks.clone());
         let mut wrong = Vec::new();
         for step in &row.requests {
             tokio::time::sleep(Duration::from_millis(step.after_ms)).await;
@@ -185,7 +190,10 @@ impl World {
             let counters = self.module_stats().await;
             let log = self.envoy.log();
             let mut wrong = expect::counters(&expected, &self.counters, &counters);
-            wrong.extend(expect::fetches(row.fetches(), &path, &row.fetch_host, &self.keys.fetches()));
+            let (of_sets, of_keys): (Vec<_>, Vec<_>) =
+                self.keys.fetches().into_iter().partition(|fetch| fetch.path == JWKS_PATH);
+            wrong.extend(expect::fetches(row.fetches(), &path, &row.fetch_host, &of_keys));
+            wrong.extend(expect::fetches(row.jwks_fetches(), JWKS_PATH, JWKS_HOST, &of_sets));
             wrong.extend(expect::denials(&scene.denials, &log[self.logged..]));
             if wrong.is_empty() || Instant::now() > deadline {
                 self.counters = counters;
@@ -212,6 +220,7 @@ struct Scene<'a> {
     number: usize,
     sent: usize,
     key: Key,
+    access_kid: String,
     /// What templates may name.
     names: BTreeMap<String, String>,
     denials: Vec<Denial>,
@@ -223,8 +232,22 @@ impl<'a> Scene<'a> {
         let uuid = Uuid::new_v4().to_string();
         let kid = row.kid.replace("{uuid}", &uuid).replace("{UUID}", &uuid.to_uppercase());
         let names = BTreeMap::from([("kid".to_owned(), kid)]);
-        let mut scene =
-            Scene { row, number, sent: 0, key: Key::generate(), names, denials: Vec::new(), secrets: BTreeSet::new() };
+        let mut scene = Scene {
+            row,
+            number,
+            sent: 0,
+            key: Key::generate(),
+            access_kid: row.access_kid.replace("{uuid}", &uuid),
+            names,
+            denials: Vec::new(),
+            secrets: BTreeSet::new(),
+        };
+        for (name, spec) in [("access_token", &row.access_token), ("other_access_token", &row.other_access_token)] {
+            let Some(spec) = spec else { continue };
+            let token = spec.mint(&scene.access_kid, &scene.key);
+            scene.secrets.extend(token.split('.').filter(|part| part.len() >= 8).map(str::to_owned));
+            scene.names.insert(name.into(), token);
+        }
         for (name, spec) in &row.tokens {
             scene.mint(name, spec);
         }
@@ -278,6 +301,11 @@ impl<'a> Scene<'a> {
         }
         let mut headers = vec![("host".to_owned(), "gateway.test".to_owned()), ("x-row".to_owned(), id.clone())];
         headers.extend(step.oidc_data.iter().map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))));
+        let access_tokens = step
+            .access_tokens
+            .clone()
+            .unwrap_or_else(|| self.row.access_token.iter().map(|_| "{access_token}".to_owned()).collect());
+        headers.extend(access_tokens.iter().map(|value| ("x-amzn-oidc-accesstoken".to_owned(), self.fill(value))));
         for header in &step.headers {
             let (name, value) =
                 header.split_once(": ").unwrap_or_else(|| panic!("{:?}: not `name: value`: {header:?}", self.row.name));

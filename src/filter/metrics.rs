@@ -102,14 +102,12 @@ impl Metrics {
         host::increment(self.token_cache_hit, 1);
     }
 
-    pub(super) fn verified(&self) {
-        host::increment(self.verified, 1);
+    pub(super) fn verified(&self, signatures: usize) {
+        add(self.verified, signatures);
     }
 
     pub(super) fn left_out(&self, count: usize) {
-        if let Ok(count @ 1..) = i64::try_from(count) {
-            host::increment(self.left_out, count);
-        }
+        add(self.left_out, count);
     }
 
     /// Brings the gauge up to date with what this worker's share of it is now.
@@ -120,6 +118,12 @@ impl Metrics {
             host::increment(self.waiting, change);
             self.waiting_published = waiting;
         }
+    }
+}
+
+fn add(metric: u32, count: usize) {
+    if let Ok(count @ 1..) = i64::try_from(count) {
+        host::increment(metric, count);
     }
 }
 

@@ -22,6 +22,7 @@
 //! kid of its own, so rows do not know of each other. With `requests = [{…}, {…}]` it is several, one after the other; what the
 //! row says about a request then holds for each of them.
 
+use super::access_token::AccessTokenSpec;
 use super::envoy::Plugin;
 use super::key_server::Answer;
 use super::token::TokenSpec;
@@ -42,6 +43,11 @@ impl Count {
     /// Exactly this many.
     pub(crate) fn exactly(count: i64) -> Count {
         Count { min: count, max: count }
+    }
+
+    /// As many as these and `others` together.
+    pub(crate) fn plus(self, others: Count) -> Count {
+        Count { min: self.min + others.min, max: self.max + others.max }
     }
 
     /// Whether `count` is as told.
@@ -110,6 +116,16 @@ pub(crate) struct Row {
     pub(crate) token: TokenSpec,
     /// More tokens by name, signed with the row's key.
     pub(crate) tokens: BTreeMap<String, TokenSpec>,
+    /// The access token, which requests then carry too; they refer to it as `{access_token}`.
+    pub(crate) access_token: Option<AccessTokenSpec>,
+    /// A second access token by the same provider: `{other_access_token}`.
+    pub(crate) other_access_token: Option<AccessTokenSpec>,
+    /// The id of its key in the pool's key set; `{uuid}` is a random one.
+    pub(crate) access_kid: String,
+    /// How the pool's key server answers.
+    pub(crate) jwks: Answer,
+    /// Requests for the key set. Unset: one when there is an access token and any request is admitted.
+    pub(crate) jwks_fetches: Option<Count>,
     /// The key's id; `{uuid}` and `{UUID}` are a random one in lower and upper case.
     pub(crate) kid: String,
     /// How the key server answers for the row's kid.
@@ -120,7 +136,8 @@ pub(crate) struct Row {
     pub(crate) fetch_host: String,
     /// Requests to the key server. Unset: one when `verified` is not 0.
     pub(crate) fetches: Option<Count>,
-    /// Signatures checked. Unset: one when any request is admitted.
+    /// Signatures checked. Unset: one when any request is admitted, and with an access token three: the first one again once the
+    /// key set is there.
     pub(crate) verified: Option<Count>,
     /// Other counters that move. Unset: `key_fetch.ok` as `fetches`, `token_cache_hit` for each admission without a check.
     /// What is named neither here nor by default must not move.
@@ -141,6 +158,11 @@ impl Default for Row {
             config: "default".into(),
             token: TokenSpec::default(),
             tokens: BTreeMap::new(),
+            access_token: None,
+            other_access_token: None,
+            access_kid: "{uuid}".into(),
+            jwks: Answer::key_set(),
+            jwks_fetches: None,
             kid: "{uuid}".into(),
             key: Answer::default(),
             fetch_path: "/{kid}".into(),
@@ -156,11 +178,16 @@ impl Default for Row {
 }
 
 /// The members of a row that are not about a request.
-const ROW_MEMBERS: [&str; 12] = [
+const ROW_MEMBERS: [&str; 17] = [
     "name",
     "config",
     "token",
     "tokens",
+    "access_token",
+    "other_access_token",
+    "access_kid",
+    "jwks",
+    "jwks_fetches",
     "kid",
     "key",
     "fetch_path",
@@ -171,7 +198,7 @@ const ROW_MEMBERS: [&str; 12] = [
     "settle_ms",
 ];
 
-/// One request (or several alike), and what comes of it. Texts may hold `{token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`,
+/// One request (or several alike), and what comes of it. Texts may hold `{token}`, `{access_token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`,
 /// `{NAME.signature}`, `{kid}` and `{id}` (the request's own id).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -188,6 +215,8 @@ pub(crate) struct Step {
     pub(crate) path: String,
     /// Values of `x-amzn-oidc-data`.
     pub(crate) oidc_data: Vec<String>,
+    /// Values of `x-amzn-oidc-accesstoken`. Unset: the row's, where it has one.
+    pub(crate) access_tokens: Option<Vec<String>>,
     /// Other headers, as `name: value`.
     pub(crate) headers: Vec<String>,
     pub(crate) body: String,
@@ -228,6 +257,7 @@ impl Default for Step {
             method: "GET".into(),
             path: "/".into(),
             oidc_data: vec!["{token}".into()],
+            access_tokens: None,
             headers: Vec::new(),
             body: String::new(),
             raw: None,
@@ -394,9 +424,10 @@ impl Row {
         counters.insert("admitted".into(), Count::exactly(admitted));
         counters.insert("skipped".into(), Count::exactly(skipped));
         counters.insert(format!("verified.{backend}"), self.verified());
-        counters.insert("token_cache_hit".into(), Count::exactly((admitted - self.verified().min).max(0)));
+        let judged = if self.access_token.is_some() { self.verified().min / 3 } else { self.verified().min };
+        counters.insert("token_cache_hit".into(), Count::exactly((admitted - judged).max(0)));
         if !self.counters.keys().any(|name| name.starts_with("key_fetch.")) {
-            counters.insert("key_fetch.ok".into(), self.fetches());
+            counters.insert("key_fetch.ok".into(), self.fetches().plus(self.jwks_fetches()));
         }
         counters.extend(self.counters.clone());
         counters
@@ -404,13 +435,24 @@ impl Row {
 
     /// Signatures checked.
     fn verified(&self) -> Count {
-        self.verified.unwrap_or(Count::exactly(i64::from(self.requests.iter().any(Step::is_admitted))))
+        let signatures = if self.access_token.is_some() { 3 } else { 1 };
+        self.verified.unwrap_or(Count::exactly(if self.any_admitted() { signatures } else { 0 }))
     }
 
     /// Fetches that the module may attempt, whether or not they reach the key server.
     fn most_fetches(&self) -> i64 {
         let attempts = self.counters.iter().filter(|(name, _)| name.starts_with("key_fetch."));
-        self.fetches().max.max(attempts.map(|(_, count)| count.max).sum())
+        self.fetches().plus(self.jwks_fetches()).max.max(attempts.map(|(_, count)| count.max).sum())
+    }
+
+    fn any_admitted(&self) -> bool {
+        self.requests.iter().any(Step::is_admitted)
+    }
+
+    /// Requests for the pool's key set.
+    pub(crate) fn jwks_fetches(&self) -> Count {
+        let unset = self.access_token.is_some() && self.any_admitted();
+        self.jwks_fetches.unwrap_or(Count::exactly(i64::from(unset)))
     }
 
     /// Requests to the key server.
