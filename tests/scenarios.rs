@@ -299,7 +299,7 @@ impl<'a> Scene<'a> {
                 self.mint_anew(spec);
             }
         }
-        let mut headers = vec![("host".to_owned(), "gateway.test".to_owned()), ("x-row".to_owned(), id.clone())];
+        let mut headers = vec![("host".to_owned(), step.host.clone()), ("x-row".to_owned(), id.clone())];
         headers.extend(step.oidc_data.iter().map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))));
         let access_tokens = step
             .access_tokens

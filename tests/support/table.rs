@@ -212,6 +212,7 @@ pub(crate) struct Step {
     /// each with the same token or one of its own.
     pub(crate) mint: Mint,
     pub(crate) method: String,
+    pub(crate) host: String,
     pub(crate) path: String,
     /// Values of `x-amzn-oidc-data`.
     pub(crate) oidc_data: Vec<String>,
@@ -255,6 +256,7 @@ impl Default for Step {
             at_once: false,
             mint: Mint::Once,
             method: "GET".into(),
+            host: "gateway.test".into(),
             path: "/".into(),
             oidc_data: vec!["{token}".into()],
             access_tokens: None,
