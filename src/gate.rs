@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::cookies;
 use crate::identity::Identity;
 use crate::keys::{Found, KeyName, KeyRing};
+use crate::logout;
 use crate::reason::Reason;
 use crate::signature::{Jose, PublicKey};
 use crate::time::{Now, Timestamp};
@@ -77,6 +78,8 @@ pub enum Decision {
     NeedKey(KeyName),
     /// Answer it here.
     Deny(Reason),
+    /// Answer it here: expire these session cookies and send the browser away.
+    SignOut(Vec<String>),
     /// Report mode: count and log this reason, apply these edits and let it pass, without identity.
     Report(Reason, Vec<HeaderEdit>),
 }
@@ -139,6 +142,9 @@ impl Gate {
     /// Judges the request `now`.
     pub fn decide(&mut self, head: &RequestHead<'_>, keys: &mut KeyRing, now: Now) -> (Decision, Work) {
         let mut work = Work::default();
+        if self.config.sign_out.as_ref().is_some_and(|sign_out| sign_out.is_asked(head)) {
+            return (Decision::SignOut(logout::session_cookies(head, &self.config.session_cookie)), work);
+        }
         let requirement = self.config.access.requirement(head);
         if requirement.is_open() {
             return (Decision::Skip(self.admission(head, None)), work);
@@ -150,6 +156,15 @@ impl Gate {
             Err(reason) => self.refusal(head, reason),
         };
         (decision, work)
+    }
+
+    /// The user id that these edits of an admitted request set.
+    pub fn user_id<'a>(&self, edits: &'a [HeaderEdit]) -> Option<&'a [u8]> {
+        let header = &self.config.identity.user_id_header;
+        edits.iter().find_map(|edit| match edit {
+            HeaderEdit::Set(name, value) if name == header => Some(value.as_slice()),
+            _ => None,
+        })
     }
 
     /// What becomes of the request `head` that may not pass for `reason`.
@@ -174,7 +189,7 @@ impl Gate {
         let hidden = hidden.iter().filter(|(name, shown)| !shown && head.first(name).is_some());
         let mut edits: Vec<_> = hidden.map(|(name, _)| HeaderEdit::Remove((*name).to_owned())).collect();
         if !forward.session_cookies {
-            edits.extend(without_session_cookies(head));
+            edits.extend(without_session_cookies(head, &self.config.session_cookie));
         }
         let carried = identity.iter().flat_map(|identity| &identity.headers);
         edits.extend(carried.map(|(name, value)| HeaderEdit::Set(name.clone(), value.clone().into_bytes())));
@@ -241,8 +256,7 @@ fn find(keys: &mut KeyRing, name: KeyName, now: Now) -> Result<Option<PublicKey>
     }
 }
 
-fn without_session_cookies(head: &RequestHead<'_>) -> Option<HeaderEdit> {
-    let stem = cookies::DEFAULT_SESSION_COOKIE;
+fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderEdit> {
     if !head.values("cookie").any(|cookie| cookies::without_session(cookie, stem).is_some()) {
         return None;
     }

@@ -67,6 +67,7 @@ fn the_metrics_are_those_of_the_code() {
         "token_cache_hit".to_owned(),
         "left_out".to_owned(),
         "skipped".to_owned(),
+        "signed_out".to_owned(),
         "waiting".to_owned(),
     ];
     names.extend(FetchOutcome::ALL.map(|outcome| format!("key_fetch.{}", outcome.name())));
@@ -90,15 +91,28 @@ fn the_first_wasm_plugin_of_the_readme_has_a_config_that_is_taken() {
 }
 
 #[test]
-fn the_rules_of_the_readme_are_taken() {
+fn every_plugin_config_of_the_readme_is_taken() {
     let readme = file("README.md");
-    let yaml =
-        readme.split_once("```yaml\npluginConfig:").and_then(|(_, rest)| rest.split_once("\n```")).expect("rules").0;
-    let yaml: serde_json::Value = serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
-    let mut config = yaml["pluginConfig"].clone();
-    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
-    config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": null, "clientId": null}]);
-    Config::from_value(&config).expect("a good config");
+    let blocks: Vec<_> = readme.split("```yaml\npluginConfig:").skip(1).collect();
+    assert!(blocks.len() >= 2, "rules and sign-out");
+    for block in blocks {
+        let yaml = block.split_once("\n```").expect("the block's end").0;
+        let yaml: serde_json::Value = serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
+        let mut config = yaml["pluginConfig"].clone();
+        let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+        config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": null, "clientId": null}]);
+        Config::from_value(&config).expect("a good config");
+    }
+}
+
+#[test]
+fn the_access_log_of_the_readme_is_the_one_that_the_scenarios_read() {
+    let (readme, harness) = (file("README.md"), file("tests/support/envoy.rs"));
+    let format = readme.split_once("accessLogFormat: |\n").and_then(|(_, rest)| rest.split_once("\n```"));
+    let format: serde_json::Value = serde_json::from_str(format.expect("a format").0).expect("JSON");
+    for field in ["user", "reason", "details", "status"] {
+        assert!(harness.contains(&format!("\"{field}\": {}", format[field])), "{field}: {}", format[field]);
+    }
 }
 
 #[test]

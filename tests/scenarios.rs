@@ -23,10 +23,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use support::client::{Reply, Request, send, send_raw};
 use support::envoy::{Envoy, Setup};
-use support::expect::{self, Denial, Sent};
-use support::key_server::KeyServer;
+use support::expect::{self, Access, Denial, Sent};
+use support::key_server::{CLUSTERS, KeyServer};
 use support::server::{Server, full};
-use support::table::{Mint, Row, Step, Table};
+use support::table::{Count, Mint, Row, Step, Table};
 use support::token::{Key, Token, TokenSpec};
 use support::upstream::Upstream;
 use uuid::Uuid;
@@ -71,33 +71,40 @@ struct World {
     addresses: BTreeMap<String, SocketAddr>,
     /// Plugins whose VM is told to verify signatures by itself.
     verified_by_module: BTreeSet<String>,
-    keys: KeyServer,
+    /// By cluster.
+    keys: BTreeMap<&'static str, KeyServer>,
     upstream: Upstream,
     _not_the_key_server: Server,
     /// Counters and gauges after the row before.
     counters: BTreeMap<String, i64>,
     /// Length of the log after the row before.
     logged: usize,
+    /// Length of the access log after the row before.
+    accessed: usize,
     /// What must never be logged.
     secrets: BTreeSet<String>,
 }
 
 impl World {
     async fn start(binary: &Path, table: &Table) -> World {
-        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        let upstream = Upstream::start().await;
+        let mut keys = BTreeMap::new();
+        for cluster in CLUSTERS {
+            keys.insert(cluster, KeyServer::start().await);
+        }
         // A cluster with an HTTP server that knows no key and answers everything with a page.
         let not_the_key_server =
             Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) }).await;
         // A port where nobody listens any more.
         let closed =
             std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
-        let clusters = BTreeMap::from([
+        let mut clusters = BTreeMap::from([
             ("upstream".to_owned(), Some(upstream.address())),
-            ("keys".to_owned(), Some(keys.address())),
             ("web".to_owned(), Some(not_the_key_server.address)),
             ("closed".to_owned(), Some(closed)),
             ("empty".to_owned(), None),
         ]);
+        clusters.extend(keys.iter().map(|(cluster, server)| ((*cluster).to_owned(), Some(server.address()))));
         let setup = Setup {
             binary: binary.into(),
             concurrency: 1,
@@ -123,6 +130,7 @@ impl World {
             _not_the_key_server: not_the_key_server,
             counters: BTreeMap::new(),
             logged: envoy.log().len(),
+            accessed: 0,
             secrets: BTreeSet::new(),
             envoy,
         };
@@ -160,9 +168,9 @@ impl World {
     /// Runs one row and says what was not as told.
     async fn run_row(&mut self, number: usize, row: &Row) -> Vec<String> {
         let mut scene = Scene::new(row, number);
-        self.keys.forget_fetches();
-        self.keys.publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
-        self.keys.publish_set(JWKS_PATH, &scene.access_kid, row.jwks.clone());
+        self.keys.values().for_each(KeyServer::forget_fetches);
+        self.keys[row.fetch_cluster.as_str()].publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
+        self.keys["keys"].publish_set(JWKS_PATH, &scene.access_kid, row.jwks.clone());
         let mut wrong = Vec::new();
         for step in &row.requests {
             tokio::time::sleep(Duration::from_millis(step.after_ms)).await;
@@ -190,14 +198,25 @@ impl World {
             let counters = self.module_stats().await;
             let log = self.envoy.log();
             let mut wrong = expect::counters(&expected, &self.counters, &counters);
-            let (of_sets, of_keys): (Vec<_>, Vec<_>) =
-                self.keys.fetches().into_iter().partition(|fetch| fetch.path == JWKS_PATH);
-            wrong.extend(expect::fetches(row.fetches(), &path, &row.fetch_host, &of_keys));
-            wrong.extend(expect::fetches(row.jwks_fetches(), JWKS_PATH, JWKS_HOST, &of_sets));
+            for (cluster, server) in &self.keys {
+                let (count, path, host) = match &row.elsewhere {
+                    _ if *cluster == row.fetch_cluster => (row.fetches(), path.clone(), &row.fetch_host),
+                    Some(other) if *cluster == other.cluster => (other.fetches, scene.fill(&other.path), &other.host),
+                    _ => (Count::exactly(0), String::new(), &row.fetch_host),
+                };
+                let (of_sets, of_keys): (Vec<_>, Vec<_>) =
+                    server.fetches().into_iter().partition(|fetch| fetch.path == JWKS_PATH);
+                wrong.extend(expect::fetches(count, &path, host, &of_keys));
+                let sets = if *cluster == "keys" { row.jwks_fetches() } else { Count::exactly(0) };
+                wrong.extend(expect::fetches(sets, JWKS_PATH, JWKS_HOST, &of_sets));
+            }
             wrong.extend(expect::denials(&scene.denials, &log[self.logged..]));
+            let accesses = self.envoy.access_log();
+            wrong.extend(expect::accesses(&scene.accesses, &accesses[self.accessed..]));
             if wrong.is_empty() || Instant::now() > deadline {
                 self.counters = counters;
                 self.logged = log.len();
+                self.accessed = accesses.len();
                 return wrong;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -224,6 +243,7 @@ struct Scene<'a> {
     /// What templates may name.
     names: BTreeMap<String, String>,
     denials: Vec<Denial>,
+    accesses: Vec<Access>,
     secrets: BTreeSet<String>,
 }
 
@@ -231,7 +251,8 @@ impl<'a> Scene<'a> {
     fn new(row: &'a Row, number: usize) -> Scene<'a> {
         let uuid = Uuid::new_v4().to_string();
         let kid = row.kid.replace("{uuid}", &uuid).replace("{UUID}", &uuid.to_uppercase());
-        let names = BTreeMap::from([("kid".to_owned(), kid)]);
+        let shards = (0..1000).map(|shard| format!("AWSELBAuthSessionCookie-{shard}=x; ")).collect();
+        let names = BTreeMap::from([("kid".to_owned(), kid), ("shards".to_owned(), shards)]);
         let mut scene = Scene {
             row,
             number,
@@ -240,6 +261,7 @@ impl<'a> Scene<'a> {
             access_kid: row.access_kid.replace("{uuid}", &uuid),
             names,
             denials: Vec::new(),
+            accesses: Vec::new(),
             secrets: BTreeSet::new(),
         };
         for (name, spec) in [("access_token", &row.access_token), ("other_access_token", &row.other_access_token)] {
@@ -317,6 +339,15 @@ impl<'a> Scene<'a> {
         }
         let reasons: Vec<String> =
             step.reasons().into_iter().chain(step.report.as_deref()).map(str::to_owned).collect();
+        // What Envoy refuses before the module has no headers yet, so its line names no row.
+        if step.refused.is_none() {
+            self.accesses.push(Access {
+                id: id.clone(),
+                user: step.is_admitted().then(|| step.user.clone()),
+                reasons: reasons.clone(),
+                details: step.details().map(str::to_owned),
+            });
+        }
         if !reasons.is_empty() {
             let request_id = (!own_id).then(|| id.clone());
             self.denials.push(Denial { report: step.report.is_some(), reasons, request_id });

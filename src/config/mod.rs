@@ -3,6 +3,7 @@
 
 mod access;
 mod load_balancer;
+mod logout;
 mod reader;
 pub mod reference;
 
@@ -16,6 +17,7 @@ use crate::access_token::AccessTokenRules;
 use crate::gate::KUBEFLOW_HEADERS;
 use crate::identity::{ACCESS_TOKEN_CLAIM, ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
 use crate::json;
+use crate::logout::SignOut;
 use load_balancer::Arn;
 pub use reader::ConfigError;
 use reader::{Mistakes, Object};
@@ -93,6 +95,10 @@ pub struct Config {
     pub access: AccessRules,
     /// What upstream may see beside the user id.
     pub forward: Forward,
+    /// What the names of the ALB's session cookies begin with.
+    pub session_cookie: String,
+    /// Sign-out at the gateway.
+    pub sign_out: Option<SignOut>,
     /// Whether a request that would be denied is let pass, without identity, and only counted and logged.
     pub report_only: bool,
 }
@@ -231,6 +237,7 @@ fn read(root: &Object<'_>) -> Config {
         Some(AccessTokenRules { issuer: entry.string("issuer").to_owned(), key_source })
     });
 
+    let (session_cookie, sign_out) = logout::read(&root.object("logout"));
     let forward = root.object("forward");
     Config {
         load_balancers,
@@ -245,6 +252,8 @@ fn read(root: &Object<'_>) -> Config {
             access_token: forward.boolean("accessToken"),
             session_cookies: forward.boolean("sessionCookies"),
         },
+        session_cookie,
+        sign_out,
         report_only: root.string("mode") == "report",
     }
 }
@@ -549,7 +558,7 @@ mod tests {
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, forward, mode",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, forward, mode",
             ),
             ("/loadBalancers", json!([]), "loadBalancers: found an array of 0, expected an array of 1 to 64 objects"),
             ("/loadBalancers", json!({}), "loadBalancers: found an object, expected an array of 1 to 64 objects"),
@@ -676,6 +685,33 @@ mod tests {
                 json!([{"claim": "name", "header": "x-request-id"}]),
                 "claimHeaders[0].header: found \"x-request-id\", expected a header that neither",
             ),
+            (
+                "/logout",
+                json!({"path": "/logout"}),
+                "logout.redirectTo: found nothing, expected `redirectTo` beside `path`",
+            ),
+            (
+                "/logout",
+                json!({"redirectTo": "https://id.example.com/"}),
+                "logout.path: found nothing, expected `path` beside `redirectTo`",
+            ),
+            (
+                "/logout",
+                json!({"path": "/a\"><script>", "redirectTo": "https://id.example.com/"}),
+                "logout.path: found \"/a\\\"><script>\", expected a path that begins with `/`, of letters",
+            ),
+            ("/logout", json!({"path": "/", "redirectTo": "https://id.example.com/"}), "logout.path: found \"/\","),
+            (
+                "/logout",
+                json!({"path": "/a?b", "redirectTo": "https://id.example.com/"}),
+                "logout.path: found \"/a?b\",",
+            ),
+            (
+                "/logout",
+                json!({"path": "/logout", "redirectTo": "http://id.example.com/"}),
+                "logout.redirectTo: found \"http://id.example.com/\", expected an absolute https URL",
+            ),
+            ("/logout", json!({"sessionCookie": "a b"}), "logout.sessionCookie: found \"a b\", expected a cookie name"),
             ("/mode", json!("warn"), "mode: found \"warn\", expected \"enforce\" or \"report\""),
             ("/forward", json!(true), "forward: found true, expected an object"),
             (

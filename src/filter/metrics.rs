@@ -42,6 +42,7 @@ impl FetchOutcome {
 pub(super) struct Metrics {
     admitted: u32,
     skipped: u32,
+    signed_out: u32,
     denied: Vec<(Reason, u32)>,
     reported: Vec<(Reason, u32)>,
     key_fetch: Vec<(FetchOutcome, u32)>,
@@ -67,6 +68,7 @@ impl Metrics {
         Ok(Self {
             admitted: counter("admitted")?,
             skipped: counter("skipped")?,
+            signed_out: counter("signed_out")?,
             denied,
             reported,
             key_fetch,
@@ -84,6 +86,10 @@ impl Metrics {
 
     pub(super) fn skipped(&self) {
         host::increment(self.skipped, 1);
+    }
+
+    pub(super) fn signed_out(&self) {
+        host::increment(self.signed_out, 1);
     }
 
     pub(super) fn denied(&self, reason: Reason) {

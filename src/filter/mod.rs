@@ -132,7 +132,7 @@ impl Request {
         let next = match self.plugin.as_ref().map(|plugin| plugin.try_borrow_mut()) {
             Some(Ok(mut plugin)) => act(&mut plugin),
             _ => {
-                plugin::answer(&RequestHead::new(Vec::new()), Reason::InternalError);
+                plugin::answer(&RequestHead::new(Vec::new()), Reason::InternalError, None);
                 Next::Answered
             }
         };

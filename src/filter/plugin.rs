@@ -10,6 +10,7 @@ use crate::config::{Config, KeyFormat, KeySource};
 use crate::gate::{Decision, Gate, HeaderEdit, RequestHead};
 use crate::jwks;
 use crate::keys::{Answer, KeyName, KeyRing, SharedKeys, Waiter, Woken};
+use crate::logout::SignOut;
 use crate::reason::Reason;
 use crate::signature::{Jose, PublicKey, VerificationKey};
 use crate::time::{Now, Timestamp};
@@ -19,6 +20,10 @@ const MAX_PEM_BYTES: usize = 4096;
 
 /// How often a shared value is written before another worker's write is left to stand.
 const SHARING_ATTEMPTS: usize = 3;
+
+/// What an access log finds in the filter state, behind `wasm.`: who was let pass, or why somebody was or would be denied.
+const USER: &str = "alb_oidc_user";
+const REASON: &str = "alb_oidc_reason";
 
 /// What becomes of a request's stream.
 pub(super) enum Next {
@@ -181,13 +186,23 @@ impl Plugin {
 
     fn carry_out(&mut self, head: &RequestHead<'_>, decision: Decision) -> Next {
         match decision {
-            Decision::Admit(edits) => self.pass(head, &edits, Metrics::admitted),
+            Decision::Admit(edits) => {
+                let next = self.pass(head, &edits, Metrics::admitted);
+                if matches!(next, Next::Continue)
+                    && let Some(user_id) = self.gate.user_id(&edits)
+                {
+                    host::note(USER, user_id);
+                }
+                next
+            }
             Decision::Skip(edits) => self.pass(head, &edits, Metrics::skipped),
             Decision::Report(reason, edits) => {
                 log_reason("would deny", reason, head);
+                host::note(REASON, reason.name().as_bytes());
                 self.pass(head, &edits, |metrics| metrics.reported(reason))
             }
             Decision::Deny(reason) => self.deny(head, reason),
+            Decision::SignOut(cookies) => self.sign_out(head, &cookies),
             // Waiting is over, or was refused.
             Decision::NeedKey(_) => self.deny(head, Reason::KeyUnavailable),
         }
@@ -213,7 +228,16 @@ impl Plugin {
 
     fn deny(&mut self, head: &RequestHead<'_>, reason: Reason) -> Next {
         self.metrics.denied(reason);
-        answer(head, reason);
+        answer(head, reason, self.gate.config().sign_out.as_ref());
+        Next::Answered
+    }
+
+    fn sign_out(&mut self, head: &RequestHead<'_>, cookies: &[String]) -> Next {
+        let Some(sign_out) = &self.gate.config().sign_out else {
+            return self.deny(head, Reason::InternalError);
+        };
+        send(&Reply::signed_out(head, sign_out, cookies), "alb_oidc_signed_out");
+        self.metrics.signed_out();
         Next::Answered
     }
 
@@ -337,12 +361,16 @@ fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>) {
     host::log(Level::Warn, &format!("alb-oidc: {what} reason={reason} request-id={}", request_id(head)));
 }
 
-/// Answers the request of the effective context, and logs why.
-pub(super) fn answer(head: &RequestHead<'_>, reason: Reason) {
+/// Denies the request of the effective context, and logs why.
+pub(super) fn answer(head: &RequestHead<'_>, reason: Reason, sign_out: Option<&SignOut>) {
     log_reason("denied", reason, head);
-    let reply = Reply::denial(head, reason);
+    host::note(REASON, reason.name().as_bytes());
+    send(&Reply::denial(head, reason, sign_out), &format!("alb_oidc_{reason}"));
+}
+
+fn send(reply: &Reply, details: &str) {
     let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    if host::reply(reply.status, &format!("alb_oidc_{reason}"), &headers, reply.body.as_bytes()).is_err() {
+    if host::reply(reply.status, details, &headers, reply.body.as_bytes()).is_err() {
         host::log(Level::Error, "alb-oidc: the host refused the answer");
     }
 }

@@ -14,6 +14,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// The clusters that have a key server behind them, each its own. The latter two are those that Istio makes of the endpoints
+/// that AWS documents.
+pub(crate) const CLUSTERS: [&str; 3] = [
+    "keys",
+    "outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com",
+    "outbound|443||s3-us-gov-west-1.amazonaws.com",
+];
+
 /// How one key is served. The default is the right answer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]

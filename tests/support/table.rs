@@ -97,7 +97,8 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// JSON, merged over the `default` configuration; objects member by member, all else replaced.
+    /// JSON, merged over the `default` configuration as RFC 7396 has it: objects member by member, null takes one out, all else
+    /// is replaced.
     plugin: String,
     /// Environment variables of the VM.
     #[serde(default)]
@@ -134,6 +135,10 @@ pub(crate) struct Row {
     pub(crate) fetch_path: String,
     /// The `:authority` it asks with.
     pub(crate) fetch_host: String,
+    /// The cluster that it asks: one of [`super::key_server::CLUSTERS`]. Only there the key is known.
+    pub(crate) fetch_cluster: String,
+    /// Where else it asks for the key.
+    pub(crate) elsewhere: Option<Elsewhere>,
     /// Requests to the key server. Unset: one when `verified` is not 0.
     pub(crate) fetches: Option<Count>,
     /// Signatures checked. Unset: one when any request is admitted, and with an access token three: the first one again once the
@@ -167,6 +172,8 @@ impl Default for Row {
             key: Answer::default(),
             fetch_path: "/{kid}".into(),
             fetch_host: "keys.test".into(),
+            fetch_cluster: "keys".into(),
+            elsewhere: None,
             fetches: None,
             verified: None,
             counters: BTreeMap::new(),
@@ -177,8 +184,18 @@ impl Default for Row {
     }
 }
 
+/// A key server that is asked for a key that it does not have.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Elsewhere {
+    pub(crate) cluster: String,
+    pub(crate) path: String,
+    pub(crate) host: String,
+    pub(crate) fetches: Count,
+}
+
 /// The members of a row that are not about a request.
-const ROW_MEMBERS: [&str; 17] = [
+const ROW_MEMBERS: [&str; 19] = [
     "name",
     "config",
     "token",
@@ -192,6 +209,8 @@ const ROW_MEMBERS: [&str; 17] = [
     "key",
     "fetch_path",
     "fetch_host",
+    "fetch_cluster",
+    "elsewhere",
     "fetches",
     "verified",
     "counters",
@@ -199,7 +218,7 @@ const ROW_MEMBERS: [&str; 17] = [
 ];
 
 /// One request (or several alike), and what comes of it. Texts may hold `{token}`, `{access_token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`,
-/// `{NAME.signature}`, `{kid}` and `{id}` (the request's own id).
+/// `{NAME.signature}`, `{kid}`, `{id}` (the request's own id) and `{shards}` (1,000 session cookies).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Step {
@@ -232,6 +251,8 @@ pub(crate) struct Step {
     pub(crate) report: Option<String>,
     /// Let pass without a token, and without an identity.
     pub(crate) skipped: bool,
+    /// Answered by the module with this status, to a client that signs out.
+    pub(crate) signed_out: Option<u16>,
     /// Refused by Envoy itself with this status, before the module.
     pub(crate) refused: Option<u16>,
     /// The form of a denial.
@@ -244,6 +265,14 @@ pub(crate) struct Step {
     pub(crate) upstream_cookies: Option<String>,
     /// Header values that the client must see.
     pub(crate) reply: BTreeMap<String, Vec<String>>,
+    /// The names of the session cookies that the client must drop, in order.
+    pub(crate) expired: Vec<String>,
+    /// The whole body that the client must see.
+    pub(crate) reply_body: Option<String>,
+    /// Texts that must stand in it.
+    pub(crate) body_says: Vec<String>,
+    /// Texts that may not.
+    pub(crate) body_lacks: Vec<String>,
     /// How long the answer takes.
     pub(crate) took_ms: Option<Count>,
 }
@@ -267,12 +296,17 @@ impl Default for Step {
             deny: None,
             report: None,
             skipped: false,
+            signed_out: None,
             refused: None,
             page: Page::Json,
             user: "ann@example.com".into(),
             upstream: BTreeMap::new(),
             upstream_cookies: None,
             reply: BTreeMap::new(),
+            expired: Vec::new(),
+            reply_body: None,
+            body_says: Vec::new(),
+            body_lacks: Vec::new(),
             took_ms: None,
         }
     }
@@ -374,6 +408,10 @@ fn merge(onto: &mut Value, over: Value) {
     match (onto, over) {
         (Value::Object(onto), Value::Object(over)) => {
             for (name, value) in over {
+                if value.is_null() {
+                    onto.remove(&name);
+                    continue;
+                }
                 merge(onto.entry(name).or_insert(Value::Null), value);
             }
         }
@@ -403,7 +441,7 @@ impl Row {
     /// Every counter that must move, and by how much.
     pub(crate) fn expected_counters(&self, backend: &str) -> BTreeMap<String, Count> {
         let mut counters = BTreeMap::new();
-        let (mut admitted, mut skipped) = (0, 0);
+        let (mut admitted, mut skipped, mut signed_out) = (0, 0, 0);
         for step in &self.requests {
             let times = i64::try_from(step.times).expect("a small number");
             if step.is_admitted() {
@@ -411,6 +449,9 @@ impl Row {
             }
             if step.skipped {
                 skipped += times;
+            }
+            if step.signed_out.is_some() {
+                signed_out += times;
             }
             if let Some(reason) = &step.report {
                 let count = counters.entry(format!("reported.{reason}")).or_insert(Count::exactly(0));
@@ -425,6 +466,7 @@ impl Row {
         }
         counters.insert("admitted".into(), Count::exactly(admitted));
         counters.insert("skipped".into(), Count::exactly(skipped));
+        counters.insert("signed_out".into(), Count::exactly(signed_out));
         counters.insert(format!("verified.{backend}"), self.verified());
         let judged = if self.access_token.is_some() { self.verified().min / 3 } else { self.verified().min };
         counters.insert("token_cache_hit".into(), Count::exactly((admitted - judged).max(0)));
@@ -444,7 +486,8 @@ impl Row {
     /// Fetches that the module may attempt, whether or not they reach the key server.
     fn most_fetches(&self) -> i64 {
         let attempts = self.counters.iter().filter(|(name, _)| name.starts_with("key_fetch."));
-        self.fetches().plus(self.jwks_fetches()).max.max(attempts.map(|(_, count)| count.max).sum())
+        let elsewhere = self.elsewhere.as_ref().map_or(0, |elsewhere| elsewhere.fetches.max);
+        elsewhere + self.fetches().plus(self.jwks_fetches()).max.max(attempts.map(|(_, count)| count.max).sum())
     }
 
     fn any_admitted(&self) -> bool {
@@ -466,12 +509,22 @@ impl Row {
 impl Step {
     /// Whether upstream gets to see it.
     pub(crate) fn passes(&self) -> bool {
-        self.deny.is_none() && self.refused.is_none() && self.hang_up_ms.is_none()
+        self.deny.is_none() && self.signed_out.is_none() && self.refused.is_none() && self.hang_up_ms.is_none()
     }
 
     /// Whether upstream gets to see it, with an identity.
     pub(crate) fn is_admitted(&self) -> bool {
         self.passes() && !self.skipped && self.report.is_none()
+    }
+
+    /// Who has answered it, as Envoy's access log says it.
+    pub(crate) fn details(&self) -> Option<&'static str> {
+        match self {
+            _ if self.passes() => Some("via_upstream"),
+            _ if self.deny.is_some() => Some("alb_oidc_REASON"),
+            _ if self.signed_out.is_some() => Some("alb_oidc_signed_out"),
+            _ => None,
+        }
     }
 
     /// The reasons that it may be denied with.
