@@ -116,6 +116,23 @@ fn the_access_log_of_the_readme_is_the_one_that_the_scenarios_read() {
 }
 
 #[test]
+fn each_line_of_coming_from_is_shown_by_a_row_of_the_scenario_table() {
+    let mut names = BTreeSet::new();
+    for file in std::fs::read_dir(format!("{}/tests/scenarios", env!("CARGO_MANIFEST_DIR"))).expect("the table") {
+        let text = std::fs::read_to_string(file.expect("a file").path()).expect("its text");
+        let table: toml::Table = text.parse().expect("TOML");
+        let rows = table.get("row").and_then(toml::Value::as_array).into_iter().flatten();
+        names.extend(rows.filter_map(|row| Some(row.get("name")?.as_str()?.to_owned())));
+    }
+    let lines = table("coming from");
+    assert!(lines.len() > 20, "{} lines", lines.len());
+    for line in lines {
+        let name = line.last().map_or("", |cell| cell.trim_matches('"'));
+        assert!(names.contains(name), "no row is named {name:?}");
+    }
+}
+
+#[test]
 fn every_make_target_that_the_readme_names_is_there() {
     let (readme, makefile) = (file("README.md"), file("Makefile"));
     let named: BTreeSet<_> = readme
