@@ -84,14 +84,8 @@ async fn a_bad_configuration_does_not_start() {
         // Each costs a start; the others are tried as updates.
         for bad in bad_configs().into_iter().take(3) {
             let what = format!("envoy {}, {:?}", support::version(&envoy), bad.config);
-            let nobody = Some(([127, 0, 0, 1], 1).into());
-            let setup = Setup {
-                binary: envoy.clone(),
-                concurrency: 1,
-                plugins: vec![bad.plugin()],
-                watched_listeners: None,
-                clusters: BTreeMap::from([("upstream".to_owned(), nobody), ("keys".to_owned(), nobody)]),
-            };
+            let nobody = ([127, 0, 0, 1], 1).into();
+            let setup = Setup { plugins: vec![bad.plugin()], ..Setup::new(&envoy, nobody, nobody) };
             let Err(failed) = Envoy::start(&setup).await else { panic!("{what}: it started") };
             assert!(failed.status.is_some_and(|status| !status.success()), "{what}: {:?}", failed.status);
             bad.check_log(&what, &failed.log);

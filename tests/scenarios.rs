@@ -98,20 +98,14 @@ impl World {
         // A port where nobody listens any more.
         let closed =
             std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
-        let mut clusters = BTreeMap::from([
-            ("upstream".to_owned(), Some(upstream.address())),
+        let mut setup = Setup::new(binary, upstream.address(), keys["keys"].address());
+        setup.plugins = table.plugins.clone();
+        setup.clusters.extend([
             ("web".to_owned(), Some(not_the_key_server.address)),
             ("closed".to_owned(), Some(closed)),
             ("empty".to_owned(), None),
         ]);
-        clusters.extend(keys.iter().map(|(cluster, server)| ((*cluster).to_owned(), Some(server.address()))));
-        let setup = Setup {
-            binary: binary.into(),
-            concurrency: 1,
-            plugins: table.plugins.clone(),
-            watched_listeners: None,
-            clusters,
-        };
+        setup.clusters.extend(keys.iter().map(|(cluster, server)| ((*cluster).to_owned(), Some(server.address()))));
         let envoy = Envoy::must_start(&setup).await;
         let mut addresses = BTreeMap::new();
         for plugin in &table.plugins {

@@ -14,7 +14,6 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use support::envoy::{Envoy, Plugin, Setup};
 use support::upstream::Upstream;
 
@@ -44,13 +43,7 @@ async fn every_wycheproof_vector_gets_its_verdict_from_the_host_and_from_the_mod
     for binary in support::envoys() {
         let mut probe = Plugin::new("probe", json!({"vectors": vectors, "rounds": ROUNDS}));
         probe.module = support::verifier_probe();
-        let setup = Setup {
-            binary: binary.clone(),
-            concurrency: 1,
-            plugins: vec![probe],
-            watched_listeners: None,
-            clusters: BTreeMap::from([("upstream".to_owned(), Some(upstream.address()))]),
-        };
+        let setup = Setup { plugins: vec![probe], ..Setup::new(&binary, upstream.address(), upstream.address()) };
         let envoy = Envoy::must_start(&setup).await;
         let log = envoy.log();
         let start = log.find("{\"host\"").expect("the probe's report in the log");

@@ -40,8 +40,12 @@ pub(crate) struct Setup {
     pub(crate) binary: PathBuf,
     /// Workers.
     pub(crate) concurrency: u32,
+    /// What the wasm component logs. At debug in tests: what the module may never log, it may not log there either.
+    pub(crate) log_level: &'static str,
     /// Listeners that are there from the start.
     pub(crate) plugins: Vec<Plugin>,
+    /// Further listeners, as [`http_listener`] makes them.
+    pub(crate) listeners: Vec<Value>,
     /// A file that Envoy watches for further listeners; written by [`write_listeners`].
     pub(crate) watched_listeners: Option<PathBuf>,
     /// Clusters by name; one without an address is known and has no host. `upstream` must be there.
@@ -54,7 +58,9 @@ impl Setup {
         Setup {
             binary: binary.into(),
             concurrency: 1,
+            log_level: "debug",
             plugins: Vec::new(),
+            listeners: Vec::new(),
             watched_listeners: None,
             clusters: BTreeMap::from([("upstream".to_owned(), Some(upstream)), ("keys".to_owned(), Some(keys))]),
         }
@@ -99,10 +105,10 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(folder.path().join("admin"))
             .args(["--concurrency", &setup.concurrency.to_string()])
-            // The wasm component at debug: what the module may never log, it may not log there either.
             // The access log at once: a test waits for it.
             .args(["--file-flush-interval-msec", "10"])
-            .args(["--disable-hot-restart", "--log-level", "warning", "--component-log-level", "wasm:debug"])
+            .args(["--disable-hot-restart", "--log-level", "warning"])
+            .args(["--component-log-level", &format!("wasm:{}", setup.log_level)])
             .stdin(Stdio::null())
             .stdout(access_log)
             .stderr(log)
@@ -139,6 +145,11 @@ impl Envoy {
         let Ok(admin) = admin.trim().parse() else { return false };
         self.admin = admin;
         matches!(send(admin, &Request::get("/ready", &[("host", "admin")])).await, Ok(reply) if reply.status == 200)
+    }
+
+    /// Its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id().expect("a running Envoy")
     }
 
     /// Where the listener of a plugin is; `None` while there is none of that name.
@@ -204,7 +215,7 @@ fn bootstrap_config(setup: &Setup) -> Value {
         "node": {"id": "test", "cluster": "test"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "static_resources": {
-            "listeners": setup.plugins.iter().map(listener).collect::<Vec<_>>(),
+            "listeners": setup.plugins.iter().map(listener).chain(setup.listeners.iter().cloned()).collect::<Vec<_>>(),
             "clusters": clusters,
         },
     });
@@ -233,12 +244,14 @@ fn cluster(name: &str, address: Option<SocketAddr>) -> Value {
     })
 }
 
-fn listener(plugin: &Plugin) -> Value {
-    let any = |kind: &str, mut value: Value| {
-        value["@type"] = json!(format!("type.googleapis.com/{kind}"));
-        value
-    };
-    let string = |value: &str| any("google.protobuf.StringValue", json!({"value": value}));
+/// `value` as protobuf's `Any` of this type.
+pub(crate) fn any(kind: &str, mut value: Value) -> Value {
+    value["@type"] = json!(format!("type.googleapis.com/{kind}"));
+    value
+}
+
+/// The HTTP filter that runs the plugin's module.
+pub(crate) fn wasm_filter(plugin: &Plugin) -> Value {
     // Another environment needs another VM.
     let vm_id: String = plugin.env.iter().map(|(name, value)| format!("{name}={value};")).collect();
     let wasm = json!({
@@ -246,7 +259,7 @@ fn listener(plugin: &Plugin) -> Value {
             "name": plugin.name,
             "root_id": plugin.name,
             "failure_policy": "FAIL_RELOAD",
-            "configuration": string(&plugin.config),
+            "configuration": any("google.protobuf.StringValue", json!({"value": plugin.config})),
             "vm_config": {
                 "vm_id": vm_id,
                 "runtime": "envoy.wasm.runtime.v8",
@@ -255,6 +268,10 @@ fn listener(plugin: &Plugin) -> Value {
             },
         },
     });
+    json!({"name": "alb-oidc", "typed_config": any("envoy.extensions.filters.http.wasm.v3.Wasm", wasm)})
+}
+
+fn listener(plugin: &Plugin) -> Value {
     let access_log = json!({
         "log_format": {"json_format": {
             "row": "%REQ(X-ROW)%",
@@ -264,30 +281,40 @@ fn listener(plugin: &Plugin) -> Value {
             "reason": "%FILTER_STATE(wasm.alb_oidc_reason:PLAIN)%",
         }},
     });
-    let manager = json!({
-        "stat_prefix": plugin.name,
+    let more = json!({
         "access_log": [{
             "name": "stdout",
             "typed_config": any("envoy.extensions.access_loggers.stream.v3.StdoutAccessLog", access_log),
         }],
         "preserve_external_request_id": true,
+    });
+    http_listener(
+        &plugin.name,
+        &[wasm_filter(plugin)],
+        &json!({"route": {"cluster": "upstream", "timeout": "10s"}}),
+        more,
+    )
+}
+
+/// A listener on a free port with these HTTP filters before the router and `action` as its only route's. `more` is merged
+/// into the connection manager.
+pub(crate) fn http_listener(name: &str, filters: &[Value], action: &Value, more: Value) -> Value {
+    let mut route = json!({"match": {"prefix": "/"}});
+    let mut manager = json!({
+        "stat_prefix": name,
         // As on Istio's gateways.
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "route_config": {
-            "name": plugin.name,
-            "virtual_hosts": [{
-                "name": "all",
-                "domains": ["*"],
-                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "10s"}}],
-            }],
-        },
-        "http_filters": [
-            {"name": "alb-oidc", "typed_config": any("envoy.extensions.filters.http.wasm.v3.Wasm", wasm)},
-            {"name": "router", "typed_config": any("envoy.extensions.filters.http.router.v3.Router", json!({}))},
-        ],
+        "http_filters": filters,
     });
+    let members = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    route.as_object_mut().expect("an object").extend(members(action));
+    manager["route_config"] =
+        json!({"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]});
+    let router = any("envoy.extensions.filters.http.router.v3.Router", json!({}));
+    manager["http_filters"].as_array_mut().expect("filters").push(json!({"name": "router", "typed_config": router}));
+    manager.as_object_mut().expect("an object").extend(members(&more));
     json!({
-        "name": plugin.name,
+        "name": name,
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
         "filter_chains": [{"filters": [{
             "name": "http",

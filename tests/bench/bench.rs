@@ -1,0 +1,270 @@
+//! `make bench`: what the filter costs, side by side with no filter, Envoy's own `jwt_authn`, a module that does nothing and a Lua
+//! filter that only decodes, on one worker of one Envoy. The setups take turns in rounds, and what is told is each one's share
+//! of another's throughput in the same round: times of a shared machine say little, ratios say something.
+//!
+//! `BENCH_ROUNDS` (default 7) and `BENCH_SECONDS` (default 2, for each setup in each round) set how long it takes. Everything that was
+//! measured is left in `target/bench.json`.
+
+// A benchmark may panic: that is how it fails.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
+
+mod setups;
+#[path = "../support/mod.rs"]
+mod support;
+
+use serde::Serialize;
+use setups::{Filter, Tokens};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Instant;
+use support::envoy::{Envoy, Setup};
+use support::key_server::{Answer, KeyServer};
+use support::token::Key;
+use support::upstream::Upstream;
+use tokio::process::Command;
+
+/// Connections that the load comes over.
+const CONNECTIONS: u32 = 16;
+/// The sizes of a token, in bytes: a user with few claims, and one with as many as fit.
+const SIZES: [usize; 2] = [1200, 4000];
+/// So many that each is forgotten before its turn comes again: they are more than a token cache holds.
+const NEW: usize = 40_000;
+
+/// What one setup did in one round.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Sample {
+    requests_per_second: f64,
+    /// Milliseconds.
+    p50: f64,
+    p99: f64,
+    /// Microseconds that Envoy was on a processor.
+    cpu_per_request: f64,
+}
+
+/// One line of the table: a setup and the tokens that it got.
+struct Case {
+    name: String,
+    filter: Filter,
+    tokens: Tokens,
+    size: usize,
+    rounds: Vec<Sample>,
+}
+
+#[tokio::main]
+async fn main() {
+    let rounds = number("BENCH_ROUNDS", 7);
+    let seconds = number("BENCH_SECONDS", 2);
+    let mut cases = Vec::new();
+    for size in SIZES {
+        for (filter, tokens) in setups::CASES {
+            let name = format!("{}, {}", filter.name(), tokens.name());
+            cases.push(Case { name, filter, tokens, size, rounds: Vec::new() });
+        }
+    }
+    let stage = Stage::start().await;
+    for round in 0..=rounds {
+        for case in &mut cases {
+            let sample = stage.measure(case, seconds).await;
+            // The first round warms up: keys are fetched, code is compiled.
+            if round > 0 {
+                case.rounds.push(sample);
+            }
+        }
+        eprintln!("round {round} of {rounds}");
+    }
+    stage.check().await;
+    let memory = stage.memory().await;
+    stage.envoy.stop().await;
+    report(&cases, &memory);
+}
+
+fn number(variable: &str, default: u32) -> u32 {
+    std::env::var(variable)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: not a number")))
+}
+
+/// The Envoy, its surroundings, and the files of tokens.
+struct Stage {
+    envoy: Envoy,
+    listeners: BTreeMap<&'static str, SocketAddr>,
+    folder: tempfile::TempDir,
+    _keys: KeyServer,
+    _upstream: Upstream,
+}
+
+impl Stage {
+    async fn start() -> Stage {
+        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
+        keys.publish(&format!("/{kid}"), &key, Answer::default());
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for size in SIZES {
+            setups::write_tokens(&folder.path().join(size.to_string()), NEW, size, &kid, &key);
+        }
+        std::fs::write(folder.path().join("load.lua"), include_str!("load.lua")).expect("the script");
+        let empty = folder.path().join("empty.wasm");
+        std::fs::write(&empty, wat::parse_str(include_str!("empty.wat")).expect("WebAssembly text"))
+            .expect("the module");
+        let mut setup = Setup::new(&support::default_envoy(), upstream.address(), keys.address());
+        setup.log_level = "error";
+        setup.listeners = Filter::ALL.iter().map(|filter| filter.listener(&kid, &key, &empty)).collect();
+        let envoy = Envoy::must_start(&setup).await;
+        let mut listeners = BTreeMap::new();
+        for filter in Filter::ALL {
+            listeners.insert(filter.name(), envoy.listener(filter.name()).await.expect("the listener"));
+        }
+        Stage { envoy, listeners, folder, _keys: keys, _upstream: upstream }
+    }
+
+    async fn measure(&self, case: &Case, seconds: u32) -> Sample {
+        let before = on_processor(self.envoy.process_id());
+        let start = Instant::now();
+        let output = Command::new("wrk")
+            .args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--latency"])
+            .args(["--duration", &format!("{seconds}s"), "--script"])
+            .arg(self.folder.path().join("load.lua"))
+            .arg(format!("http://{}/", self.listeners[case.filter.name()]))
+            .env("TOKENS", self.folder.path().join(case.size.to_string()))
+            .env("COUNT", case.tokens.count().to_string())
+            .output()
+            .await
+            .unwrap_or_else(|error| panic!("cannot run wrk: {error}"));
+        let used = on_processor(self.envoy.process_id()) - before;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().find_map(|line| line.strip_prefix("RESULT ")).unwrap_or_else(|| {
+            panic!(
+                "{}: no result after {:?}:\n{text}{}",
+                case.name,
+                start.elapsed(),
+                String::from_utf8_lossy(&output.stderr)
+            )
+        });
+        let numbers: Vec<f64> = line.split(' ').map(|word| word.parse().expect("a number")).collect();
+        let [requests, microseconds, p50, p99, failed] = numbers[..] else { panic!("{line}") };
+        assert!(failed == 0.0, "{}: {failed} of {requests} requests were not answered with 200", case.name);
+        Sample {
+            requests_per_second: requests / microseconds * 1e6,
+            p50: p50 / 1000.0,
+            p99: p99 / 1000.0,
+            cpu_per_request: used / requests,
+        }
+    }
+
+    /// That what was measured was what is claimed: no token was refused, and those that were to be new were.
+    async fn check(&self) {
+        let stats = self.envoy.stats("wasm_filter.alb_oidc").await;
+        let count = |name: &str| stats.get(&format!("wasmcustom.wasm_filter.alb_oidc.{name}")).copied().unwrap_or(0);
+        assert!(count("admitted") > 0 && count("verified.host") > 0 && count("token_cache_hit") > 0, "{stats:#?}");
+        let denied: i64 = stats.iter().filter(|(name, _)| name.contains(".denied.")).map(|(_, count)| count).sum();
+        assert_eq!(denied, 0, "{stats:#?}");
+    }
+
+    async fn memory(&self) -> BTreeMap<String, i64> {
+        self.envoy.stats("server.memory").await
+    }
+}
+
+/// Microseconds that the threads of a process have been on a processor.
+fn on_processor(process: u32) -> f64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of Envoy");
+    let time = |path: &Path| -> Option<f64> {
+        std::fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    tasks.flatten().filter_map(|task| time(&task.path())).sum::<f64>() / 1000.0
+}
+
+/// Least, median and greatest.
+#[derive(Clone, Copy, Serialize)]
+struct Spread {
+    least: f64,
+    median: f64,
+    greatest: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Spread {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        Spread { least: values[0], median: values[values.len() / 2], greatest: values[values.len() - 1] }
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:>6.2} ({:.2}–{:.2})", self.median, self.least, self.greatest)
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    setup: &'a str,
+    tokens: &'a str,
+    token_bytes: usize,
+    of_no_filter: Spread,
+    /// Of `jwt_authn` with the same tokens: without its cache where each is new, with it where they come again.
+    of_jwt_authn: Spread,
+    of_lua: Spread,
+    p50_milliseconds: f64,
+    p99_milliseconds: f64,
+    /// Of what no filter takes.
+    cpu_of_no_filter: Spread,
+    rounds: &'a [Sample],
+}
+
+fn report(cases: &[Case], memory: &BTreeMap<String, i64>) {
+    let find = |filter: Filter, tokens: Tokens, size: usize| {
+        let same = |case: &&Case| case.filter == filter && case.tokens == tokens && case.size == size;
+        cases.iter().find(same).unwrap_or_else(|| panic!("{} with {} was not measured", filter.name(), tokens.name()))
+    };
+    let mut lines = Vec::new();
+    println!(
+        "{:<44} {:>6}  {:<20} {:<20} {:<20} {:<20} {:>7} {:>7}",
+        "", "bytes", "× no filter", "× jwt_authn", "× Lua", "CPU × no filter", "p50 ms", "p99 ms"
+    );
+    for case in cases {
+        let against = |other: &Case, of: fn(&Sample) -> f64| {
+            Spread::of(case.rounds.iter().zip(&other.rounds).map(|(mine, theirs)| of(mine) / of(theirs)))
+        };
+        let rate = |sample: &Sample| sample.requests_per_second;
+        let none = find(Filter::Nothing, Tokens::New, case.size);
+        let native = if case.tokens == Tokens::New { Filter::JwtAuthn } else { Filter::JwtAuthnWithCache };
+        let median = |of: fn(&Sample) -> f64| Spread::of(case.rounds.iter().map(of)).median;
+        let line = Line {
+            setup: case.filter.name(),
+            tokens: case.tokens.name(),
+            token_bytes: case.size,
+            of_no_filter: against(none, rate),
+            of_jwt_authn: against(find(native, case.tokens, case.size), rate),
+            of_lua: against(find(Filter::Lua, Tokens::New, case.size), rate),
+            p50_milliseconds: median(|sample| sample.p50),
+            p99_milliseconds: median(|sample| sample.p99),
+            cpu_of_no_filter: against(none, |sample| sample.cpu_per_request),
+            rounds: &case.rounds,
+        };
+        println!(
+            "{:<44} {:>6}  {:<20} {:<20} {:<20} {:<20} {:>7.2} {:>7.2}",
+            case.name,
+            case.size,
+            line.of_no_filter.to_string(),
+            line.of_jwt_authn.to_string(),
+            line.of_lua.to_string(),
+            line.cpu_of_no_filter.to_string(),
+            line.p50_milliseconds,
+            line.p99_milliseconds
+        );
+        lines.push(line);
+    }
+    let path = support::repository("target/bench.json");
+    let json =
+        serde_json::json!({"lines": lines, "envoy": support::version(&support::default_envoy()), "memory": memory});
+    std::fs::write(&path, serde_json::to_string_pretty(&json).expect("JSON")).expect("target/bench.json");
+    println!("\nmedian (least–greatest) of the rounds; all of it: target/bench.json");
+}

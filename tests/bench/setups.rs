@@ -1,0 +1,155 @@
+//! The setups that `make bench` compares, and the tokens that they get. Measures nothing.
+
+use super::support::envoy::{Plugin, any, gateway_config, http_listener, wasm_filter};
+use super::support::token::{ISSUER, Key, TokenSpec};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// What stands before the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filter {
+    Nothing,
+    /// A module that does nothing.
+    EmptyModule,
+    JwtAuthn,
+    JwtAuthnWithCache,
+    Ours,
+    /// The signatures are verified in the module.
+    OursAlone,
+    Lua,
+}
+
+/// Which tokens come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tokens {
+    /// None of them has been seen lately.
+    New,
+    Thousand,
+    TenThousand,
+}
+
+/// What is measured.
+pub(crate) const CASES: [(Filter, Tokens); 14] = [
+    (Filter::Nothing, Tokens::New),
+    (Filter::EmptyModule, Tokens::New),
+    (Filter::JwtAuthn, Tokens::New),
+    (Filter::Ours, Tokens::New),
+    (Filter::OursAlone, Tokens::New),
+    (Filter::Lua, Tokens::New),
+    (Filter::Nothing, Tokens::Thousand),
+    (Filter::EmptyModule, Tokens::Thousand),
+    (Filter::JwtAuthnWithCache, Tokens::Thousand),
+    (Filter::Ours, Tokens::Thousand),
+    (Filter::Lua, Tokens::Thousand),
+    (Filter::Nothing, Tokens::TenThousand),
+    (Filter::JwtAuthnWithCache, Tokens::TenThousand),
+    (Filter::Ours, Tokens::TenThousand),
+];
+
+impl Tokens {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Tokens::New => "every token new",
+            Tokens::Thousand => "1,000 tokens again and again",
+            Tokens::TenThousand => "10,000 tokens again and again",
+        }
+    }
+
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Tokens::New => super::NEW,
+            Tokens::Thousand => 1000,
+            Tokens::TenThousand => 10_000,
+        }
+    }
+}
+
+impl Filter {
+    pub(crate) const ALL: [Filter; 7] = [
+        Filter::Nothing,
+        Filter::EmptyModule,
+        Filter::JwtAuthn,
+        Filter::JwtAuthnWithCache,
+        Filter::Ours,
+        Filter::OursAlone,
+        Filter::Lua,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Filter::Nothing => "no filter",
+            Filter::EmptyModule => "empty module",
+            Filter::JwtAuthn => "jwt_authn",
+            Filter::JwtAuthnWithCache => "jwt_authn with cache",
+            Filter::Ours => "this filter",
+            Filter::OursAlone => "this filter, module verifies",
+            Filter::Lua => "Lua, decodes only",
+        }
+    }
+
+    /// A listener of this name that answers each request itself.
+    pub(crate) fn listener(self, kid: &str, key: &Key, empty: &Path) -> Value {
+        let plugin = |env: BTreeMap<String, String>| {
+            let plugin = Plugin::new(self.name(), gateway_config());
+            wasm_filter(&Plugin { env, ..plugin })
+        };
+        let filters = match self {
+            Filter::Nothing => vec![],
+            Filter::EmptyModule => {
+                vec![wasm_filter(&Plugin { module: empty.into(), ..Plugin::new(self.name(), "{}") })]
+            }
+            Filter::JwtAuthn => vec![jwt_authn(kid, key, None)],
+            Filter::JwtAuthnWithCache => vec![jwt_authn(kid, key, Some(10_000))],
+            Filter::Ours => vec![plugin(BTreeMap::new())],
+            Filter::OursAlone => {
+                vec![plugin(BTreeMap::from([("ALB_OIDC_VERIFIER".to_owned(), "module".to_owned())]))]
+            }
+            Filter::Lua => {
+                let lua = json!({"default_source_code": {"inline_string": include_str!("decode.lua")}});
+                vec![json!({"name": "lua", "typed_config": any("envoy.extensions.filters.http.lua.v3.Lua", lua)})]
+            }
+        };
+        http_listener(self.name(), &filters, &json!({"direct_response": {"status": 200}}), json!({}))
+    }
+}
+
+/// Envoy's own filter, with the key at hand.
+fn jwt_authn(kid: &str, key: &Key, cache: Option<u32>) -> Value {
+    let point = key.signing_key().verifying_key().to_sec1_point(false);
+    let number = |number: Option<_>| {
+        URL_SAFE_NO_PAD.encode(number.map(|bytes: &p256::FieldBytes| bytes.to_vec()).unwrap_or_default())
+    };
+    let jwks = json!({"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": kid, "x": number(point.x()), "y": number(point.y())}]});
+    let mut provider = json!({
+        "issuer": ISSUER,
+        "from_headers": [{"name": "x-amzn-oidc-data"}],
+        "local_jwks": {"inline_string": jwks.to_string()},
+        "claim_to_headers": [{"header_name": "kubeflow-userid", "claim_name": "email"}],
+    });
+    if let Some(tokens) = cache {
+        // Its own bound is on a token's size: 4096 unless told otherwise.
+        provider["jwt_cache_config"] = json!({"jwt_cache_size": tokens, "jwt_max_token_size": 8192});
+    }
+    let config = json!({
+        "providers": {"alb": provider},
+        "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "alb"}}],
+    });
+    json!({"name": "jwt_authn", "typed_config": any("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", config)})
+}
+
+/// Writes `count` tokens of about `size` bytes, one on each line, each of another user, good for hours.
+pub(crate) fn write_tokens(file: &Path, count: usize, size: usize, kid: &str, key: &Key) {
+    let mut text = String::new();
+    let mut spec = TokenSpec { exp: 6 * 3600, payload_exp: 6 * 3600, ..TokenSpec::default() };
+    let bare = spec.mint(kid, key).text.len();
+    spec.payload.insert("profile".to_owned(), "x".repeat(size.saturating_sub(bare + 32) * 3 / 4).into());
+    for user in 0..count {
+        spec.payload.insert("email".to_owned(), format!("user-{user:06}@example.com").into());
+        writeln!(text, "{}", spec.mint(kid, key).text).expect("a string");
+    }
+    std::fs::write(file, text).expect("the tokens");
+}
