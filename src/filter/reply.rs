@@ -99,7 +99,7 @@ fn page(reason: Reason, sign_out: Option<&SignOut>, request_id: &str) -> String 
     };
     // Who only has to wait keeps their session.
     let way_out = sign_out.filter(|_| reason.status() != 503);
-    let leave = way_out.map(|to| format!("<a href=\"{}\">Sign out</a>", to.path)).unwrap_or_default();
+    let leave = way_out.map(|to| format!("<a href=\"{}\" target=\"_top\">Sign out</a>", to.path)).unwrap_or_default();
     // An empty link leads to the page's own address.
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
