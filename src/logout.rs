@@ -23,15 +23,44 @@ impl SignOut {
     }
 }
 
-/// Whether another site's page makes the request without the person going there: its image, script, frame or `fetch`. A
-/// browser that does not say so is believed.
+/// Whether another site's page makes the request without the person going there: its image, script, frame, `fetch`, prefetch
+/// or WebSocket. A browser that does not say so is believed.
 fn is_from_elsewhere(head: &RequestHead<'_>) -> bool {
     let says = |name, value: &[u8]| head.first(name) == Some(value);
-    let goes_there = says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document");
-    says("sec-fetch-site", b"cross-site") && !goes_there
+    let is_prefetch = head.first("sec-purpose").or(head.first("purpose")).is_some();
+    let goes_there = says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document") && !is_prefetch;
+    // Browsers do not say of a WebSocket whose it is.
+    says("sec-fetch-site", b"cross-site") && !goes_there || head.first("upgrade").is_some()
 }
 
 /// The session cookies that `head` carries.
 pub(crate) fn session_cookies(head: &RequestHead<'_>, stem: &str) -> Vec<String> {
     cookies::session_names(head.values("cookie"), stem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_path_and_these_methods_ask_to_sign_out_and_another_site_does_not() {
+        let sign_out = SignOut { path: "/logout".to_owned(), redirect_to: "https://id.example.com/".to_owned() };
+        let asks = |method: &str, path: &str, more: &[(&str, &str)]| {
+            let headers = [&[(":method", method), (":path", path)], more].concat();
+            let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+            sign_out.is_asked(&RequestHead::new(headers))
+        };
+        assert!(asks("GET", "/logout", &[]) && asks("POST", "/logout?x=/", &[]) && asks("HEAD", "/logout?", &[]));
+        for path in ["", "/", "/logout/", "//logout", "/LOGOUT", "/%6cogout", "/logout;x", "/?/logout", "/logout#x"] {
+            assert!(!asks("GET", path, &[]), "{path}");
+        }
+        for method in ["", "get", "PUT", "DELETE", "OPTIONS", "CONNECT"] {
+            assert!(!asks(method, "/logout", &[]), "{method}");
+        }
+        let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        assert!(asks("GET", "/logout", &link));
+        assert!(!asks("GET", "/logout", &link[..2]) && !asks("GET", "/logout", &link[..1]));
+        assert!(!asks("GET", "/logout", &[&link[..], &[("purpose", "prefetch")]].concat()));
+        assert!(!asks("GET", "/logout", &[("upgrade", "websocket")]));
+    }
 }

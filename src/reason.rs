@@ -111,7 +111,7 @@ impl Reason {
     pub const fn message(self) -> &'static str {
         match self {
             Self::TokenDuplicate => "the request carries more than one sign-in token",
-            Self::TokenMissing => "this request did not sign in through the load balancer",
+            Self::TokenMissing => "it did not come through the load balancer's sign-in",
             Self::TokenTooLarge => "the sign-in token is too large",
             Self::TokenMalformed => "the sign-in token is malformed",
             Self::AlgorithmNotEs256 => "the sign-in token is not signed with ES256",

@@ -69,6 +69,12 @@ fn bad_configs() -> Vec<Bad> {
         ),
         with("/userId", json!({"header": ":path"}), &["userId.header", ":path"]),
         with("/userId", json!({"header": "Host"}), &["userId.header", "Host"]),
+        with("/logout", json!({"path": "/logout"}), &["logout.redirectTo", "beside `path`"]),
+        with(
+            "/logout",
+            json!({"path": "/logout", "redirectTo": "http://evil.test/"}),
+            &["logout.redirectTo", "http://evil.test/"],
+        ),
         with("/publicKeys/timeoutMs", json!(1), &["publicKeys.timeoutMs", "100"]),
         with("/clockSkewSeconds", json!("30"), &["clockSkewSeconds", "\"30\""]),
         Bad {

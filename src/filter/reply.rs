@@ -95,9 +95,11 @@ fn page(reason: Reason, sign_out: Option<&SignOut>, request_id: &str) -> String 
         (401, None) => ("Please sign in", "Try again. If that does not help, close the browser and sign in anew."),
         (403, Some(_)) => ("No access", "You are signed in. Ask for access, or sign out and sign in as somebody else."),
         (403, None) => ("No access", "You are signed in. Ask for access, or sign in as somebody else."),
-        _ => ("Please try again", "This passes, as a rule, within a minute."),
+        _ => ("Please try again", "It should pass by itself within a minute."),
     };
-    let leave = sign_out.map(|to| format!("<a href=\"{}\">Sign out</a>", to.path)).unwrap_or_default();
+    // Who only has to wait keeps their session.
+    let way_out = sign_out.filter(|_| reason.status() != 503);
+    let leave = way_out.map(|to| format!("<a href=\"{}\" target=\"_top\">Sign out</a>", to.path)).unwrap_or_default();
     // An empty link leads to the page's own address.
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -114,7 +116,7 @@ const STYLE: &str = "\
 body{font:1rem/1.5 system-ui,sans-serif;margin:0;padding:12vh 1.25rem 2rem}\
 main{max-width:36rem;margin:auto;overflow-wrap:anywhere}\
 h1{font-size:1.75rem;line-height:1.2;margin:0 0 1rem}\
-a{display:inline-block;margin:.25rem .75rem .25rem 0;padding:.4rem 1rem;border:1px solid;border-radius:.4rem;text-decoration:none}\
+a{display:inline-block;margin:.25rem .75rem .25rem 0;padding:.4rem 1rem;border:1px solid;border-radius:.4rem;color:LinkText;text-decoration:none}\
 hr{border:0;border-top:1px solid #8886;margin:2rem 0 1rem}\
 .s,dl{font-size:.875rem;margin:.25rem 0}\
 dl{display:grid;grid-template-columns:auto 1fr;gap:.25rem 1rem}\
