@@ -4,7 +4,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use alb_oidc_filter::config::{Config, ConfigError};
+use alb_oidc_filter::config::{Config, ConfigError, KeySource};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
@@ -39,9 +39,10 @@ pub(crate) fn read_text(path: &Path) -> Result<(String, String), Trouble> {
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok((name, text)),
-        Err(error) => {
-            Err(trouble(&format_args!("found a byte that is no UTF-8 at offset {}, expected text", error.utf8_error().valid_up_to())))
-        }
+        Err(error) => Err(trouble(&format_args!(
+            "found a byte that is no UTF-8 at offset {}, expected text",
+            error.utf8_error().valid_up_to()
+        ))),
     }
 }
 
@@ -220,28 +221,18 @@ impl PluginConfig {
         Self { file: file.to_owned(), resource, spec, members, outcome, lines, spec_lines }
     }
 
-    /// Where the field of the config is, as `FILE:LINE`.
-    pub(crate) fn place(&self, field: &str) -> String {
-        format!("{}:{}", self.file, line_of(&self.lines, field))
+    /// The line on which the field of the config stands.
+    pub(crate) fn line(&self, field: &str) -> u64 {
+        line_of(&self.lines, field)
     }
 
-    /// Where the field of the resource's `spec` is, as `FILE:LINE`.
-    pub(crate) fn spec_place(&self, field: &str) -> String {
-        format!("{}:{}", self.file, line_of(&self.spec_lines, field))
+    /// The line on which the field of the resource's `spec` stands.
+    pub(crate) fn spec_line(&self, field: &str) -> u64 {
+        line_of(&self.spec_lines, field)
     }
 
-    /// Each mistake with its place, in the order of the lines.
-    pub(crate) fn mistakes(&self) -> Vec<String> {
-        let mut mistakes: Vec<_> = self.outcome.as_ref().err().into_iter().flatten().collect();
-        mistakes.sort_by_key(|mistake| line_of(&self.lines, mistake.path()));
-        mistakes.into_iter().map(|mistake| format!("{}: {mistake}", self.place(mistake.path()))).collect()
-    }
-
-    /// The URL at which a load balancer's key is published, without the key id.
-    pub(crate) fn key_url(&self, load_balancer: &alb_oidc_filter::config::LoadBalancer) -> String {
-        let Some(source) = self.outcome.as_ref().ok().and_then(|config| config.key_source(load_balancer.key_source)) else {
-            return String::new();
-        };
+    /// The URL under which a key server publishes its keys: the key id follows.
+    pub(crate) fn key_url(&self, source: &KeySource) -> String {
         let endpoint = self.members.get("publicKeys").and_then(|keys| keys.get("endpoint")).and_then(Value::as_str);
         let scheme = if endpoint.is_some_and(|endpoint| endpoint.starts_with("http:")) { "http" } else { "https" };
         format!("{scheme}://{}{}", source.authority, source.path)
@@ -257,7 +248,10 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     let documents: Vec<Node> = serde_saphyr::from_multiple(&text).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
         let what = error.without_snippet().to_string();
-        Trouble(format!("{file}:{line}: found text that is neither YAML nor JSON: {}", what.lines().next().unwrap_or_default()))
+        Trouble(format!(
+            "{file}:{line}: found text that is neither YAML nor JSON: {}",
+            what.lines().next().unwrap_or_default()
+        ))
     })?;
     let mut configs = Vec::new();
     for document in &documents {
@@ -305,8 +299,12 @@ pub(crate) fn read_config(path: &Path) -> Result<(PluginConfig, Config), Trouble
     let (Some(plugin), true) = (configs.pop(), configs.is_empty()) else {
         return Err(Trouble(format!("{}: found several plugin configs, expected one", path.display())));
     };
-    match &plugin.outcome {
-        Ok(config) => Ok((PluginConfig { ..plugin }, config.clone())),
-        Err(_) => Err(Trouble(plugin.mistakes().join("\n"))),
+    match plugin.outcome.clone() {
+        Ok(config) => Ok((plugin, config)),
+        Err(mistakes) => {
+            let lines =
+                mistakes.iter().map(|mistake| format!("{}:{}: {mistake}", plugin.file, plugin.line(mistake.path())));
+            Err(Trouble(lines.collect::<Vec<_>>().join("\n")))
+        }
     }
 }

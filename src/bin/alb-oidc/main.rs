@@ -1,7 +1,11 @@
 //! `alb-oidc`: the filter's core on the command line. Parses arguments, calls one command, prints what went wrong in one
 //! line. Decides nothing about a token or a config: the library does.
 
+mod check;
+mod explain;
+mod input;
 mod mint;
+mod output;
 
 use std::process::ExitCode;
 
@@ -16,9 +20,21 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Check(check::Check),
+    Explain(explain::Explain),
+}
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    match command {}
+    let outcome = match command {
+        Command::Check(command) => command.run(),
+        Command::Explain(command) => command.run(),
+    };
+    outcome.unwrap_or_else(|trouble| {
+        for line in trouble.to_string().lines() {
+            output::remark(&format!("alb-oidc: {}", output::printable(line)));
+        }
+        ExitCode::from(2)
+    })
 }
