@@ -14,17 +14,19 @@ use serde_json::Value;
 use crate::input::{PluginConfig, Trouble, read_configs};
 use crate::output::{BAD, GOOD, LOUD, TITLE, print, printable, styled};
 
+const EXAMPLES: &str = r#"Examples:
+  alb-oidc check wasm-plugin.yaml
+  alb-oidc check - < wasm-plugin.yaml"#;
+
 /// Say what is wrong with a plugin config, or what the filter will do with it
 ///
 /// Exit status: 0 where the config is good, 1 where it is wrong, 2 where it cannot be read.
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  alb-oidc check wasm-plugin.yaml\n  kubectl get wasmplugin -n istio-system -o yaml | alb-oidc check -"
-)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Check {
     /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it, in YAML or JSON; `-`: standard input
     config: PathBuf,
-    /// Print one JSON object, for machines
+    /// Print JSON, for machines: an array with one object for each plugin config
     #[arg(long)]
     json: bool,
 }

@@ -21,14 +21,15 @@ use serde_json::Value;
 use crate::input::{PluginConfig, Trouble, read_config, read_text};
 use crate::mint::AlbKey;
 use crate::output::{BAD, FAINT, GOOD, LOUD, TITLE, print, printable, styled};
-use advice::{Pasted, Unverified, advice};
+use advice::{Pasted, Unverified, advice, mistaken};
 use trail::{KnownKey, Outcome, Request, Step, Verdict, judge};
 
-const EXAMPLES: &str = "\
-Examples:
+const EXAMPLES: &str = r#"Examples:
   alb-oidc explain --file token.txt
   alb-oidc explain --file token.txt --config wasm-plugin.yaml --keys keys
-  alb-oidc explain --file token.txt --config wasm-plugin.yaml --keys keys --at 2026-01-01T12:00:00Z --path /pipeline/";
+  alb-oidc explain - --config wasm-plugin.yaml --key alb-key.pem < token.txt
+  alb-oidc explain --file token.txt --config wasm-plugin.yaml --keys keys \
+      --path /pipeline/ --host kubeflow.example.com"#;
 
 /// Say what the filter makes of a token, check by check, and what upstream would see
 ///
@@ -100,23 +101,18 @@ struct Told {
 
 impl Explain {
     pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
-        let pasted = Pasted::new(&self.text()?);
+        let mut pasted = Pasted::new(&self.text()?);
         let mut token = Unverified::decode(&pasted.token);
+        pasted.notes.extend(mistaken(&token, self.token.as_deref()));
         if !self.show_signature {
             token.signature = None;
         }
         let report = match &self.config {
-            None => Report {
-                verified: false,
-                checks: Vec::new(),
-                verdict: Told::undecided(
-                    "not checked",
-                    "nothing was verified: give --config to have it checked",
-                    advice::config_for(&token),
-                ),
-                notes: pasted.notes,
-                token,
-            },
+            None => {
+                let message = "nothing was verified: give --config to have it checked";
+                let verdict = Told::undecided("not checked", message, advice::config_for(&pasted.token, &token));
+                Report { verified: false, checks: Vec::new(), verdict, notes: pasted.notes, token }
+            }
             Some(path) => self.explain(path, pasted, token)?,
         };
         let passes = report.verdict.passes;
@@ -125,8 +121,12 @@ impl Explain {
         } else {
             report.text()
         })?;
-        // To decode is all that was asked for.
-        Ok(if passes || self.config.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        // Without a config, to decode is all that was asked for.
+        Ok(if passes || (self.config.is_none() && report.token.header.is_some()) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     fn text(&self) -> Result<String, Trouble> {
@@ -153,7 +153,7 @@ impl Explain {
         };
         let find = |id| self.find_key(id);
         let verdict = judge(&config, &pasted.token, &token, request.as_ref(), &find, now)?;
-        let told = Told::new(&plugin, &config, &verdict, &pasted.token, self.token.as_deref());
+        let told = Told::new(&plugin, &config, &verdict, &pasted.token);
         let verified =
             verdict.steps.iter().any(|step| step.check == trail::SIGNATURE && step.outcome == Outcome::Passed);
         Ok(Report { notes, token, verified, checks: verdict.steps, verdict: told })
@@ -209,8 +209,8 @@ impl Told {
         }
     }
 
-    fn new(plugin: &PluginConfig, config: &Config, verdict: &Verdict, token: &str, argument: Option<&str>) -> Self {
-        let advice = |reason| advice(reason, config, verdict, token, argument);
+    fn new(plugin: &PluginConfig, config: &Config, verdict: &Verdict, token: &str) -> Self {
+        let advice = |reason| advice(reason, config, verdict, token);
         match &verdict.decision {
             Decision::Admit(edits) => {
                 Self { passes: true, ..Self::undecided("admitted", "the request passes, with an identity", Vec::new()) }

@@ -7,7 +7,7 @@ use std::path::Path;
 use alb_oidc_filter::config::{Config, ConfigError, KeySource};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Spanned, UserMessageFormatter};
 
 /// The most that is read of a file or of standard input, in bytes.
 const MAX_INPUT_BYTES: u64 = 4 * 1024 * 1024;
@@ -245,13 +245,19 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     if text.trim().is_empty() {
         return Err(Trouble(format!("{file}: found nothing, expected a plugin config in YAML or JSON")));
     }
+    let unreadable = |line: u64, what: String| {
+        let what = what.lines().next().unwrap_or_default().to_owned();
+        Trouble(format!("{file}:{line}: found text that cannot be read, expected YAML or JSON: {what}"))
+    };
+    // Every JSON text is YAML; not the other way round.
+    if path.extension().is_some_and(|extension| extension == "json")
+        && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&text)
+    {
+        return Err(unreadable(u64::try_from(error.line()).unwrap_or(1), error.to_string()));
+    }
     let documents: Vec<Node> = serde_saphyr::from_multiple(&text).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
-        let what = error.without_snippet().to_string();
-        Trouble(format!(
-            "{file}:{line}: found text that is neither YAML nor JSON: {}",
-            what.lines().next().unwrap_or_default()
-        ))
+        unreadable(line, error.without_snippet().render_with_formatter(&UserMessageFormatter))
     })?;
     let mut configs = Vec::new();
     for document in &documents {
@@ -262,8 +268,9 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
         configs.retain(|config| config.members.contains_key("loadBalancers"));
     }
     if configs.is_empty() {
-        let expected = "a plugin config, a WasmPlugin or a TrafficExtension";
-        return Err(Trouble(format!("{file}: found {} other resources, expected {expected}", documents.len())));
+        return Err(Trouble(format!(
+            "{file}: found other resources, expected a plugin config, a WasmPlugin or a TrafficExtension"
+        )));
     }
     Ok(configs)
 }
@@ -277,7 +284,7 @@ fn collect(file: &str, document: &Node, configs: &mut Vec<PluginConfig>) {
         }
         Some("WasmPlugin") => &["spec", "pluginConfig"],
         Some("TrafficExtension") => &["spec", "wasm", "pluginConfig"],
-        Some("List") => {
+        Some(kind) if kind.ends_with("List") => {
             if let Some((_, Node { shape: Shape::List(items), .. })) = document.member(&["items"]) {
                 for item in items {
                     collect(file, item, configs);

@@ -6,12 +6,16 @@ mod explain;
 mod input;
 mod mint;
 mod output;
+mod token;
+mod transform;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Work on sign-in behind an AWS load balancer: check a plugin config, explain a token, stand in for the load balancer.
+/// Work on sign-in behind an AWS load balancer
+///
+/// Each command's --help shows an example.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -23,6 +27,8 @@ struct Arguments {
 enum Command {
     Check(check::Check),
     Explain(explain::Explain),
+    Token(token::Token),
+    Transform(transform::Transform),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +36,8 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Check(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Token(command) => command.run(),
+        Command::Transform(command) => command.run(),
     };
     outcome.unwrap_or_else(|trouble| {
         for line in trouble.to_string().lines() {

@@ -24,8 +24,9 @@ impl Pasted {
     pub(super) fn new(text: &str) -> Self {
         let mut notes = Vec::new();
         let mut token = text.trim();
-        if let Some((name, value)) = token.split_once(':') {
-            let name = name.trim_start_matches(['<', '>', ' ']).trim();
+        let named =
+            token.split_once(':').map(|(name, value)| (name.trim_start_matches(['<', '>', ' ']).trim_end(), value));
+        if let Some((name, value)) = named.filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-amzn-oidc-")) {
             notes.push(if name.eq_ignore_ascii_case("x-amzn-oidc-data") {
                 format!("took `{name}:` away from before the token")
             } else {
@@ -74,43 +75,46 @@ impl Unverified {
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.header.as_ref()?.get(name)?.as_str()
     }
+}
 
-    /// What the header has, beside what it may have.
-    pub(super) fn found(&self, name: &str, expected: &[&str]) -> String {
-        Self::found_in(self.header.as_ref(), name, expected)
-    }
-
-    pub(super) fn found_in(part: Option<&Value>, name: &str, expected: &[&str]) -> String {
-        let found = part.and_then(|part| part.get(name));
-        let text = match found {
-            None => "nothing".to_owned(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        };
-        match expected {
-            [one] if *one == text => text,
-            expected => format!("found {text}, expected {}", expected.join(" or ")),
-        }
+/// What the member `name` of header or claims holds.
+pub(super) fn found_in(part: &Option<Value>, name: &str) -> String {
+    match part.as_ref().and_then(|part| part.get(name)) {
+        None => "nothing".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
     }
 }
 
-/// The form of the token `text`, or what is wrong with it.
+/// The form of the token `text`.
 pub(super) fn form(text: &str, token: &Unverified) -> String {
-    let parts = text.split('.').count();
-    let length = text.len();
+    let names = token.header.as_ref().and_then(Value::as_object).into_iter().flat_map(|header| header.keys());
+    format!("{} bytes, header with {}", text.len(), names.map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
+/// What is found in the form of the token `text`, which the library refuses, and what is expected.
+pub(super) fn malformation(text: &str, token: &Unverified) -> (String, String) {
+    let (dots, length) = (text.matches('.').count(), text.len());
     let signature = text.rsplit('.').next().and_then(decode_base64).map(|signature| signature.len());
-    match (&token.header, signature) {
-        _ if text.is_empty() => "found nothing, expected a token".to_owned(),
-        _ if length > MAX_TOKEN_BYTES => format!("found {length} bytes, expected at most {MAX_TOKEN_BYTES}"),
-        _ if parts != 3 => format!("found {parts} part(s) between dots, expected 3: header.claims.signature"),
-        (None, _) => "found a first part that is no JSON object in base64, expected the JOSE header".to_owned(),
-        (Some(_), None) => "found a signature that is no base64".to_owned(),
-        (Some(header), Some(64)) => {
-            let names = header.as_object().into_iter().flat_map(|header| header.keys()).map(String::as_str);
-            format!("{length} bytes, 3 parts, header with {}", names.collect::<Vec<_>>().join(", "))
+    let is_text = |name: &&str| token.header.as_ref().and_then(|header| header.get(*name)).is_none_or(Value::is_string);
+    let (found, expected) = match signature {
+        _ if text.is_empty() => ("nothing".to_owned(), "a token"),
+        _ if length > MAX_TOKEN_BYTES => (format!("{length} bytes"), "at most 16384"),
+        _ if dots != 2 => (format!("{dots} dot(s)"), "two: header.claims.signature"),
+        _ if token.header.is_none() => {
+            ("something else before the first dot".to_owned(), "the JOSE header: a JSON object in base64")
         }
-        (Some(_), Some(bytes)) => format!("found a signature of {bytes} bytes, expected 64"),
-    }
+        None => ("a signature that is no base64".to_owned(), "64 bytes in base64"),
+        Some(bytes) if bytes != 64 => (format!("a signature of {bytes} bytes"), "64"),
+        Some(_) if token.header.as_ref().and_then(|header| header.get("exp")?.as_u64()).is_none() => {
+            (format!("`exp`: {}", found_in(&token.header, "exp")), "whole seconds")
+        }
+        Some(_) => match ["signer", "iss", "client", "typ"].iter().find(|name| !is_text(name)) {
+            Some(name) => (format!("`{name}`: {}", found_in(&token.header, name)), "text"),
+            None => (form(text, token), "each member once, no crit, b64, zip, jwk, jku, x5c or x5u, claims in base64"),
+        },
+    };
+    (found, expected.to_owned())
 }
 
 /// A time, and how long it is from `now`.
@@ -128,7 +132,11 @@ pub(super) fn ago(seconds: i64, now: Timestamp) -> String {
 }
 
 /// The `loadBalancers` that would believe a token that says this of itself.
-pub(super) fn config_for(token: &Unverified) -> Vec<String> {
+pub(super) fn config_for(text: &str, token: &Unverified) -> Vec<String> {
+    if token.header.is_none() {
+        let (found, expected) = malformation(text, token);
+        return vec![format!("this is no token: found {found}, expected {expected}")];
+    }
     let quoted = |name| token.text(name).map_or_else(|| "null".to_owned(), |text| Value::from(text).to_string());
     match token.text("signer") {
         None => vec!["the header names no `signer`: a load balancer's token does".to_owned()],
@@ -152,22 +160,18 @@ fn padded(token: &str) -> String {
     token.split('.').map(padded).collect::<Vec<_>>().join(".")
 }
 
+/// What the text shows at once to be, if not a load balancer's token.
+pub(super) fn mistaken(token: &Unverified, argument: Option<&str>) -> Vec<String> {
+    let is_file = argument.is_some_and(|argument| Path::new(argument).is_file());
+    let is_rsa = token.text("alg").is_some_and(|algorithm| algorithm.starts_with("RS"));
+    let file = "there is a file of that name: was --file meant?";
+    let rsa = "an RS algorithm: this is the identity provider's access or ID token; the load balancer's own is in x-amzn-oidc-data";
+    [(is_file, file), (is_rsa, rsa)].into_iter().filter_map(|(is_so, what)| is_so.then(|| what.to_owned())).collect()
+}
+
 /// What to do about a refusal.
-pub(super) fn advice(
-    reason: Reason,
-    config: &Config,
-    verdict: &Verdict,
-    token: &str,
-    argument: Option<&str>,
-) -> Vec<String> {
-    let unverified = Unverified::decode(token);
+pub(super) fn advice(reason: Reason, config: &Config, verdict: &Verdict, token: &str) -> Vec<String> {
     let mut advice = Vec::new();
-    if argument.is_some_and(|argument| Path::new(argument).is_file()) {
-        advice.push("there is a file of that name: was --file meant?".to_owned());
-    }
-    if unverified.text("alg").is_some_and(|algorithm| algorithm.starts_with("RS")) {
-        advice.push("an RS algorithm: this is the identity provider's access or ID token; the load balancer's own is in x-amzn-oidc-data".to_owned());
-    }
     if reason == Reason::SignatureInvalid && lacks_padding(token) {
         let holds = verdict.key.as_ref().is_some_and(|key| holds(&padded(token), config, key));
         advice.push(if holds {

@@ -14,7 +14,7 @@ use alb_oidc_filter::token::{KeyId, UntrustedToken};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::advice::{Unverified, ago, form};
+use super::advice::{Unverified, ago, form, found_in, malformation};
 use crate::input::Trouble;
 use crate::output::{BAD, FAINT, GOOD, printable, styled};
 
@@ -115,7 +115,7 @@ pub(super) fn judge(
     let _ = trail.follow(text, &head, jose, find, &mut keys)?;
     let Trail { mut steps, key, .. } = trail;
     let rest = CHECKS.iter().skip(steps.len());
-    steps.extend(rest.map(|check| Step { check, outcome: Outcome::NotReached, detail: String::new() }));
+    steps.extend(rest.map(|check| Step { check, outcome: Outcome::NotReached, detail: "not reached".to_owned() }));
     let (decision, _) = Gate::new(config.clone(), jose).decide(&head, &mut keys, Now { wall: now, steady: STEADY });
     Ok(Verdict { steps, decision, key })
 }
@@ -131,23 +131,26 @@ struct Trail<'a> {
     key: Option<VerificationKey>,
 }
 
-/// Checks that one call makes, in their order: what each looked at, and the reason for which it fails.
-type Stage<'s> = &'s [(&'s [Reason], String)];
+/// A check that a call into the library makes: the reasons for which it fails, what it looked at, and what that had to be.
+struct Check<'r>(&'r [Reason], String, String);
 
 impl Trail<'_> {
     /// Notes the checks of a call that made them in this order until one failed.
-    fn note<T>(&mut self, stage: Stage<'_>, outcome: Result<T, Reason>) -> Option<T> {
+    fn note<T, const N: usize>(&mut self, checks: [Check<'_>; N], outcome: Result<T, Reason>) -> Option<T> {
         let failed = outcome.as_ref().err();
-        for (reasons, detail) in stage {
-            let fails = failed.is_some_and(|reason| reasons.contains(reason));
-            let check = CHECKS.get(self.steps.len()).copied().unwrap_or_default();
-            let outcome = if fails { Outcome::Failed } else { Outcome::Passed };
-            self.steps.push(Step { check, outcome, detail: detail.clone() });
-            if fails {
+        for Check(reasons, found, expected) in checks {
+            if failed.is_some_and(|reason| reasons.contains(reason)) {
+                self.push(Outcome::Failed, format!("found {found}, expected {expected}"));
                 break;
             }
+            self.push(Outcome::Passed, found);
         }
         outcome.ok()
+    }
+
+    fn push(&mut self, outcome: Outcome, detail: String) {
+        let check = CHECKS.get(self.steps.len()).copied().unwrap_or_default();
+        self.steps.push(Step { check, outcome, detail });
     }
 
     fn follow(
@@ -164,31 +167,42 @@ impl Trail<'_> {
             return Ok(None);
         }
         let parsed = UntrustedToken::parse(text.as_bytes());
-        let stage: Stage<'_> = &[
-            (&[Reason::TokenMissing, Reason::TokenTooLarge, Reason::TokenMalformed], form(text, token)),
-            (&[Reason::AlgorithmNotEs256], token.found("alg", &["ES256"])),
-            (&[Reason::KeyIdInvalid], token.found("kid", &["a UUID"])),
+        let of_form = [Reason::TokenMissing, Reason::TokenTooLarge, Reason::TokenMalformed];
+        let is_malformed = parsed.as_ref().err().is_some_and(|reason| of_form.contains(reason));
+        let well_formed = || (form(text, token), String::new());
+        let (found, expected) = if is_malformed { malformation(text, token) } else { well_formed() };
+        let checks = [
+            Check(&of_form, found, expected),
+            Check(&[Reason::AlgorithmNotEs256], found_in(&token.header, "alg"), "ES256".to_owned()),
+            Check(&[Reason::KeyIdInvalid], found_in(&token.header, "kid"), "a UUID".to_owned()),
         ];
-        let Some(parsed) = self.note(stage, parsed) else { return Ok(None) };
+        let Some(parsed) = self.note(checks, parsed) else { return Ok(None) };
 
         let screened = parsed.screen(&config.load_balancers, now, config.clock_skew);
         let signer = token.text("signer");
-        let of_signer = || config.load_balancers.iter().filter(|known| Some(known.arn.as_str()) == signer);
-        let of = |field: fn(&LoadBalancer) -> Option<&str>| -> Vec<&str> {
-            of_signer().map(|known| field(known).unwrap_or("any")).collect()
+        let known = |field: fn(&LoadBalancer) -> Option<&str>| -> String {
+            let of_signer = config.load_balancers.iter().filter(|known| Some(known.arn.as_str()) == signer);
+            of_signer.filter_map(field).collect::<Vec<_>>().join(" or ")
         };
         let arns: Vec<_> = config.load_balancers.iter().map(|known| known.arn.as_str()).collect();
-        let stage: Stage<'_> = &[
-            (&[Reason::SignerUnknown], token.found("signer", &arns)),
-            (&[Reason::IssuerMismatch], token.found("iss", &of(|known| known.issuer.as_deref()))),
-            (&[Reason::ClientMismatch], token.found("client", &of(|known| known.client_id.as_deref()))),
-            (&[Reason::TokenExpired], self.expiry(token.header.as_ref())),
+        let checks = [
+            Check(&[Reason::SignerUnknown], found_in(&token.header, "signer"), arns.join(" or ")),
+            Check(&[Reason::IssuerMismatch], found_in(&token.header, "iss"), known(|known| known.issuer.as_deref())),
+            Check(
+                &[Reason::ClientMismatch],
+                found_in(&token.header, "client"),
+                known(|known| known.client_id.as_deref()),
+            ),
+            self.expiry(&token.header),
         ];
-        let Some(screened) = self.note(stage, screened) else { return Ok(None) };
+        let Some(screened) = self.note(checks, screened) else { return Ok(None) };
 
         let name = KeyName { source: screened.key_source(), id: screened.key_id() };
         let key = match find(name.id)? {
-            KnownKey::NotGiven => return Ok(None),
+            KnownKey::NotGiven => {
+                self.push(Outcome::NotReached, "no key was given".to_owned());
+                return Ok(None);
+            }
             KnownKey::Key(key) => {
                 keys.adopt(name, key.clone(), Duration::ZERO, STEADY);
                 Ok(key)
@@ -196,109 +210,85 @@ impl Trail<'_> {
             KnownKey::Absent => Err(refused(keys, name, Answer::NotFound, Reason::KeyNotFound)),
             KnownKey::Invalid => Err(refused(keys, name, Answer::Invalid, Reason::KeyInvalid)),
         };
-        let detail = match &key {
+        let found = match &key {
             Ok(_) => format!("one P-256 public key for {}", name.id),
-            Err(Reason::KeyNotFound) => format!("found no file {}, expected one PEM `PUBLIC KEY`", name.id),
-            Err(_) => format!(
-                "found something else in the file {}, expected one PEM `PUBLIC KEY` of the curve P-256",
-                name.id
-            ),
+            Err(Reason::KeyNotFound) => format!("no file {}", name.id),
+            Err(_) => format!("something else in the file {}", name.id),
         };
-        let Some(key) = self.note(&[(&[Reason::KeyNotFound, Reason::KeyInvalid], detail)], key) else {
-            return Ok(None);
-        };
+        let expected = "one PEM `PUBLIC KEY` of the curve P-256".to_owned();
+        let reasons = [Reason::KeyNotFound, Reason::KeyInvalid, Reason::KeyUnavailable];
+        let Some(key) = self.note([Check(&reasons, found, expected)], key) else { return Ok(None) };
 
         self.key = Some(key.clone());
         let verified = jose.verify(&screened, &key);
-        let detail = if verified.is_ok() {
-            "the key signed this header and these claims"
-        } else {
-            "the key did not sign this header and these claims, byte for byte"
-        };
-        let Some(verified) = self.note(&[(&[Reason::SignatureInvalid], detail.to_owned())], verified) else {
-            return Ok(None);
-        };
+        let whose = if verified.is_ok() { "the key's" } else { "one that is not the key's" };
+        let expected = "the key's own, over header and claims, byte for byte".to_owned();
+        let check = Check(&[Reason::SignatureInvalid], whose.to_owned(), expected);
+        let Some(verified) = self.note([check], verified) else { return Ok(None) };
 
         let claims = verified.claims(now, config.clock_skew);
-        let issuer = token.text("iss").into_iter().collect::<Vec<_>>();
-        let stage: Stage<'_> = &[
-            (
-                &[Reason::TokenMalformed],
-                if claims.as_ref().err() == Some(&Reason::TokenMalformed) {
-                    "found something else, expected one JSON object, no key twice, `exp` in whole seconds, `iss` a string".to_owned()
-                } else {
-                    "one JSON object".to_owned()
-                },
-            ),
-            (&[Reason::TokenExpired], self.expiry(token.claims.as_ref())),
-            (&[Reason::IssuerMismatch], Unverified::found_in(token.claims.as_ref(), "iss", &issuer)),
+        let is_malformed = matches!(claims, Err(Reason::TokenMalformed));
+        let found = if is_malformed { "something else" } else { "one JSON object" }.to_owned();
+        let expected = "one JSON object, no key twice, `exp` in whole seconds, `iss` a string".to_owned();
+        let checks = [
+            Check(&[Reason::TokenMalformed], found, expected),
+            self.expiry(&token.claims),
+            Check(&[Reason::IssuerMismatch], found_in(&token.claims, "iss"), found_in(&token.header, "iss")),
         ];
-        let Some(claims) = self.note(stage, claims) else { return Ok(None) };
+        let Some(claims) = self.note(checks, claims) else { return Ok(None) };
 
         let identity = config.identity.identity(&claims);
-        let stage: Stage<'_> = &[
-            (&[Reason::UserIdMissing], self.user_id_claim(&claims)),
-            (&[Reason::EmailUnverified], self.verified_email(&claims)),
-            (&[Reason::UserIdInvalid], self.user_id(&claims)),
-        ];
-        let Some(identity) = self.note(stage, identity) else { return Ok(None) };
+        let checks = [self.user_id_claim(&claims), self.verified_email(&claims), self.user_id(&claims)];
+        let Some(identity) = self.note(checks, identity) else { return Ok(None) };
 
         let admitted = if requirement.admits(&identity) { Ok(identity) } else { Err(Reason::UserNotAllowed) };
-        let detail = match &admitted {
-            _ if config.access.rules.is_empty() => "none: any user may pass",
-            Ok(_) => "this user may pass",
-            Err(_) => "this user may not pass: no entry of `allow` names the user id, the email's domain or a group",
+        let found = match &admitted {
+            _ if config.access.rules.is_empty() => "none, so any user may pass",
+            Ok(_) => "a user who may pass",
+            Err(_) => "another user",
         };
-        Ok(self.note(&[(&[Reason::UserNotAllowed], detail.to_owned())], admitted))
+        let expected = "one whose user id, email domain or group is in the rule's `allow`".to_owned();
+        Ok(self.note([Check(&[Reason::UserNotAllowed], found.to_owned(), expected)], admitted))
     }
 
-    fn expiry(&self, part: Option<&Value>) -> String {
-        match part.and_then(|part| part.get("exp")) {
-            None => "no `exp`".to_owned(),
-            Some(exp) => match exp.as_u64().and_then(|seconds| i64::try_from(seconds).ok()) {
-                Some(seconds) => {
-                    format!("{}; believed for {} s more", ago(seconds, self.now), self.config.clock_skew.as_secs())
-                }
-                None => format!("found {exp}, expected whole seconds"),
-            },
-        }
+    fn expiry(&self, part: &Option<Value>) -> Check<'static> {
+        let exp = part.as_ref().and_then(|part| part.get("exp")).and_then(Value::as_i64);
+        let found = exp.map_or_else(|| "nothing".to_owned(), |seconds| ago(seconds, self.now));
+        let expected = format!("a time at most {} s ago", self.config.clock_skew.as_secs());
+        Check(&[Reason::TokenExpired], found, expected)
     }
 
-    fn user_id_claim(&self, claims: &Claims) -> String {
+    fn user_id_claim(&self, claims: &Claims) -> Check<'static> {
         let rules = &self.config.identity.user_id;
-        match rules.claim(claims.by_name()) {
+        let found = match rules.claim(claims.by_name()) {
             Some((name, text)) => format!("`{name}` is {text:?}"),
-            None => format!(
-                "found none of {}, expected one of them as text that is not empty; the token has: {}",
-                rules.claims.join(", "),
-                claims.by_name().keys().map(String::as_str).collect::<Vec<_>>().join(", ")
-            ),
-        }
+            None => format!("only {}", claims.by_name().keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        };
+        let expected = format!("text in {}", rules.claims.join(" or "));
+        Check(&[Reason::UserIdMissing], found, expected)
     }
 
-    fn verified_email(&self, claims: &Claims) -> String {
+    fn verified_email(&self, claims: &Claims) -> Check<'static> {
+        let is_asked_for = self.config.identity.user_id.require_verified_email;
         let found = claims.by_name().get("email_verified").map_or_else(|| "nothing".to_owned(), Value::to_string);
-        if self.config.identity.user_id.require_verified_email {
-            format!("`email_verified`: found {found}, expected true")
-        } else {
-            "not asked for".to_owned()
-        }
+        let found = if is_asked_for { found } else { "not asked for".to_owned() };
+        Check(&[Reason::EmailUnverified], found, "`email_verified` to be true".to_owned())
     }
 
-    fn user_id(&self, claims: &Claims) -> String {
+    fn user_id(&self, claims: &Claims) -> Check<'static> {
         let rules = &self.config.identity.user_id;
-        let Some((_, claim)) = rules.claim(claims.by_name()) else { return String::new() };
+        let claim = rules.claim(claims.by_name()).map(|(_, claim)| claim).unwrap_or_default();
         let by = match rules.transformer(&rules.cased(claim)) {
             Some((position, transformer)) => format!(" by transformers[{position}], `{}`", transformer.matches),
             None if rules.transformers.is_empty() => String::new(),
             None => ", which no transformer matches".to_owned(),
         };
-        match rules.made_of(claim) {
+        let found = match rules.made_of(claim) {
             Ok(id) => format!("{claim:?} became {id:?}{by}"),
-            Err(_) => format!(
-                "{claim:?}{by}: expected at most 320 bytes, not empty, without space at its ends, control or invisible characters"
-            ),
-        }
+            Err(_) => format!("what became of {claim:?}{by}"),
+        };
+        let expected = "an id of 1 to 320 bytes, without space at its ends, control or invisible characters".to_owned();
+        Check(&[Reason::UserIdInvalid], found, expected)
     }
 }
 
@@ -308,4 +298,113 @@ fn refused(keys: &mut KeyRing, name: KeyName, answer: Answer, reason: Reason) ->
     keys.tick(STEADY);
     keys.answered(name, answer, STEADY);
     waits.err().unwrap_or(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mint::{AlbKey, AlbToken};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE;
+    use serde_json::{Map, json};
+
+    const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+    const NOW: u64 = 1_000_000;
+
+    fn config() -> Config {
+        let config = json!({
+            "loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}],
+            "userId": {"requireVerifiedEmail": true, "transformers": [{"matches": "^nobody$", "replaces": ""}]},
+            "rules": [
+                {"match": {"paths": [{"exact": "/healthz"}]}, "require": "none"},
+                {"match": {"paths": [{"prefix": "/admin"}]}, "allow": {"users": ["root"]}},
+            ],
+        });
+        Config::from_value(&config).unwrap()
+    }
+
+    fn token() -> AlbToken {
+        AlbToken {
+            kid: "31d3e334-9a02-440a-867b-356248ecfb7d".to_owned(),
+            signer: ARN.to_owned(),
+            issuer: "issuer".to_owned(),
+            client: "client".to_owned(),
+            expires: NOW + 100,
+            claims: Map::from_iter([("email".to_owned(), json!("ann")), ("email_verified".to_owned(), json!(true))]),
+            padded: true,
+        }
+    }
+
+    fn with(name: &str, value: Value) -> AlbToken {
+        let mut token = token();
+        token.claims.insert(name.to_owned(), value);
+        token
+    }
+
+    fn public(key: &AlbKey) -> KnownKey {
+        KnownKey::Key(VerificationKey::from_pem(key.public_pem().unwrap().as_bytes()).unwrap())
+    }
+
+    fn judged(text: &str, known: &dyn Fn() -> KnownKey, path: &str) -> Verdict {
+        let request = Request { path, host: "a.example", method: "GET" };
+        let now = Timestamp::from_unix_seconds(NOW);
+        judge(&config(), text, &Unverified::decode(text), Some(&request), &|_| Ok(known()), now).unwrap()
+    }
+
+    /// The check that failed, of a trail whose checks stand in order: passed, at most one failed, not reached.
+    fn failed(verdict: &Verdict) -> Option<&'static str> {
+        assert_eq!(verdict.steps.iter().map(|step| step.check).collect::<Vec<_>>(), CHECKS);
+        let mut rest = verdict.steps.iter().skip_while(|step| step.outcome == Outcome::Passed).peekable();
+        let failed = rest.next_if(|step| step.outcome == Outcome::Failed).map(|step| step.check);
+        assert!(rest.all(|step| step.outcome == Outcome::NotReached), "{:?}", verdict.steps);
+        failed
+    }
+
+    #[test]
+    fn the_gate_refuses_every_token_for_the_check_that_failed() {
+        let key = AlbKey::generate();
+        let mint = |token: AlbToken| token.mint(&key).unwrap();
+        let header = |text: &str| format!("{}.e30=.{}==", URL_SAFE.encode(text), "A".repeat(86));
+        for (text, check, reason) in [
+            (String::new(), "form", Reason::TokenMissing),
+            ("x".repeat(20_000), "form", Reason::TokenTooLarge),
+            ("a.b".to_owned(), "form", Reason::TokenMalformed),
+            (header(r#"{"alg":"ES256","kid":"31d3e334-9a02-440a-867b-356248ecfb7d"}"#), "form", Reason::TokenMalformed),
+            (header(r#"{"alg":"RS256"}"#), "algorithm", Reason::AlgorithmNotEs256),
+            (mint(AlbToken { kid: "x".to_owned(), ..token() }), "key id", Reason::KeyIdInvalid),
+            (mint(AlbToken { signer: "x".to_owned(), ..token() }), "signer", Reason::SignerUnknown),
+            (mint(AlbToken { issuer: "x".to_owned(), ..token() }), "issuer", Reason::IssuerMismatch),
+            (mint(AlbToken { client: "x".to_owned(), ..token() }), "client", Reason::ClientMismatch),
+            (mint(AlbToken { expires: NOW - 31, ..token() }), "expiry", Reason::TokenExpired),
+            (token().mint(&AlbKey::generate()).unwrap(), "signature", Reason::SignatureInvalid),
+            (mint(with("exp", json!("x"))), "claims", Reason::TokenMalformed),
+            (mint(with("exp", json!(NOW - 31))), "claims' expiry", Reason::TokenExpired),
+            (mint(with("iss", json!("x"))), "claims' issuer", Reason::IssuerMismatch),
+            (mint(with("email", json!(7))), "user id", Reason::UserIdMissing),
+            (mint(with("email_verified", json!("no"))), "verified email", Reason::EmailUnverified),
+            (mint(with("email", json!("nobody"))), "user id's form", Reason::UserIdInvalid),
+            (mint(token()), "rules", Reason::UserNotAllowed),
+        ] {
+            let verdict = judged(&text, &|| public(&key), "/admin");
+            assert_eq!((failed(&verdict), verdict.decision), (Some(check), Decision::Deny(reason)), "{text}");
+        }
+        let absent: fn() -> KnownKey = || KnownKey::Absent;
+        for (known, reason) in [(absent, Reason::KeyNotFound), (|| KnownKey::Invalid, Reason::KeyInvalid)] {
+            let verdict = judged(&mint(token()), &known, "/admin");
+            assert_eq!((failed(&verdict), verdict.decision), (Some("key"), Decision::Deny(reason)));
+        }
+    }
+
+    #[test]
+    fn the_gate_admits_where_every_check_passed_and_waits_where_the_key_is_missing() {
+        let key = AlbKey::generate();
+        let text = token().mint(&key).unwrap();
+        let verdict = judged(&text, &|| public(&key), "/");
+        assert!(verdict.steps.iter().all(|step| step.outcome == Outcome::Passed), "{:?}", verdict.steps);
+        assert!(matches!(verdict.decision, Decision::Admit(_)), "{:?}", verdict.decision);
+        let verdict = judged(&text, &|| KnownKey::NotGiven, "/");
+        assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::NeedKey(_)));
+        let verdict = judged("", &|| public(&key), "/healthz");
+        assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::Skip(_)));
+    }
 }
