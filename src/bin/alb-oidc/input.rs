@@ -251,7 +251,7 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     };
     // Every JSON text is YAML; not the other way round.
     if path.extension().is_some_and(|extension| extension == "json")
-        && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&text)
+        && let Err(error) = serde_json::from_str::<Value>(&text)
     {
         return Err(unreadable(u64::try_from(error.line()).unwrap_or(1), error.to_string()));
     }

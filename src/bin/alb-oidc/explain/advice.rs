@@ -166,7 +166,7 @@ pub(super) fn mistaken(token: &Unverified, argument: Option<&str>) -> Vec<String
     let is_rsa = token.text("alg").is_some_and(|algorithm| algorithm.starts_with("RS"));
     let file = "there is a file of that name: was --file meant?";
     let rsa = "an RS algorithm: this is the identity provider's access or ID token; the load balancer's own is in x-amzn-oidc-data";
-    [(is_file, file), (is_rsa, rsa)].into_iter().filter_map(|(is_so, what)| is_so.then(|| what.to_owned())).collect()
+    [(is_file, file), (is_rsa, rsa)].into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what.to_owned()).collect()
 }
 
 /// What to do about a refusal.
