@@ -230,7 +230,7 @@ fn what_cannot_be_read_is_told_in_one_line() {
         (
             "other.yaml",
             b"apiVersion: v1\nkind: Secret\n",
-            "other.yaml: found other resources, expected a plugin config, a WasmPlugin or",
+            "other.yaml: found no plugin config, expected one, or a WasmPlugin or",
         ),
         ("huge", &vec![b'a'; 5_000_000], "huge: found more than 4194304 bytes, expected fewer"),
     ] {

@@ -269,7 +269,7 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     }
     if configs.is_empty() {
         return Err(Trouble(format!(
-            "{file}: found other resources, expected a plugin config, a WasmPlugin or a TrafficExtension"
+            "{file}: found no plugin config, expected one, or a WasmPlugin or TrafficExtension that holds one"
         )));
     }
     Ok(configs)

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use alb_oidc_filter::config::{Config, LoadBalancer};
 use alb_oidc_filter::gate::{Decision, Gate, OIDC_DATA, RequestHead};
-use alb_oidc_filter::identity::Identity;
 use alb_oidc_filter::keys::{Answer, KeyName, KeyRing};
 use alb_oidc_filter::reason::Reason;
 use alb_oidc_filter::signature::{Claims, Jose, P256_PROVIDER, VerificationKey};
@@ -111,8 +110,7 @@ pub(super) fn judge(
     let jose = Jose::install(&P256_PROVIDER);
     let mut keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout));
     let mut trail = Trail { steps: Vec::new(), config, token, now, key: None };
-    // A stage that fails, or lacks its key, has said so in the trail.
-    let _ = trail.follow(text, &head, jose, find, &mut keys)?;
+    trail.follow(text, &head, jose, find, &mut keys)?;
     let Trail { mut steps, key, .. } = trail;
     let rest = CHECKS.iter().skip(steps.len());
     steps.extend(rest.map(|check| Step { check, outcome: Outcome::NotReached, detail: "not reached".to_owned() }));
@@ -153,6 +151,7 @@ impl Trail<'_> {
         self.steps.push(Step { check, outcome, detail });
     }
 
+    /// Goes from call to call, as the gate does, until one fails or the key is missing.
     fn follow(
         &mut self,
         text: &str,
@@ -160,23 +159,23 @@ impl Trail<'_> {
         jose: Jose,
         find: &dyn Fn(KeyId) -> Result<KnownKey, Trouble>,
         keys: &mut KeyRing,
-    ) -> Result<Option<Identity>, Trouble> {
+    ) -> Result<(), Trouble> {
         let (config, token, now) = (self.config, self.token, self.now);
         let requirement = config.access.requirement(head);
         if requirement.is_open() {
-            return Ok(None);
+            return Ok(());
         }
         let parsed = UntrustedToken::parse(text.as_bytes());
         let of_form = [Reason::TokenMissing, Reason::TokenTooLarge, Reason::TokenMalformed];
         let is_malformed = parsed.as_ref().err().is_some_and(|reason| of_form.contains(reason));
-        let well_formed = || (form(text, token), String::new());
-        let (found, expected) = if is_malformed { malformation(text, token) } else { well_formed() };
+        let (found, expected) =
+            if is_malformed { malformation(text, token) } else { (form(text, token), String::new()) };
         let checks = [
             Check(&of_form, found, expected),
             Check(&[Reason::AlgorithmNotEs256], found_in(&token.header, "alg"), "ES256".to_owned()),
             Check(&[Reason::KeyIdInvalid], found_in(&token.header, "kid"), "a UUID".to_owned()),
         ];
-        let Some(parsed) = self.note(checks, parsed) else { return Ok(None) };
+        let Some(parsed) = self.note(checks, parsed) else { return Ok(()) };
 
         let screened = parsed.screen(&config.load_balancers, now, config.clock_skew);
         let signer = token.text("signer");
@@ -195,13 +194,13 @@ impl Trail<'_> {
             ),
             self.expiry(&token.header),
         ];
-        let Some(screened) = self.note(checks, screened) else { return Ok(None) };
+        let Some(screened) = self.note(checks, screened) else { return Ok(()) };
 
         let name = KeyName { source: screened.key_source(), id: screened.key_id() };
         let key = match find(name.id)? {
             KnownKey::NotGiven => {
                 self.push(Outcome::NotReached, "no key was given".to_owned());
-                return Ok(None);
+                return Ok(());
             }
             KnownKey::Key(key) => {
                 keys.adopt(name, key.clone(), Duration::ZERO, STEADY);
@@ -217,14 +216,14 @@ impl Trail<'_> {
         };
         let expected = "one PEM `PUBLIC KEY` of the curve P-256".to_owned();
         let reasons = [Reason::KeyNotFound, Reason::KeyInvalid, Reason::KeyUnavailable];
-        let Some(key) = self.note([Check(&reasons, found, expected)], key) else { return Ok(None) };
+        let Some(key) = self.note([Check(&reasons, found, expected)], key) else { return Ok(()) };
 
         self.key = Some(key.clone());
         let verified = jose.verify(&screened, &key);
         let whose = if verified.is_ok() { "the key's" } else { "one that is not the key's" };
         let expected = "the key's own, over header and claims, byte for byte".to_owned();
         let check = Check(&[Reason::SignatureInvalid], whose.to_owned(), expected);
-        let Some(verified) = self.note([check], verified) else { return Ok(None) };
+        let Some(verified) = self.note([check], verified) else { return Ok(()) };
 
         let claims = verified.claims(now, config.clock_skew);
         let is_malformed = matches!(claims, Err(Reason::TokenMalformed));
@@ -235,20 +234,21 @@ impl Trail<'_> {
             self.expiry(&token.claims),
             Check(&[Reason::IssuerMismatch], found_in(&token.claims, "iss"), found_in(&token.header, "iss")),
         ];
-        let Some(claims) = self.note(checks, claims) else { return Ok(None) };
+        let Some(claims) = self.note(checks, claims) else { return Ok(()) };
 
         let identity = config.identity.identity(&claims);
         let checks = [self.user_id_claim(&claims), self.verified_email(&claims), self.user_id(&claims)];
-        let Some(identity) = self.note(checks, identity) else { return Ok(None) };
+        let Some(identity) = self.note(checks, identity) else { return Ok(()) };
 
-        let admitted = if requirement.admits(&identity) { Ok(identity) } else { Err(Reason::UserNotAllowed) };
+        let admitted = if requirement.admits(&identity) { Ok(()) } else { Err(Reason::UserNotAllowed) };
         let found = match &admitted {
             _ if config.access.rules.is_empty() => "none, so any user may pass",
             Ok(_) => "a user who may pass",
             Err(_) => "another user",
         };
         let expected = "one whose user id, email domain or group is in the rule's `allow`".to_owned();
-        Ok(self.note([Check(&[Reason::UserNotAllowed], found.to_owned(), expected)], admitted))
+        self.note([Check(&[Reason::UserNotAllowed], found.to_owned(), expected)], admitted);
+        Ok(())
     }
 
     fn expiry(&self, part: &Option<Value>) -> Check<'static> {
