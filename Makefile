@@ -37,18 +37,22 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 
 .PHONY: test
 test: lint module probe envoy ## Run every test, on each supported Envoy
-	cargo test --locked --lib --tests
+	cargo test --locked --features cli --lib --bins --tests
 
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
 demo: module $(lastword $(ENVOYS)) ## Show three requests: admitted, forged, spoofed
 	@cargo run --quiet --locked --example demo
 
+.PHONY: cli
+cli: rust ## Build alb-oidc, the command-line tool
+	cargo build --release --locked --features cli --bin alb-oidc
+
 .PHONY: lint
 lint: rust ## Check the formatting and run the linter
 	@.ci/rust rustfmt clippy
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
 
 .PHONY: envoy
 envoy: $(ENVOYS) ## Install the Envoys that the tests run on

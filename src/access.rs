@@ -20,19 +20,21 @@ const MAX_READINGS: usize = 48;
 /// The rules, in order.
 #[derive(Clone, Debug, Default)]
 pub struct AccessRules {
-    pub(crate) rules: Vec<Rule>,
+    /// The first that matches decides.
+    pub rules: Vec<Rule>,
 }
 
 /// One entry of `rules`.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// Lower case; `*.suffix` is any host below. Empty: every host.
-    pub(crate) hosts: Vec<String>,
+    pub hosts: Vec<String>,
     /// Empty: every path.
-    pub(crate) paths: Vec<PathPattern>,
+    pub paths: Vec<PathPattern>,
     /// Upper case. Empty: every method.
-    pub(crate) methods: Vec<String>,
-    pub(crate) access: Access,
+    pub methods: Vec<String>,
+    /// What it asks for.
+    pub access: Access,
 }
 
 /// A path, without query, that a rule is about.
@@ -63,11 +65,11 @@ pub enum Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allow {
     /// User ids.
-    pub(crate) users: Vec<String>,
+    pub users: Vec<String>,
     /// Domains of the `email` claim, lower case; `*.suffix` is any domain below.
-    pub(crate) domains: Vec<String>,
+    pub domains: Vec<String>,
     /// Groups, with their prefix.
-    pub(crate) groups: Vec<String>,
+    pub groups: Vec<String>,
 }
 
 /// What a request must satisfy: the access of each reading of its path.

@@ -3,6 +3,8 @@
 
 mod groups;
 
+use std::borrow::Cow;
+
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
@@ -24,18 +26,22 @@ pub const MAX_CLAIM_HEADER_BYTES: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct IdentityRules {
     /// The header that carries the user id.
-    pub(crate) user_id_header: String,
-    pub(crate) user_id: UserIdRules,
+    pub user_id_header: String,
+    /// How claims become the user id.
+    pub user_id: UserIdRules,
     /// `None`: groups are not read.
-    pub(crate) groups: Option<GroupRules>,
-    pub(crate) claim_headers: Vec<ClaimHeader>,
+    pub groups: Option<GroupRules>,
+    /// Claims that go into headers of their own.
+    pub claim_headers: Vec<ClaimHeader>,
 }
 
 /// One entry of `claimHeaders`.
 #[derive(Clone, Debug)]
 pub struct ClaimHeader {
-    pub(crate) claim: String,
-    pub(crate) header: String,
+    /// The claim.
+    pub claim: String,
+    /// Its header.
+    pub header: String,
 }
 
 /// Who the user is, and the headers that say so.
@@ -61,7 +67,7 @@ impl IdentityRules {
     /// # Errors
     /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`]: a user may lack everything else.
     pub fn identity(&self, claims: &Claims) -> Result<Identity, Reason> {
-        self.read(Sources { token: claims.by_name(), access: claims.of_access_token() })
+        self.read(Sources::of(claims))
     }
 
     /// The headers whose whole names are known beforehand.
@@ -118,18 +124,25 @@ fn header_value(claim: &Value) -> Option<String> {
 /// One rule of `userId.transformers`.
 #[derive(Clone, Debug)]
 pub struct Transformer {
-    pub(crate) matches: Regex,
-    pub(crate) replaces: String,
+    /// What is replaced, wherever it stands.
+    pub matches: Regex,
+    /// What replaces it.
+    pub replaces: String,
 }
 
 /// How claims become a user id: `userId` of the plugin config.
 #[derive(Clone, Debug)]
 pub struct UserIdRules {
-    pub(crate) claims: Vec<String>,
-    pub(crate) prefix: String,
-    pub(crate) lowercase: bool,
-    pub(crate) require_verified_email: bool,
-    pub(crate) transformers: Vec<Transformer>,
+    /// The first that is a non-empty string counts.
+    pub claims: Vec<String>,
+    /// Put before the id at the end.
+    pub prefix: String,
+    /// Whether the claim's ASCII letters are lower-cased at the start.
+    pub lowercase: bool,
+    /// Whether `email_verified` must be true.
+    pub require_verified_email: bool,
+    /// The first that matches is applied.
+    pub transformers: Vec<Transformer>,
 }
 
 impl UserIdRules {
@@ -139,31 +152,52 @@ impl UserIdRules {
     /// # Errors
     /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`].
     fn user_id(&self, claims: Sources<'_>) -> Result<String, Reason> {
-        let claim = self.claims.iter().find_map(|path| non_empty_string(claims.find(path)?));
-        let claim = claim.ok_or(Reason::UserIdMissing)?;
+        let (_, claim) = self.first(claims).ok_or(Reason::UserIdMissing)?;
         if self.require_verified_email && !is_true(claims.token.get("email_verified")) {
             return Err(Reason::EmailUnverified);
         }
+        self.made_of(claim)
+    }
+
+    /// The claim that the user id is made of: its name as configured, and what it holds.
+    pub fn claim<'a>(&'a self, claims: &'a Claims) -> Option<(&'a str, &'a str)> {
+        self.first(Sources::of(claims))
+    }
+
+    fn first<'a>(&'a self, claims: Sources<'a>) -> Option<(&'a str, &'a str)> {
+        self.claims.iter().find_map(|path| Some((path.as_str(), non_empty_string(claims.find(path)?)?)))
+    }
+
+    /// The user id that is made of `claim`.
+    ///
+    /// # Errors
+    /// [`Reason::UserIdInvalid`].
+    pub fn made_of(&self, claim: &str) -> Result<String, Reason> {
         if claim.len() > MAX_USER_ID_CLAIM_BYTES {
             return Err(Reason::UserIdInvalid);
         }
-        // ASCII only: Unicode's lower case makes one of letters that are two, such as k and the Kelvin sign.
-        let id = if self.lowercase { claim.to_ascii_lowercase() } else { claim.to_owned() };
-        let id = transform(&self.transformers, &id);
+        let id = self.cased(claim);
+        let id = match self.transformer(&id) {
+            Some((_, Transformer { matches, replaces })) => matches.replace_all(&id, replaces.as_str()),
+            None => id,
+        };
         if !is_safe_value(&id) {
             return Err(Reason::UserIdInvalid);
         }
         let id = format!("{}{id}", self.prefix);
         if id.len() > MAX_USER_ID_BYTES { Err(Reason::UserIdInvalid) } else { Ok(id) }
     }
-}
 
-/// AuthService's `USERID_TRANSFORMERS`: the first rule whose regex matches anywhere replaces all its matches, and no
-/// later rule is tried; where none matches, the id stays.
-fn transform(transformers: &[Transformer], id: &str) -> String {
-    match transformers.iter().find(|transformer| transformer.matches.is_match(id)) {
-        Some(Transformer { matches, replaces }) => matches.replace_all(id, replaces.as_str()).into_owned(),
-        None => id.to_owned(),
+    /// The transformer that applies to `id`, and its position. AuthService's `USERID_TRANSFORMERS`: the first whose regex
+    /// matches anywhere replaces all its matches, and no later one is tried; where none matches, the id stays.
+    pub fn transformer(&self, id: &str) -> Option<(usize, &Transformer)> {
+        self.transformers.iter().enumerate().find(|(_, transformer)| transformer.matches.is_match(id))
+    }
+
+    /// `claim` in lower case, where that is asked for. ASCII only: Unicode's lower case makes one of letters that are two,
+    /// such as k and the Kelvin sign.
+    pub fn cased<'c>(&self, claim: &'c str) -> Cow<'c, str> {
+        if self.lowercase { claim.to_ascii_lowercase().into() } else { claim.into() }
     }
 }
 
@@ -178,6 +212,10 @@ struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
+    fn of(claims: &'a Claims) -> Self {
+        Self { token: claims.by_name(), access: claims.of_access_token() }
+    }
+
     /// The claim at `path`: of the access token where that begins with [`ACCESS_TOKEN_CLAIM`].
     fn find(&self, path: &str) -> Option<&'a Value> {
         match path.strip_prefix(ACCESS_TOKEN_CLAIM) {
@@ -294,7 +332,8 @@ mod tests {
             (&[(r"(\w+)@(\w+)", "$2-${1}x$$")], "ann@example", "example-annx$"),
             (&[(r"(\w+)@", "$1x")], "ann@example", "example"),
         ] {
-            assert_eq!(transform(&transformers(table), before), after);
+            let rules = UserIdRules { transformers: transformers(table), ..rules(&["email"]) };
+            assert_eq!(rules.made_of(before), Ok(after.to_owned()));
         }
     }
 

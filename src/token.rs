@@ -34,7 +34,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT_PADDING);
 
 /// Decodes base64 of either alphabet, padded or not; `None` if it is neither.
-pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let engine = if text.bytes().any(|byte| matches!(byte, b'+' | b'/')) { STANDARD } else { URL_SAFE };
     engine.decode(text).ok()
 }

@@ -174,6 +174,11 @@ impl Config {
         Self::from_value(&value)
     }
 
+    /// Where the keys of a load balancer are published.
+    pub fn key_source(&self, id: KeySourceId) -> Option<&KeySource> {
+        self.key_sources.get(id.0)
+    }
+
     /// Reads `pluginConfig` that has been parsed already.
     ///
     /// # Errors

@@ -10,7 +10,6 @@ use super::reference::{Default as FieldDefault, Field, Kind, children, field};
 /// One mistake in the plugin config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Which field, such as `userId.transformers[0].matches`; empty for the whole config.
     path: String,
     found: String,
     expected: String,
@@ -19,6 +18,11 @@ pub struct ConfigError {
 impl ConfigError {
     pub(super) fn new(path: &str, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { path: path.to_owned(), found: found.into(), expected: expected.into() }
+    }
+
+    /// Which field, such as `userId.transformers[0].matches`; empty for the whole config.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 }
 

@@ -16,11 +16,16 @@ pub const MAX_GROUP_BYTES: usize = 256;
 /// How claims become groups: `groups` of the plugin config.
 #[derive(Clone, Debug)]
 pub struct GroupRules {
-    pub(crate) claims: Vec<String>,
-    pub(crate) header: String,
-    pub(crate) prefix: String,
-    pub(crate) keep: Option<Regex>,
-    pub(crate) member_header_prefix: Option<String>,
+    /// The groups of all these claims together.
+    pub claims: Vec<String>,
+    /// The header that carries them, joined by commas.
+    pub header: String,
+    /// Put before each.
+    pub prefix: String,
+    /// Only groups that match it; `None`: all.
+    pub keep: Option<Regex>,
+    /// What the name of each group's own header begins with; `None`: there are none.
+    pub member_header_prefix: Option<String>,
 }
 
 /// The groups of one user.

@@ -1,0 +1,458 @@
+//! The filter's checks of one token, one after the other, each noted with what it looked at. Every verdict is the library's:
+//! each stage below is one of its calls, and the last one is the gate itself.
+
+use std::time::Duration;
+
+use alb_oidc_filter::access_token::{AccessTokenRules, UntrustedAccessToken};
+use alb_oidc_filter::config::{Config, LoadBalancer};
+use alb_oidc_filter::gate::{ACCESS_TOKEN, Decision, Gate, OIDC_DATA, RequestHead};
+use alb_oidc_filter::jwks;
+use alb_oidc_filter::keys::{Answer, KeyName, KeyRing};
+use alb_oidc_filter::reason::Reason;
+use alb_oidc_filter::signature::{Claims, Jose, PublicKey, VerificationKey};
+use alb_oidc_filter::time::{Now, Timestamp};
+use alb_oidc_filter::token::{KeyId, UntrustedToken};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::advice::{Unverified, ago, form, found_in, malformation};
+use crate::input::Trouble;
+use crate::native::jose;
+use crate::output::{BAD, FAINT, GOOD, printable, styled};
+
+pub(super) const SIGNATURE: &str = "signature";
+
+/// Every check, in order.
+const CHECKS: [&str; 17] = [
+    "form",
+    "algorithm",
+    "key id",
+    "signer",
+    "issuer",
+    "client",
+    "expiry",
+    "key",
+    SIGNATURE,
+    "claims",
+    "claims' expiry",
+    "claims' issuer",
+    "access token",
+    "user id",
+    "verified email",
+    "user id's form",
+    "rules",
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Outcome {
+    Passed,
+    Failed,
+    NotReached,
+}
+
+/// One check, and what it looked at.
+#[derive(Debug, Serialize)]
+pub(super) struct Step {
+    pub(super) check: &'static str,
+    pub(super) outcome: Outcome,
+    pub(super) detail: String,
+}
+
+impl Step {
+    pub(super) fn text(&self) -> String {
+        let (mark, style) = match self.outcome {
+            Outcome::Passed => ("ok  ", GOOD),
+            Outcome::Failed => ("FAIL", BAD),
+            Outcome::NotReached => ("-   ", FAINT),
+        };
+        let line = format!("{:<15} {}", self.check, printable(&self.detail));
+        let line = if self.outcome == Outcome::NotReached { styled(style, &line) } else { line };
+        format!("  {} {}", styled(style, mark), line.trim_end())
+    }
+}
+
+/// What there is to judge, and to judge it by.
+pub(super) struct Tokens<'a> {
+    pub(super) text: &'a str,
+    pub(super) decoded: &'a Unverified,
+    /// The access token beside it; empty: none.
+    pub(super) access: &'a str,
+    /// What the identity provider publishes; `None`: not known.
+    pub(super) key_set: Option<&'a str>,
+}
+
+/// The request that carries the token.
+pub(super) struct Request<'a> {
+    pub(super) path: &'a str,
+    pub(super) host: &'a str,
+    pub(super) method: &'a str,
+}
+
+/// What is known of the key that the token names.
+pub(super) enum KnownKey {
+    NotGiven,
+    Key(VerificationKey),
+    /// The key server has none of that id.
+    Absent,
+    /// The key server has something else.
+    Invalid,
+}
+
+/// The checks, and what the gate decides.
+pub(super) struct Verdict {
+    pub(super) steps: Vec<Step>,
+    pub(super) decision: Decision,
+    /// The key that the signature was checked with.
+    pub(super) key: Option<VerificationKey>,
+}
+
+/// Has the library judge the tokens, stage by stage, and then its gate, as of the same request.
+pub(super) fn judge(
+    config: &Config,
+    tokens: &Tokens<'_>,
+    request: Option<&Request<'_>>,
+    find: &dyn Fn(KeyId) -> Result<KnownKey, Trouble>,
+    now: Timestamp,
+) -> Result<Verdict, Trouble> {
+    let mut fields = vec![(OIDC_DATA, tokens.text)];
+    if !tokens.access.is_empty() {
+        fields.push((ACCESS_TOKEN, tokens.access));
+    }
+    if let Some(Request { path, host, method }) = request {
+        fields.extend([(":path", *path), (":authority", *host), (":method", *method)]);
+    }
+    let head = RequestHead::new(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect());
+    let jose = jose();
+    let mut keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout));
+    let mut trail = Trail { steps: Vec::new(), config, tokens, now, key: None };
+    trail.follow(&head, jose, find, &mut keys)?;
+    let Trail { mut steps, key, .. } = trail;
+    let rest = CHECKS.iter().skip(steps.len());
+    steps.extend(rest.map(|check| Step { check, outcome: Outcome::NotReached, detail: "not reached".to_owned() }));
+    let (decision, _) = Gate::new(config.clone(), jose).decide(&head, &mut keys, Now { wall: now, steady: STEADY });
+    Ok(Verdict { steps, decision, key })
+}
+
+/// The key ring's clock stands still.
+const STEADY: Timestamp = Timestamp::from_unix_millis(0);
+
+struct Trail<'a> {
+    steps: Vec<Step>,
+    config: &'a Config,
+    tokens: &'a Tokens<'a>,
+    now: Timestamp,
+    key: Option<VerificationKey>,
+}
+
+/// A check that a call into the library makes: the reasons for which it fails, what it looked at, and what that had to be.
+struct Check<'r>(&'r [Reason], String, String);
+
+impl Trail<'_> {
+    /// Notes the checks of a call that made them in this order until one failed.
+    fn note<T, const N: usize>(&mut self, checks: [Check<'_>; N], outcome: Result<T, Reason>) -> Option<T> {
+        let failed = outcome.as_ref().err();
+        for Check(reasons, found, expected) in checks {
+            if failed.is_some_and(|reason| reasons.contains(reason)) {
+                self.push(Outcome::Failed, format!("found {found}, expected {expected}"));
+                break;
+            }
+            self.push(Outcome::Passed, found);
+        }
+        outcome.ok()
+    }
+
+    fn push(&mut self, outcome: Outcome, detail: String) {
+        let check = CHECKS.get(self.steps.len()).copied().unwrap_or_default();
+        self.steps.push(Step { check, outcome, detail });
+    }
+
+    /// Goes from call to call, as the gate does, until one fails or the key is missing.
+    fn follow(
+        &mut self,
+        head: &RequestHead<'_>,
+        jose: Jose,
+        find: &dyn Fn(KeyId) -> Result<KnownKey, Trouble>,
+        keys: &mut KeyRing,
+    ) -> Result<(), Trouble> {
+        let (config, text, token, now) = (self.config, self.tokens.text, self.tokens.decoded, self.now);
+        let requirement = config.access.requirement(head);
+        if requirement.is_open() {
+            return Ok(());
+        }
+        let parsed = UntrustedToken::parse(text.as_bytes());
+        let of_form = [Reason::TokenMissing, Reason::TokenTooLarge, Reason::TokenMalformed];
+        let is_malformed = parsed.as_ref().err().is_some_and(|reason| of_form.contains(reason));
+        let (found, expected) =
+            if is_malformed { malformation(text, token) } else { (form(text, token), String::new()) };
+        let checks = [
+            Check(&of_form, found, expected),
+            Check(&[Reason::AlgorithmNotEs256], found_in(&token.header, "alg"), "ES256".to_owned()),
+            Check(&[Reason::KeyIdInvalid], found_in(&token.header, "kid"), "a UUID".to_owned()),
+        ];
+        let Some(parsed) = self.note(checks, parsed) else { return Ok(()) };
+
+        let screened = parsed.screen(&config.load_balancers, now, config.clock_skew);
+        let signer = token.text("signer");
+        let known = |field: fn(&LoadBalancer) -> Option<&str>| -> String {
+            let of_signer = config.load_balancers.iter().filter(|known| Some(known.arn.as_str()) == signer);
+            of_signer.filter_map(field).collect::<Vec<_>>().join(" or ")
+        };
+        let arns: Vec<_> = config.load_balancers.iter().map(|known| known.arn.as_str()).collect();
+        let checks = [
+            Check(&[Reason::SignerUnknown], found_in(&token.header, "signer"), arns.join(" or ")),
+            Check(&[Reason::IssuerMismatch], found_in(&token.header, "iss"), known(|known| known.issuer.as_deref())),
+            Check(
+                &[Reason::ClientMismatch],
+                found_in(&token.header, "client"),
+                known(|known| known.client_id.as_deref()),
+            ),
+            self.expiry(&token.header),
+        ];
+        let Some(screened) = self.note(checks, screened) else { return Ok(()) };
+
+        let name = KeyName { source: screened.key_source(), id: screened.key_id() };
+        let key = match find(name.id)? {
+            KnownKey::NotGiven => {
+                self.push(Outcome::NotReached, "no key was given".to_owned());
+                return Ok(());
+            }
+            KnownKey::Key(key) => {
+                keys.adopt(name, PublicKey::P256(key.clone()), Duration::ZERO, STEADY);
+                Ok(key)
+            }
+            KnownKey::Absent => Err(refused(keys, name, Answer::NotFound, Reason::KeyNotFound)),
+            KnownKey::Invalid => Err(refused(keys, name, Answer::Invalid, Reason::KeyInvalid)),
+        };
+        let found = match &key {
+            Ok(_) => format!("one P-256 public key for {}", name.id),
+            Err(Reason::KeyNotFound) => format!("no file {}", name.id),
+            Err(_) => format!("something else in the file {}", name.id),
+        };
+        let expected = "one PEM `PUBLIC KEY` of the curve P-256".to_owned();
+        let reasons = [Reason::KeyNotFound, Reason::KeyInvalid, Reason::KeyUnavailable];
+        let Some(key) = self.note([Check(&reasons, found, expected)], key) else { return Ok(()) };
+
+        self.key = Some(key.clone());
+        let verified = jose.verify(&screened, &key);
+        let whose = if verified.is_ok() { "the key's" } else { "one that is not the key's" };
+        let expected = "the key's own, over header and claims, byte for byte".to_owned();
+        let check = Check(&[Reason::SignatureInvalid], whose.to_owned(), expected);
+        let Some(verified) = self.note([check], verified) else { return Ok(()) };
+
+        let claims = verified.claims(now, config.clock_skew);
+        let is_malformed = matches!(claims, Err(Reason::TokenMalformed));
+        let found = if is_malformed { "something else" } else { "one JSON object" }.to_owned();
+        let expected = "one JSON object, no key twice, `exp` in whole seconds, `iss` a string".to_owned();
+        let checks = [
+            Check(&[Reason::TokenMalformed], found, expected),
+            self.expiry(&token.claims),
+            Check(&[Reason::IssuerMismatch], found_in(&token.claims, "iss"), found_in(&token.header, "iss")),
+        ];
+        let Some(claims) = self.note(checks, claims) else { return Ok(()) };
+        let Some(claims) = self.access_token(claims, jose, keys) else { return Ok(()) };
+
+        let identity = config.identity.identity(&claims);
+        let checks = [self.user_id_claim(&claims), self.verified_email(&claims), self.user_id(&claims)];
+        let Some(identity) = self.note(checks, identity) else { return Ok(()) };
+
+        let admitted = if requirement.admits(&identity) { Ok(()) } else { Err(Reason::UserNotAllowed) };
+        let found = match &admitted {
+            _ if config.access.rules.is_empty() => "none, so any user may pass",
+            Ok(_) => "a user who may pass",
+            Err(_) => "another user",
+        };
+        let expected = "one whose user id, email domain or group is in the rule's `allow`".to_owned();
+        self.note([Check(&[Reason::UserNotAllowed], found.to_owned(), expected)], admitted);
+        Ok(())
+    }
+
+    /// Adds the claims of the access token, where the config reads it.
+    fn access_token(&mut self, claims: Claims, jose: Jose, keys: &mut KeyRing) -> Option<Claims> {
+        let Tokens { access, key_set, .. } = *self.tokens;
+        let Some(AccessTokenRules { issuer, key_source }) = &self.config.access_token else {
+            self.push(Outcome::Passed, "not asked for".to_owned());
+            return Some(claims);
+        };
+        let parsed = UntrustedAccessToken::parse(access.as_bytes());
+        if parsed.is_ok() && key_set.is_none() {
+            self.push(Outcome::NotReached, "no key set was given".to_owned());
+            return None;
+        }
+        let found = if access.is_empty() { "none".to_owned() } else { format!("one of {} bytes", access.len()) };
+        let skew = self.config.clock_skew;
+        let outcome = parsed.and_then(|token| {
+            let name = KeyName { source: *key_source, id: token.key_id() };
+            let key = match jwks::find(key_set.unwrap_or_default().as_bytes(), name.id) {
+                jwks::Lookup::Key(key) => key,
+                jwks::Lookup::NotFound => return Err(refused(keys, name, Answer::NotFound, Reason::KeyNotFound)),
+                jwks::Lookup::Invalid => return Err(refused(keys, name, Answer::Invalid, Reason::KeyInvalid)),
+            };
+            keys.adopt(name, PublicKey::Rsa(key.clone()), Duration::ZERO, STEADY);
+            jose.verify_access_token(&token, &key, claims, issuer, self.now, skew)
+        });
+        let expected = format!(
+            "an unexpired one of {issuer}, of the same `sub` and client, signed with RS256 by a key of its key set"
+        );
+        let reasons = [Reason::AccessTokenInvalid, Reason::KeyNotFound, Reason::KeyInvalid, Reason::KeyUnavailable];
+        self.note([Check(&reasons, found, expected)], outcome)
+    }
+
+    fn expiry(&self, part: &Option<Value>) -> Check<'static> {
+        let exp = part.as_ref().and_then(|part| part.get("exp")).and_then(Value::as_i64);
+        let found = exp.map_or_else(|| "nothing".to_owned(), |seconds| ago(seconds, self.now));
+        let expected = format!("a time at most {} s ago", self.config.clock_skew.as_secs());
+        Check(&[Reason::TokenExpired], found, expected)
+    }
+
+    fn user_id_claim(&self, claims: &Claims) -> Check<'static> {
+        let rules = &self.config.identity.user_id;
+        let found = match rules.claim(claims) {
+            Some((name, text)) => format!("`{name}` is {text:?}"),
+            None => format!("only {}", claims.by_name().keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        };
+        let expected = format!("text in {}", rules.claims.join(" or "));
+        Check(&[Reason::UserIdMissing], found, expected)
+    }
+
+    fn verified_email(&self, claims: &Claims) -> Check<'static> {
+        let is_asked_for = self.config.identity.user_id.require_verified_email;
+        let found = claims.by_name().get("email_verified").map_or_else(|| "nothing".to_owned(), Value::to_string);
+        let found = if is_asked_for { found } else { "not asked for".to_owned() };
+        Check(&[Reason::EmailUnverified], found, "`email_verified` to be true".to_owned())
+    }
+
+    fn user_id(&self, claims: &Claims) -> Check<'static> {
+        let rules = &self.config.identity.user_id;
+        let claim = rules.claim(claims).map(|(_, claim)| claim).unwrap_or_default();
+        let by = match rules.transformer(&rules.cased(claim)) {
+            Some((position, transformer)) => format!(" by transformers[{position}], `{}`", transformer.matches),
+            None if rules.transformers.is_empty() => String::new(),
+            None => ", which no transformer matches".to_owned(),
+        };
+        let found = match rules.made_of(claim) {
+            Ok(id) => format!("{claim:?} became {id:?}{by}"),
+            Err(_) => format!("what became of {claim:?}{by}"),
+        };
+        let expected = "an id of 1 to 320 bytes, without space at its ends, control or invisible characters".to_owned();
+        Check(&[Reason::UserIdInvalid], found, expected)
+    }
+}
+
+/// Has the ring take the key server's `answer`, as if a request had waited for it.
+fn refused(keys: &mut KeyRing, name: KeyName, answer: Answer, reason: Reason) -> Reason {
+    let waits = keys.wait(name, 1, STEADY);
+    keys.tick(STEADY);
+    keys.answered(name, answer, STEADY);
+    waits.err().unwrap_or(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mint::{AlbKey, AlbToken};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE;
+    use serde_json::{Map, json};
+
+    const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+    const NOW: u64 = 1_000_000;
+
+    fn config() -> Config {
+        let config = json!({
+            "loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}],
+            "userId": {"requireVerifiedEmail": true, "transformers": [{"matches": "^nobody$", "replaces": ""}]},
+            "rules": [
+                {"match": {"paths": [{"exact": "/healthz"}]}, "require": "none"},
+                {"match": {"paths": [{"prefix": "/admin"}]}, "allow": {"users": ["root"]}},
+            ],
+        });
+        Config::from_value(&config).unwrap()
+    }
+
+    fn token() -> AlbToken {
+        AlbToken {
+            kid: "31d3e334-9a02-440a-867b-356248ecfb7d".to_owned(),
+            signer: ARN.to_owned(),
+            issuer: "issuer".to_owned(),
+            client: "client".to_owned(),
+            expires: NOW + 100,
+            claims: Map::from_iter([("email".to_owned(), json!("ann")), ("email_verified".to_owned(), json!(true))]),
+            padded: true,
+        }
+    }
+
+    fn with(name: &str, value: Value) -> AlbToken {
+        let mut token = token();
+        token.claims.insert(name.to_owned(), value);
+        token
+    }
+
+    fn public(key: &AlbKey) -> KnownKey {
+        KnownKey::Key(VerificationKey::from_pem(key.public_pem().unwrap().as_bytes()).unwrap())
+    }
+
+    fn judged(text: &str, known: &dyn Fn() -> KnownKey, path: &str) -> Verdict {
+        let request = Request { path, host: "a.example", method: "GET" };
+        let now = Timestamp::from_unix_seconds(NOW);
+        let tokens = Tokens { text, decoded: &Unverified::decode(text), access: "", key_set: None };
+        judge(&config(), &tokens, Some(&request), &|_| Ok(known()), now).unwrap()
+    }
+
+    /// The check that failed, of a trail whose checks stand in order: passed, at most one failed, not reached.
+    fn failed(verdict: &Verdict) -> Option<&'static str> {
+        assert_eq!(verdict.steps.iter().map(|step| step.check).collect::<Vec<_>>(), CHECKS);
+        let mut rest = verdict.steps.iter().skip_while(|step| step.outcome == Outcome::Passed).peekable();
+        let failed = rest.next_if(|step| step.outcome == Outcome::Failed).map(|step| step.check);
+        assert!(rest.all(|step| step.outcome == Outcome::NotReached), "{:?}", verdict.steps);
+        failed
+    }
+
+    #[test]
+    fn the_gate_refuses_every_token_for_the_check_that_failed() {
+        let key = AlbKey::generate();
+        let mint = |token: AlbToken| token.mint(&key).unwrap();
+        let header = |text: &str| format!("{}.e30=.{}==", URL_SAFE.encode(text), "A".repeat(86));
+        for (text, check, reason) in [
+            (String::new(), "form", Reason::TokenMissing),
+            ("x".repeat(20_000), "form", Reason::TokenTooLarge),
+            ("a.b".to_owned(), "form", Reason::TokenMalformed),
+            (header(r#"{"alg":"ES256","kid":"31d3e334-9a02-440a-867b-356248ecfb7d"}"#), "form", Reason::TokenMalformed),
+            (header(r#"{"alg":"RS256"}"#), "algorithm", Reason::AlgorithmNotEs256),
+            (mint(AlbToken { kid: "x".to_owned(), ..token() }), "key id", Reason::KeyIdInvalid),
+            (mint(AlbToken { signer: "x".to_owned(), ..token() }), "signer", Reason::SignerUnknown),
+            (mint(AlbToken { issuer: "x".to_owned(), ..token() }), "issuer", Reason::IssuerMismatch),
+            (mint(AlbToken { client: "x".to_owned(), ..token() }), "client", Reason::ClientMismatch),
+            (mint(AlbToken { expires: NOW - 31, ..token() }), "expiry", Reason::TokenExpired),
+            (token().mint(&AlbKey::generate()).unwrap(), "signature", Reason::SignatureInvalid),
+            (mint(with("exp", json!("x"))), "claims", Reason::TokenMalformed),
+            (mint(with("exp", json!(NOW - 31))), "claims' expiry", Reason::TokenExpired),
+            (mint(with("iss", json!("x"))), "claims' issuer", Reason::IssuerMismatch),
+            (mint(with("email", json!(7))), "user id", Reason::UserIdMissing),
+            (mint(with("email_verified", json!("no"))), "verified email", Reason::EmailUnverified),
+            (mint(with("email", json!("nobody"))), "user id's form", Reason::UserIdInvalid),
+            (mint(token()), "rules", Reason::UserNotAllowed),
+        ] {
+            let verdict = judged(&text, &|| public(&key), "/admin");
+            assert_eq!((failed(&verdict), verdict.decision), (Some(check), Decision::Deny(reason)), "{text}");
+        }
+        let absent: fn() -> KnownKey = || KnownKey::Absent;
+        for (known, reason) in [(absent, Reason::KeyNotFound), (|| KnownKey::Invalid, Reason::KeyInvalid)] {
+            let verdict = judged(&mint(token()), &known, "/admin");
+            assert_eq!((failed(&verdict), verdict.decision), (Some("key"), Decision::Deny(reason)));
+        }
+    }
+
+    #[test]
+    fn the_gate_admits_where_every_check_passed_and_waits_where_the_key_is_missing() {
+        let key = AlbKey::generate();
+        let text = token().mint(&key).unwrap();
+        let verdict = judged(&text, &|| public(&key), "/");
+        assert!(verdict.steps.iter().all(|step| step.outcome == Outcome::Passed), "{:?}", verdict.steps);
+        assert!(matches!(verdict.decision, Decision::Admit(_)), "{:?}", verdict.decision);
+        let verdict = judged(&text, &|| KnownKey::NotGiven, "/");
+        assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::NeedKey(_)));
+        let verdict = judged("", &|| public(&key), "/healthz");
+        assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::Skip(_)));
+    }
+}

@@ -1,0 +1,24 @@
+//! Signatures outside of Envoy: ES256 as the module alone verifies it, RS256 by AWS-LC, a kin of Envoy's own BoringSSL.
+
+use alb_oidc_filter::signature::{Jose, P256, VerifySignature, provider};
+use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use jsonwebtoken::crypto::CryptoProvider;
+
+struct Native;
+
+static PROVIDER: CryptoProvider = provider::<Native>();
+
+impl VerifySignature for Native {
+    fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        P256::verify_es256(spki, message, signature)
+    }
+
+    fn verify_rs256(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
+        Some(UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, spki).verify(message, signature).is_ok())
+    }
+}
+
+/// The library's verifier, with these.
+pub(crate) fn jose() -> Jose {
+    Jose::install(&PROVIDER)
+}

@@ -1,0 +1,82 @@
+//! `alb-oidc transform`: what `userId` of a plugin config makes of user ids. The library transforms; this file shows it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use alb_oidc_filter::config::Config;
+use alb_oidc_filter::identity::UserIdRules;
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::input::{Trouble, read_config, read_text};
+use crate::output::{BAD, FAINT, print, printable, styled};
+
+const EXAMPLES: &str = r#"Examples:
+  alb-oidc transform --config wasm-plugin.yaml ann@example.com
+  alb-oidc transform ann@example.com bob@example.org \
+      --transformers '[{"matches": "@example\\.com$", "replaces": ""}]'"#;
+
+/// Try the transformers of a plugin config, or AuthService's USERID_TRANSFORMERS, on user ids
+///
+/// Exit status: 0 where each user id may be used, 1 where the filter refuses one, 2 where something cannot be read.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Transform {
+    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it: its lowercase and prefix count too
+    #[arg(long, required_unless_present = "transformers")]
+    config: Option<PathBuf>,
+    /// USERID_TRANSFORMERS as AuthService takes them
+    #[arg(long, value_name = "JSON", conflicts_with = "config")]
+    transformers: Option<String>,
+    /// What the claim holds; none given, or `-`: one on each line of standard input
+    user_ids: Vec<String>,
+}
+
+impl Transform {
+    pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
+        let config = match (&self.config, &self.transformers) {
+            (Some(path), _) => read_config(path)?.1,
+            (None, transformers) => config_of(transformers.as_deref().unwrap_or_default())?,
+        };
+        let rules = &config.identity.user_id;
+        let user_ids = match self.user_ids.as_slice() {
+            [] => lines()?,
+            [one] if one == "-" => lines()?,
+            given => given.to_vec(),
+        };
+        let outcomes: Vec<_> = user_ids.iter().map(|user_id| outcome(rules, user_id)).collect();
+        print(&outcomes.iter().map(|(line, _)| format!("{line}\n")).collect::<String>())?;
+        Ok(if outcomes.iter().all(|(_, good)| *good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn lines() -> Result<Vec<String>, Trouble> {
+    Ok(read_text(Path::new("-"))?.1.lines().map(str::to_owned).collect())
+}
+
+/// A config with these transformers. Whose tokens it would believe is beside the point here.
+fn config_of(transformers: &str) -> Result<Config, Trouble> {
+    let transformers: Value = serde_json::from_str(transformers)
+        .map_err(|error| Trouble(format!("--transformers: found text that is not JSON: {error}")))?;
+    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/any/0000000000000000";
+    let load_balancer = json!({"arn": arn, "issuer": null, "clientId": null});
+    let config = json!({"loadBalancers": [load_balancer], "userId": {"transformers": transformers}});
+    Config::from_value(&config).map_err(|mistakes| {
+        let lines = mistakes.iter().map(|mistake| format!("--transformers: {mistake}"));
+        Trouble(lines.collect::<Vec<_>>().join("\n"))
+    })
+}
+
+/// What becomes of one user id, and whether it may be used.
+fn outcome(rules: &UserIdRules, user_id: &str) -> (String, bool) {
+    let by = match rules.transformer(&rules.cased(user_id)) {
+        Some((position, transformer)) => format!("by transformers[{position}] `{}`", transformer.matches),
+        None => "no transformer matches".to_owned(),
+    };
+    let by = styled(FAINT, &format!("({})", printable(&by)));
+    let before = printable(user_id);
+    match rules.made_of(user_id) {
+        Ok(id) => (format!("{before} -> {} {by}", printable(&id)), true),
+        Err(reason) => (format!("{before} -> {} {by}", styled(BAD, &format!("refused: {reason}"))), false),
+    }
+}

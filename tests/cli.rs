@@ -1,0 +1,454 @@
+//! `alb-oidc` as an operator runs it: what it prints, and with which status it ends. What the checks themselves decide is
+//! tested where they are.
+
+// A test fails by panicking.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+const CONFIG: &str = r#"apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: another
+---
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+metadata:
+  name: alb-oidc
+  namespace: istio-system
+spec:
+  selector:
+    matchLabels:
+      istio: ingressgateway
+  phase: AUTHN
+  failStrategy: FAIL_RELOAD
+  pluginConfig:
+    loadBalancers:
+    - arn: arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188
+      issuer: https://issuer.example
+      clientId: "1example23456789"
+    userId:
+      transformers:
+      - {matches: '@example\.com$', replaces: ''}
+    groups:
+      claims: ["custom:groups"]
+    rules:
+    - match: {paths: [{exact: /healthz}]}
+      require: none
+    - match: {hosts: [argocd.example.com]}
+      allow: {groups: [admins]}
+"#;
+
+/// A directory with a config in it, in which commands run.
+struct Desk(TempDir);
+
+/// What came of a command.
+struct Ran {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let desk = Desk(TempDir::new().expect("a directory"));
+        desk.put("wasm-plugin.yaml", CONFIG);
+        desk
+    }
+
+    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.0.path().join(name), content).expect("a file");
+    }
+
+    /// The config with `from` in place of `to`, as another file.
+    fn put_changed(&self, name: &str, from: &str, to: &str) {
+        assert!(CONFIG.contains(from), "{from}");
+        self.put(name, CONFIG.replace(from, to));
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.output(Command::new(env!("CARGO_BIN_EXE_alb-oidc")).args(arguments))
+    }
+
+    /// Runs a line of shell, in which `alb-oidc` is the tool.
+    fn shell(&self, line: &str) -> Ran {
+        let directory = Path::new(env!("CARGO_BIN_EXE_alb-oidc")).parent().expect("a directory");
+        let path = format!("{}:{}", directory.display(), std::env::var("PATH").expect("a PATH"));
+        self.output(Command::new("sh").args(["-c", line]).env("PATH", path))
+    }
+
+    fn output(&self, command: &mut Command) -> Ran {
+        let output = command.current_dir(self.0.path()).stdin(Stdio::null()).output().expect("alb-oidc runs");
+        let Output { status, stdout, stderr } = output;
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Ran { status: status.code().expect("a status"), stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    /// Mints a token into `token.txt`, its key's public half into `keys`.
+    fn mint(&self, more: &[&str]) {
+        let arguments = ["token", "--key", "alb-key.pem", "--keys", "keys", "--config", "wasm-plugin.yaml"];
+        let ran = self.run(&[&arguments[..], more].concat());
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        self.put("token.txt", ran.stdout);
+    }
+
+    fn explain(&self, more: &[&str]) -> Ran {
+        let arguments = ["explain", "--file", "token.txt", "--config", "wasm-plugin.yaml"];
+        self.run(&[&arguments[..], more].concat())
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    fn says(self, status: i32, expected: &[&str]) -> Ran {
+        assert_eq!(self.status, status, "{}{}", self.stdout, self.stderr);
+        for text in expected {
+            assert!(self.stdout.contains(text), "no {text:?} in:\n{}", self.stdout);
+        }
+        self
+    }
+}
+
+fn vector() -> (String, String) {
+    let path = format!("{}/tests/vectors/alb-token-2019-oidc.json", env!("CARGO_MANIFEST_DIR"));
+    let vector: Value = serde_json::from_slice(&std::fs::read(path).expect("a vector")).expect("JSON");
+    let text = |name: &str| vector[name].as_str().expect("text").to_owned();
+    (text("token"), format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", text("spki_b64")))
+}
+
+#[test]
+fn a_good_config_is_told_in_words() {
+    let ran = Desk::new().run(&["check", "wasm-plugin.yaml"]).says(
+        0,
+        &[
+            "wasm-plugin.yaml: WasmPlugin istio-system/alb-oidc: the config is good",
+            &format!("believes tokens of {ARN}, issued by https://issuer.example, for client 1example23456789"),
+            "fetches keys from https://public-keys.auth.elb.us-west-2.amazonaws.com/KID through the Envoy cluster outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com",
+            r"takes the user id from the claim `email`, with `@example\.com$` removed, and sets it in the header kubeflow-userid",
+            "takes groups from `custom:groups`, and sets them in the header kubeflow-groups",
+            "by rules[0], lets requests at /healthz pass without a token, and without a user id",
+            "by rules[1], lets only groups admins make requests to argocd.example.com",
+            "hides the load balancer's tokens and session cookies",
+        ],
+    );
+    assert!(!ran.stdout.contains("warning") && !ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
+}
+
+#[test]
+fn every_mistake_is_told_with_its_line_and_field() {
+    let desk = Desk::new();
+    desk.put(
+        "bad.yaml",
+        CONFIG.replace("arn:aws:", "arn:").replace("clientId", "clientID").replace("matches: '@", "matches: '("),
+    );
+    let ran = desk.run(&["check", "bad.yaml"]).says(
+        1,
+        &[
+            "bad.yaml:19: loadBalancers[0].arn: found \"arn:elasticloadbalancing:",
+            "bad.yaml:19: loadBalancers[0].clientId: found nothing, expected a string of 1 to 512 bytes, or null for any\n",
+            "bad.yaml:21: loadBalancers[0].clientID: found an unknown field, expected one of: arn, issuer, clientId\n",
+            "bad.yaml:24: userId.transformers[0].matches: found \"(example",
+            "the config is wrong in 4 places",
+        ],
+    );
+    assert!(!ran.stdout.contains("The filter"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_bare_config_a_list_and_a_traffic_extension_are_read_too() {
+    let desk = Desk::new();
+    desk.put(
+        "bare.json",
+        format!("{{\"loadBalancers\": [\n{{\"arn\": \"{ARN}\",\n\"issuer\": 7, \"clientId\": \"c\"}}]}}"),
+    );
+    desk.run(&["check", "bare.json"]).says(1, &["bare.json:3: loadBalancers[0].issuer: found 7, expected a string"]);
+
+    desk.put("list.yaml", format!("kind: List\napiVersion: v1\nitems:\n- kind: WasmPlugin\n  apiVersion: extensions.istio.io/v1alpha1\n  metadata: {{name: a}}\n  spec:\n    pluginConfig:\n      loadBalancers:\n      - {{arn: '{ARN}', issuer: i}}\n"));
+    desk.run(&["check", "list.yaml"])
+        .says(1, &["list.yaml:10: loadBalancers[0].clientId: found nothing", "WasmPlugin a: "]);
+
+    desk.put("extension.yaml", format!("apiVersion: extensions.istio.io/v1alpha1\nkind: TrafficExtension\nmetadata: {{name: a}}\nspec:\n  phase: AUTHN\n  targetRefs: []\n  wasm:\n    failStrategy: FAIL_OPEN\n    pluginConfig:\n      loadBalancers:\n      - {{arn: '{ARN}', issuer: i, clientId: c}}\n"));
+    desk.run(&["check", "extension.yaml"]).says(
+        0,
+        &[
+            "TrafficExtension a: the config is good",
+            "extension.yaml:8: warning: spec.wasm.failStrategy: found FAIL_OPEN",
+        ],
+    );
+}
+
+#[test]
+fn what_is_allowed_and_seldom_meant_is_warned_of() {
+    let desk = Desk::new();
+    for (from, to, warning) in [
+        ("issuer: https://issuer.example", "issuer: null", ":20: warning: loadBalancers[0].issuer: found null"),
+        ("clientId: \"1example23456789\"", "clientId: null", ":21: warning: loadBalancers[0].clientId: found null"),
+        ("    userId:", "    mode: report\n    userId:", ":22: warning: mode: found \"report\""),
+        ("exact: /healthz", "prefix: /", ":28: warning: rules[0]: opens every path"),
+        (
+            "- match: {hosts: [argocd.example.com]}",
+            "- match: {paths: [{exact: /healthz}]}",
+            ":30: warning: rules[1]: never decides",
+        ),
+        ("phase: AUTHN", "phase: AUTHZ", ":15: warning: spec.phase: found AUTHZ, expected AUTHN"),
+        ("FAIL_RELOAD", "FAIL_OPEN", ":16: warning: spec.failStrategy: found FAIL_OPEN"),
+        ("  phase:", "  match: [{mode: SERVER}]\n  phase:", ":15: warning: spec.match: found SERVER"),
+        ("  selector:", "  priority:", ":11: warning: spec.selector: found nothing"),
+    ] {
+        desk.put_changed("changed.yaml", from, to);
+        desk.run(&["check", "changed.yaml"]).says(0, &[&format!("changed.yaml{warning}")]);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told_in_one_line() {
+    let desk = Desk::new();
+    for (name, content, expected) in [
+        ("empty", &b" \n"[..], "empty: found nothing, expected a plugin config"),
+        ("binary", b"a\xff", "binary: found a byte that is no UTF-8 at offset 1, expected text"),
+        (
+            "tabs.yaml",
+            b"a:\n\tb: 1\n",
+            "tabs.yaml:2: found text that cannot be read, expected YAML or JSON: tabs disallowed",
+        ),
+        (
+            "twice.json",
+            b"{\"mode\": \"report\",\n\"mode\": \"enforce\"}",
+            "twice.json:2: found text that cannot be read, expected YAML or JSON: duplicate mapping key `mode`",
+        ),
+        (
+            "comma.json",
+            b"{\n\"a\": [1,]}",
+            "comma.json:2: found text that cannot be read, expected YAML or JSON: trailing comma",
+        ),
+        ("deep.yaml", &[b'['; 100], "deep.yaml:1: found text that cannot be read"),
+        (
+            "other.yaml",
+            b"apiVersion: v1\nkind: Secret\n",
+            "other.yaml: found no plugin config, expected one, or a WasmPlugin or",
+        ),
+        ("huge", &vec![b'a'; 5_000_000], "huge: found more than 4194304 bytes, expected fewer"),
+    ] {
+        desk.put(name, content);
+        let ran = desk.run(&["check", name]).says(2, &[]);
+        assert!(ran.stderr.starts_with(&format!("alb-oidc: {expected}")), "{}", ran.stderr);
+        assert_eq!((ran.stderr.lines().count(), ran.stdout.as_str()), (1, ""), "{}", ran.stderr);
+    }
+    for arguments in [
+        &["check", "nowhere.yaml"][..],
+        &["check", "."],
+        &["explain", "--file", "nowhere"],
+        &["explain", "x", "--config", "empty"],
+        &["token", "--key", "wasm-plugin.yaml", "--config", "wasm-plugin.yaml"],
+        &["token", "--key", "k", "--config", "wasm-plugin.yaml", "--signer", "another"],
+        &["transform", "--transformers", "[", "x"],
+        &["transform", "--transformers", r#"[{"matches": "(", "replaces": ""}]"#, "x"],
+    ] {
+        let ran = desk.run(arguments).says(2, &[]);
+        assert_eq!((ran.stderr.lines().count(), ran.stdout.as_str()), (1, ""), "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with("alb-oidc: "), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_real_token_of_2019_is_admitted_on_its_day_and_has_expired_today() {
+    let desk = Desk::new();
+    let (token, pem) = vector();
+    desk.put("token.txt", token + "\n");
+    desk.put("key.pem", pem);
+    desk.put(
+        "wasm-plugin.yaml",
+        "loadBalancers:\n- arn: arn:aws:elasticloadbalancing:us-east-1:263498402841:loadbalancer/app/ALBOI-LoadB-1ESOKE9EXDFW4/46d1d78395db76af\n  issuer: https://alpha.x509oidc.kinesis-tap.corp.a2z.com/\n  clientId: alboidc\nuserId: {claims: [email, sub]}\n",
+    );
+    let on_its_day = ["--key", "key.pem", "--at", "2019-06-04T17:05:00Z"];
+    desk.explain(&on_its_day).says(
+        0,
+        &[
+            "The token says (verified)",
+            "ok   expiry          2019-06-04T17:05:08Z, in 8 s",
+            "ok   signature       the key's",
+            "ok   user id         `sub` is \"yancej@amazon.com\"",
+            "ADMITTED",
+            "  kubeflow-userid: yancej@amazon.com",
+        ],
+    );
+    desk.explain(&["--key", "key.pem", "--at", "1559667938"]).says(
+        1,
+        &[
+            "FAIL expiry          found 2019-06-04T17:05:08Z, 30 s ago, expected a time at most 30 s ago",
+            "DENIED 401 token-expired",
+        ],
+    );
+    desk.explain(&["--key", "key.pem"]).says(
+        1,
+        &[
+            "days",
+            "ago, expected a time at most 30 s ago",
+            "-    signature       not reached",
+            "DENIED 401 token-expired",
+        ],
+    );
+}
+
+#[test]
+fn a_token_without_a_config_is_only_decoded_and_keeps_its_signature_to_itself() {
+    let desk = Desk::new();
+    let (token, _) = vector();
+    let ran = desk.run(&["explain", &token]).says(
+        0,
+        &[
+            "(NOT verified: anyone can write this)",
+            "\"sub\":\"yancej@amazon.com\"",
+            "NOT CHECKED: nothing was verified",
+            "- arn: \"arn:aws:elasticloadbalancing:us-east-1:263498402841:",
+            "  clientId: \"alboidc\"",
+        ],
+    );
+    let signature = token.rsplit('.').next().expect("a signature");
+    assert!(!ran.stdout.contains(signature));
+    desk.run(&["explain", &token, "--show-signature"]).says(0, &[signature]);
+}
+
+#[test]
+fn a_minted_token_is_admitted_and_its_headers_are_shown() {
+    let desk = Desk::new();
+    desk.mint(&["--claim", "email=ann@example.com", "--claim", "custom:groups=[\"admins\",\"b\"]"]);
+    let headers = ["  kubeflow-userid: ann\n", "  kubeflow-groups: admins,b\n", "  and not: x-amzn-oidc-data\n"];
+    desk.explain(&["--keys", "keys"]).says(0, &headers).says(0, &["note: the rules were not looked at: give --path"]);
+    desk.explain(&["--key", "alb-key.pem"]).says(0, &headers);
+    let to_argocd = ["--keys", "keys", "--path", "/", "--host", "argocd.example.com"];
+    desk.explain(&to_argocd).says(0, &["ok   rules           a user who may pass"]);
+
+    desk.mint(&["--claim", "email=ann@example.com"]);
+    desk.explain(&to_argocd).says(1, &["FAIL rules", "DENIED 403 user-not-allowed"]);
+    desk.explain(&["--path", "/healthz"]).says(0, &["SKIPPED", "no identity headers"]);
+    let json = desk.explain(&["--keys", "keys", "--json"]).says(0, &[]).stdout;
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["verdict"], &json["set"][0][1]), (&"admitted".into(), &"ann".into()));
+}
+
+#[test]
+fn without_the_key_nothing_is_decided_and_the_way_to_it_is_told() {
+    let desk = Desk::new();
+    desk.mint(&["--kid", "31d3e334-9a02-440a-867b-356248ecfb7d"]);
+    let url = "https://public-keys.auth.elb.us-west-2.amazonaws.com/31d3e334-9a02-440a-867b-356248ecfb7d";
+    desk.explain(&[])
+        .says(1, &["UNDECIDED", "curl -fsS --create-dirs -o keys/31d3e334-9a02-440a-867b-356248ecfb7d", url]);
+}
+
+#[test]
+fn what_makes_a_token_fail_is_found() {
+    let desk = Desk::new();
+    let minted = |more: &[&str]| {
+        desk.mint(&[&["--claim", "email=ann@example.com", "--claim", "name=x"], more].concat());
+        desk.explain(&["--keys", "keys"])
+    };
+    minted(&["--expires-in", "-3600"]).says(1, &["1 h 0 min ago, expected a time at most 30 s ago"]);
+    minted(&["--issuer", "https://another.example"])
+        .says(1, &["FAIL issuer          found https://another.example, expected https://issuer.example"]);
+    minted(&["--client", "another"]).says(1, &["FAIL client          found another, expected 1example23456789"]);
+    minted(&["--claim", "email="])
+        .says(1, &["FAIL user id         found only email, exp, iss, name, expected text in email"]);
+    minted(&["--unpadded"]).says(0, &["note: the token lacks the `=`", "ADMITTED"]);
+
+    minted(&[]).says(0, &[]);
+    let token = std::fs::read_to_string(desk.0.path().join("token.txt")).expect("a token");
+    desk.put("token.txt", format!("< X-Amzn-Oidc-Data: {}\r\n {}", &token[..100], &token[100..]));
+    desk.explain(&["--keys", "keys"])
+        .says(0, &["note: took `X-Amzn-Oidc-Data:` away", "note: took white space out of the token"]);
+    assert!(token.contains('='), "a token without padding: {token}");
+    desk.put("token.txt", token.replace('=', ""));
+    desk.explain(&["--keys", "keys"])
+        .says(1, &["FAIL signature", "with `=` put back at the end of each part the signature holds"]);
+    desk.put("token.txt", token.replacen("eyJ0", "AAAA", 1));
+    desk.explain(&["--keys", "keys"]).says(1, &["FAIL form            found something else before the first dot"]);
+    desk.put("token.txt", "eyJhbGciOiJSUzI1NiJ9.e30.AAAA");
+    desk.explain(&[]).says(
+        1,
+        &["note: an RS algorithm: this is the identity provider's access or ID token", "found RS256, expected ES256"],
+    );
+    std::fs::remove_file(desk.0.path().join("alb-key.pem")).expect("a key");
+    desk.put("token.txt", token);
+    desk.run(&["token", "--key", "alb-key.pem", "--config", "wasm-plugin.yaml"]).says(0, &[]);
+    desk.explain(&["--key", "alb-key.pem"]).says(1, &["DENIED 401 signature-invalid"]);
+    desk.explain(&["--keys", "."]).says(1, &["FAIL key             found no file", "DENIED 401 key-not-found"]);
+}
+
+#[test]
+fn a_private_key_is_readable_by_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let desk = Desk::new();
+    desk.mint(&[]);
+    let mode = std::fs::metadata(desk.0.path().join("alb-key.pem")).expect("a key").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn what_would_steer_the_terminal_is_shown_as_text() {
+    let desk = Desk::new();
+    desk.mint(&["--claim", "email=\u{1b}[31mann\u{202e}", "--claim", "sub=\u{9b}31m"]);
+    let ran = desk.explain(&["--keys", "keys"]).says(1, &["\\u{1b}[31mann"]);
+    assert!(!ran.stdout.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{}", ran.stdout);
+}
+
+#[test]
+fn user_ids_are_transformed_and_refused_ones_fail() {
+    let desk = Desk::new();
+    let ids = ["transform", "--config", "wasm-plugin.yaml", "ann@example.com", "bob@example.org"];
+    desk.run(&ids).says(
+        0,
+        &[
+            "ann@example.com -> ann (by transformers[0] `@example\\.com$`)\n",
+            "bob@example.org -> bob@example.org (no transformer matches)\n",
+        ],
+    );
+    desk.run(&["transform", "--config", "wasm-plugin.yaml", "@example.com"])
+        .says(1, &["@example.com -> refused: user-id-invalid"]);
+    desk.shell("printf 'ann@example.com\\nbob\\n' | alb-oidc transform --config wasm-plugin.yaml")
+        .says(0, &["ann@example.com -> ann", "bob -> bob"]);
+}
+
+/// The lines of the help's examples, joined where they are continued.
+fn examples(help: &str) -> Vec<String> {
+    let (_, examples) = help.split_once("Example").unwrap_or_else(|| panic!("no example in:\n{help}"));
+    let lines = examples.replace("\\\n", " ");
+    lines.lines().map(str::trim).filter(|line| line.starts_with("alb-oidc ")).map(str::to_owned).collect()
+}
+
+fn commands(desk: &Desk) -> Vec<String> {
+    let help = desk.run(&["--help"]).says(0, &["Usage: alb-oidc"]).stdout;
+    let (_, list) = help.split_once("Commands:\n").expect("a list of commands");
+    let names = list.lines().take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_example_of_a_help_runs() {
+    let desk = Desk::new();
+    desk.mint(&["--claim", "email=ann@example.com"]);
+    for command in ["check", "explain", "token", "transform"] {
+        let help = desk.run(&[command, "--help"]).says(0, &[]).stdout;
+        let examples = examples(&help);
+        assert!(!examples.is_empty(), "{command}");
+        for example in examples {
+            desk.shell(&example).says(0, &[]);
+        }
+    }
+}
+
+#[test]
+fn the_readme_lists_every_command_and_no_other() {
+    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR"))).expect("a README");
+    let (_, section) = readme.split_once("\n## alb-oidc\n").expect("a section");
+    let named = section
+        .lines()
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(|line| line.strip_prefix("| `alb-oidc "));
+    let named: Vec<_> = named.filter_map(|line| line.split([' ', '`']).next()).map(str::to_owned).collect();
+    assert_eq!(named, commands(&Desk::new()));
+}
