@@ -1,6 +1,8 @@
 //! `alb-oidc`: the filter's core on the command line. Parses arguments, calls one command, prints what went wrong in one
 //! line. Decides nothing about a token or a config: the library does.
 
+mod mint;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
