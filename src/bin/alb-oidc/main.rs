@@ -1,7 +1,11 @@
 //! `alb-oidc`: the filter's core on the command line. Parses arguments, calls one command, prints what went wrong in one
 //! line. Decides nothing about a token or a config: the library does.
 
+mod echo;
 mod mint;
+mod page;
+mod serve;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -16,9 +20,22 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Simulate(simulate::Options),
+    Echo(echo::Options),
+}
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    match command {}
+    let done = match command {
+        Command::Simulate(options) => simulate::run(options),
+        Command::Echo(options) => echo::run(options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("alb-oidc: {problem}");
+            ExitCode::from(2)
+        }
+    }
 }
