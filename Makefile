@@ -44,6 +44,23 @@ demo: ENVOYS := $(lastword $(ENVOYS))
 demo: module $(lastword $(ENVOYS)) ## Show three requests: admitted, forged, spoofed
 	@cargo run --quiet --locked --example demo
 
+.PHONY: tool
+tool: rust ## Build alb-oidc, the command-line tool, as target/debug/alb-oidc
+	cargo build --quiet --locked --features cli --bin alb-oidc
+
+.PHONY: up
+up: ENVOYS := $(lastword $(ENVOYS))
+up: module tool $(lastword $(ENVOYS)) ## Start the local stack in the background: sign in at http://localhost:8080
+	@envoy/stack up $(abspath $(ENVOYS))
+
+.PHONY: down
+down: ## End what make up started
+	@envoy/stack down
+
+.PHONY: logs
+logs: ## Follow the logs of what make up started
+	@envoy/stack logs
+
 .PHONY: lint
 lint: rust ## Check the formatting and run the linter
 	@.ci/rust rustfmt clippy

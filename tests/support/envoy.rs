@@ -25,12 +25,14 @@ pub(crate) struct Plugin {
     pub(crate) env: BTreeMap<String, String>,
     /// The module to load.
     pub(crate) module: PathBuf,
+    /// The listener's port; 0: any.
+    pub(crate) port: u16,
 }
 
 impl Plugin {
     /// The module under test with this configuration and no environment.
     pub(crate) fn new(name: &str, config: impl ToString) -> Plugin {
-        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new(), module: super::module() }
+        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new(), module: super::module(), port: 0 }
     }
 }
 
@@ -263,7 +265,7 @@ fn listener(plugin: &Plugin) -> Value {
     });
     json!({
         "name": plugin.name,
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": plugin.port}},
         "filter_chains": [{"filters": [{
             "name": "http",
             "typed_config": any(

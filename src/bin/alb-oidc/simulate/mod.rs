@@ -22,7 +22,7 @@ use axum::http::HeaderMap;
 use axum::http::header::HOST;
 use axum::http::uri::{Authority, Scheme, Uri};
 
-use crate::serve::{self, Listener};
+use crate::serve::{self, Listener, say};
 use forward::Upstream;
 use keys::Keys;
 use misbehave::Misbehaviour;
@@ -133,13 +133,15 @@ impl Simulator {
 }
 
 /// Serves both listeners until told to stop.
-pub(crate) fn run(options: Options) -> Result<(), String> {
+pub(crate) fn run(mut options: Options) -> Result<(), String> {
     serve::run(async {
         let alb = Listener::bind(options.listen).await?;
         let elsewhere = Listener::bind(options.keys_listen).await?;
+        // Port 0 is any that is free: from here on the one that it became.
+        (options.listen, options.keys_listen) = (alb.address(), elsewhere.address());
+        say(format_args!("sign in at http://{}", browsable(alb.address())));
+        say(format_args!("keys, identity provider and switches at http://{}", browsable(elsewhere.address())));
         let simulator = Arc::new(Simulator::new(options)?);
-        serve::say(format_args!("sign in at http://{}", browsable(alb.address())));
-        serve::say(format_args!("keys, identity provider and switches at http://{}", browsable(elsewhere.address())));
         let pages = Router::new().merge(keys::routes()).merge(idp::routes()).merge(operator::routes());
         let pages = pages.with_state(Arc::clone(&simulator));
         tokio::try_join!(alb.serve(alb::routes(simulator)), elsewhere.serve(pages))?;
