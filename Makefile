@@ -37,7 +37,12 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 
 .PHONY: test
 test: lint module probe envoy ## Run every test, on each supported Envoy
-	cargo test --locked --lib --tests
+	cargo test --locked --features cli --lib --bins --tests
+
+.PHONY: browser
+browser: up ## Try the local stack in a real browser; screenshots go to target/browser
+	@command -v chromedriver >/dev/null || .ci/install "a browser and its driver" chromium chromium-driver fonts-dejavu-core
+	@cargo test --locked --test browser; status=$$?; envoy/stack down; exit $$status
 
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
@@ -66,6 +71,7 @@ lint: rust ## Check the formatting and run the linter
 	@.ci/rust rustfmt clippy
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --locked --features cli -- -D warnings
 
 .PHONY: envoy
 envoy: $(ENVOYS) ## Install the Envoys that the tests run on

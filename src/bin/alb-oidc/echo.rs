@@ -104,7 +104,8 @@ fn page(options: &Options, headers: &HeaderMap, seen: &Seen) -> maud::Markup {
             nav { @for (text, url) in &options.link { a href=(url) { (text) } } }
             h2 { code { (seen.method) " " (seen.path) } }
             table {
-                @for (name, value) in &seen.headers { tr { th { (name) } td { code { (value) } } } }
+                // What was added on the way comes last in the request, and first here.
+                @for (name, value) in seen.headers.iter().rev() { tr { th { (name) } td { code { (value) } } } }
             }
         },
     )

@@ -22,6 +22,7 @@ button, .button { cursor: pointer; display: inline-block; text-decoration: none 
 .primary, .button { background: var(--accent); color: #fff }
 [role=alert] { border-left: .25rem solid #dc2626; padding-left: .8rem }
 table { border-collapse: collapse; width: 100% } td, th { border-top: 1px solid var(--line); padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere }
+th { font-weight: 500; white-space: nowrap }
 nav a { margin-right: 1rem }";
 
 /// A whole page.
