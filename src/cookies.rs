@@ -1,7 +1,8 @@
-//! Takes the load balancer's session cookies out of a `cookie` header, and leaves every other byte as it was.
+//! Takes the load balancer's session cookies out of a `cookie` header, leaving every other byte as it was, and names them
+//! for whoever signs out.
 
-/// The name's stem that an ALB listener rule uses unless it is told another.
-pub(crate) const DEFAULT_SESSION_COOKIE: &str = "AWSELBAuthSessionCookie";
+/// How many session cookies one answer expires. An ALB sets four at most.
+const MOST_EXPIRED: usize = 16;
 
 /// `header` without the cookies named `stem` or `stem-N`; `None` if it has no such cookie.
 ///
@@ -25,9 +26,22 @@ pub(crate) fn without_session(header: &[u8], stem: &str) -> Option<Vec<u8>> {
     found.then_some(kept)
 }
 
+/// The names of the session cookies in these headers, each once. Of more than [`MOST_EXPIRED`], the shortest and lowest: an
+/// ALB counts from 0. A name is `stem`, or `stem-` and digits.
+pub(crate) fn session_names<'a>(headers: impl Iterator<Item = &'a [u8]>, stem: &str) -> Vec<String> {
+    let pairs = headers.flat_map(|header| header.split(|byte| *byte == b';'));
+    let mut names: Vec<_> = pairs.filter(|pair| is_session(pair, stem)).map(name).collect();
+    names.sort_unstable_by_key(|name| (name.len(), *name));
+    names.dedup();
+    names.into_iter().take(MOST_EXPIRED).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+}
+
+fn name(pair: &[u8]) -> &[u8] {
+    pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
+}
+
 fn is_session(pair: &[u8], stem: &str) -> bool {
-    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-    match name.strip_prefix(stem.as_bytes()) {
+    match name(pair).strip_prefix(stem.as_bytes()) {
         Some([]) => true,
         Some([b'-', shard @ ..]) => !shard.is_empty() && shard.iter().all(u8::is_ascii_digit),
         _ => false,
@@ -38,8 +52,10 @@ fn is_session(pair: &[u8], stem: &str) -> bool {
 mod tests {
     use super::*;
 
+    const STEM: &str = "AWSELBAuthSessionCookie";
+
     fn stripped(header: &str) -> Option<String> {
-        without_session(header.as_bytes(), DEFAULT_SESSION_COOKIE).map(|kept| String::from_utf8(kept).unwrap())
+        without_session(header.as_bytes(), STEM).map(|kept| String::from_utf8(kept).unwrap())
     }
 
     #[test]
@@ -57,5 +73,13 @@ mod tests {
         ] {
             assert_eq!(stripped(header).as_deref(), expected, "{header}");
         }
+    }
+    #[test]
+    fn each_shard_is_named_once_the_lowest_first_and_nothing_but_stem_and_digits() {
+        let names = |headers: &[&str]| session_names(headers.iter().map(|header| header.as_bytes()), "S");
+        assert_eq!(names(&["a=1; S-1=x; S-0=y", "S-1=z;S=w; b"]), ["S", "S-0", "S-1"]);
+        assert!(names(&["S-0evil=x; S-=x; S-0\r\nset-cookie: a=1; \"S-0\"=x; s-0=x; S-é=1; S-0 1=x", ""]).is_empty());
+        let many: String = (0..1000).rev().map(|shard| format!("S-{shard}=x; ")).collect();
+        assert_eq!(names(&[&many]), (0..16).map(|shard| format!("S-{shard}")).collect::<Vec<_>>());
     }
 }

@@ -1,16 +1,19 @@
 //! Request head in, decision out. The one place that says in which order a request is judged. Touches no host: the
 //! caller removes and sets the headers that are named here, fetches keys, and answers.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
 
+use crate::access_token::UntrustedAccessToken;
 use crate::config::Config;
 use crate::cookies;
 use crate::identity::Identity;
 use crate::keys::{Found, KeyName, KeyRing};
+use crate::logout;
 use crate::reason::Reason;
-use crate::signature::Jose;
+use crate::signature::{Jose, PublicKey};
 use crate::time::{Now, Timestamp};
 use crate::token::UntrustedToken;
 
@@ -75,6 +78,8 @@ pub enum Decision {
     NeedKey(KeyName),
     /// Answer it here.
     Deny(Reason),
+    /// Answer it here: expire these session cookies and send the browser away.
+    SignOut(Vec<String>),
     /// Report mode: count and log this reason, apply these edits and let it pass, without identity.
     Report(Reason, Vec<HeaderEdit>),
 }
@@ -84,8 +89,8 @@ pub enum Decision {
 pub struct Work {
     /// The token was remembered.
     pub token_cache_hit: bool,
-    /// A signature was verified, whatever came of it.
-    pub signature_checked: bool,
+    /// How many signatures were verified, whatever came of it.
+    pub signatures_checked: usize,
     /// How many group names and claims of a newly verified token could not be put into a header.
     pub left_out: usize,
 }
@@ -137,6 +142,9 @@ impl Gate {
     /// Judges the request `now`.
     pub fn decide(&mut self, head: &RequestHead<'_>, keys: &mut KeyRing, now: Now) -> (Decision, Work) {
         let mut work = Work::default();
+        if self.config.sign_out.as_ref().is_some_and(|sign_out| sign_out.is_asked(head)) {
+            return (Decision::SignOut(logout::session_cookies(head, &self.config.session_cookie)), work);
+        }
         let requirement = self.config.access.requirement(head);
         if requirement.is_open() {
             return (Decision::Skip(self.admission(head, None)), work);
@@ -148,6 +156,15 @@ impl Gate {
             Err(reason) => self.refusal(head, reason),
         };
         (decision, work)
+    }
+
+    /// The user id that these edits of an admitted request set.
+    pub fn user_id<'a>(&self, edits: &'a [HeaderEdit]) -> Option<&'a [u8]> {
+        let header = &self.config.identity.user_id_header;
+        edits.iter().find_map(|edit| match edit {
+            HeaderEdit::Set(name, value) if name == header => Some(value.as_slice()),
+            _ => None,
+        })
     }
 
     /// What becomes of the request `head` that may not pass for `reason`.
@@ -172,7 +189,7 @@ impl Gate {
         let hidden = hidden.iter().filter(|(name, shown)| !shown && head.first(name).is_some());
         let mut edits: Vec<_> = hidden.map(|(name, _)| HeaderEdit::Remove((*name).to_owned())).collect();
         if !forward.session_cookies {
-            edits.extend(without_session_cookies(head));
+            edits.extend(without_session_cookies(head, &self.config.session_cookie));
         }
         let carried = identity.iter().flat_map(|identity| &identity.headers);
         edits.extend(carried.map(|(name, value)| HeaderEdit::Set(name.clone(), value.clone().into_bytes())));
@@ -195,28 +212,51 @@ fn identify(
     if tokens.next().is_some() {
         return Err(Reason::TokenDuplicate);
     }
-    if let Some(identity) = remembered.get(text, now.wall) {
+    let mut remembered_as = Cow::Borrowed(text);
+    let mut access_tokens = head.values(ACCESS_TOKEN);
+    let access_token = access_tokens.next().unwrap_or_default();
+    if config.access_token.is_some() {
+        // A line break is in no header's value: no two pairs of tokens are remembered as one.
+        remembered_as = Cow::Owned([text, access_token].join(&b'\n'));
+    }
+    if let Some(identity) = remembered.get(&remembered_as, now.wall) {
         work.token_cache_hit = true;
         return Ok(Ok(identity));
     }
     let skew = config.clock_skew;
     let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
     let name = KeyName { source: token.key_source(), id: token.key_id() };
-    let key = match keys.find(name, now.steady) {
-        Found::Ready(key) => key,
-        Found::Refused(reason) => return Err(reason),
-        Found::Unknown => return Ok(Err(name)),
-    };
-    work.signature_checked = true;
-    let claims = jose.verify(&token, &key)?.claims(now.wall, skew)?;
+    let Some(key) = find(keys, name, now)? else { return Ok(Err(name)) };
+    let PublicKey::P256(key) = key else { return Err(Reason::KeyInvalid) };
+    work.signatures_checked = 1;
+    let mut claims = jose.verify(&token, &key)?.claims(now.wall, skew)?;
+    if let Some(rules) = &config.access_token {
+        if access_tokens.next().is_some() {
+            return Err(Reason::AccessTokenInvalid);
+        }
+        let token = UntrustedAccessToken::parse(access_token)?;
+        let name = KeyName { source: rules.key_source, id: token.key_id() };
+        let Some(key) = find(keys, name, now)? else { return Ok(Err(name)) };
+        let PublicKey::Rsa(key) = key else { return Err(Reason::KeyInvalid) };
+        work.signatures_checked = 2;
+        claims = jose.verify_access_token(&token, &key, claims, &rules.issuer, now.wall, skew)?;
+    }
     let identity = Rc::new(config.identity.identity(&claims)?);
     work.left_out = identity.left_out;
-    remembered.put(text, &identity, claims.expires().plus(skew));
+    remembered.put(&remembered_as, &identity, claims.expires().plus(skew));
     Ok(Ok(identity))
 }
 
-fn without_session_cookies(head: &RequestHead<'_>) -> Option<HeaderEdit> {
-    let stem = cookies::DEFAULT_SESSION_COOKIE;
+/// The key `name`; `None` if it must be fetched first.
+fn find(keys: &mut KeyRing, name: KeyName, now: Now) -> Result<Option<PublicKey>, Reason> {
+    match keys.find(name, now.steady) {
+        Found::Ready(key) => Ok(Some(key)),
+        Found::Refused(reason) => Err(reason),
+        Found::Unknown => Ok(None),
+    }
+}
+
+fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderEdit> {
     if !head.values("cookie").any(|cookie| cookies::without_session(cookie, stem).is_some()) {
         return None;
     }
@@ -343,7 +383,11 @@ mod tests {
         setting.keys.wait(name, 1, STEADY).unwrap();
         setting.keys.tick(STEADY);
         let spki = signing_key().verifying_key().to_public_key_der().unwrap();
-        setting.keys.answered(name, Answer::Key(VerificationKey::from_spki(spki.as_bytes()).unwrap()), STEADY);
+        setting.keys.answered(
+            name,
+            Answer::Key(PublicKey::P256(VerificationKey::from_spki(spki.as_bytes()).unwrap())),
+            STEADY,
+        );
         setting
     }
 
@@ -393,7 +437,7 @@ mod tests {
             set("kubeflow-userid", "ann@example.com"),
         ];
         assert_eq!(decision, Decision::Admit(edits));
-        assert_eq!(work, Work { token_cache_hit: false, signature_checked: true, left_out: 0 });
+        assert_eq!(work, Work { token_cache_hit: false, signatures_checked: 1, left_out: 0 });
     }
 
     #[test]
@@ -404,7 +448,7 @@ mod tests {
         let first = setting.decide(&headers, 10).0;
         let (second, work) = setting.decide(&headers, 10);
         assert_eq!(first, second);
-        assert_eq!(work, Work { token_cache_hit: true, signature_checked: false, left_out: 0 });
+        assert_eq!(work, Work { token_cache_hit: true, signatures_checked: 0, left_out: 0 });
         // The payload's `exp` is the earlier one; the clock skew is 30 s.
         let at = |setting: &mut Setting, millis| {
             setting

@@ -61,7 +61,7 @@ impl IdentityRules {
     /// # Errors
     /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`]: a user may lack everything else.
     pub fn identity(&self, claims: &Claims) -> Result<Identity, Reason> {
-        self.read(claims.by_name())
+        self.read(Sources { token: claims.by_name(), access: claims.of_access_token() })
     }
 
     /// The headers whose whole names are known beforehand.
@@ -71,7 +71,7 @@ impl IdentityRules {
         std::iter::once(self.user_id_header.as_str()).chain(groups).chain(claims)
     }
 
-    fn read(&self, claims: &Map<String, Value>) -> Result<Identity, Reason> {
+    fn read(&self, claims: Sources<'_>) -> Result<Identity, Reason> {
         let user_id = self.user_id.user_id(claims)?;
         let mut headers = vec![(self.user_id_header.clone(), user_id.clone())];
         let mut groups = Groups::default();
@@ -81,16 +81,16 @@ impl IdentityRules {
         }
         let mut left_out = groups.left_out;
         for ClaimHeader { claim, header } in &self.claim_headers {
-            let Some(claim) = lookup(claims, claim) else { continue };
+            let Some(claim) = claims.find(claim) else { continue };
             match header_value(claim) {
                 Some(value) => headers.push((header.clone(), value)),
                 None => left_out = left_out.saturating_add(1),
             }
         }
-        let subject = claims.get("sub").and_then(Value::as_str).map(str::to_owned);
+        let subject = claims.token.get("sub").and_then(Value::as_str).map(str::to_owned);
         // What the IdP says is unverified, anyone may have typed.
-        let may_hold = claims.get("email_verified").is_none_or(|verified| is_true(Some(verified)));
-        let email = claims.get("email").filter(|_| may_hold);
+        let may_hold = claims.token.get("email_verified").is_none_or(|verified| is_true(Some(verified)));
+        let email = claims.token.get("email").filter(|_| may_hold);
         let email_domain = email.and_then(Value::as_str).and_then(|email| email.rsplit_once('@'));
         let email_domain = email_domain.map(|(_, domain)| domain.to_ascii_lowercase());
         Ok(Identity { user_id, email_domain, groups: groups.names, subject, headers, left_out })
@@ -138,10 +138,10 @@ impl UserIdRules {
     ///
     /// # Errors
     /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`].
-    fn user_id(&self, claims: &Map<String, Value>) -> Result<String, Reason> {
-        let claim = self.claims.iter().find_map(|path| non_empty_string(lookup(claims, path)?));
+    fn user_id(&self, claims: Sources<'_>) -> Result<String, Reason> {
+        let claim = self.claims.iter().find_map(|path| non_empty_string(claims.find(path)?));
         let claim = claim.ok_or(Reason::UserIdMissing)?;
-        if self.require_verified_email && !is_true(claims.get("email_verified")) {
+        if self.require_verified_email && !is_true(claims.token.get("email_verified")) {
             return Err(Reason::EmailUnverified);
         }
         if claim.len() > MAX_USER_ID_CLAIM_BYTES {
@@ -164,6 +164,26 @@ fn transform(transformers: &[Transformer], id: &str) -> String {
     match transformers.iter().find(|transformer| transformer.matches.is_match(id)) {
         Some(Transformer { matches, replaces }) => matches.replace_all(id, replaces.as_str()).into_owned(),
         None => id.to_owned(),
+    }
+}
+
+/// What stands before the name of a claim of the access token.
+pub(crate) const ACCESS_TOKEN_CLAIM: &str = "access:";
+
+/// The claims of one user, by the token that has them.
+#[derive(Clone, Copy)]
+struct Sources<'a> {
+    token: &'a Map<String, Value>,
+    access: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Sources<'a> {
+    /// The claim at `path`: of the access token where that begins with [`ACCESS_TOKEN_CLAIM`].
+    fn find(&self, path: &str) -> Option<&'a Value> {
+        match path.strip_prefix(ACCESS_TOKEN_CLAIM) {
+            Some(path) => lookup(self.access?, path),
+            None => lookup(self.token, path),
+        }
     }
 }
 
@@ -223,8 +243,25 @@ mod tests {
         rules.iter().map(rule).collect()
     }
 
+    pub(super) fn of_token(claims: &Value) -> Sources<'_> {
+        Sources { token: claims.as_object().unwrap(), access: None }
+    }
+
+    #[test]
+    fn a_claim_of_the_access_token_is_never_that_of_the_other_token() {
+        let (token, access) = (json!({"a": 1, "b": 2, "access:c": 3}), json!({"a": 4, "c": {"d": 5}}));
+        let both = Sources { access: access.as_object(), ..of_token(&token) };
+        let found = |path| both.find(path).and_then(Value::as_u64);
+        assert_eq!(
+            ["a", "access:a", "access:b", "access:c", "access:c.d", "c.d"].map(found),
+            [Some(1), Some(4), None, None, Some(5), None]
+        );
+        assert_eq!(of_token(&token).find("access:a"), None);
+        assert_eq!(of_token(&token).find("access:c"), None);
+    }
+
     fn id(rules: &UserIdRules, claims: Value) -> Result<String, Reason> {
-        rules.user_id(claims.as_object().unwrap())
+        rules.user_id(of_token(&claims))
     }
 
     #[test]
@@ -318,7 +355,7 @@ mod tests {
             claim_headers: vec![claim_header("name"), claim_header("bad"), claim_header("absent")],
         };
         let claims = json!({"email": "ann", "sub": "1", "name": "Ann", "bad": "a\nb"});
-        let identity = rules.read(claims.as_object().unwrap()).unwrap();
+        let identity = rules.read(of_token(&claims)).unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(identity.headers, [pair("user", "ann"), pair("x-name", "Ann")]);
         assert_eq!((identity.left_out, identity.subject.as_deref()), (1, Some("1")));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::KeySourceId;
 use crate::reason::Reason;
-use crate::signature::{SPKI_LENGTH, VerificationKey};
+use crate::signature::{PublicKey, SPKI_LENGTH, VerificationKey};
 use crate::time::Timestamp;
 use crate::token::KeyId;
 
@@ -25,7 +25,7 @@ const INVALID_TTL: Duration = Duration::from_secs(10);
 const UNAVAILABLE_TTL: Duration = Duration::from_secs(1);
 /// How long a key serves beyond its TTL while the key server cannot be asked.
 const STALE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many fetches of unknown keys may be made at once, before [`BUDGET_INTERVAL`] limits them.
+/// How many fetches of unknown keys of one source may be made at once, before [`BUDGET_INTERVAL`] limits them.
 const BUDGET: u32 = 20;
 /// How often one more fetch of an unknown key is allowed.
 const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub type Waiter = u32;
 /// What the ring knows of a key.
 pub enum Found {
     /// The key.
-    Ready(VerificationKey),
+    Ready(PublicKey),
     /// The key server's answer was no key; remembered for a while.
     Refused(Reason),
     /// Nothing yet: [`KeyRing::wait`] for it.
@@ -58,11 +58,11 @@ pub enum Found {
 
 /// What came of a fetch.
 pub enum Answer {
-    /// One P-256 public key.
-    Key(VerificationKey),
+    /// One public key of the source's kind.
+    Key(PublicKey),
     /// The key server has no such key.
     NotFound,
-    /// The key server answered with something else than one P-256 public key.
+    /// The key server answered with something else than one public key of the source's kind.
     Invalid,
     /// No usable answer: time-out, reset, a server error.
     Failed,
@@ -108,7 +108,7 @@ struct Waiting {
 }
 
 struct ReadyKey {
-    key: VerificationKey,
+    key: PublicKey,
     fetched: Timestamp,
     used: Timestamp,
     /// When to ask for it again; as [`Entry::Fetching`]'s.
@@ -120,18 +120,24 @@ struct ReadyKey {
     withdrawn: bool,
 }
 
+struct Source {
+    /// How long a request may wait for a key.
+    patience: Duration,
+    /// Of each source its own: invented key ids of the one must not keep the other's from being fetched.
+    budget: Budget,
+}
+
 /// The keys of one plugin in one worker. Its times are those of a steady clock ([`crate::time::Now::steady`]).
 pub struct KeyRing {
     ttl: Duration,
     /// The age from which a key that is used is fetched anew: four fifths of its TTL.
     refresh_after: Duration,
-    /// How long a request may wait, by key source.
-    patience: Vec<Duration>,
+    /// By [`KeySourceId`].
+    sources: Vec<Source>,
     /// In the order of their names.
     entries: Vec<(KeyName, Entry)>,
     /// How many requests wait, for whichever key.
     waiting: usize,
-    budget: Budget,
     /// [`KeyRing::has_changed`].
     changed: bool,
 }
@@ -142,10 +148,9 @@ impl KeyRing {
         Self {
             ttl,
             refresh_after: ttl.saturating_sub(ttl.checked_div(5).unwrap_or_default()),
-            patience: timeouts.into_iter().map(|timeout| timeout.saturating_mul(WAIT_IN_TIMEOUTS)).collect(),
+            sources: timeouts.into_iter().map(Source::new).collect(),
             entries: Vec::new(),
             waiting: 0,
-            budget: Budget { left: BUDGET, refilled: Timestamp::from_unix_millis(0) },
             changed: false,
         }
     }
@@ -172,7 +177,8 @@ impl KeyRing {
     /// # Errors
     /// Refuses with [`Reason::KeyUnavailable`] where the fetch budget is used up or too many requests wait.
     pub fn wait(&mut self, name: KeyName, waiter: Waiter, now: Timestamp) -> Result<(), Reason> {
-        let deadline = now.plus(patience(&self.patience, name));
+        let Some(source) = self.sources.get_mut(name.source.0) else { return Err(Reason::KeyUnavailable) };
+        let deadline = now.plus(source.patience);
         if self.waiting >= MAX_WAITERS {
             return Err(Reason::KeyUnavailable);
         }
@@ -184,7 +190,7 @@ impl KeyRing {
             Some(Entry::Fetching { waiters, .. }) => {
                 waiters.push_back(Waiting { waiter, deadline, left: false });
             }
-            _ if self.budget.take(now) => {
+            _ if source.budget.take(now) => {
                 let waiters = VecDeque::from([Waiting { waiter, deadline, left: false }]);
                 self.insert(name, Entry::Fetching { ask: now, failures: 0, waiters }, now);
             }
@@ -214,18 +220,19 @@ impl KeyRing {
 
     /// Whether the key is being fetched.
     pub fn is_fetching(&self, name: KeyName) -> bool {
-        self.entries.iter().any(|(found, entry)| *found == name && matches!(entry, Entry::Fetching { .. }))
+        let entry = place(&self.entries, name).ok().and_then(|place| self.entries.get(place));
+        matches!(entry, Some((_, Entry::Fetching { .. })))
     }
 
     /// Takes in a key that another worker fetched `age` ago, unless this ring is fetching it itself.
-    pub fn adopt(&mut self, name: KeyName, key: VerificationKey, age: Duration, now: Timestamp) {
+    pub fn adopt(&mut self, name: KeyName, key: PublicKey, age: Duration, now: Timestamp) {
         if !self.is_fetching(name) {
             self.put(name, key, now.minus(age), now);
         }
     }
 
     /// Puts in a key. Those who wait for it find it now.
-    fn put(&mut self, name: KeyName, key: VerificationKey, fetched: Timestamp, now: Timestamp) -> Woken {
+    fn put(&mut self, name: KeyName, key: PublicKey, fetched: Timestamp, now: Timestamp) -> Woken {
         let ready =
             ReadyKey { key, fetched, used: now, refresh: None, failures: 0, not_before: fetched, withdrawn: false };
         let before = self.insert(name, Entry::Ready(ready), now);
@@ -256,7 +263,10 @@ impl KeyRing {
                 // A retry is worth its fetch while somebody still waits for its answer.
                 let last = waiters.iter().rev().find(|waiting| !waiting.left);
                 let awaited = last.is_some_and(|waiting| retry < waiting.deadline);
-                if reason == Reason::KeyUnavailable && awaited && self.budget.take(now) {
+                if reason == Reason::KeyUnavailable
+                    && awaited
+                    && self.sources.get_mut(name.source.0).is_some_and(|source| source.budget.take(now))
+                {
                     *ask = retry;
                     return Woken::default();
                 }
@@ -297,7 +307,7 @@ impl KeyRing {
             if let Some(ask) = ask
                 && *ask <= now
             {
-                *ask = now.plus(patience(&self.patience, *name));
+                *ask = now.plus(self.sources.get(name.source.0).map_or(Duration::ZERO, |source| source.patience));
                 due.fetch.push(*name);
             }
         }
@@ -353,7 +363,7 @@ impl KeyRing {
         if self.entries.len() >= MAX_KEYS {
             self.drop_least(now);
         }
-        let place = self.entries.partition_point(|(known, _)| *known < name);
+        let (Ok(place) | Err(place)) = place(&self.entries, name);
         self.entries.insert(place, (name, entry));
         None
     }
@@ -375,8 +385,13 @@ impl KeyRing {
 }
 
 fn entry(entries: &mut [(KeyName, Entry)], name: KeyName) -> Option<&mut Entry> {
-    let place = entries.binary_search_by(|(known, _)| known.cmp(&name)).ok()?;
+    let place = place(entries, name).ok()?;
     entries.get_mut(place).map(|(_, entry)| entry)
+}
+
+/// Where `name` is, or would have to be put.
+fn place(entries: &[(KeyName, Entry)], name: KeyName) -> Result<usize, usize> {
+    entries.binary_search_by(|(known, _)| known.cmp(&name))
 }
 
 impl ReadyKey {
@@ -386,8 +401,13 @@ impl ReadyKey {
     }
 }
 
-fn patience(by_source: &[Duration], name: KeyName) -> Duration {
-    by_source.get(name.source.0).copied().unwrap_or_default()
+impl Source {
+    fn new(timeout: Duration) -> Self {
+        Self {
+            patience: timeout.saturating_mul(WAIT_IN_TIMEOUTS),
+            budget: Budget { left: BUDGET, refilled: Timestamp::from_unix_millis(0) },
+        }
+    }
 }
 
 fn backoff(failures: u32) -> Duration {
@@ -421,7 +441,7 @@ impl Budget {
     }
 }
 
-/// Keys that workers share, as one value of Envoy's shared data: the last [`SharedKeys::MAX`] fetched.
+/// Keys of ALBs that workers share, as one value of Envoy's shared data: the last [`SharedKeys::MAX`] fetched.
 ///
 /// One value, for nothing in shared data is ever deleted. Each record is the key id, the SubjectPublicKeyInfo and the
 /// time of the fetch in milliseconds since the epoch, little-endian.
@@ -442,11 +462,11 @@ impl SharedKeys {
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut records = Vec::new();
         let mut rest = bytes;
-        while let Some((id, after_id)) = rest.split_first_chunk::<{ KeyId::LENGTH }>()
+        while let Some((id, after_id)) = rest.split_first_chunk::<{ KeyId::UUID_LENGTH }>()
             && let Some((spki, after_spki)) = after_id.split_first_chunk::<SPKI_LENGTH>()
             && let Some((fetched, after)) = after_spki.split_first_chunk::<8>()
         {
-            if let Some(id) = KeyId::parse(id) {
+            if let Some(id) = KeyId::uuid(id) {
                 let fetched = Timestamp::from_unix_millis(u64::from_le_bytes(*fetched));
                 records.push(SharedKey { id, spki: *spki, fetched });
             }
@@ -459,7 +479,7 @@ impl SharedKeys {
     pub fn to_bytes(&self) -> Vec<u8> {
         let record = |key: &SharedKey| {
             let fetched = key.fetched.unix_millis().to_le_bytes();
-            [key.id.as_bytes().as_slice(), &key.spki, &fetched].concat()
+            [key.id.as_bytes(), &key.spki, &fetched].concat()
         };
         self.0.iter().flat_map(record).collect()
     }
@@ -498,15 +518,29 @@ mod tests {
 
     fn name(number: usize) -> KeyName {
         let id = format!("{number:08}-0000-4000-8000-000000000000");
-        KeyName { source: KeySourceId(0), id: KeyId::parse(id.as_bytes()).unwrap() }
+        KeyName { source: KeySourceId(0), id: KeyId::uuid(id.as_bytes()).unwrap() }
     }
 
-    fn key() -> VerificationKey {
+    fn p256() -> VerificationKey {
         VerificationKey::from_spki(&known_answer::SPKI).unwrap()
+    }
+
+    fn key() -> PublicKey {
+        PublicKey::P256(p256())
     }
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_unix_millis(1_000_000_000_000 + millis)
+    }
+
+    #[test]
+    fn invented_key_ids_of_one_source_do_not_keep_the_keys_of_another_from_being_fetched() {
+        let mut ring = KeyRing::new(TTL, [TIMEOUT, TIMEOUT]);
+        let of_second = |number| KeyName { source: KeySourceId(1), ..name(number) };
+        let refused =
+            (0..100).filter(|number| ring.wait(of_second(*number), *number as Waiter, at(0)).is_err()).count();
+        assert_eq!(refused, 80);
+        assert_eq!(ring.wait(name(1), 1000, at(0)), Ok(()));
     }
 
     fn is_ready(ring: &mut KeyRing, number: usize, millis: u64) -> bool {
@@ -739,7 +773,7 @@ mod tests {
     #[test]
     fn a_shared_key_is_read_as_it_was_written_and_only_while_fresh() {
         let mut shared = SharedKeys::default();
-        shared.put(name(1).id, &key(), at(0));
+        shared.put(name(1).id, &p256(), at(0));
         let shared = SharedKeys::from_bytes(&shared.to_bytes());
         let (found, age) = shared.get(name(1).id, TTL, at(5)).unwrap();
         assert_eq!((found.spki(), age), (&known_answer::SPKI, Duration::from_millis(5)));
@@ -752,8 +786,8 @@ mod tests {
     fn only_the_last_keys_fetched_are_shared() {
         let mut shared = SharedKeys::default();
         for number in 0..100 {
-            shared.put(name(number).id, &key(), at(number as u64));
-            shared.put(name(number).id, &key(), at(number as u64));
+            shared.put(name(number).id, &p256(), at(number as u64));
+            shared.put(name(number).id, &p256(), at(number as u64));
         }
         assert_eq!(shared.0.len(), SharedKeys::MAX);
         assert!(shared.get(name(99).id, TTL, at(100)).is_some() && shared.get(name(67).id, TTL, at(100)).is_none());
@@ -762,11 +796,11 @@ mod tests {
     #[test]
     fn what_is_no_shared_key_is_left_out() {
         let mut shared = SharedKeys::default();
-        shared.put(name(1).id, &key(), at(0));
+        shared.put(name(1).id, &p256(), at(0));
         let bytes = shared.to_bytes();
         assert_eq!(SharedKeys::from_bytes(&bytes[..bytes.len() - 1]).0.len(), 0);
         let mut off_curve = bytes.clone();
-        off_curve[KeyId::LENGTH + SPKI_LENGTH - 1] ^= 1;
+        off_curve[KeyId::UUID_LENGTH + SPKI_LENGTH - 1] ^= 1;
         assert!(SharedKeys::from_bytes(&off_curve).get(name(1).id, TTL, at(1)).is_none());
         assert!(SharedKeys::from_bytes(b"x").0.is_empty());
     }

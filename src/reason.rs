@@ -27,12 +27,14 @@ pub enum Reason {
     TokenExpired,
     /// The key server has no key of that id.
     KeyNotFound,
-    /// The key server's answer is not one P-256 public key.
+    /// The key server's answer is not one public key of the right kind.
     KeyInvalid,
     /// The key server could not be asked, or not in time.
     KeyUnavailable,
     /// The signature does not verify.
     SignatureInvalid,
+    /// The access token is not a valid one of the same sign-in.
+    AccessTokenInvalid,
     /// No configured claim holds a user id.
     UserIdMissing,
     /// `email_verified` is not true, though `requireVerifiedEmail` asks for it.
@@ -47,7 +49,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::TokenDuplicate,
         Self::TokenMissing,
         Self::TokenTooLarge,
@@ -62,6 +64,7 @@ impl Reason {
         Self::KeyInvalid,
         Self::KeyUnavailable,
         Self::SignatureInvalid,
+        Self::AccessTokenInvalid,
         Self::UserIdMissing,
         Self::EmailUnverified,
         Self::UserIdInvalid,
@@ -86,6 +89,7 @@ impl Reason {
             Self::KeyInvalid => "key-invalid",
             Self::KeyUnavailable => "key-unavailable",
             Self::SignatureInvalid => "signature-invalid",
+            Self::AccessTokenInvalid => "access-token-invalid",
             Self::UserIdMissing => "user-id-missing",
             Self::EmailUnverified => "email-unverified",
             Self::UserIdInvalid => "user-id-invalid",
@@ -117,9 +121,10 @@ impl Reason {
             Self::ClientMismatch => "the sign-in token is for another client",
             Self::TokenExpired => "the sign-in token has expired",
             Self::KeyNotFound => "the key that the sign-in token names does not exist",
-            Self::KeyInvalid => "the key of the sign-in token is not a P-256 public key",
+            Self::KeyInvalid => "the key of the sign-in token is not a usable public key",
             Self::KeyUnavailable => "the key of the sign-in token could not be fetched; try again shortly",
             Self::SignatureInvalid => "the signature of the sign-in token is invalid",
+            Self::AccessTokenInvalid => "the access token is not a valid one of this sign-in",
             Self::UserIdMissing => "the signed-in user has no user id",
             Self::EmailUnverified => "the signed-in user's email address is not verified",
             Self::UserIdInvalid => "the signed-in user's id cannot be used",

@@ -1,6 +1,6 @@
-//! ES256: where a token becomes a [`VerifiedToken`], and nowhere else. The public key in its checked form, the `p256`
-//! verifier and the `CryptoProvider` that `jsonwebtoken` verifies with. Nothing here fetches a key or reads a claim
-//! before the signature holds.
+//! Where a token becomes a [`VerifiedToken`], and nowhere else. The ALB's public key in its checked form, the `p256`
+//! verifier and the `CryptoProvider` that `jsonwebtoken` verifies with: ES256 for the ALB's token, RS256 for the identity
+//! provider's access token. Nothing here fetches a key or reads a claim before the signature holds.
 
 use std::time::Duration;
 
@@ -9,18 +9,21 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result as JwtResult};
 use jsonwebtoken::signature::{Error as SignatureError, Verifier};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
 use serde_json::{Map, Value};
 
+use crate::access_token::{self, UntrustedAccessToken};
+use crate::der;
 use crate::json;
+use crate::jwks::RsaKey;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 use crate::token::{ScreenedToken, decode_base64, numeric_date, string};
 
 /// How deep claims may nest.
-const MAX_CLAIMS_DEPTH: usize = 16;
+pub(crate) const MAX_CLAIMS_DEPTH: usize = 16;
 
 /// The length of a P-256 SubjectPublicKeyInfo in DER with an uncompressed point (RFC 5480), in bytes.
 pub const SPKI_LENGTH: usize = 91;
@@ -66,20 +69,36 @@ fn point(spki: &[u8; SPKI_LENGTH]) -> Option<VerifyingKey> {
     VerifyingKey::from_sec1_bytes(spki.strip_prefix(&SPKI_PREFIX)?).ok()
 }
 
-/// One implementation of ES256 verification.
-pub trait VerifyEs256 {
-    /// Whether `signature` (r‖s) is `key`'s over the SHA-256 of `message`. `spki` is a [`VerificationKey::spki`].
-    fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool;
+/// A public key of either kind.
+#[derive(Clone)]
+pub enum PublicKey {
+    /// An ALB's, for ES256.
+    P256(VerificationKey),
+    /// An identity provider's, for RS256.
+    Rsa(RsaKey),
 }
 
-/// ES256 by the `p256` crate, in this process.
+/// One implementation of signature verification. Keys are SubjectPublicKeyInfo in DER.
+pub trait VerifySignature {
+    /// Whether `signature` (r‖s) is `spki`'s over the SHA-256 of `message`. `spki` is a [`VerificationKey::spki`].
+    fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool;
+
+    /// Whether `signature` (RSASSA-PKCS1-v1_5) is `spki`'s over the SHA-256 of `message`; `None` if it cannot tell.
+    fn verify_rs256(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool>;
+}
+
+/// ES256 by the `p256` crate, in this process. It cannot do RS256.
 pub struct P256;
 
-impl VerifyEs256 for P256 {
+impl VerifySignature for P256 {
     fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
         let key = spki.try_into().ok().and_then(point);
         let (Some(key), Ok(signature)) = (key, Signature::from_slice(signature)) else { return false };
         key.verify(message, &signature).is_ok()
+    }
+
+    fn verify_rs256(_: &[u8], _: &[u8], _: &[u8]) -> Option<bool> {
+        None
     }
 }
 
@@ -100,22 +119,12 @@ pub mod known_answer {
 /// `None` unless both are in 1…n-1.
 pub(crate) fn to_der(signature: &[u8]) -> Option<Vec<u8>> {
     Signature::from_slice(signature).ok()?;
-    let (r, s) = signature.split_first_chunk::<32>()?;
-    let integers = [integer(r), integer(s.first_chunk()?)].concat();
-    Some([&[0x30, u8::try_from(integers.len()).ok()?], integers.as_slice()].concat())
+    let (r, s) = signature.split_at_checked(32)?;
+    Some(der::element(der::SEQUENCE, &[der::integer(r), der::integer(s)].concat()))
 }
 
-/// A DER integer: without leading zero bytes, but for one that keeps it positive.
-fn integer(number: &[u8; 32]) -> Vec<u8> {
-    let zeros = number.iter().take_while(|byte| **byte == 0).count();
-    let digits = number.get(zeros..).unwrap_or_default();
-    let sign: &[u8] = if digits.first().is_some_and(|byte| *byte >= 0x80) { &[0] } else { &[] };
-    let length = u8::try_from(sign.len().saturating_add(digits.len())).unwrap_or_default();
-    [&[0x02, length], sign, digits].concat()
-}
-
-/// A `jsonwebtoken` provider that verifies ES256 with `V` and can do nothing else: no signing, no other algorithm.
-pub const fn provider<V: VerifyEs256 + Send + Sync + 'static>() -> CryptoProvider {
+/// A `jsonwebtoken` provider that verifies ES256 and RS256 with `V` and can do nothing else: no signing, no other algorithm.
+pub const fn provider<V: VerifySignature + Send + Sync + 'static>() -> CryptoProvider {
     CryptoProvider {
         signer_factory: refuse_to_sign,
         verifier_factory: verifier::<V>,
@@ -133,30 +142,41 @@ fn refuse_to_sign(_: &Algorithm, _: &EncodingKey) -> JwtResult<Box<dyn JwtSigner
     Err(ErrorKind::InvalidAlgorithm.into())
 }
 
-fn verifier<V: VerifyEs256 + Send + Sync + 'static>(
+fn verifier<V: VerifySignature + Send + Sync + 'static>(
     algorithm: &Algorithm,
     key: &DecodingKey,
 ) -> JwtResult<Box<dyn JwtVerifier>> {
-    if *algorithm != Algorithm::ES256 {
+    // A key of one kind never verifies by the other's algorithm.
+    if !matches!(
+        (algorithm, key.family()),
+        (Algorithm::ES256, AlgorithmFamily::Ec) | (Algorithm::RS256, AlgorithmFamily::Rsa)
+    ) {
         return Err(ErrorKind::InvalidAlgorithm.into());
     }
-    Ok(Box::new(Es256::<V> { spki: key.try_get_as_bytes()?.to_vec(), backend: std::marker::PhantomData }))
+    let (algorithm, spki) = (*algorithm, key.try_get_as_bytes()?.to_vec());
+    Ok(Box::new(WithKey::<V> { algorithm, spki, backend: std::marker::PhantomData }))
 }
 
-struct Es256<V> {
+struct WithKey<V> {
+    algorithm: Algorithm,
     spki: Vec<u8>,
     backend: std::marker::PhantomData<V>,
 }
 
-impl<V: VerifyEs256> Verifier<Vec<u8>> for Es256<V> {
+impl<V: VerifySignature> Verifier<Vec<u8>> for WithKey<V> {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), SignatureError> {
-        if V::verify_es256(&self.spki, message, signature) { Ok(()) } else { Err(SignatureError::new()) }
+        let holds = match self.algorithm {
+            Algorithm::ES256 => V::verify_es256(&self.spki, message, signature),
+            Algorithm::RS256 => V::verify_rs256(&self.spki, message, signature) == Some(true),
+            _ => false,
+        };
+        if holds { Ok(()) } else { Err(SignatureError::new()) }
     }
 }
 
-impl<V: VerifyEs256> JwtVerifier for Es256<V> {
+impl<V: VerifySignature> JwtVerifier for WithKey<V> {
     fn algorithm(&self) -> Algorithm {
-        Algorithm::ES256
+        self.algorithm
     }
 }
 
@@ -186,10 +206,44 @@ impl Jose {
             Ok(true) => Ok(VerifiedToken {
                 payload: token.payload().to_owned(),
                 issuer: token.issuer().map(str::to_owned),
+                client: token.client().map(str::to_owned),
                 expires: token.expires(),
             }),
             Ok(false) | Err(_) => Err(Reason::SignatureInvalid),
         }
+    }
+
+    /// Verifies the access token's signature with `key`, and adds its claims to the `claims` of the load balancer's token
+    /// if it is of the same user and sign-in. Of itself an access token makes nobody a user.
+    ///
+    /// # Errors
+    /// [`Reason::AccessTokenInvalid`].
+    pub fn verify_access_token(
+        self,
+        token: &UntrustedAccessToken<'_>,
+        key: &RsaKey,
+        claims: Claims,
+        issuer: &str,
+        now: Timestamp,
+        skew: Duration,
+    ) -> Result<Claims, Reason> {
+        let verdict = jsonwebtoken::crypto::verify(
+            token.signature(),
+            token.signing_input(),
+            key.decoding_key(),
+            Algorithm::RS256,
+        );
+        if !verdict.unwrap_or(false) {
+            return Err(Reason::AccessTokenInvalid);
+        }
+        let expected = access_token::Expected {
+            issuer,
+            subject: claims.by_name.get("sub").and_then(Value::as_str),
+            client: claims.client.as_deref(),
+        };
+        let (access, expires) =
+            access_token::claims(token.payload(), &expected, now, skew).ok_or(Reason::AccessTokenInvalid)?;
+        Ok(Claims { access: Some(access), expires: claims.expires.min(expires), ..claims })
     }
 }
 
@@ -197,6 +251,7 @@ impl Jose {
 pub struct VerifiedToken {
     payload: String,
     issuer: Option<String>,
+    client: Option<String>,
     expires: Timestamp,
 }
 
@@ -219,23 +274,31 @@ impl VerifiedToken {
         {
             return Err(Reason::IssuerMismatch);
         }
-        Ok(Claims { claims, expires })
+        Ok(Claims { by_name: claims, access: None, client: self.client, expires })
     }
 }
 
-/// Claims that the load balancer vouches for.
+/// Claims that the load balancer vouches for, and the identity provider where its access token is read.
 pub struct Claims {
-    claims: Map<String, Value>,
+    by_name: Map<String, Value>,
+    access: Option<Map<String, Value>>,
+    /// `client` of the load balancer's token.
+    client: Option<String>,
     expires: Timestamp,
 }
 
 impl Claims {
-    /// The claims by name.
+    /// The claims of the load balancer's token, by name.
     pub fn by_name(&self) -> &Map<String, Value> {
-        &self.claims
+        &self.by_name
     }
 
-    /// The earlier `exp` of JOSE header and payload; clock skew is not in it.
+    /// The claims of the access token, by name; `None` where none is read.
+    pub fn of_access_token(&self) -> Option<&Map<String, Value>> {
+        self.access.as_ref()
+    }
+
+    /// The earliest `exp`: of JOSE header and payload, and of the access token; clock skew is not in it.
     pub fn expires(&self) -> Timestamp {
         self.expires
     }
@@ -312,7 +375,9 @@ mod tests {
     fn our_provider_signs_nothing_and_verifies_no_other_algorithm() {
         Jose::install(&P256_PROVIDER);
         let key = VerificationKey::from_spki(&known_answer::SPKI).unwrap().decoding_key;
-        for algorithm in [Algorithm::HS256, Algorithm::RS256, Algorithm::ES384, Algorithm::EdDSA] {
+        for algorithm in
+            [Algorithm::HS256, Algorithm::RS256, Algorithm::PS256, Algorithm::RS512, Algorithm::ES384, Algorithm::EdDSA]
+        {
             let signature = URL_SAFE_NO_PAD.encode(known_answer::SIGNATURE);
             assert!(jsonwebtoken::crypto::verify(&signature, known_answer::MESSAGE, &key, algorithm).is_err());
         }

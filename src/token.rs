@@ -23,10 +23,10 @@ pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 const MAX_NUMERIC_DATE: u64 = 253_402_300_799;
 
 /// How deep the JOSE header may nest: it is a flat object.
-const MAX_HEADER_DEPTH: usize = 2;
+pub(crate) const MAX_HEADER_DEPTH: usize = 2;
 
 /// Header parameters that bring a key of the sender's own or change what is signed. No ALB sends them.
-const REFUSED_PARAMETERS: [&str; 7] = ["crit", "b64", "jwk", "jku", "x5c", "x5u", "zip"];
+pub(crate) const REFUSED_PARAMETERS: [&str; 7] = ["crit", "b64", "jwk", "jku", "x5c", "x5u", "zip"];
 
 const LENIENT_PADDING: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -44,34 +44,49 @@ fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_+/=".contains(&byte)
 }
 
-/// The id of an ALB's signing key: a UUID (RFC 9562, section 4), kept as the token spells it.
+/// The id of a signing key, kept as the token spells it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyId([u8; Self::LENGTH]);
+pub struct KeyId {
+    /// Visible ASCII, filled up with NUL.
+    bytes: [u8; Self::MAX],
+    length: u8,
+}
 
 impl KeyId {
     /// The length of a UUID's text form, in bytes.
-    pub const LENGTH: usize = 36;
+    pub const UUID_LENGTH: usize = 36;
+    /// The longest key id of a JSON Web Key that is believed, in bytes. RFC 7517, section 4.5 sets no bound.
+    pub const MAX: usize = 128;
 
-    /// Takes `text` if it is a UUID: it becomes a path segment of the key request, so nothing else may pass.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let bytes: [u8; Self::LENGTH] = text.try_into().ok()?;
-        let is_uuid = bytes.iter().enumerate().all(|(position, byte)| match position {
-            8 | 13 | 18 | 23 => *byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        });
-        is_uuid.then_some(Self(bytes))
+    /// Takes an ALB's key id if it is a UUID (RFC 9562, section 4): it becomes a path segment of the key request, so
+    /// nothing else may pass.
+    pub fn uuid(text: &[u8]) -> Option<Self> {
+        let is_uuid = text.len() == Self::UUID_LENGTH
+            && text.iter().enumerate().all(|(position, byte)| match position {
+                8 | 13 | 18 | 23 => *byte == b'-',
+                _ => byte.is_ascii_hexdigit(),
+            });
+        if is_uuid { Self::of_key_set(text) } else { None }
     }
 
-    /// The UUID's text.
-    pub fn as_bytes(&self) -> &[u8; Self::LENGTH] {
-        &self.0
+    /// Takes the key id of a key in a JSON Web Key Set if it is of 1 to [`KeyId::MAX`] visible ASCII characters.
+    pub fn of_key_set(text: &[u8]) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        bytes.get_mut(..text.len())?.copy_from_slice(text);
+        let is_visible = !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
+        is_visible.then_some(Self { bytes, length: u8::try_from(text.len()).ok()? })
+    }
+
+    /// Its text.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 }
 
 impl std::fmt::Display for KeyId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // ASCII by construction.
-        f.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
+        f.write_str(std::str::from_utf8(self.as_bytes()).unwrap_or_default())
     }
 }
 
@@ -129,7 +144,7 @@ impl<'t> UntrustedToken<'t> {
             return Err(Reason::AlgorithmNotEs256);
         }
         let key_id = header.get("kid").and_then(Value::as_str);
-        let key_id = key_id.and_then(|kid| KeyId::parse(kid.as_bytes())).ok_or(Reason::KeyIdInvalid)?;
+        let key_id = key_id.and_then(|kid| KeyId::uuid(kid.as_bytes())).ok_or(Reason::KeyIdInvalid)?;
         let expires = numeric_date(&header, "exp")?.ok_or(malformed)?;
         let signature = decode_base64(signature).ok_or(malformed)?.try_into().map_err(|_| malformed)?;
         // It is decoded once it is verified; what can be no base64, such as a further `.`, is not worth a fetch.
@@ -224,6 +239,10 @@ impl<'t> ScreenedToken<'t> {
 
     pub(crate) fn issuer(&self) -> Option<&str> {
         self.token.issuer.as_deref()
+    }
+
+    pub(crate) fn client(&self) -> Option<&str> {
+        self.token.client.as_deref()
     }
 
     pub(crate) fn expires(&self) -> Timestamp {

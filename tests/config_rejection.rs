@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use support::client::{Request, send};
 use support::envoy::{Envoy, Plugin, Setup, gateway_config, write_listeners};
 use support::key_server::{Answer, KeyServer};
-use support::token::{Key, TokenSpec};
+use support::token::{ISSUER, Key, TokenSpec};
 use support::upstream::Upstream;
 
 /// How long Envoy may take to try a listener that was put into its file.
@@ -28,11 +28,13 @@ const UPDATE: Duration = Duration::from_secs(20);
 /// A configuration that may not run, and what the log must say of it: the field, what it held, what it may hold.
 struct Bad {
     config: String,
+    env: BTreeMap<String, String>,
     said: Vec<&'static str>,
 }
 
 fn bad_configs() -> Vec<Bad> {
-    let text = |config: &str, said: &[&'static str]| Bad { config: config.into(), said: said.to_vec() };
+    let text =
+        |config: &str, said: &[&'static str]| Bad { config: config.into(), env: BTreeMap::new(), said: said.to_vec() };
     // The good configuration with one member set; null takes it out.
     let with = |pointer: &str, value: Value, said: &[&'static str]| {
         let mut config = gateway_config();
@@ -43,7 +45,7 @@ fn bad_configs() -> Vec<Bad> {
         } else {
             drop(object.insert(member.into(), value))
         }
-        Bad { config: config.to_string(), said: said.to_vec() }
+        Bad { config: config.to_string(), env: BTreeMap::new(), said: said.to_vec() }
     };
     vec![
         text("", &["loadBalancers"]),
@@ -69,6 +71,10 @@ fn bad_configs() -> Vec<Bad> {
         with("/userId", json!({"header": "Host"}), &["userId.header", "Host"]),
         with("/publicKeys/timeoutMs", json!(1), &["publicKeys.timeoutMs", "100"]),
         with("/clockSkewSeconds", json!("30"), &["clockSkewSeconds", "\"30\""]),
+        Bad {
+            env: BTreeMap::from([("ALB_OIDC_VERIFIER".to_owned(), "module".to_owned())]),
+            ..with("/accessToken", json!({"issuer": ISSUER}), &["accessToken:", "RS256", "verify_signature"])
+        },
     ]
 }
 
@@ -82,7 +88,7 @@ async fn a_bad_configuration_does_not_start() {
             let setup = Setup {
                 binary: envoy.clone(),
                 concurrency: 1,
-                plugins: vec![Plugin::new("gateway", &bad.config)],
+                plugins: vec![bad.plugin()],
                 watched_listeners: None,
                 clusters: BTreeMap::from([("upstream".to_owned(), nobody), ("keys".to_owned(), nobody)]),
             };
@@ -101,6 +107,10 @@ async fn a_bad_configuration_does_not_replace_a_good_one() {
 }
 
 impl Bad {
+    fn plugin(&self) -> Plugin {
+        Plugin { env: self.env.clone(), ..Plugin::new("gateway", &self.config) }
+    }
+
     /// Holds the module's own line against what it must say.
     fn check_log(&self, what: &str, log: &str) {
         let refusals: Vec<&str> = log.lines().filter(|line| line.contains("alb-oidc: config refused")).collect();
@@ -145,7 +155,7 @@ impl Update {
         for (count, bad) in (1..).zip(bad_configs()) {
             let what = format!("{}, {:?}", self.what, bad.config);
             let logged = self.envoy.log().len();
-            write_listeners(&self.file, count + 1, &[Plugin::new("gateway", &bad.config)]);
+            write_listeners(&self.file, count + 1, &[bad.plugin()]);
             self.wait_for("update_rejected", count.into()).await;
             assert_eq!(self.user().await, "ann@example.com", "{what}");
             bad.check_log(&what, &self.envoy.log()[logged..]);

@@ -67,6 +67,7 @@ fn the_metrics_are_those_of_the_code() {
         "token_cache_hit".to_owned(),
         "left_out".to_owned(),
         "skipped".to_owned(),
+        "signed_out".to_owned(),
         "waiting".to_owned(),
     ];
     names.extend(FetchOutcome::ALL.map(|outcome| format!("key_fetch.{}", outcome.name())));
@@ -90,15 +91,45 @@ fn the_first_wasm_plugin_of_the_readme_has_a_config_that_is_taken() {
 }
 
 #[test]
-fn the_rules_of_the_readme_are_taken() {
+fn every_plugin_config_of_the_readme_is_taken() {
     let readme = file("README.md");
-    let yaml =
-        readme.split_once("```yaml\npluginConfig:").and_then(|(_, rest)| rest.split_once("\n```")).expect("rules").0;
-    let yaml: serde_json::Value = serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
-    let mut config = yaml["pluginConfig"].clone();
-    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
-    config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": null, "clientId": null}]);
-    Config::from_value(&config).expect("a good config");
+    let blocks: Vec<_> = readme.split("```yaml\npluginConfig:").skip(1).collect();
+    assert!(blocks.len() >= 2, "rules and sign-out");
+    for block in blocks {
+        let yaml = block.split_once("\n```").expect("the block's end").0;
+        let yaml: serde_json::Value = serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
+        let mut config = yaml["pluginConfig"].clone();
+        let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+        config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": null, "clientId": null}]);
+        Config::from_value(&config).expect("a good config");
+    }
+}
+
+#[test]
+fn the_access_log_of_the_readme_is_the_one_that_the_scenarios_read() {
+    let (readme, harness) = (file("README.md"), file("tests/support/envoy.rs"));
+    let format = readme.split_once("accessLogFormat: |\n").and_then(|(_, rest)| rest.split_once("\n```"));
+    let format: serde_json::Value = serde_json::from_str(format.expect("a format").0).expect("JSON");
+    for field in ["user", "reason", "details", "status"] {
+        assert!(harness.contains(&format!("\"{field}\": {}", format[field])), "{field}: {}", format[field]);
+    }
+}
+
+#[test]
+fn each_line_of_coming_from_is_shown_by_a_row_of_the_scenario_table() {
+    let mut names = BTreeSet::new();
+    for file in std::fs::read_dir(format!("{}/tests/scenarios", env!("CARGO_MANIFEST_DIR"))).expect("the table") {
+        let text = std::fs::read_to_string(file.expect("a file").path()).expect("its text");
+        let table: toml::Table = text.parse().expect("TOML");
+        let rows = table.get("row").and_then(toml::Value::as_array).into_iter().flatten();
+        names.extend(rows.filter_map(|row| Some(row.get("name")?.as_str()?.to_owned())));
+    }
+    let lines = table("coming from");
+    assert!(lines.len() > 20, "{} lines", lines.len());
+    for line in lines {
+        let name = line.last().map_or("", |cell| cell.trim_matches('"'));
+        assert!(names.contains(name), "no row is named {name:?}");
+    }
 }
 
 #[test]

@@ -23,13 +23,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use support::client::{Reply, Request, send, send_raw};
 use support::envoy::{Envoy, Setup};
-use support::expect::{self, Denial, Sent};
-use support::key_server::KeyServer;
+use support::expect::{self, Access, Denial, Sent};
+use support::key_server::{CLUSTERS, KeyServer};
 use support::server::{Server, full};
-use support::table::{Mint, Row, Step, Table};
+use support::table::{Count, Mint, Row, Step, Table};
 use support::token::{Key, Token, TokenSpec};
 use support::upstream::Upstream;
 use uuid::Uuid;
+
+/// Where the rows' configurations have the pool's key set.
+const JWKS_HOST: &str = "cognito-idp.us-west-2.amazonaws.com";
+const JWKS_PATH: &str = "/us-west-2_EXAMPLE/.well-known/jwks.json";
 
 /// How long the last counters and log lines of a row may take to appear.
 const SETTLED: Duration = Duration::from_millis(1500);
@@ -67,33 +71,40 @@ struct World {
     addresses: BTreeMap<String, SocketAddr>,
     /// Plugins whose VM is told to verify signatures by itself.
     verified_by_module: BTreeSet<String>,
-    keys: KeyServer,
+    /// By cluster.
+    keys: BTreeMap<&'static str, KeyServer>,
     upstream: Upstream,
     _not_the_key_server: Server,
     /// Counters and gauges after the row before.
     counters: BTreeMap<String, i64>,
     /// Length of the log after the row before.
     logged: usize,
+    /// Length of the access log after the row before.
+    accessed: usize,
     /// What must never be logged.
     secrets: BTreeSet<String>,
 }
 
 impl World {
     async fn start(binary: &Path, table: &Table) -> World {
-        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        let upstream = Upstream::start().await;
+        let mut keys = BTreeMap::new();
+        for cluster in CLUSTERS {
+            keys.insert(cluster, KeyServer::start().await);
+        }
         // A cluster with an HTTP server that knows no key and answers everything with a page.
         let not_the_key_server =
             Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) }).await;
         // A port where nobody listens any more.
         let closed =
             std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
-        let clusters = BTreeMap::from([
+        let mut clusters = BTreeMap::from([
             ("upstream".to_owned(), Some(upstream.address())),
-            ("keys".to_owned(), Some(keys.address())),
             ("web".to_owned(), Some(not_the_key_server.address)),
             ("closed".to_owned(), Some(closed)),
             ("empty".to_owned(), None),
         ]);
+        clusters.extend(keys.iter().map(|(cluster, server)| ((*cluster).to_owned(), Some(server.address()))));
         let setup = Setup {
             binary: binary.into(),
             concurrency: 1,
@@ -119,6 +130,7 @@ impl World {
             _not_the_key_server: not_the_key_server,
             counters: BTreeMap::new(),
             logged: envoy.log().len(),
+            accessed: 0,
             secrets: BTreeSet::new(),
             envoy,
         };
@@ -156,8 +168,9 @@ impl World {
     /// Runs one row and says what was not as told.
     async fn run_row(&mut self, number: usize, row: &Row) -> Vec<String> {
         let mut scene = Scene::new(row, number);
-        self.keys.forget_fetches();
-        self.keys.publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
+        self.keys.values().for_each(KeyServer::forget_fetches);
+        self.keys[row.fetch_cluster.as_str()].publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
+        self.keys["keys"].publish_set(JWKS_PATH, &scene.access_kid, row.jwks.clone());
         let mut wrong = Vec::new();
         for step in &row.requests {
             tokio::time::sleep(Duration::from_millis(step.after_ms)).await;
@@ -185,11 +198,25 @@ impl World {
             let counters = self.module_stats().await;
             let log = self.envoy.log();
             let mut wrong = expect::counters(&expected, &self.counters, &counters);
-            wrong.extend(expect::fetches(row.fetches(), &path, &row.fetch_host, &self.keys.fetches()));
+            for (cluster, server) in &self.keys {
+                let (count, path, host) = match &row.elsewhere {
+                    _ if *cluster == row.fetch_cluster => (row.fetches(), path.clone(), &row.fetch_host),
+                    Some(other) if *cluster == other.cluster => (other.fetches, scene.fill(&other.path), &other.host),
+                    _ => (Count::exactly(0), String::new(), &row.fetch_host),
+                };
+                let (of_sets, of_keys): (Vec<_>, Vec<_>) =
+                    server.fetches().into_iter().partition(|fetch| fetch.path == JWKS_PATH);
+                wrong.extend(expect::fetches(count, &path, host, &of_keys));
+                let sets = if *cluster == "keys" { row.jwks_fetches() } else { Count::exactly(0) };
+                wrong.extend(expect::fetches(sets, JWKS_PATH, JWKS_HOST, &of_sets));
+            }
             wrong.extend(expect::denials(&scene.denials, &log[self.logged..]));
+            let accesses = self.envoy.access_log();
+            wrong.extend(expect::accesses(&scene.accesses, &accesses[self.accessed..]));
             if wrong.is_empty() || Instant::now() > deadline {
                 self.counters = counters;
                 self.logged = log.len();
+                self.accessed = accesses.len();
                 return wrong;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -212,9 +239,11 @@ struct Scene<'a> {
     number: usize,
     sent: usize,
     key: Key,
+    access_kid: String,
     /// What templates may name.
     names: BTreeMap<String, String>,
     denials: Vec<Denial>,
+    accesses: Vec<Access>,
     secrets: BTreeSet<String>,
 }
 
@@ -222,9 +251,25 @@ impl<'a> Scene<'a> {
     fn new(row: &'a Row, number: usize) -> Scene<'a> {
         let uuid = Uuid::new_v4().to_string();
         let kid = row.kid.replace("{uuid}", &uuid).replace("{UUID}", &uuid.to_uppercase());
-        let names = BTreeMap::from([("kid".to_owned(), kid)]);
-        let mut scene =
-            Scene { row, number, sent: 0, key: Key::generate(), names, denials: Vec::new(), secrets: BTreeSet::new() };
+        let shards = (0..1000).map(|shard| format!("AWSELBAuthSessionCookie-{shard}=x; ")).collect();
+        let names = BTreeMap::from([("kid".to_owned(), kid), ("shards".to_owned(), shards)]);
+        let mut scene = Scene {
+            row,
+            number,
+            sent: 0,
+            key: Key::generate(),
+            access_kid: row.access_kid.replace("{uuid}", &uuid),
+            names,
+            denials: Vec::new(),
+            accesses: Vec::new(),
+            secrets: BTreeSet::new(),
+        };
+        for (name, spec) in [("access_token", &row.access_token), ("other_access_token", &row.other_access_token)] {
+            let Some(spec) = spec else { continue };
+            let token = spec.mint(&scene.access_kid, &scene.key);
+            scene.secrets.extend(token.split('.').filter(|part| part.len() >= 8).map(str::to_owned));
+            scene.names.insert(name.into(), token);
+        }
         for (name, spec) in &row.tokens {
             scene.mint(name, spec);
         }
@@ -276,8 +321,13 @@ impl<'a> Scene<'a> {
                 self.mint_anew(spec);
             }
         }
-        let mut headers = vec![("host".to_owned(), "gateway.test".to_owned()), ("x-row".to_owned(), id.clone())];
+        let mut headers = vec![("host".to_owned(), step.host.clone()), ("x-row".to_owned(), id.clone())];
         headers.extend(step.oidc_data.iter().map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))));
+        let access_tokens = step
+            .access_tokens
+            .clone()
+            .unwrap_or_else(|| self.row.access_token.iter().map(|_| "{access_token}".to_owned()).collect());
+        headers.extend(access_tokens.iter().map(|value| ("x-amzn-oidc-accesstoken".to_owned(), self.fill(value))));
         for header in &step.headers {
             let (name, value) =
                 header.split_once(": ").unwrap_or_else(|| panic!("{:?}: not `name: value`: {header:?}", self.row.name));
@@ -289,6 +339,15 @@ impl<'a> Scene<'a> {
         }
         let reasons: Vec<String> =
             step.reasons().into_iter().chain(step.report.as_deref()).map(str::to_owned).collect();
+        // What Envoy refuses before the module has no headers yet, so its line names no row.
+        if step.refused.is_none() {
+            self.accesses.push(Access {
+                id: id.clone(),
+                user: step.is_admitted().then(|| step.user.clone()),
+                reasons: reasons.clone(),
+                details: step.details().map(str::to_owned),
+            });
+        }
         if !reasons.is_empty() {
             let request_id = (!own_id).then(|| id.clone());
             self.denials.push(Denial { report: step.report.is_some(), reasons, request_id });

@@ -221,7 +221,11 @@ async fn each_misbehaviour_does_to_a_real_gateway_what_the_readme_says() {
     // The gateway needs the key server's port, the stand-in the gateway's: one of the two is told later.
     let gateway = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
     let simulator = Simulator::start(gateway, &[]).await;
-    let mut plugin = Plugin::new("gateway", gateway_config());
+    let mut config = gateway_config();
+    config["accessToken"] = json!({
+        "issuer": ISSUER, "jwksUri": "http://keys.test/us-west-2_EXAMPLE/.well-known/jwks.json", "jwksCluster": "keys",
+    });
+    let mut plugin = Plugin::new("gateway", config);
     plugin.port = gateway.port();
     let setup = Setup {
         plugins: vec![plugin],

@@ -3,6 +3,7 @@
 
 mod access;
 mod load_balancer;
+mod logout;
 mod reader;
 pub mod reference;
 
@@ -12,9 +13,11 @@ use regex_lite::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use crate::access::AccessRules;
+use crate::access_token::AccessTokenRules;
 use crate::gate::KUBEFLOW_HEADERS;
-use crate::identity::{ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
+use crate::identity::{ACCESS_TOKEN_CLAIM, ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
 use crate::json;
+use crate::logout::SignOut;
 use load_balancer::Arn;
 pub use reader::ConfigError;
 use reader::{Mistakes, Object};
@@ -78,7 +81,7 @@ const FORBIDDEN_HEADER_PREFIXES: [&str; 14] = [
 pub struct Config {
     /// Whose tokens are believed. At least one.
     pub load_balancers: Vec<LoadBalancer>,
-    /// Where the keys of those load balancers are published. [`KeySourceId`] is the position in here.
+    /// Where keys are published: those of the load balancers, then that of access tokens. [`KeySourceId`] is the position.
     pub key_sources: Vec<KeySource>,
     /// How long a fetched key is used before it must be fetched again.
     pub key_ttl: Duration,
@@ -86,10 +89,16 @@ pub struct Config {
     pub clock_skew: Duration,
     /// How claims become an identity, and the headers that carry it.
     pub identity: IdentityRules,
+    /// Whose access tokens are read; `None`: none.
+    pub access_token: Option<AccessTokenRules>,
     /// Which requests need a token, and who may pass.
     pub access: AccessRules,
     /// What upstream may see beside the user id.
     pub forward: Forward,
+    /// What the names of the ALB's session cookies begin with.
+    pub session_cookie: String,
+    /// Sign-out at the gateway.
+    pub sign_out: Option<SignOut>,
     /// Whether a request that would be denied is let pass, without identity, and only counted and logged.
     pub report_only: bool,
 }
@@ -111,15 +120,26 @@ pub struct LoadBalancer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeySourceId(pub(crate) usize);
 
-/// Where a region's public keys are published, and how Envoy reaches it.
+/// In what form a source publishes its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// Each P-256 key as one PEM, under its key id: an ALB's.
+    Pem,
+    /// All RSA keys in one JSON Web Key Set: an identity provider's.
+    KeySet,
+}
+
+/// Where public keys are published, and how Envoy reaches them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySource {
     /// The Envoy cluster.
     pub cluster: String,
     /// The host, with its port unless that is the scheme's own: `:authority` of the key request.
     pub authority: String,
-    /// What stands before the key id in `:path`. Ends in `/`.
+    /// `:path` of the key request. For [`KeyFormat::Pem`] it ends in `/`, and the key id comes behind it.
     pub path: String,
+    /// What is published there.
+    pub format: KeyFormat,
     /// How long one fetch may take.
     pub timeout: Duration,
 }
@@ -195,6 +215,7 @@ fn read(root: &Object<'_>) -> Config {
             cluster: cluster.clone().unwrap_or_else(|| endpoint.cluster()),
             authority: endpoint.authority(),
             path: endpoint.path.clone(),
+            format: KeyFormat::Pem,
             timeout,
         };
         let position = key_sources.iter().position(|known| *known == source).unwrap_or_else(|| {
@@ -209,6 +230,14 @@ fn read(root: &Object<'_>) -> Config {
         load_balancers.push(load_balancer);
     }
 
+    let access_token = root.optional_object("accessToken").and_then(|entry| {
+        let source = read_key_set(&entry, timeout)?;
+        key_sources.push(source);
+        let key_source = KeySourceId(key_sources.len().saturating_sub(1));
+        Some(AccessTokenRules { issuer: entry.string("issuer").to_owned(), key_source })
+    });
+
+    let (session_cookie, sign_out) = logout::read(&root.object("logout"));
     let forward = root.object("forward");
     Config {
         load_balancers,
@@ -217,28 +246,32 @@ fn read(root: &Object<'_>) -> Config {
         clock_skew: Duration::from_secs(root.number("clockSkewSeconds")),
         access: access::read(root),
         identity: read_identity(root),
+        access_token,
         forward: Forward {
             oidc_data: forward.boolean("oidcData"),
             access_token: forward.boolean("accessToken"),
             session_cookies: forward.boolean("sessionCookies"),
         },
+        session_cookie,
+        sign_out,
         report_only: root.string("mode") == "report",
     }
 }
 
 fn read_identity(root: &Object<'_>) -> IdentityRules {
     let user_id = root.object("userId");
+    let with_access_token = root.optional_object("accessToken").is_some();
     let rules = IdentityRules {
         user_id_header: read_header(&user_id, "header"),
         user_id: UserIdRules {
-            claims: read_claims(&user_id),
+            claims: read_claims(&user_id, with_access_token),
             prefix: read_prefix(&user_id),
             lowercase: user_id.boolean("lowercase"),
             require_verified_email: user_id.boolean("requireVerifiedEmail"),
             transformers: user_id.objects("transformers").iter().filter_map(read_transformer).collect(),
         },
         groups: root.optional_object("groups").map(|groups| GroupRules {
-            claims: read_claims(&groups),
+            claims: read_claims(&groups, with_access_token),
             header: read_header(&groups, "header"),
             prefix: read_group_prefix(&groups),
             keep: groups.given_string("keep").and_then(|_| read_regex(&groups, "keep", false)),
@@ -250,7 +283,7 @@ fn read_identity(root: &Object<'_>) -> IdentityRules {
             .objects("claimHeaders")
             .iter()
             .map(|entry| ClaimHeader {
-                claim: read_claim(entry, "claim", entry.string("claim")),
+                claim: read_claim(entry, "claim", entry.string("claim"), with_access_token),
                 header: read_header(entry, "header"),
             })
             .collect(),
@@ -308,20 +341,40 @@ fn read_endpoint(public_keys: &Object<'_>, text: &str) -> Option<load_balancer::
     public_keys.check("endpoint", text, load_balancer::Endpoint::parse(text), load_balancer::Endpoint::EXPECTED)
 }
 
-fn read_claims(object: &Object<'_>) -> Vec<String> {
+fn read_key_set(entry: &Object<'_>, timeout: Duration) -> Option<KeySource> {
+    let issuer = entry.string("issuer");
+    let (field, text, endpoint) = match entry.optional_string("jwksUri") {
+        Some(uri) => ("jwksUri", uri, load_balancer::Endpoint::parse(uri)),
+        None => ("issuer", issuer, load_balancer::Endpoint::parse(issuer)),
+    };
+    let expected = load_balancer::Endpoint::EXPECTED;
+    let endpoint = entry.check(field, text, endpoint, expected)?;
+    let path = match field {
+        "jwksUri" => endpoint.path.trim_end_matches('/').to_owned(),
+        _ => format!("{}.well-known/jwks.json", endpoint.path),
+    };
+    let cluster = entry.optional_string("jwksCluster").map_or_else(|| endpoint.cluster(), str::to_owned);
+    Some(KeySource { cluster, authority: endpoint.authority(), path, format: KeyFormat::KeySet, timeout })
+}
+
+fn read_claims(object: &Object<'_>, with_access_token: bool) -> Vec<String> {
     let mut claims: Vec<String> = Vec::new();
     for (position, claim) in object.strings("claims").into_iter().enumerate() {
         let field = format!("claims[{position}]");
         if claims.iter().any(|earlier| earlier == claim) {
             object.mistake(&field, quoted(claim), "each claim once");
         }
-        claims.push(read_claim(object, &field, claim));
+        claims.push(read_claim(object, &field, claim, with_access_token));
     }
     claims
 }
 
-fn read_claim(object: &Object<'_>, field: &str, claim: &str) -> String {
-    if claim.is_empty() || claim.len() > 128 || claim.chars().any(char::is_control) {
+fn read_claim(object: &Object<'_>, field: &str, claim: &str, with_access_token: bool) -> String {
+    let name = claim.strip_prefix(ACCESS_TOKEN_CLAIM);
+    if name.is_some() && !with_access_token {
+        object.mistake(field, quoted(claim), "`accessToken` beside a claim of the access token");
+    }
+    if name.unwrap_or(claim).is_empty() || claim.len() > 128 || claim.chars().any(char::is_control) {
         object.mistake(field, quoted(claim), "a claim's name of 1 to 128 bytes");
     }
     claim.to_owned()
@@ -401,6 +454,7 @@ mod tests {
                 cluster: "outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com".to_owned(),
                 authority: "public-keys.auth.elb.us-west-2.amazonaws.com".to_owned(),
                 path: "/".to_owned(),
+                format: KeyFormat::Pem,
                 timeout: Duration::from_millis(1000),
             }]
         );
@@ -448,6 +502,32 @@ mod tests {
     }
 
     #[test]
+    fn access_tokens_have_their_keys_where_cognito_has_them_unless_told_otherwise() {
+        let source = |access_token: Value| {
+            let config = Config::from_value(&with(|config| config["accessToken"] = access_token)).unwrap();
+            let source = config.key_sources[config.access_token.unwrap().key_source.0].clone();
+            (source.cluster, source.authority, source.path)
+        };
+        let expected =
+            |cluster: &str, authority: &str, path: &str| (cluster.to_owned(), authority.to_owned(), path.to_owned());
+        let issuer = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
+        assert_eq!(
+            source(json!({"issuer": issuer})),
+            expected(
+                "outbound|443||cognito-idp.us-west-2.amazonaws.com",
+                "cognito-idp.us-west-2.amazonaws.com",
+                "/us-west-2_EXAMPLE/.well-known/jwks.json"
+            )
+        );
+        assert_eq!(
+            source(
+                json!({"issuer": "any text", "jwksUri": "https://idp.test:8443/oauth2/v1/keys", "jwksCluster": "idp"})
+            ),
+            expected("idp", "idp.test:8443", "/oauth2/v1/keys")
+        );
+    }
+
+    #[test]
     fn each_mistake_is_named_by_its_field_what_it_held_and_what_it_may_hold() {
         for (pointer, value, expected) in [
             (
@@ -456,9 +536,29 @@ mod tests {
                 "userId.headr: found an unknown field, expected one of: claims, header, prefix, lowercase, requireVerifiedEmail, transformers",
             ),
             (
+                "/accessToken",
+                json!({"issuer": "idp"}),
+                "accessToken.issuer: found \"idp\", expected an http or https URL",
+            ),
+            (
+                "/accessToken",
+                json!({"issuer": "idp", "jwksUri": "idp/keys"}),
+                "accessToken.jwksUri: found \"idp/keys\", expected an http or https URL",
+            ),
+            (
+                "/groups",
+                json!({"claims": ["access:cognito:groups"]}),
+                "groups.claims[0]: found \"access:cognito:groups\", expected `accessToken` beside a claim of the access token",
+            ),
+            (
+                "/claimHeaders",
+                json!([{"claim": "access:", "header": "x-a"}]),
+                "claimHeaders[0].claim: found \"access:\", expected a claim's name of 1 to 128 bytes",
+            ),
+            (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, rules, forward, mode",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, forward, mode",
             ),
             ("/loadBalancers", json!([]), "loadBalancers: found an array of 0, expected an array of 1 to 64 objects"),
             ("/loadBalancers", json!({}), "loadBalancers: found an object, expected an array of 1 to 64 objects"),
@@ -585,6 +685,33 @@ mod tests {
                 json!([{"claim": "name", "header": "x-request-id"}]),
                 "claimHeaders[0].header: found \"x-request-id\", expected a header that neither",
             ),
+            (
+                "/logout",
+                json!({"path": "/logout"}),
+                "logout.redirectTo: found nothing, expected `redirectTo` beside `path`",
+            ),
+            (
+                "/logout",
+                json!({"redirectTo": "https://id.example.com/"}),
+                "logout.path: found nothing, expected `path` beside `redirectTo`",
+            ),
+            (
+                "/logout",
+                json!({"path": "/a\"><script>", "redirectTo": "https://id.example.com/"}),
+                "logout.path: found \"/a\\\"><script>\", expected a path that begins with `/`, of letters",
+            ),
+            ("/logout", json!({"path": "/", "redirectTo": "https://id.example.com/"}), "logout.path: found \"/\","),
+            (
+                "/logout",
+                json!({"path": "/a?b", "redirectTo": "https://id.example.com/"}),
+                "logout.path: found \"/a?b\",",
+            ),
+            (
+                "/logout",
+                json!({"path": "/logout", "redirectTo": "http://id.example.com/"}),
+                "logout.redirectTo: found \"http://id.example.com/\", expected an absolute https URL",
+            ),
+            ("/logout", json!({"sessionCookie": "a b"}), "logout.sessionCookie: found \"a b\", expected a cookie name"),
             ("/mode", json!("warn"), "mode: found \"warn\", expected \"enforce\" or \"report\""),
             ("/forward", json!(true), "forward: found true, expected an object"),
             (

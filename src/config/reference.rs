@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 47] = [
+pub static FIELDS: [Field; 55] = [
     Field { path: "loadBalancers", kind: Kind::Objects { least: 1, most: 64 }, default: Default::Required },
     Field { path: "loadBalancers.arn", kind: Kind::String { least: 1, most: 256 }, default: Default::Required },
     Field { path: "loadBalancers.issuer", kind: Kind::StringOrNull { most: 512 }, default: Default::Required },
@@ -94,6 +94,10 @@ pub static FIELDS: [Field; 47] = [
     Field { path: "claimHeaders", kind: Kind::Objects { least: 0, most: 32 }, default: Default::Empty },
     Field { path: "claimHeaders.claim", kind: Kind::String { least: 1, most: 128 }, default: Default::Required },
     Field { path: "claimHeaders.header", kind: Kind::String { least: 1, most: 64 }, default: Default::Required },
+    Field { path: "accessToken", kind: Kind::Object, default: Default::Absent },
+    Field { path: "accessToken.issuer", kind: Kind::String { least: 1, most: 512 }, default: Default::Required },
+    Field { path: "accessToken.jwksUri", kind: Kind::String { least: 1, most: 512 }, default: Default::Absent },
+    Field { path: "accessToken.jwksCluster", kind: Kind::String { least: 1, most: 512 }, default: Default::Absent },
     Field { path: "rules", kind: Kind::Objects { least: 0, most: 128 }, default: Default::Empty },
     Field { path: "rules.match", kind: Kind::Object, default: Default::Empty },
     Field { path: "rules.match.hosts", kind: Kind::Strings { least: 1, most: 64 }, default: Default::Absent },
@@ -108,6 +112,14 @@ pub static FIELDS: [Field; 47] = [
     Field { path: "rules.allow.users", kind: Kind::Strings { least: 0, most: 1024 }, default: Default::Empty },
     Field { path: "rules.allow.domains", kind: Kind::Strings { least: 0, most: 256 }, default: Default::Empty },
     Field { path: "rules.allow.groups", kind: Kind::Strings { least: 0, most: 256 }, default: Default::Empty },
+    Field { path: "logout", kind: Kind::Object, default: Default::Empty },
+    Field { path: "logout.path", kind: Kind::String { least: 2, most: 256 }, default: Default::Absent },
+    Field { path: "logout.redirectTo", kind: Kind::String { least: 1, most: 2048 }, default: Default::Absent },
+    Field {
+        path: "logout.sessionCookie",
+        kind: Kind::String { least: 1, most: 64 },
+        default: Default::Text("AWSELBAuthSessionCookie"),
+    },
     Field { path: "forward", kind: Kind::Object, default: Default::Empty },
     Field { path: "forward.oidcData", kind: Kind::Boolean, default: Default::Boolean(false) },
     Field { path: "forward.accessToken", kind: Kind::Boolean, default: Default::Boolean(false) },

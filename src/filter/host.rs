@@ -85,6 +85,7 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_get_shared_data(
         key: *const u8,
@@ -249,6 +250,12 @@ pub(super) fn reply(status: u16, details: &str, headers: &[(&str, &str)], body: 
             NO_GRPC_STATUS,
         )
     })
+}
+
+/// Puts `value` into the filter state of the effective context's request as `wasm.NAME`, for the access log.
+pub(super) fn note(name: &str, value: &[u8]) {
+    // A refusal would lose a field of a log line, which is no reason to refuse the request.
+    let _ = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
 }
 
 /// Makes `context` the one that the calls above are about.

@@ -1,10 +1,13 @@
-//! ES256 by the host: Envoy's foreign function `verify_signature`, which has BoringSSL behind it. It is trusted in a VM
+//! ES256 and RS256 by the host: Envoy's foreign function `verify_signature`, which has BoringSSL behind it. It is trusted in a VM
 //! only after it told a good signature from a bad one there.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::CryptoProvider;
 
 use super::host;
-use crate::signature::{P256, P256_PROVIDER, VerifyEs256, known_answer, provider, to_der};
+use crate::jwks;
+use crate::signature::{P256, P256_PROVIDER, VerifySignature, known_answer, provider, to_der};
 
 /// ES256 by the host; by [`P256`] for a call that the host refuses.
 struct Host;
@@ -38,6 +41,11 @@ impl Backend {
         }
     }
 
+    /// Whether it verifies RS256 in this VM, by a known-answer test. The module has no RSA of its own.
+    pub(super) fn verifies_rsa(self) -> bool {
+        self == Self::Host && passes_rsa_known_answer_test() == Some(true)
+    }
+
     pub(super) fn provider(self) -> &'static CryptoProvider {
         match self {
             Self::Host => &HOST_PROVIDER,
@@ -46,9 +54,13 @@ impl Backend {
     }
 }
 
-impl VerifyEs256 for Host {
+impl VerifySignature for Host {
     fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
         host_verdict(spki, message, signature).unwrap_or_else(|| P256::verify_es256(spki, message, signature))
+    }
+
+    fn verify_rs256(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
+        verify_signature(spki, message, signature)
     }
 }
 
@@ -57,12 +69,24 @@ fn passes_known_answer_test() -> bool {
     verdict(known_answer::MESSAGE) == Some(true) && verdict(b"another message") == Some(false)
 }
 
-/// What the host says of the signature; `None` where it says nothing.
+fn passes_rsa_known_answer_test() -> Option<bool> {
+    let key = jwks::known_answer::key()?;
+    let spki = key.decoding_key().try_get_as_bytes().ok()?;
+    let signature = URL_SAFE_NO_PAD.decode(jwks::known_answer::SIGNATURE).ok()?;
+    let verdict = |message| verify_signature(spki, message, &signature);
+    Some(verdict(jwks::known_answer::MESSAGE)? && !verdict(b"another message")?)
+}
+
+/// What the host says of an ES256 signature (r‖s); `None` where it says nothing.
 pub fn host_verdict(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
     let Some(signature) = to_der(signature) else {
         return Some(false);
     };
-    let answer = host::call_foreign_function("verify_signature", &arguments(spki, message, &signature)).ok()?;
+    verify_signature(spki, message, &signature)
+}
+
+fn verify_signature(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
+    let answer = host::call_foreign_function("verify_signature", &arguments(spki, message, signature)).ok()?;
     // Field 1, varint, true. An invalid signature is answered with status Ok too, without this field.
     Some(answer == [0x08, 0x01])
 }

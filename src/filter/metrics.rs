@@ -42,6 +42,7 @@ impl FetchOutcome {
 pub(super) struct Metrics {
     admitted: u32,
     skipped: u32,
+    signed_out: u32,
     denied: Vec<(Reason, u32)>,
     reported: Vec<(Reason, u32)>,
     key_fetch: Vec<(FetchOutcome, u32)>,
@@ -67,6 +68,7 @@ impl Metrics {
         Ok(Self {
             admitted: counter("admitted")?,
             skipped: counter("skipped")?,
+            signed_out: counter("signed_out")?,
             denied,
             reported,
             key_fetch,
@@ -86,6 +88,10 @@ impl Metrics {
         host::increment(self.skipped, 1);
     }
 
+    pub(super) fn signed_out(&self) {
+        host::increment(self.signed_out, 1);
+    }
+
     pub(super) fn denied(&self, reason: Reason) {
         count(&self.denied, reason);
     }
@@ -102,14 +108,12 @@ impl Metrics {
         host::increment(self.token_cache_hit, 1);
     }
 
-    pub(super) fn verified(&self) {
-        host::increment(self.verified, 1);
+    pub(super) fn verified(&self, signatures: usize) {
+        add(self.verified, signatures);
     }
 
     pub(super) fn left_out(&self, count: usize) {
-        if let Ok(count @ 1..) = i64::try_from(count) {
-            host::increment(self.left_out, count);
-        }
+        add(self.left_out, count);
     }
 
     /// Brings the gauge up to date with what this worker's share of it is now.
@@ -120,6 +124,12 @@ impl Metrics {
             host::increment(self.waiting, change);
             self.waiting_published = waiting;
         }
+    }
+}
+
+fn add(metric: u32, count: usize) {
+    if let Ok(count @ 1..) = i64::try_from(count) {
+        host::increment(metric, count);
     }
 }
 

@@ -52,6 +52,13 @@ impl Root {
         let config =
             Config::parse(&text).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let backend = Backend::choose();
+        if config.access_token.is_some() && !backend.verifies_rsa() {
+            return Err(vec![
+                "accessToken: found in a VM that cannot verify RS256, expected Envoy 1.31 or later with its function \
+                 verify_signature, not ruled out by ALB_OIDC_VERIFIER; or no accessToken"
+                    .to_owned(),
+            ]);
+        }
         let plugin = Plugin::new(self.id, config, backend)
             .map_err(|refusal| vec![format!("cannot define metrics: {refusal:?}")])?;
         host::log(
@@ -125,7 +132,7 @@ impl Request {
         let next = match self.plugin.as_ref().map(|plugin| plugin.try_borrow_mut()) {
             Some(Ok(mut plugin)) => act(&mut plugin),
             _ => {
-                plugin::answer(&RequestHead::new(Vec::new()), Reason::InternalError);
+                plugin::answer(&RequestHead::new(Vec::new()), Reason::InternalError, None);
                 Next::Answered
             }
         };

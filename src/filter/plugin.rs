@@ -6,18 +6,24 @@ use super::host::{self, Level, Part};
 use super::host_signature::Backend;
 use super::metrics::{FetchOutcome, Metrics};
 use super::reply::{Reply, request_id};
-use crate::config::{Config, KeySource};
+use crate::config::{Config, KeyFormat, KeySource};
 use crate::gate::{Decision, Gate, HeaderEdit, RequestHead};
-use crate::keys::{Answer, KeyName, KeyRing, SharedKeys, Woken};
+use crate::jwks;
+use crate::keys::{Answer, KeyName, KeyRing, SharedKeys, Waiter, Woken};
+use crate::logout::SignOut;
 use crate::reason::Reason;
-use crate::signature::{Jose, VerificationKey};
+use crate::signature::{Jose, PublicKey, VerificationKey};
 use crate::time::{Now, Timestamp};
 
-/// The longest answer of a key server that is read, in bytes. A key in PEM has fewer than 200.
-const MAX_ANSWER_BYTES: usize = 4096;
+/// The longest answer with one key that is read, in bytes. A key in PEM has fewer than 200.
+const MAX_PEM_BYTES: usize = 4096;
 
 /// How often a shared value is written before another worker's write is left to stand.
 const SHARING_ATTEMPTS: usize = 3;
+
+/// What an access log finds in the filter state, behind `wasm.`: who was let pass, or why somebody was or would be denied.
+const USER: &str = "alb_oidc_user";
+const REASON: &str = "alb_oidc_reason";
 
 /// What becomes of a request's stream.
 pub(super) enum Next {
@@ -51,7 +57,7 @@ impl Plugin {
 
     /// A request's head has come; `id` is its context.
     pub(super) fn on_request(&mut self, id: u32) -> Next {
-        let next = self.judge(id, true);
+        let next = self.judge(id, None);
         self.settle();
         next
     }
@@ -74,20 +80,18 @@ impl Plugin {
 
     pub(super) fn on_tick(&mut self) {
         let Ok(now) = host::now() else { return };
-        let mut due = self.keys.tick(now.steady);
+        let due = self.keys.tick(now.steady);
         // The host goes on ticking at the old period until it is told another.
         self.tick_at = Some(Timestamp::from_unix_millis(u64::MAX));
-        let mut woken = vec![std::mem::take(&mut due.woken)];
+        self.refuse(due.woken.refused);
         for name in due.fetch {
             if let Some(call) = self.fetch(name) {
                 self.calls.push((call, name));
             } else {
                 self.metrics.key_fetch(FetchOutcome::Failed);
-                woken.push(self.keys.answered(name, Answer::Failed, now.steady));
+                let woken = self.keys.answered(name, Answer::Failed, now.steady);
+                self.wake(name, woken);
             }
-        }
-        for woken in woken {
-            self.wake(woken);
         }
         self.settle();
     }
@@ -99,12 +103,10 @@ impl Plugin {
         let Ok(now) = host::now() else { return };
         let status = if headers == 0 { None } else { host::call_response_status() };
         let (outcome, answer) = match status {
-            Some(200) => match read_key(body_size) {
-                Some(key) => {
-                    self.share(name, &key, now.wall);
-                    (FetchOutcome::Ok, Answer::Key(key))
-                }
-                None => (FetchOutcome::Invalid, Answer::Invalid),
+            Some(200) => match self.read_answer(name, body_size, now.wall) {
+                Answer::Key(key) => (FetchOutcome::Ok, Answer::Key(key)),
+                Answer::NotFound => (FetchOutcome::NotFound, Answer::NotFound),
+                Answer::Invalid | Answer::Failed => (FetchOutcome::Invalid, Answer::Invalid),
             },
             Some(403 | 404 | 410) => (FetchOutcome::NotFound, Answer::NotFound),
             _ => (FetchOutcome::Failed, Answer::Failed),
@@ -115,12 +117,38 @@ impl Plugin {
             host::log(Level::Warn, &format!("alb-oidc: key fetch {} status={status} kid={}", outcome.name(), name.id));
         }
         let woken = self.keys.answered(name, answer, now.steady);
-        self.wake(woken);
+        self.wake(name, woken);
         self.settle();
     }
 
-    /// Judges the request of the effective context and carries the decision out. `may_wait`: it has not waited yet.
-    fn judge(&mut self, id: u32, may_wait: bool) -> Next {
+    /// The key `name` in the body of the answer to its fetch.
+    fn read_answer(&self, name: KeyName, size: usize, now: Timestamp) -> Answer {
+        let Some(format) = self.key_source(name).map(|source| source.format) else { return Answer::Failed };
+        let most = match format {
+            KeyFormat::Pem => MAX_PEM_BYTES,
+            KeyFormat::KeySet => jwks::MAX_SET_BYTES,
+        };
+        let body = if size <= most { host::call_response_body(size).ok() } else { None };
+        match (format, body) {
+            (_, None) => Answer::Invalid,
+            (KeyFormat::Pem, Some(body)) => match VerificationKey::from_pem(&body) {
+                Some(key) => {
+                    self.share(name, &key, now);
+                    Answer::Key(PublicKey::P256(key))
+                }
+                None => Answer::Invalid,
+            },
+            // Not shared between workers: a pool has two keys, and each worker asks for them once a day.
+            (KeyFormat::KeySet, Some(body)) => match jwks::find(&body, name.id) {
+                jwks::Lookup::Key(key) => Answer::Key(PublicKey::Rsa(key)),
+                jwks::Lookup::NotFound => Answer::NotFound,
+                jwks::Lookup::Invalid => Answer::Invalid,
+            },
+        }
+    }
+
+    /// Judges the request of the effective context and carries the decision out. It has waited for the key `waited_for`.
+    fn judge(&mut self, id: u32, waited_for: Option<KeyName>) -> Next {
         let headers = host::request(Part::Headers).unwrap_or_default();
         let Some(head) = host::pairs(&headers).map(RequestHead::new) else {
             return self.deny(&RequestHead::new(Vec::new()), Reason::InternalError);
@@ -137,10 +165,12 @@ impl Plugin {
             && !self.keys.is_fetching(name)
             && let Some((key, age)) = self.shared(name, now.wall)
         {
-            self.keys.adopt(name, key, age, now.steady);
+            self.keys.adopt(name, PublicKey::P256(key), age, now.steady);
             decision = self.decide(&head, now);
         }
         if let Decision::NeedKey(name) = decision {
+            // Once for each source, in their order: first for the load balancer's key, then for the access token's.
+            let may_wait = waited_for.is_none_or(|waited_for| waited_for.source < name.source);
             let refused = match may_wait {
                 true => self.keys.wait(name, id, now.steady),
                 false => Err(Reason::KeyUnavailable),
@@ -156,13 +186,23 @@ impl Plugin {
 
     fn carry_out(&mut self, head: &RequestHead<'_>, decision: Decision) -> Next {
         match decision {
-            Decision::Admit(edits) => self.pass(head, &edits, Metrics::admitted),
+            Decision::Admit(edits) => {
+                let next = self.pass(head, &edits, Metrics::admitted);
+                if matches!(next, Next::Continue)
+                    && let Some(user_id) = self.gate.user_id(&edits)
+                {
+                    host::note(USER, user_id);
+                }
+                next
+            }
             Decision::Skip(edits) => self.pass(head, &edits, Metrics::skipped),
             Decision::Report(reason, edits) => {
                 log_reason("would deny", reason, head);
+                host::note(REASON, reason.name().as_bytes());
                 self.pass(head, &edits, |metrics| metrics.reported(reason))
             }
             Decision::Deny(reason) => self.deny(head, reason),
+            Decision::SignOut(cookies) => self.sign_out(head, &cookies),
             // Waiting is over, or was refused.
             Decision::NeedKey(_) => self.deny(head, Reason::KeyUnavailable),
         }
@@ -181,28 +221,40 @@ impl Plugin {
         if work.token_cache_hit {
             self.metrics.token_cache_hit();
         }
-        if work.signature_checked {
-            self.metrics.verified();
-        }
+        self.metrics.verified(work.signatures_checked);
         self.metrics.left_out(work.left_out);
         decision
     }
 
     fn deny(&mut self, head: &RequestHead<'_>, reason: Reason) -> Next {
         self.metrics.denied(reason);
-        answer(head, reason);
+        answer(head, reason, self.gate.config().sign_out.as_ref());
         Next::Answered
     }
 
-    /// Goes on with requests whose waiting is over. Each is judged again, from its head: nothing about it was kept.
-    fn wake(&mut self, woken: Woken) {
+    fn sign_out(&mut self, head: &RequestHead<'_>, cookies: &[String]) -> Next {
+        let Some(sign_out) = &self.gate.config().sign_out else {
+            return self.deny(head, Reason::InternalError);
+        };
+        send(&Reply::signed_out(head, sign_out, cookies), "alb_oidc_signed_out");
+        self.metrics.signed_out();
+        Next::Answered
+    }
+
+    /// Goes on with requests that waited for the key `name`. Each is judged again, from its head: nothing about it was kept.
+    fn wake(&mut self, name: KeyName, woken: Woken) {
         for id in woken.ready {
             if host::set_effective_context(id).is_ok() {
-                let next = self.judge(id, false);
+                let next = self.judge(id, Some(name));
                 resume(next);
             }
         }
-        for (id, reason) in woken.refused {
+        self.refuse(woken.refused);
+    }
+
+    /// Ends the waiting of requests that get no key.
+    fn refuse(&mut self, waiters: Vec<(Waiter, Reason)>) {
+        for (id, reason) in waiters {
             if host::set_effective_context(id).is_ok() {
                 let headers = host::request(Part::Headers).unwrap_or_default();
                 let next = match host::pairs(&headers).map(RequestHead::new) {
@@ -218,10 +270,17 @@ impl Plugin {
         let _ = host::set_effective_context(self.root);
     }
 
+    fn key_source(&self, name: KeyName) -> Option<&KeySource> {
+        self.gate.config().key_sources.get(name.source.0)
+    }
+
     /// Sends the GET for a key; `None` if the host would not.
     fn fetch(&self, name: KeyName) -> Option<u32> {
-        let KeySource { cluster, authority, path, timeout } = self.gate.config().key_sources.get(name.source.0)?;
-        let path = format!("{path}{}", name.id);
+        let KeySource { cluster, authority, path, format, timeout } = self.key_source(name)?;
+        let path = match format {
+            KeyFormat::Pem => format!("{path}{}", name.id),
+            KeyFormat::KeySet => path.clone(),
+        };
         let headers = vec![(":method", "GET"), (":path", path.as_str()), (":authority", authority.as_str())];
         match proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), *timeout) {
             Ok(call) => Some(call),
@@ -263,7 +322,9 @@ impl Plugin {
     }
 
     fn shared_name(&self, name: KeyName) -> Option<String> {
-        let KeySource { cluster, authority, path, .. } = self.gate.config().key_sources.get(name.source.0)?;
+        let KeySource { cluster, authority, path, format: KeyFormat::Pem, .. } = self.key_source(name)? else {
+            return None;
+        };
         // No field can hold a line break.
         Some(format!("alb-oidc/keys/1\n{cluster}\n{authority}{path}"))
     }
@@ -300,19 +361,16 @@ fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>) {
     host::log(Level::Warn, &format!("alb-oidc: {what} reason={reason} request-id={}", request_id(head)));
 }
 
-fn read_key(body_size: usize) -> Option<VerificationKey> {
-    if body_size > MAX_ANSWER_BYTES {
-        return None;
-    }
-    VerificationKey::from_pem(&host::call_response_body(body_size).ok()?)
+/// Denies the request of the effective context, and logs why.
+pub(super) fn answer(head: &RequestHead<'_>, reason: Reason, sign_out: Option<&SignOut>) {
+    log_reason("denied", reason, head);
+    host::note(REASON, reason.name().as_bytes());
+    send(&Reply::denial(head, reason, sign_out), &format!("alb_oidc_{reason}"));
 }
 
-/// Answers the request of the effective context, and logs why.
-pub(super) fn answer(head: &RequestHead<'_>, reason: Reason) {
-    log_reason("denied", reason, head);
-    let reply = Reply::denial(head, reason);
+fn send(reply: &Reply, details: &str) {
     let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    if host::reply(reply.status, &format!("alb_oidc_{reason}"), &headers, reply.body.as_bytes()).is_err() {
+    if host::reply(reply.status, details, &headers, reply.body.as_bytes()).is_err() {
         host::log(Level::Error, "alb-oidc: the host refused the answer");
     }
 }

@@ -2,9 +2,9 @@
 //! the joined header, no other header's name into a member header.
 
 use regex_lite::Regex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{is_safe_value, lookup};
+use super::{Sources, is_safe_value};
 
 /// The most groups that are read of one user.
 pub const MAX_GROUPS: usize = 512;
@@ -34,9 +34,9 @@ pub(crate) struct Groups {
 
 impl GroupRules {
     /// The groups that `claims` give, those of all configured claims together.
-    pub(crate) fn groups(&self, claims: &Map<String, Value>) -> Groups {
+    pub(super) fn groups(&self, claims: Sources<'_>) -> Groups {
         let mut groups = Groups::default();
-        for claim in self.claims.iter().filter_map(|path| lookup(claims, path)) {
+        for claim in self.claims.iter().filter_map(|path| claims.find(path)) {
             for name in names(claim) {
                 let fits = is_safe_value(&name) && !name.contains(',') && name.len() <= MAX_GROUP_BYTES;
                 if fits && self.keep.as_ref().is_some_and(|keep| !keep.is_match(&name)) {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     fn groups(rules: &GroupRules, claims: Value) -> Groups {
-        rules.groups(claims.as_object().unwrap())
+        rules.groups(super::super::tests::of_token(&claims))
     }
 
     fn of(claim: Value) -> (Vec<String>, usize) {

@@ -93,7 +93,8 @@ impl Envoy {
         let folder = tempfile::Builder::new().prefix("alb-oidc-envoy-").tempdir().expect("a temporary folder");
         let bootstrap = folder.path().join("bootstrap.json");
         std::fs::write(&bootstrap, bootstrap_config(setup).to_string()).expect("the bootstrap file");
-        let log = std::fs::File::create(folder.path().join("log")).expect("the log file");
+        let file = |name: &str| std::fs::File::create(folder.path().join(name)).expect("a log file");
+        let (log, access_log) = (file("log"), file("access"));
         let process = Command::new(&setup.binary)
             .arg("--config-path")
             .arg(&bootstrap)
@@ -101,9 +102,11 @@ impl Envoy {
             .arg(folder.path().join("admin"))
             .args(["--concurrency", &setup.concurrency.to_string()])
             // The wasm component at debug: what the module may never log, it may not log there either.
+            // The access log at once: a test waits for it.
+            .args(["--file-flush-interval-msec", "10"])
             .args(["--disable-hot-restart", "--log-level", "warning", "--component-log-level", "wasm:debug"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(access_log)
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
@@ -165,8 +168,17 @@ impl Envoy {
 
     /// All that Envoy and the module logged.
     pub(crate) fn log(&self) -> String {
-        let log = std::fs::read(self.folder.path().join("log")).expect("the log file");
-        String::from_utf8_lossy(&log).into_owned()
+        self.file("log")
+    }
+
+    /// The access log of all listeners, a JSON object on each line.
+    pub(crate) fn access_log(&self) -> String {
+        self.file("access")
+    }
+
+    fn file(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.folder.path().join(name)).expect("a log file");
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Ends it and waits until it has ended.
@@ -245,8 +257,21 @@ fn listener(plugin: &Plugin) -> Value {
             },
         },
     });
+    let access_log = json!({
+        "log_format": {"json_format": {
+            "row": "%REQ(X-ROW)%",
+            "status": "%RESPONSE_CODE%",
+            "details": "%RESPONSE_CODE_DETAILS%",
+            "user": "%FILTER_STATE(wasm.alb_oidc_user:PLAIN)%",
+            "reason": "%FILTER_STATE(wasm.alb_oidc_reason:PLAIN)%",
+        }},
+    });
     let manager = json!({
         "stat_prefix": plugin.name,
+        "access_log": [{
+            "name": "stdout",
+            "typed_config": any("envoy.extensions.access_loggers.stream.v3.StdoutAccessLog", access_log),
+        }],
         "preserve_external_request_id": true,
         // As on Istio's gateways.
         "upgrade_configs": [{"upgrade_type": "websocket"}],

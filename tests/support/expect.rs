@@ -1,6 +1,6 @@
 //! Holds what was found after a request or a row against what the table says, and names each difference.
 
-use super::client::{Reply, Request};
+use super::client::{Reply, Request, to_text};
 use super::key_server::Fetch;
 use super::table::{Count, Page, Step};
 use super::upstream::Seen;
@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 /// The headers that name a user, and the twins that some servers take for them: only the module may set them.
 const IDENTITY: [&str; 4] = ["kubeflow-userid", "kubeflow-groups", "kubeflow_userid", "kubeflow_groups"];
+/// How a session cookie is expired.
+const EXPIRED: &str = "=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=None";
 /// What the ALB sends to the gateway alone.
 const TOKENS: [&str; 3] = ["x-amzn-oidc-data", "x-amzn-oidc-accesstoken", "x-amzn-oidc-identity"];
 
@@ -35,6 +37,19 @@ pub(crate) struct Denial {
     pub(crate) request_id: Option<String>,
 }
 
+/// A line that must be in the access log.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    /// `Sent::id`.
+    pub(crate) id: String,
+    /// Whom it says was let pass.
+    pub(crate) user: Option<String>,
+    /// The reasons that it may say; none: no reason.
+    pub(crate) reasons: Vec<String>,
+    /// Who it says has answered; `None`: anybody.
+    pub(crate) details: Option<String>,
+}
+
 /// Differences in what became of one request. `reply` is `None` when the client hung up before there was one.
 pub(crate) fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, String>>, seen: &[Seen]) -> Vec<String> {
     let seen: Vec<&Seen> = seen.iter().filter(|seen| seen.header("x-row") == [sent.id.as_str()]).collect();
@@ -57,7 +72,7 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
     let reasons = step.reasons();
     let reason = reasons.iter().find(|reason| reply.body.contains(*reason)).or(reasons.first()).copied();
-    let status = match (reason, step.refused) {
+    let status = match (reason, step.refused.or(step.signed_out)) {
         (_, Some(status)) => status,
         (Some(_), None) if step.page == Page::Grpc => 200,
         (Some(reason), None) => status_of(reason),
@@ -71,6 +86,19 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
         let took = i64::try_from(reply.took.as_millis()).unwrap_or(i64::MAX);
         if !range.holds(took) {
             wrong.push(format!("expected an answer within {range} ms, took {took} ms"));
+        }
+    }
+    let expired: Vec<String> = step.expired.iter().map(|name| format!("{name}{EXPIRED}")).collect();
+    differ(&mut wrong, "set-cookie", &expired.iter().map(String::as_str).collect(), &reply.header("set-cookie"));
+    if step.signed_out.is_some() {
+        differ(&mut wrong, "cache-control", &vec!["no-store"], &reply.header("cache-control"));
+    }
+    if let Some(body) = &step.reply_body {
+        differ(&mut wrong, "body", &body.as_str(), &reply.body.as_str());
+    }
+    for (texts, there) in [(&step.body_says, true), (&step.body_lacks, false)] {
+        for text in texts.iter().filter(|text| reply.body.contains(text.as_str()) != there) {
+            wrong.push(format!("expected {text:?} in the body: {there}, found {:?}", reply.body));
         }
     }
     if let Some(reason) = reason {
@@ -234,6 +262,30 @@ pub(crate) fn denials(expected: &[Denial], log: &str) -> Vec<String> {
         }
     }
     wrong.extend(lines.into_iter().map(|line| format!("not expected in the log: {line}")));
+    wrong
+}
+
+/// Differences between the access log's lines about these requests and what they must say.
+pub(crate) fn accesses(expected: &[Access], log: &str) -> Vec<String> {
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut wrong = Vec::new();
+    for access in expected {
+        let of_this: Vec<&Value> = lines.iter().filter(|line| line["row"] == access.id.as_str()).collect();
+        let [line] = of_this[..] else {
+            wrong.push(format!("{}: expected one line in the access log, found {}", access.id, of_this.len()));
+            continue;
+        };
+        let user = line["user"].as_str().map(|user| to_text(user.as_bytes()));
+        differ(&mut wrong, "the access log's user", &access.user, &user);
+        let reason = line["reason"].as_str();
+        if !reason.map_or(access.reasons.is_empty(), |found| access.reasons.iter().any(|expected| expected == found)) {
+            wrong.push(format!("the access log's reason: expected one of {:?}, found {reason:?}", access.reasons));
+        }
+        let details = access.details.as_ref().map(|details| details.replace("REASON", reason.unwrap_or("none")));
+        if details.is_some() {
+            differ(&mut wrong, "the access log's details", &details.as_deref(), &line["details"].as_str());
+        }
+    }
     wrong
 }
 

@@ -1,6 +1,7 @@
 //! The stand-in for `public-keys.auth.elb.REGION.amazonaws.com`: serves registered keys as PEM, remembers each fetch, and
 //! misbehaves for one key where a test tells it to.
 
+use super::access_token::fill_in_keys;
 use super::server::{Body, Broken, Server, full};
 use super::token::Key;
 use http_body_util::BodyExt;
@@ -12,6 +13,14 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+/// The clusters that have a key server behind them, each its own. The latter two are those that Istio makes of the endpoints
+/// that AWS documents.
+pub(crate) const CLUSTERS: [&str; 3] = [
+    "keys",
+    "outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com",
+    "outbound|443||s3-us-gov-west-1.amazonaws.com",
+];
 
 /// How one key is served. The default is the right answer.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +46,13 @@ pub(crate) struct Answer {
 impl Default for Answer {
     fn default() -> Self {
         Answer { status: 200, body: "{pem}".into(), size: 0, delay_ms: 0, fault: None, good: 0, times: None }
+    }
+}
+
+impl Answer {
+    /// The right answer where a key set is asked for.
+    pub(crate) fn key_set() -> Answer {
+        Answer { body: r#"{"keys":[{first},{key}]}"#.into(), ..Answer::default() }
     }
 }
 
@@ -67,25 +83,31 @@ pub(crate) struct Fetch {
 #[derive(Default)]
 struct State {
     keys: HashMap<String, (Key, Answer)>,
+    /// By path, with the id of the key that signs.
+    sets: HashMap<String, (String, Answer)>,
     fetches: Vec<Fetch>,
 }
 
 impl State {
     /// How the key at `path` is served now; counts an answer that misbehaves a limited number of times.
     fn answer(&mut self, path: &str) -> (u16, String, Answer) {
-        let Some((key, answer)) = self.keys.get_mut(path) else {
-            return (404, "not found".into(), Answer::default());
-        };
+        type Fill<'a> = Box<dyn Fn(&str) -> String + 'a>;
+        let (good, answer, fill): (Answer, &mut Answer, Fill<'_>) =
+            match (self.keys.get_mut(path), self.sets.get_mut(path)) {
+                (Some((key, answer)), _) => (Answer::default(), answer, Box::new(|body| fill_in(body, key))),
+                (None, Some((kid, answer))) => (Answer::key_set(), answer, Box::new(|body| fill_in_keys(body, kid))),
+                (None, None) => return (404, "not found".into(), Answer::default()),
+            };
         if answer.good > 0 {
             answer.good -= 1;
-            return (200, key.pem(), Answer::default());
+            return (200, fill(&good.body), good);
         }
         match &mut answer.times {
-            Some(0) => *answer = Answer::default(),
+            Some(0) => *answer = good,
             Some(left) => *left -= 1,
             None => {}
         }
-        let mut body = fill_in(&answer.body, key);
+        let mut body = fill(&answer.body);
         body.extend(std::iter::repeat_n(' ', answer.size.saturating_sub(body.len())));
         (answer.status, body, answer.clone())
     }
@@ -114,6 +136,11 @@ impl KeyServer {
     /// Serves `key` at `path` from now on.
     pub(crate) fn publish(&self, path: &str, key: &Key, answer: Answer) {
         self.state.lock().expect("the keys").keys.insert(path.to_owned(), (key.clone(), answer));
+    }
+
+    /// Serves the key set whose signing key is `kid` at `path` from now on.
+    pub(crate) fn publish_set(&self, path: &str, kid: &str, answer: Answer) {
+        self.state.lock().expect("the keys").sets.insert(path.to_owned(), (kid.to_owned(), answer));
     }
 
     /// The fetches so far, without forgetting them.

@@ -4,6 +4,7 @@
 // Each test crate uses a part of the harness.
 #![allow(dead_code)]
 
+pub(crate) mod access_token;
 pub(crate) mod client;
 pub(crate) mod envoy;
 pub(crate) mod expect;

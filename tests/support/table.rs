@@ -22,6 +22,7 @@
 //! kid of its own, so rows do not know of each other. With `requests = [{…}, {…}]` it is several, one after the other; what the
 //! row says about a request then holds for each of them.
 
+use super::access_token::AccessTokenSpec;
 use super::envoy::Plugin;
 use super::key_server::Answer;
 use super::token::TokenSpec;
@@ -42,6 +43,11 @@ impl Count {
     /// Exactly this many.
     pub(crate) fn exactly(count: i64) -> Count {
         Count { min: count, max: count }
+    }
+
+    /// As many as these and `others` together.
+    pub(crate) fn plus(self, others: Count) -> Count {
+        Count { min: self.min + others.min, max: self.max + others.max }
     }
 
     /// Whether `count` is as told.
@@ -91,7 +97,8 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// JSON, merged over the `default` configuration; objects member by member, all else replaced.
+    /// JSON, merged over the `default` configuration as RFC 7396 has it: objects member by member, null takes one out, all else
+    /// is replaced.
     plugin: String,
     /// Environment variables of the VM.
     #[serde(default)]
@@ -110,6 +117,16 @@ pub(crate) struct Row {
     pub(crate) token: TokenSpec,
     /// More tokens by name, signed with the row's key.
     pub(crate) tokens: BTreeMap<String, TokenSpec>,
+    /// The access token, which requests then carry too; they refer to it as `{access_token}`.
+    pub(crate) access_token: Option<AccessTokenSpec>,
+    /// A second access token by the same provider: `{other_access_token}`.
+    pub(crate) other_access_token: Option<AccessTokenSpec>,
+    /// The id of its key in the pool's key set; `{uuid}` is a random one.
+    pub(crate) access_kid: String,
+    /// How the pool's key server answers.
+    pub(crate) jwks: Answer,
+    /// Requests for the key set. Unset: one when there is an access token and any request is admitted.
+    pub(crate) jwks_fetches: Option<Count>,
     /// The key's id; `{uuid}` and `{UUID}` are a random one in lower and upper case.
     pub(crate) kid: String,
     /// How the key server answers for the row's kid.
@@ -118,9 +135,14 @@ pub(crate) struct Row {
     pub(crate) fetch_path: String,
     /// The `:authority` it asks with.
     pub(crate) fetch_host: String,
+    /// The cluster that it asks: one of [`super::key_server::CLUSTERS`]. Only there the key is known.
+    pub(crate) fetch_cluster: String,
+    /// Where else it asks for the key.
+    pub(crate) elsewhere: Option<Elsewhere>,
     /// Requests to the key server. Unset: one when `verified` is not 0.
     pub(crate) fetches: Option<Count>,
-    /// Signatures checked. Unset: one when any request is admitted.
+    /// Signatures checked. Unset: one when any request is admitted, and with an access token three: the first one again once the
+    /// key set is there.
     pub(crate) verified: Option<Count>,
     /// Other counters that move. Unset: `key_fetch.ok` as `fetches`, `token_cache_hit` for each admission without a check.
     /// What is named neither here nor by default must not move.
@@ -141,10 +163,17 @@ impl Default for Row {
             config: "default".into(),
             token: TokenSpec::default(),
             tokens: BTreeMap::new(),
+            access_token: None,
+            other_access_token: None,
+            access_kid: "{uuid}".into(),
+            jwks: Answer::key_set(),
+            jwks_fetches: None,
             kid: "{uuid}".into(),
             key: Answer::default(),
             fetch_path: "/{kid}".into(),
             fetch_host: "keys.test".into(),
+            fetch_cluster: "keys".into(),
+            elsewhere: None,
             fetches: None,
             verified: None,
             counters: BTreeMap::new(),
@@ -155,24 +184,41 @@ impl Default for Row {
     }
 }
 
+/// A key server that is asked for a key that it does not have.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Elsewhere {
+    pub(crate) cluster: String,
+    pub(crate) path: String,
+    pub(crate) host: String,
+    pub(crate) fetches: Count,
+}
+
 /// The members of a row that are not about a request.
-const ROW_MEMBERS: [&str; 12] = [
+const ROW_MEMBERS: [&str; 19] = [
     "name",
     "config",
     "token",
     "tokens",
+    "access_token",
+    "other_access_token",
+    "access_kid",
+    "jwks",
+    "jwks_fetches",
     "kid",
     "key",
     "fetch_path",
     "fetch_host",
+    "fetch_cluster",
+    "elsewhere",
     "fetches",
     "verified",
     "counters",
     "settle_ms",
 ];
 
-/// One request (or several alike), and what comes of it. Texts may hold `{token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`,
-/// `{NAME.signature}`, `{kid}` and `{id}` (the request's own id).
+/// One request (or several alike), and what comes of it. Texts may hold `{token}`, `{access_token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`,
+/// `{NAME.signature}`, `{kid}`, `{id}` (the request's own id) and `{shards}` (1,000 session cookies).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Step {
@@ -185,9 +231,12 @@ pub(crate) struct Step {
     /// each with the same token or one of its own.
     pub(crate) mint: Mint,
     pub(crate) method: String,
+    pub(crate) host: String,
     pub(crate) path: String,
     /// Values of `x-amzn-oidc-data`.
     pub(crate) oidc_data: Vec<String>,
+    /// Values of `x-amzn-oidc-accesstoken`. Unset: the row's, where it has one.
+    pub(crate) access_tokens: Option<Vec<String>>,
     /// Other headers, as `name: value`.
     pub(crate) headers: Vec<String>,
     pub(crate) body: String,
@@ -202,6 +251,8 @@ pub(crate) struct Step {
     pub(crate) report: Option<String>,
     /// Let pass without a token, and without an identity.
     pub(crate) skipped: bool,
+    /// Answered by the module with this status, to a client that signs out.
+    pub(crate) signed_out: Option<u16>,
     /// Refused by Envoy itself with this status, before the module.
     pub(crate) refused: Option<u16>,
     /// The form of a denial.
@@ -214,6 +265,14 @@ pub(crate) struct Step {
     pub(crate) upstream_cookies: Option<String>,
     /// Header values that the client must see.
     pub(crate) reply: BTreeMap<String, Vec<String>>,
+    /// The names of the session cookies that the client must drop, in order.
+    pub(crate) expired: Vec<String>,
+    /// The whole body that the client must see.
+    pub(crate) reply_body: Option<String>,
+    /// Texts that must stand in it.
+    pub(crate) body_says: Vec<String>,
+    /// Texts that may not.
+    pub(crate) body_lacks: Vec<String>,
     /// How long the answer takes.
     pub(crate) took_ms: Option<Count>,
 }
@@ -226,8 +285,10 @@ impl Default for Step {
             at_once: false,
             mint: Mint::Once,
             method: "GET".into(),
+            host: "gateway.test".into(),
             path: "/".into(),
             oidc_data: vec!["{token}".into()],
+            access_tokens: None,
             headers: Vec::new(),
             body: String::new(),
             raw: None,
@@ -235,12 +296,17 @@ impl Default for Step {
             deny: None,
             report: None,
             skipped: false,
+            signed_out: None,
             refused: None,
             page: Page::Json,
             user: "ann@example.com".into(),
             upstream: BTreeMap::new(),
             upstream_cookies: None,
             reply: BTreeMap::new(),
+            expired: Vec::new(),
+            reply_body: None,
+            body_says: Vec::new(),
+            body_lacks: Vec::new(),
             took_ms: None,
         }
     }
@@ -342,6 +408,10 @@ fn merge(onto: &mut Value, over: Value) {
     match (onto, over) {
         (Value::Object(onto), Value::Object(over)) => {
             for (name, value) in over {
+                if value.is_null() {
+                    onto.remove(&name);
+                    continue;
+                }
                 merge(onto.entry(name).or_insert(Value::Null), value);
             }
         }
@@ -371,7 +441,7 @@ impl Row {
     /// Every counter that must move, and by how much.
     pub(crate) fn expected_counters(&self, backend: &str) -> BTreeMap<String, Count> {
         let mut counters = BTreeMap::new();
-        let (mut admitted, mut skipped) = (0, 0);
+        let (mut admitted, mut skipped, mut signed_out) = (0, 0, 0);
         for step in &self.requests {
             let times = i64::try_from(step.times).expect("a small number");
             if step.is_admitted() {
@@ -379,6 +449,9 @@ impl Row {
             }
             if step.skipped {
                 skipped += times;
+            }
+            if step.signed_out.is_some() {
+                signed_out += times;
             }
             if let Some(reason) = &step.report {
                 let count = counters.entry(format!("reported.{reason}")).or_insert(Count::exactly(0));
@@ -393,10 +466,12 @@ impl Row {
         }
         counters.insert("admitted".into(), Count::exactly(admitted));
         counters.insert("skipped".into(), Count::exactly(skipped));
+        counters.insert("signed_out".into(), Count::exactly(signed_out));
         counters.insert(format!("verified.{backend}"), self.verified());
-        counters.insert("token_cache_hit".into(), Count::exactly((admitted - self.verified().min).max(0)));
+        let judged = if self.access_token.is_some() { self.verified().min / 3 } else { self.verified().min };
+        counters.insert("token_cache_hit".into(), Count::exactly((admitted - judged).max(0)));
         if !self.counters.keys().any(|name| name.starts_with("key_fetch.")) {
-            counters.insert("key_fetch.ok".into(), self.fetches());
+            counters.insert("key_fetch.ok".into(), self.fetches().plus(self.jwks_fetches()));
         }
         counters.extend(self.counters.clone());
         counters
@@ -404,13 +479,25 @@ impl Row {
 
     /// Signatures checked.
     fn verified(&self) -> Count {
-        self.verified.unwrap_or(Count::exactly(i64::from(self.requests.iter().any(Step::is_admitted))))
+        let signatures = if self.access_token.is_some() { 3 } else { 1 };
+        self.verified.unwrap_or(Count::exactly(if self.any_admitted() { signatures } else { 0 }))
     }
 
     /// Fetches that the module may attempt, whether or not they reach the key server.
     fn most_fetches(&self) -> i64 {
         let attempts = self.counters.iter().filter(|(name, _)| name.starts_with("key_fetch."));
-        self.fetches().max.max(attempts.map(|(_, count)| count.max).sum())
+        let elsewhere = self.elsewhere.as_ref().map_or(0, |elsewhere| elsewhere.fetches.max);
+        elsewhere + self.fetches().plus(self.jwks_fetches()).max.max(attempts.map(|(_, count)| count.max).sum())
+    }
+
+    fn any_admitted(&self) -> bool {
+        self.requests.iter().any(Step::is_admitted)
+    }
+
+    /// Requests for the pool's key set.
+    pub(crate) fn jwks_fetches(&self) -> Count {
+        let unset = self.access_token.is_some() && self.any_admitted();
+        self.jwks_fetches.unwrap_or(Count::exactly(i64::from(unset)))
     }
 
     /// Requests to the key server.
@@ -422,12 +509,22 @@ impl Row {
 impl Step {
     /// Whether upstream gets to see it.
     pub(crate) fn passes(&self) -> bool {
-        self.deny.is_none() && self.refused.is_none() && self.hang_up_ms.is_none()
+        self.deny.is_none() && self.signed_out.is_none() && self.refused.is_none() && self.hang_up_ms.is_none()
     }
 
     /// Whether upstream gets to see it, with an identity.
     pub(crate) fn is_admitted(&self) -> bool {
         self.passes() && !self.skipped && self.report.is_none()
+    }
+
+    /// Who has answered it, as Envoy's access log says it.
+    pub(crate) fn details(&self) -> Option<&'static str> {
+        match self {
+            _ if self.passes() => Some("via_upstream"),
+            _ if self.deny.is_some() => Some("alb_oidc_REASON"),
+            _ if self.signed_out.is_some() => Some("alb_oidc_signed_out"),
+            _ => None,
+        }
     }
 
     /// The reasons that it may be denied with.

@@ -21,6 +21,9 @@ pub(crate) const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-
 /// Its client id at the provider.
 pub(crate) const CLIENT: &str = "1example23456789";
 
+/// The user's id there.
+pub(crate) const SUBJECT: &str = "7f3c1c1e-5d0a-4a0e-9a53-0a3f1f7f2b11";
+
 /// The order of the P-256 group.
 const N: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
@@ -61,6 +64,11 @@ impl Key {
             0x03, 0x01, 0x07,
         ];
         to_pem(&[&[0x30, 0x19][..], &algorithm, &[0x03, 0x02, 0x00, 0x00]].concat())
+    }
+
+    /// The private half.
+    pub(crate) fn signing_key(&self) -> &SigningKey {
+        &self.0
     }
 
     fn spki(&self) -> Vec<u8> {
@@ -269,7 +277,7 @@ impl TokenSpec {
 
     fn genuine_payload(&self) -> Value {
         json!({
-            "sub": "7f3c1c1e-5d0a-4a0e-9a53-0a3f1f7f2b11",
+            "sub": SUBJECT,
             "email_verified": "true",
             "email": "ann@example.com",
             "username": "kubeflow_ann",
@@ -370,7 +378,8 @@ fn unpadded(text: &str) -> String {
     text.replace('=', "")
 }
 
-fn now() -> i64 {
+/// Seconds since the epoch.
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
     i64::try_from(since.as_secs()).expect("a time before the end of time")
 }

@@ -7,7 +7,7 @@
 //! the first vector `rounds` times.
 
 use alb_oidc_filter::filter::host_verdict;
-use alb_oidc_filter::signature::{P256, VerifyEs256};
+use alb_oidc_filter::signature::{P256, VerifySignature};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, RootContext};
 use proxy_wasm::types::{BufferType, LogLevel};

@@ -23,7 +23,7 @@ pub(crate) enum Misbehaviour {
     NoToken,
     /// A client's own x-amzn-oidc-* headers are passed on beside the load balancer's: 401, token-duplicate, if it sends any
     KeepClientHeaders,
-    /// An access token of another subject: 401, access-token-invalid, if the gateway reads it
+    /// An access token of another subject: 401, access-token-invalid, where it is read
     OtherAccessSubject,
     /// The key server answers after half a second: let in, later. New keys only
     KeySlow,

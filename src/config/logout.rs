@@ -1,0 +1,86 @@
+//! `logout` of the plugin config: the session cookie's stem, and sign-out where it is asked for.
+
+use super::load_balancer::Endpoint;
+use super::quoted;
+use super::reader::Object;
+use crate::access::has_one_reading;
+use crate::logout::SignOut;
+
+/// The stem of the session cookies' names, and sign-out where there is any.
+pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
+    let stem = logout.string("sessionCookie");
+    if !stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
+        logout.mistake("sessionCookie", quoted(stem), "a cookie name (RFC 6265, section 4.1.1)");
+    }
+    let path = logout.optional_string("path").map(|path| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+        if !has_one_reading(path) || !path.bytes().all(is_plain) {
+            let expected =
+                "a path that begins with `/`, of letters, digits, `-`, `.`, `_`, `~` and `/`, without `//` and `/.`";
+            logout.mistake("path", quoted(path), expected);
+        }
+        path.to_owned()
+    });
+    let redirect_to = logout.optional_string("redirectTo").map(|url| {
+        if !is_redirect(url) {
+            let expected = "an absolute https URL in visible ASCII, or http to localhost or 127.0.0.1";
+            logout.mistake("redirectTo", quoted(url), expected);
+        }
+        url.to_owned()
+    });
+    let sign_out = match (path, redirect_to) {
+        (Some(path), Some(redirect_to)) => Some(SignOut { path, redirect_to }),
+        (None, None) => None,
+        (given, _) => {
+            let (missing, other) = if given.is_some() { ("redirectTo", "path") } else { ("path", "redirectTo") };
+            logout.mistake(
+                missing,
+                "nothing",
+                format!("`{missing}` beside `{other}`: there is no sign-out without both"),
+            );
+            None
+        }
+    };
+    (stem.to_owned(), sign_out)
+}
+
+fn is_redirect(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.split(':').next().unwrap_or_default();
+    let is_safe = scheme == "https" || scheme == "http" && ["localhost", "127.0.0.1"].contains(&host);
+    is_safe
+        && Endpoint::parse(&format!("{scheme}://{authority}")).is_some()
+        && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_browser_is_sent_to_https_or_to_this_machine() {
+        for (url, expected) in [
+            ("https://id.example.com/logout?client_id=1&logout_uri=https%3A%2F%2Fapp.example.com%2F", true),
+            ("https://id.example.com:8443?x#y", true),
+            ("http://localhost:8080/", true),
+            ("http://127.0.0.1", true),
+            ("http://id.example.com/", false),
+            ("http://localhost.evil.test/", false),
+            ("http://localhost@evil.test/", false),
+            ("https://user@evil.test/", false),
+            ("https://id.example.com\\@evil.test/", false),
+            ("https:///evil.test/", false),
+            ("//evil.test/", false),
+            ("/logout", false),
+            ("javascript://id.example.com/%0aalert(1)", false),
+            ("https://id.example.com/\r\nset-cookie: a=1", false),
+            ("https://id.example.com/ä", false),
+            ("https://id.example.com/a b", false),
+        ] {
+            assert_eq!(is_redirect(url), expected, "{url}");
+        }
+    }
+}

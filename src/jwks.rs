@@ -1,0 +1,171 @@
+//! The RSA keys of an identity provider, from its JSON Web Key Set (RFC 7517). Nothing here fetches the set or verifies
+//! with a key.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
+use serde_json::{Map, Value};
+
+use crate::der;
+use crate::json;
+use crate::token::KeyId;
+
+/// The largest key set that is read, in bytes. Cognito's has two keys and 1 KB; with certificates, others have 20 KB.
+pub const MAX_SET_BYTES: usize = 64 * 1024;
+
+/// A set is an object with an array of objects with an array of certificates.
+const MAX_SET_DEPTH: usize = 8;
+
+/// The bounds of a modulus, in bytes: RFC 7518, section 3.3 asks for 2048 bits, and nobody has more than 8192.
+const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+
+/// The longest public exponent, in bytes. All that are in use are 65537.
+const MAX_EXPONENT_BYTES: usize = 4;
+
+/// The algorithm identifier rsaEncryption (RFC 8017, appendix A.1), with its NULL parameters.
+const RSA_ENCRYPTION: [u8; 15] = *b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+
+/// A public key for RS256.
+#[derive(Clone)]
+pub struct RsaKey {
+    decoding_key: DecodingKey,
+}
+
+impl RsaKey {
+    /// The key of this modulus and exponent, big-endian. `None` if one of them is out of bounds or even.
+    pub fn from_components(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
+        Some(Self { decoding_key: DecodingKey::from_rsa_der(&spki(modulus, exponent)?) })
+    }
+
+    pub(crate) fn decoding_key(&self) -> &DecodingKey {
+        &self.decoding_key
+    }
+}
+
+/// What a key set has under a key id.
+pub enum Lookup {
+    /// One RSA key for signatures.
+    Key(RsaKey),
+    /// No key of that id.
+    NotFound,
+    /// No key set; or a key of that id that cannot verify RS256, or several.
+    Invalid,
+}
+
+/// Looks for the key `id` in the key set `text`.
+pub fn find(text: &[u8], id: KeyId) -> Lookup {
+    let Ok(Value::Object(set)) = json::parse(text, MAX_SET_DEPTH) else { return Lookup::Invalid };
+    let Some(Value::Array(keys)) = set.get("keys") else { return Lookup::Invalid };
+    let named = |key: &&Map<String, Value>| member(key, "kid").is_some_and(|kid| kid.as_bytes() == id.as_bytes());
+    let mut found = keys.iter().filter_map(Value::as_object).filter(named);
+    match (found.next(), found.next()) {
+        (None, _) => Lookup::NotFound,
+        (Some(key), None) => rsa_key(key).map_or(Lookup::Invalid, Lookup::Key),
+        (Some(_), Some(_)) => Lookup::Invalid,
+    }
+}
+
+fn rsa_key(key: &Map<String, Value>) -> Option<RsaKey> {
+    let is_for_signatures = key.get("use").is_none_or(|found| found == "sig");
+    let is_for_rs256 = member(key, "kty") == Some("RSA") && key.get("alg").is_none_or(|found| found == "RS256");
+    let number = |name| URL_SAFE_NO_PAD.decode(member(key, name)?).ok();
+    if is_for_signatures && is_for_rs256 { RsaKey::from_components(&number("n")?, &number("e")?) } else { None }
+}
+
+fn member<'k>(key: &'k Map<String, Value>, name: &str) -> Option<&'k str> {
+    key.get(name).and_then(Value::as_str)
+}
+
+/// The SubjectPublicKeyInfo of an RSA key (RFC 3279, section 2.3.1) in DER.
+fn spki(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
+    let is_odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
+    let (modulus, exponent) = (der::without_leading_zeros(modulus), der::without_leading_zeros(exponent));
+    let sound = MODULUS_BYTES.contains(&modulus.len())
+        && is_odd(modulus)
+        && exponent.len() <= MAX_EXPONENT_BYTES
+        && is_odd(exponent)
+        && exponent != [1];
+    let key = der::element(der::SEQUENCE, &[der::integer(modulus), der::integer(exponent)].concat());
+    let bits = der::element(der::BIT_STRING, &[&[0], key.as_slice()].concat());
+    sound.then(|| der::element(der::SEQUENCE, &[&RSA_ENCRYPTION, bits.as_slice()].concat()))
+}
+
+/// An RSA key, a message and its RS256 signature, to try a verifier on: RFC 7515, appendix A.2.
+pub(crate) mod known_answer {
+    /// `n` of the key; `e` is 65537.
+    const MODULUS: &str = concat!(
+        "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2j",
+        "Z47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK",
+        "-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ",
+    );
+    /// What was signed: JOSE header and payload in base64.
+    pub(crate) const MESSAGE: &[u8] =
+        b"eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+    /// In base64.
+    pub(crate) const SIGNATURE: &str = concat!(
+        "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--",
+        "f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUi",
+        "pUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
+    );
+
+    /// The key.
+    pub(crate) fn key() -> Option<super::RsaKey> {
+        use base64::Engine as _;
+        let modulus = super::URL_SAFE_NO_PAD.decode(MODULUS).ok()?;
+        super::RsaKey::from_components(&modulus, &[1, 0, 1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::{Jose, P256_PROVIDER};
+    use serde_json::json;
+
+    fn found(set: &Value, id: &str) -> &'static str {
+        match find(set.to_string().as_bytes(), KeyId::of_key_set(id.as_bytes()).unwrap()) {
+            Lookup::Key(_) => "a key",
+            Lookup::NotFound => "not found",
+            Lookup::Invalid => "invalid",
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_id_alone_and_once() {
+        let modulus = URL_SAFE_NO_PAD.encode([0xc1; 256]);
+        let key = |kid: &str| json!({"kty": "RSA", "kid": kid, "n": modulus, "e": "AQAB", "x5c": ["MII="]});
+        let set =
+            json!({"keys": [{"kty": "EC", "kid": "a"}, key("b"), key("c"), key("c"), {"kid": 7}, "d"], "more": 1});
+        for (id, expected) in
+            [("a", "invalid"), ("b", "a key"), ("c", "invalid"), ("7", "not found"), ("d", "not found")]
+        {
+            assert_eq!(found(&set, id), expected, "{id}");
+        }
+    }
+
+    #[test]
+    fn the_public_key_info_is_the_one_that_another_library_writes() {
+        use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+        let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+        let public = aws_lc_rs::signature::KeyPair::public_key(&pair);
+        let expected: PublicKeyX509Der<'_> = public.as_der().unwrap();
+        let key = RsaKey::from_components(
+            public.modulus().big_endian_without_leading_zero(),
+            public.exponent().big_endian_without_leading_zero(),
+        );
+        assert_eq!(key.unwrap().decoding_key().try_get_as_bytes().unwrap(), expected.as_ref());
+    }
+
+    #[test]
+    fn the_module_alone_verifies_no_rsa_signature_not_even_the_known_one() {
+        Jose::install(&P256_PROVIDER);
+        let key = known_answer::key().unwrap();
+        let verdict = jsonwebtoken::crypto::verify(
+            known_answer::SIGNATURE,
+            known_answer::MESSAGE,
+            key.decoding_key(),
+            jsonwebtoken::Algorithm::RS256,
+        );
+        assert!(!verdict.unwrap());
+    }
+}
