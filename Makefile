@@ -39,8 +39,8 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 test: lint module probe envoy ## Run every test, on each supported Envoy
 	cargo test --locked --features cli --lib --bins --tests
 
-.PHONY: browser
-browser: up ## Try the local stack in a real browser; screenshots go to target/browser
+.PHONY: test-browser
+test-browser: up ## Try the local stack in a real browser; screenshots go to target/browser
 	@command -v chromedriver >/dev/null || .ci/install "a browser and its driver" chromium chromium-driver fonts-dejavu-core
 	@cargo test --locked --test browser; status=$$?; envoy/stack down; exit $$status
 
@@ -87,7 +87,7 @@ clean: ## Remove everything that was built or installed here
 
 .PHONY: help
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | expand -t 14
 
 # A second module around the same core, with which the tests reach the host's verifier on a real Envoy.
 .PHONY: probe

@@ -32,7 +32,7 @@ impl Browser {
         let turn = TURN.lock().await;
         tokio::net::TcpStream::connect("127.0.0.1:8080")
             .await
-            .expect("the local stack; run `make browser`, which starts it");
+            .expect("the local stack; run `make test-browser`, which starts it");
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -40,7 +40,7 @@ impl Browser {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .expect("chromedriver; run `make browser`, which installs it");
+            .expect("chromedriver; run `make test-browser`, which installs it");
         let mut lines = BufReader::new(driver.stdout.take().expect("its output")).lines();
         let port = loop {
             let line = lines.next_line().await.expect("its output").expect("the port that it listens on");
