@@ -39,14 +39,32 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 test: lint module probe envoy ## Run every test, on each supported Envoy
 	cargo test --locked --features cli --lib --bins --tests
 
+.PHONY: test-browser
+test-browser: up ## Try the local stack in a real browser; screenshots go to target/browser
+	@command -v chromedriver >/dev/null || .ci/install "a browser and its driver" chromium chromium-driver fonts-dejavu-core
+	@cargo test --locked --test browser; status=$$?; envoy/stack down; exit $$status
+
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
 demo: module $(lastword $(ENVOYS)) ## Show three requests: admitted, forged, spoofed
 	@cargo run --quiet --locked --example demo
 
 .PHONY: cli
-cli: rust ## Build alb-oidc, the command-line tool
-	cargo build --release --locked --features cli --bin alb-oidc
+cli: rust ## Build alb-oidc, the command-line tool, as target/debug/alb-oidc
+	cargo build --quiet --locked --features cli --bin alb-oidc
+
+.PHONY: up
+up: ENVOYS := $(lastword $(ENVOYS))
+up: module cli $(lastword $(ENVOYS)) ## Start the local stack in the background: sign in at http://localhost:8080
+	@envoy/stack up $(abspath $(ENVOYS))
+
+.PHONY: down
+down: ## End what make up started
+	@envoy/stack down
+
+.PHONY: logs
+logs: ## Follow the logs of what make up started
+	@envoy/stack logs
 
 .PHONY: lint
 lint: rust ## Check the formatting and run the linter
@@ -68,7 +86,7 @@ clean: ## Remove everything that was built or installed here
 
 .PHONY: help
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | expand -t 14
 
 # A second module around the same core, with which the tests reach the host's verifier on a real Envoy.
 .PHONY: probe

@@ -1,5 +1,5 @@
-//! Holds the README against the code: config reference, reasons, metrics, the first WasmPlugin, the make targets. It says
-//! nothing about whether the code is right.
+//! Holds the README and the local stack against the code: config reference, reasons, metrics, the first WasmPlugin, the make
+//! targets, the stack's plugin config and dashboard. It says nothing about whether the code is right.
 
 // A test fails by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
@@ -130,6 +130,25 @@ fn each_line_of_coming_from_is_shown_by_a_row_of_the_scenario_table() {
         let name = line.last().map_or("", |cell| cell.trim_matches('"'));
         assert!(names.contains(name), "no row is named {name:?}");
     }
+}
+
+#[test]
+fn the_plugin_config_of_the_local_stack_is_taken() {
+    let envoy: serde_json::Value = serde_saphyr::from_str(&file("envoy/envoy.yaml")).expect("YAML");
+    let manager = &envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let config = manager["http_filters"][0]["typed_config"]["config"]["configuration"]["value"].as_str();
+    let config = serde_json::from_str(config.expect("pluginConfig")).expect("JSON");
+    Config::from_value(&config).expect("a good config");
+}
+
+#[test]
+fn the_dashboard_asks_for_every_metric_of_the_filter_and_for_no_other() {
+    let dashboard = file("envoy/grafana/dashboards/alb-oidc.json");
+    let name = |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
+    let asked: BTreeSet<_> = dashboard.split("(wasm_filter_alb_oidc_").skip(1).map(name).collect();
+    // Prometheus of the local stack makes a label of what comes after the second dot.
+    let known = table("metrics").iter().map(|row| row[0].trim_matches('`').replace(PREFIX, "")).collect::<Vec<_>>();
+    assert_eq!(asked, known.iter().map(|name| name.split('.').next().expect("a name").to_owned()).collect());
 }
 
 #[test]

@@ -25,12 +25,14 @@ pub(crate) struct Plugin {
     pub(crate) env: BTreeMap<String, String>,
     /// The module to load.
     pub(crate) module: PathBuf,
+    /// The listener's port; 0: any.
+    pub(crate) port: u16,
 }
 
 impl Plugin {
     /// The module under test with this configuration and no environment.
     pub(crate) fn new(name: &str, config: impl ToString) -> Plugin {
-        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new(), module: super::module() }
+        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new(), module: super::module(), port: 0 }
     }
 }
 
@@ -288,12 +290,10 @@ fn listener(plugin: &Plugin) -> Value {
         }],
         "preserve_external_request_id": true,
     });
-    http_listener(
-        &plugin.name,
-        &[wasm_filter(plugin)],
-        &json!({"route": {"cluster": "upstream", "timeout": "10s"}}),
-        more,
-    )
+    let route = json!({"route": {"cluster": "upstream", "timeout": "10s"}});
+    let mut listener = http_listener(&plugin.name, &[wasm_filter(plugin)], &route, more);
+    listener["address"]["socket_address"]["port_value"] = plugin.port.into();
+    listener
 }
 
 /// A listener on a free port with these HTTP filters before the router and `action` as its only route's. `more` is merged

@@ -2,11 +2,15 @@
 //! line. Decides nothing about a token or a config: the library does.
 
 mod check;
+mod echo;
 mod explain;
 mod input;
 mod mint;
 mod native;
 mod output;
+mod page;
+mod serve;
+mod simulate;
 mod token;
 mod transform;
 
@@ -26,19 +30,23 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Simulate(simulate::Options),
     Check(check::Check),
     Explain(explain::Explain),
     Token(token::Token),
     Transform(transform::Transform),
+    Echo(echo::Options),
 }
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let outcome = match command {
+        Command::Simulate(options) => done(simulate::run(options)),
         Command::Check(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Token(command) => command.run(),
         Command::Transform(command) => command.run(),
+        Command::Echo(options) => done(echo::run(options)),
     };
     outcome.unwrap_or_else(|trouble| {
         for line in trouble.to_string().lines() {
@@ -46,4 +54,8 @@ fn main() -> ExitCode {
         }
         ExitCode::from(2)
     })
+}
+
+fn done(outcome: Result<(), String>) -> Result<ExitCode, input::Trouble> {
+    outcome.map(|()| ExitCode::SUCCESS).map_err(input::Trouble)
 }

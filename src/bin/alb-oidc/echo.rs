@@ -1,0 +1,121 @@
+//! `alb-oidc echo`: the service behind the gateway in the local stack. Shows what reached it: as a page to browsers, else as
+//! JSON. A WebSocket's messages come back. Believes and keeps nothing.
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::BodyExt as _;
+use maud::html;
+use serde::Serialize;
+
+use crate::page::layout;
+use crate::serve::{self, Listener, say};
+
+const EXAMPLE: &str = "\
+Example: show a user id that is in another header, and a way out
+
+  alb-oidc echo --listen 127.0.0.1:8081 --user-header x-user --link 'Sign out=/logout'";
+
+/// Show the requests that reach it: the service behind the gateway in the local stack.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Options {
+    /// Where requests come.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+    /// The header that carries the user id.
+    #[arg(long, value_name = "NAME", default_value = "kubeflow-userid")]
+    user_header: HeaderName,
+    /// A link on the page; may be given more than once.
+    #[arg(long, value_name = "TEXT=URL", value_parser = link)]
+    link: Vec<(String, String)>,
+}
+
+fn link(text: &str) -> Result<(String, String), String> {
+    let (text, url) = text.split_once('=').ok_or("expected TEXT=URL")?;
+    Ok((text.to_owned(), url.to_owned()))
+}
+
+/// Serves until told to stop.
+pub(crate) fn run(options: Options) -> Result<(), String> {
+    serve::run(async {
+        let listener = Listener::bind(options.listen).await?;
+        say(format_args!("echoing at http://{}", listener.address()));
+        listener.serve(Router::new().fallback(echo).with_state(std::sync::Arc::new(options))).await
+    })
+}
+
+/// What reached the service.
+#[derive(Serialize)]
+struct Seen {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body_bytes: u64,
+}
+
+async fn echo(
+    State(options): State<std::sync::Arc<Options>>,
+    socket: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    request: Request,
+) -> Response {
+    if let Ok(socket) = socket {
+        return socket.on_upgrade(send_back);
+    }
+    let (head, mut body) = request.into_parts();
+    let mut body_bytes: u64 = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return StatusCode::BAD_REQUEST.into_response() };
+        let length = frame.data_ref().map_or(0, |data| data.len());
+        body_bytes = body_bytes.saturating_add(length.try_into().unwrap_or(u64::MAX));
+    }
+    let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
+    let seen = Seen { method: head.method.to_string(), path, headers, body_bytes };
+    if wants_page(&head.headers) {
+        page(&options, &head.headers, &seen).into_response()
+    } else {
+        Json(seen).into_response()
+    }
+}
+
+fn wants_page(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|accept| accept.contains("text/html"))
+}
+
+fn page(options: &Options, headers: &HeaderMap, seen: &Seen) -> maud::Markup {
+    let user = headers.get(&options.user_header).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    layout(
+        "What the service sees",
+        html! {
+            p {
+                @match &user {
+                    Some(user) => { "You are " strong #user { (user) } "." }
+                    None => { strong { "Nobody is named" } ": the request has no " code { (options.user_header) } "." }
+                }
+            }
+            nav { @for (text, url) in &options.link { a href=(url) { (text) } } }
+            h2 { code { (seen.method) " " (seen.path) } }
+            table {
+                // What was added on the way comes last in the request, and first here.
+                @for (name, value) in seen.headers.iter().rev() { tr { th { (name) } td { code { (value) } } } }
+            }
+        },
+    )
+}
+
+async fn send_back(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        let is_content = matches!(message, Message::Text(_) | Message::Binary(_));
+        if is_content && socket.send(message).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! How every page looks, and the one that says what went wrong.
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --line: #8884; --accent: #2563eb }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 44rem; margin: 8vh auto; padding: 0 1rem }
+h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem }
+code { font-size: .9em; overflow-wrap: anywhere }
+dt { font-weight: 600; margin-top: .5rem } dd { margin: 0 }
+fieldset { border: 1px solid var(--line); border-radius: .5rem; margin: 0 0 1rem; padding: .5rem 1rem }
+label { display: block; margin: .5rem 0 } label input:not([type=checkbox]), textarea { display: block }
+.switch { display: flex; gap: .6rem; align-items: baseline }
+input:not([type=checkbox]), textarea, button, .button { font: inherit; box-sizing: border-box; padding: .5rem .8rem; border: 1px solid var(--line); border-radius: .5rem }
+input:not([type=checkbox]), textarea { width: 100% }
+button, .button { cursor: pointer; display: inline-block; text-decoration: none }
+.user button { width: 100%; display: flex; justify-content: space-between; gap: 1rem; margin: .4rem 0; text-align: left }
+.primary, .button { background: var(--accent); color: #fff }
+[role=alert] { border-left: .25rem solid #dc2626; padding-left: .8rem }
+table { border-collapse: collapse; width: 100% } td, th { border-top: 1px solid var(--line); padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere }
+th { font-weight: 500; white-space: nowrap }
+nav a { margin-right: 1rem }";
+
+/// A whole page.
+pub(crate) fn layout(title: &str, body: Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { h1 { (title) } (body) }
+        }
+    }
+}
+
+/// The answer where something is wrong.
+pub(crate) fn problem(status: StatusCode, text: &str) -> Response {
+    let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let body = html! { p { (text) } p { "So says the load balancer's stand-in." } };
+    (status, layout(&title, body)).into_response()
+}
+
+/// Lets no other site's page have a browser change anything here.
+pub(crate) async fn same_site(request: Request, next: Next) -> Response {
+    let from = request.headers().get("sec-fetch-site").and_then(|site| site.to_str().ok());
+    if request.method().is_safe() || matches!(from, None | Some("same-origin" | "none")) {
+        return next.run(request).await;
+    }
+    problem(StatusCode::FORBIDDEN, "A page of another site sent this request.")
+}

@@ -1,0 +1,57 @@
+//! The listeners of `simulate` and `echo`: bind, serve until told to stop, one line for each request. Nothing here may look
+//! at what a request says.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A bound listener.
+pub(crate) struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, String> {
+        let failed = |error| format!("cannot listen on {address}: {error}");
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens: the port is the real one, if any would do.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until the process ends.
+    pub(crate) async fn serve(self, routes: Router) -> Result<(), String> {
+        let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(self.listener, service).await.map_err(|error| format!("{}: {error}", self.address))
+    }
+}
+
+/// Runs `server` until it fails, or until Ctrl-C or SIGTERM.
+pub(crate) fn run(server: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start threads: {error}"))?;
+    let done = runtime.block_on(async {
+        let mut terminated =
+            signal(SignalKind::terminate()).map_err(|error| format!("cannot wait for a signal: {error}"))?;
+        tokio::select! {
+            done = server => done,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = terminated.recv() => Ok(()),
+        }
+    });
+    // Connections that are open, such as WebSockets, end with the process.
+    runtime.shutdown_background();
+    done
+}
+
+/// Writes a line to standard output. Where nobody reads it any more there is nobody to tell.
+pub(crate) fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

@@ -1,0 +1,254 @@
+//! The local stack in a real browser, as a newcomer meets it: Chromium by its WebDriver, on what `make up` started. Leaves
+//! screenshots in `target/browser`, to be looked at. Everything about headers and tokens is tested elsewhere.
+
+// A test fails by panicking.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, MutexGuard};
+
+const FRONT: &str = "http://localhost:8080";
+const OPERATOR: &str = "http://localhost:9000";
+
+/// One browser at a time: the misbehaviours are everybody's.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A browser without a past, gone when dropped.
+struct Browser {
+    client: Client,
+    _driver: Child,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Browser {
+    async fn open() -> Browser {
+        let turn = TURN.lock().await;
+        tokio::net::TcpStream::connect("127.0.0.1:8080")
+            .await
+            .expect("the local stack; run `make test-browser`, which starts it");
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("chromedriver; run `make test-browser`, which installs it");
+        let mut lines = BufReader::new(driver.stdout.take().expect("its output")).lines();
+        let port = loop {
+            let line = lines.next_line().await.expect("its output").expect("the port that it listens on");
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                break port.trim_end_matches('.').to_owned();
+            }
+        };
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        // Chromium's own sandbox needs rights that containers and root do not have.
+        let options =
+            json!({"args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,1000"]});
+        let capabilities = [("goog:chromeOptions".to_owned(), options)].into_iter().collect();
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .expect("a browser");
+        Browser { client, _driver: driver, _turn: turn }
+    }
+
+    async fn goto(&self, url: &str) {
+        self.client.goto(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
+
+    /// Clicks what this CSS selector finds first.
+    async fn click(&self, selector: &str) {
+        self.client
+            .find(Locator::Css(selector))
+            .await
+            .unwrap_or_else(|error| panic!("{selector}: {error}"))
+            .click()
+            .await
+            .expect("a click");
+    }
+
+    async fn type_in(&self, selector: &str, text: &str) {
+        let field =
+            self.client.find(Locator::Css(selector)).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        field.clear().await.expect("an empty field");
+        field.send_keys(text).await.expect("to type");
+    }
+
+    /// The text of the page, once it has this in it.
+    async fn shows(&self, expected: &str) -> String {
+        let mut text = String::new();
+        for _ in 0..50 {
+            if let Ok(body) = self.client.find(Locator::Css("body")).await {
+                text = body.text().await.unwrap_or_default();
+            }
+            if text.contains(expected) {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("no {expected:?} on {}:\n{text}", self.url().await)
+    }
+
+    async fn url(&self) -> String {
+        self.client.current_url().await.expect("an address").to_string()
+    }
+
+    /// What a script on the page calls its last argument with.
+    async fn script(&self, script: &str) -> Value {
+        self.client.execute_async(script, Vec::new()).await.expect("the script's answer")
+    }
+
+    async fn sign_in(&self, name: &str) {
+        self.shows("Sign in").await;
+        self.click(&format!("button[value='{name}']")).await;
+    }
+
+    async fn screenshot(&self, name: &str) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/browser");
+        std::fs::create_dir_all(&folder).expect("the folder for screenshots");
+        let picture = self.client.screenshot().await.expect("a screenshot");
+        std::fs::write(folder.join(format!("{name}.png")), picture).expect("the screenshot's file");
+    }
+
+    async fn close(self) {
+        self.client.close().await.expect("the browser's end");
+    }
+}
+
+#[tokio::test]
+async fn ann_signs_in_and_the_service_knows_her_by_name() {
+    let browser = Browser::open().await;
+    browser.goto(&format!("{FRONT}/dashboard?tab=1")).await;
+    browser.shows("There are no passwords").await;
+    assert!(browser.url().await.starts_with(&format!("{OPERATOR}/idp/authorize?")));
+    browser.screenshot("1-sign-in").await;
+    browser.sign_in("ann@example.com").await;
+    let page = browser.shows("You are ann@example.com").await;
+    assert_eq!(browser.url().await, format!("{FRONT}/dashboard?tab=1"));
+    assert!(page.contains("x-user-name Ann Example") && page.contains("data-science"), "{page}");
+    assert!(!page.contains("x-amzn-oidc") && !page.contains("AWSELBAuthSessionCookie"), "{page}");
+    browser.screenshot("2-signed-in").await;
+    browser.click("a[href='/admin/']").await;
+    browser.shows("GET /admin/").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn bob_is_refused_where_only_admins_may_enter_and_reads_why() {
+    let browser = Browser::open().await;
+    browser.goto(FRONT).await;
+    browser.sign_in("bob@example.com").await;
+    browser.shows("You are bob@example.com").await;
+    browser.click("a[href='/public/']").await;
+    browser.shows("Nobody is named").await;
+    browser.screenshot("3-open-to-all").await;
+    browser.click("a[href='/admin/']").await;
+    browser.shows("user-not-allowed").await;
+    browser.screenshot("4-not-allowed").await;
+    // The page's own way out.
+    browser.click("a[href='/logout']").await;
+    browser.shows("You are signed out").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn who_signs_out_is_asked_again_who_they_are() {
+    let browser = Browser::open().await;
+    browser.goto(FRONT).await;
+    browser.sign_in("ann@example.com").await;
+    browser.shows("You are ann@example.com").await;
+    browser.click("a[href='/logout']").await;
+    browser.shows("You are signed out").await;
+    browser.screenshot("5-signed-out").await;
+    browser.click("a.button").await;
+    browser.shows("There are no passwords").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_users_see_of_expired_tokens_and_of_a_key_server_that_is_down() {
+    let browser = Browser::open().await;
+    browser.goto(FRONT).await;
+    browser.sign_in("ann@example.com").await;
+    browser.shows("You are ann@example.com").await;
+    for (switch, title, reason) in
+        [("expired-token", "Please sign in", "token-expired"), ("key-error", "Please try again", "key-unavailable")]
+    {
+        browser.goto(OPERATOR).await;
+        browser.click(&format!("input[value='{switch}']")).await;
+        browser.click("button.primary").await;
+        browser
+            .client
+            .wait()
+            .for_element(Locator::Css(&format!("input[value='{switch}'][checked]")))
+            .await
+            .expect("switched on");
+        browser.screenshot(&format!("6-operator-{switch}")).await;
+        browser.goto(FRONT).await;
+        let page = browser.shows(reason).await;
+        assert!(page.contains(title), "{page}");
+        browser.screenshot(&format!("7-{reason}")).await;
+        browser.goto(OPERATOR).await;
+        browser.click(&format!("input[value='{switch}']")).await;
+        browser.click("button.primary").await;
+        browser
+            .client
+            .wait()
+            .for_element(Locator::Css(&format!("input[value='{switch}']:not([checked])")))
+            .await
+            .expect("switched off");
+        browser.click("form[action='/rotate'] button").await;
+        browser.goto(FRONT).await;
+        browser.shows("You are ann@example.com").await;
+    }
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn somebody_typed_in_is_told_what_is_wrong_and_then_let_in() {
+    let browser = Browser::open().await;
+    browser.goto(FRONT).await;
+    browser.shows("Somebody else").await;
+    browser.type_in("input[name=name]", "dora@example.com").await;
+    browser.type_in("input[name=groups]", "admins").await;
+    browser.type_in("textarea", "{name: Dora}").await;
+    browser.click("button.primary").await;
+    browser.shows("expected a JSON object").await;
+    browser.screenshot("8-typed-wrong").await;
+    browser.type_in("textarea", "{\"name\": \"Dora\"}").await;
+    browser.click("button.primary").await;
+    browser.shows("You are dora@example.com").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_page_talks_over_a_websocket_and_its_scripts_fail_once_the_session_is_over() {
+    let browser = Browser::open().await;
+    browser.goto(FRONT).await;
+    browser.sign_in("ann@example.com").await;
+    browser.shows("You are ann@example.com").await;
+    let answer = browser
+        .script(
+            "const done = arguments[0], socket = new WebSocket('ws://localhost:8080/socket');
+             socket.onopen = () => socket.send('hello');
+             socket.onmessage = message => done(message.data);
+             socket.onerror = () => done('refused');",
+        )
+        .await;
+    assert_eq!(answer, "hello");
+    let fetch = "const done = arguments[0]; fetch('/api').then(answer => done(answer.status), () => done('failed'))";
+    assert_eq!(browser.script(fetch).await, 200);
+    browser.client.delete_cookie("AWSELBAuthSessionCookie-0").await.expect("a cookie less");
+    // The redirect to another origin, which is the ALB's answer to scripts too.
+    assert_eq!(browser.script(fetch).await, "failed");
+    browser.close().await;
+}
