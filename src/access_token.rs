@@ -102,7 +102,7 @@ pub(crate) fn claims(
     let not_before = numeric_date(&claims, "nbf").ok()?;
     let text = |name| string(&claims, name).ok();
     let is_of_this_sign_in = text("iss")? == Some(expected.issuer)
-        && expected.subject.is_some()
+        && expected.subject.is_some_and(|subject| !subject.is_empty())
         && text("sub")? == expected.subject
         // Cognito's ID token has the same issuer, keys and `sub`.
         && text("token_use")?.is_none_or(|found| found == "access")

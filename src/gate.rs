@@ -213,11 +213,11 @@ fn identify(
         return Err(Reason::TokenDuplicate);
     }
     let mut remembered_as = Cow::Borrowed(text);
-    let mut access_tokens = head.values(ACCESS_TOKEN);
-    let access_token = access_tokens.next().unwrap_or_default();
     if config.access_token.is_some() {
-        // A line break is in no header's value: no two pairs of tokens are remembered as one.
-        remembered_as = Cow::Owned([text, access_token].join(&b'\n'));
+        // Every access token, for several are none. A line break is in no header's value: no two requests with other tokens
+        // are remembered as one.
+        let all: Vec<_> = std::iter::once(text).chain(head.values(ACCESS_TOKEN)).collect();
+        remembered_as = Cow::Owned(all.join(&b'\n'));
     }
     if let Some(identity) = remembered.get(&remembered_as, now.wall) {
         work.token_cache_hit = true;
@@ -231,10 +231,12 @@ fn identify(
     work.signatures_checked = 1;
     let mut claims = jose.verify(&token, &key)?.claims(now.wall, skew)?;
     if let Some(rules) = &config.access_token {
+        let mut access_tokens = head.values(ACCESS_TOKEN);
+        let text = access_tokens.next().unwrap_or_default();
         if access_tokens.next().is_some() {
             return Err(Reason::AccessTokenInvalid);
         }
-        let token = UntrustedAccessToken::parse(access_token)?;
+        let token = UntrustedAccessToken::parse(text)?;
         let name = KeyName { source: rules.key_source, id: token.key_id() };
         let Some(key) = find(keys, name, now)? else { return Ok(Err(name)) };
         let PublicKey::Rsa(key) = key else { return Err(Reason::KeyInvalid) };

@@ -16,8 +16,8 @@ pub const MAX_SET_BYTES: usize = 64 * 1024;
 /// A set is an object with an array of objects with an array of certificates.
 const MAX_SET_DEPTH: usize = 8;
 
-/// The bounds of a modulus, in bytes: RFC 7518, section 3.3 asks for 2048 bits, and nobody has more than 8192.
-const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+/// The bounds of a modulus, in bits: RFC 7518, section 3.3 asks for 2048, and nobody has more than 8192.
+const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The longest public exponent, in bytes. All that are in use are 65537.
 const MAX_EXPONENT_BYTES: usize = 4;
@@ -80,7 +80,8 @@ fn member<'k>(key: &'k Map<String, Value>, name: &str) -> Option<&'k str> {
 fn spki(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
     let is_odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
     let (modulus, exponent) = (der::without_leading_zeros(modulus), der::without_leading_zeros(exponent));
-    let sound = MODULUS_BYTES.contains(&modulus.len())
+    let unused = modulus.first().map_or(0, |first| first.leading_zeros() as usize);
+    let sound = MODULUS_BITS.contains(&modulus.len().saturating_mul(8).saturating_sub(unused))
         && is_odd(modulus)
         && exponent.len() <= MAX_EXPONENT_BYTES
         && is_odd(exponent)
@@ -140,6 +141,19 @@ mod tests {
             [("a", "invalid"), ("b", "a key"), ("c", "invalid"), ("7", "not found"), ("d", "not found")]
         {
             assert_eq!(found(&set, id), expected, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_modulus_is_of_2048_to_8192_bits_however_many_bytes_it_is_written_in() {
+        let is_key = |first: u8, bytes: usize| {
+            let modulus = [vec![0, 0, first], vec![0xff; bytes - 1]].concat();
+            RsaKey::from_components(&modulus, &[1, 0, 1]).is_some()
+        };
+        for (first, bytes, expected) in
+            [(0x7f, 256, false), (0x80, 256, true), (0xff, 1024, true), (0x01, 1025, false), (0xff, 128, false)]
+        {
+            assert_eq!(is_key(first, bytes), expected, "{first:#x} and {bytes} bytes");
         }
     }
 

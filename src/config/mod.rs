@@ -236,6 +236,13 @@ fn read(root: &Object<'_>) -> Config {
     }
 
     let access_token = root.optional_object("accessToken").and_then(|entry| {
+        let mut issuers: Vec<_> = load_balancers.iter().filter_map(|entry| entry.issuer.as_deref()).collect();
+        issuers.sort_unstable();
+        issuers.dedup();
+        if issuers.len() > 1 {
+            let found = format!("`loadBalancers` of {} issuers beside it", issuers.len());
+            entry.mistake("", found, "one: a `sub` names the same user with one issuer only");
+        }
         let source = read_key_set(&entry, timeout)?;
         key_sources.push(source);
         let key_source = KeySourceId(key_sources.len().saturating_sub(1));
@@ -355,6 +362,8 @@ fn read_key_set(entry: &Object<'_>, timeout: Duration) -> Option<KeySource> {
     let expected = load_balancer::Endpoint::EXPECTED;
     let endpoint = entry.check(field, text, endpoint, expected)?;
     let path = match field {
+        // As it is written: only of the address alone, the path is `/`.
+        "jwksUri" if text.ends_with('/') || endpoint.path == "/" => endpoint.path.clone(),
         "jwksUri" => endpoint.path.trim_end_matches('/').to_owned(),
         _ => format!("{}.well-known/jwks.json", endpoint.path),
     };
@@ -529,6 +538,32 @@ mod tests {
                 json!({"issuer": "any text", "jwksUri": "https://idp.test:8443/oauth2/v1/keys", "jwksCluster": "idp"})
             ),
             expected("idp", "idp.test:8443", "/oauth2/v1/keys")
+        );
+        for (uri, path) in [("https://idp.test", "/"), ("https://idp.test/", "/"), ("https://idp.test/keys/", "/keys/")]
+        {
+            let source = source(json!({"issuer": "any text", "jwksUri": uri, "jwksCluster": "idp"}));
+            assert_eq!(source, expected("idp", "idp.test", path), "{uri}");
+        }
+    }
+
+    #[test]
+    fn access_tokens_are_read_beside_load_balancers_of_one_issuer_only() {
+        let of_issuers = |issuers: [Value; 2]| {
+            mistakes(&with(|config| {
+                let [first, second] = issuers;
+                config["loadBalancers"] = json!([
+                    {"arn": ARN, "issuer": first, "clientId": null},
+                    {"arn": ARN.replace("us-west-2", "us-east-1"), "issuer": second, "clientId": null},
+                ]);
+                config["accessToken"] = json!({"issuer": "https://idp.test"});
+            }))
+        };
+        assert_eq!(of_issuers([json!("https://idp.test"), json!("https://idp.test")]), [""; 0]);
+        assert_eq!(
+            of_issuers([json!("https://idp.test"), json!("https://partners.test")]),
+            [
+                "accessToken: found `loadBalancers` of 2 issuers beside it, expected one: a `sub` names the same user with one issuer only"
+            ]
         );
     }
 
