@@ -140,6 +140,22 @@ fn a_good_config_is_told_in_words() {
 }
 
 #[test]
+fn an_access_token_and_a_sign_out_are_told_in_words() {
+    let desk = Desk::new();
+    let more = "  pluginConfig:\n    accessToken: {issuer: 'https://issuer.example/pool'}\n    logout: {path: /logout, redirectTo: 'https://issuer.example/out'}\n";
+    desk.put("more.yaml", CONFIG.replace("  pluginConfig:\n", more));
+    desk.run(&["check", "more.yaml"]).says(
+        0,
+        &[
+            "fetches keys from https://issuer.example/pool/.well-known/jwks.json through the Envoy cluster outbound|443||issuer.example",
+            "reads the access token of https://issuer.example/pool too",
+            "signs out who gets or posts /logout, and sends them to https://issuer.example/out",
+            "takes cookies named AWSELBAuthSessionCookie and AWSELBAuthSessionCookie-N for the load balancer's session",
+        ],
+    );
+}
+
+#[test]
 fn every_mistake_is_told_with_its_line_and_field() {
     let desk = Desk::new();
     desk.put(

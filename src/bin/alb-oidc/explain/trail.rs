@@ -351,6 +351,7 @@ fn refused(keys: &mut KeyRing, name: KeyName, answer: Answer, reason: Reason) ->
 mod tests {
     use super::*;
     use crate::mint::{AlbKey, AlbToken};
+    use alb_oidc_filter::gate::HeaderEdit;
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE;
     use serde_json::{Map, json};
@@ -454,5 +455,57 @@ mod tests {
         assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::NeedKey(_)));
         let verdict = judged("", &|| public(&key), "/healthz");
         assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::Skip(_)));
+    }
+
+    #[test]
+    fn an_access_token_is_checked_where_the_config_reads_it_as_the_gate_checks_it() {
+        use aws_lc_rs::rsa::KeySize;
+        use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+        let config = Config::from_value(&json!({
+            "loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}],
+            "accessToken": {"issuer": "https://idp.example"},
+            "groups": {"claims": ["access:groups"]},
+        }))
+        .unwrap();
+        let (alb, idp) = (AlbKey::generate(), RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
+        let modulus = URL_SAFE_NO_PAD.encode(idp.public_key().modulus().big_endian_without_leading_zero());
+        let set = |kid: &str| json!({"keys": [{"kty": "RSA", "kid": kid, "n": modulus, "e": "AQAB"}]}).to_string();
+        let access = |subject: &str| {
+            let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
+            let header = encode(json!({"alg": "RS256", "kid": "k"}));
+            let claims = json!({"iss": "https://idp.example", "sub": subject, "exp": NOW + 100, "groups": ["ml"]});
+            let text = format!("{header}.{}", encode(claims));
+            let mut signature = vec![0; idp.public_modulus_len()];
+            idp.sign(&RSA_PKCS1_SHA256, &aws_lc_rs::rand::SystemRandom::new(), text.as_bytes(), &mut signature)
+                .unwrap();
+            format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+        };
+        let text = with("sub", json!("ann")).mint(&alb).unwrap();
+        let judged = |access: &str, key_set: Option<&str>| {
+            let tokens = Tokens { text: &text, decoded: &Unverified::decode(&text), access, key_set };
+            judge(&config, &tokens, None, &|_| Ok(public(&alb)), Timestamp::from_unix_seconds(NOW)).unwrap()
+        };
+
+        let verdict = judged(&access("ann"), Some(&set("k")));
+        assert_eq!(failed(&verdict), None);
+        let groups = HeaderEdit::Set("kubeflow-groups".to_owned(), b"ml".to_vec());
+        assert!(
+            matches!(&verdict.decision, Decision::Admit(edits) if edits.contains(&groups)),
+            "{:?}",
+            verdict.decision
+        );
+        for (token, key_set, reason) in [
+            (String::new(), set("k"), Reason::AccessTokenInvalid),
+            (access("eve"), set("k"), Reason::AccessTokenInvalid),
+            (access("ann"), set("other"), Reason::KeyNotFound),
+            (access("ann"), "{}".to_owned(), Reason::KeyInvalid),
+        ] {
+            let verdict = judged(&token, Some(&key_set));
+            assert_eq!((failed(&verdict), verdict.decision), (Some("access token"), Decision::Deny(reason)), "{token}");
+        }
+        let verdict = judged(&access("ann"), None);
+        assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::NeedKey(_)));
     }
 }
