@@ -43,6 +43,14 @@ pub struct KeyName {
     pub id: KeyId,
 }
 
+impl KeyName {
+    /// Whether a request that has waited for `before` may wait for this key too: once for each source, in their order. First
+    /// comes the load balancer's key, then the access token's; so no request waits without end.
+    pub fn may_be_waited_for_after(self, before: Option<Self>) -> bool {
+        before.is_none_or(|before| before.source < self.source)
+    }
+}
+
 /// A request that waits, by the caller's number for it.
 pub type Waiter = u32;
 
@@ -531,6 +539,21 @@ mod tests {
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_unix_millis(1_000_000_000_000 + millis)
+    }
+
+    #[test]
+    fn a_request_waits_once_for_each_source() {
+        let of = |source| KeyName { source: KeySourceId(source), ..name(1) };
+        for (before, now, may) in [
+            (None, 0, true),
+            (None, 1, true),
+            (Some(0), 1, true),
+            (Some(0), 0, false),
+            (Some(1), 0, false),
+            (Some(1), 1, false),
+        ] {
+            assert_eq!(of(now).may_be_waited_for_after(before.map(of)), may, "{before:?}, {now}");
+        }
     }
 
     #[test]

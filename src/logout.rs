@@ -23,14 +23,15 @@ impl SignOut {
     }
 }
 
-/// Whether another site's page makes the request without the person going there: its image, script, frame, `fetch`, prefetch
-/// or WebSocket. A browser that does not say so is believed.
+/// Whether nobody goes there: another site's image, script, frame or `fetch`, or anybody's prefetch or WebSocket. A browser
+/// that does not say so is believed.
 fn is_from_elsewhere(head: &RequestHead<'_>) -> bool {
     let says = |name, value: &[u8]| head.first(name) == Some(value);
-    let is_prefetch = head.first("sec-purpose").or(head.first("purpose")).is_some();
-    let goes_there = says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document") && !is_prefetch;
+    let is_there = |name| head.first(name).is_some();
+    let goes_there = says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document");
+    let is_prefetch = is_there("sec-purpose") || is_there("purpose");
     // Browsers do not say of a WebSocket whose it is.
-    says("sec-fetch-site", b"cross-site") && !goes_there || head.first("upgrade").is_some()
+    says("sec-fetch-site", b"cross-site") && !goes_there || is_prefetch || is_there("upgrade")
 }
 
 /// The session cookies that `head` carries.

@@ -273,6 +273,13 @@ fn read(root: &Object<'_>) -> Config {
 fn read_identity(root: &Object<'_>) -> IdentityRules {
     let user_id = root.object("userId");
     let with_access_token = root.optional_object("accessToken").is_some();
+    if user_id.boolean("requireVerifiedEmail")
+        && user_id.strings("claims").iter().any(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM))
+    {
+        let expected =
+            "`userId.claims` of the load balancer's token alone: its `email_verified` says nothing of another's";
+        user_id.mistake("requireVerifiedEmail", "true beside a claim of the access token", expected);
+    }
     let rules = IdentityRules {
         user_id_header: read_header(&user_id, "header"),
         user_id: UserIdRules {
@@ -589,6 +596,11 @@ mod tests {
                 "/groups",
                 json!({"claims": ["access:cognito:groups"]}),
                 "groups.claims[0]: found \"access:cognito:groups\", expected `accessToken` beside a claim of the access token",
+            ),
+            (
+                "/userId",
+                json!({"claims": ["email", "access:email"], "requireVerifiedEmail": true}),
+                "userId.requireVerifiedEmail: found true beside a claim of the access token, expected `userId.claims` of the load",
             ),
             (
                 "/claimHeaders",

@@ -169,8 +169,7 @@ impl Plugin {
             decision = self.decide(&head, now);
         }
         if let Decision::NeedKey(name) = decision {
-            // Once for each source, in their order: first for the load balancer's key, then for the access token's.
-            let may_wait = waited_for.is_none_or(|waited_for| waited_for.source < name.source);
+            let may_wait = name.may_be_waited_for_after(waited_for);
             let refused = match may_wait {
                 true => self.keys.wait(name, id, now.steady),
                 false => Err(Reason::KeyUnavailable),
