@@ -81,9 +81,7 @@ async fn verified(simulator: &Simulator, token: &str) -> Result<Value, Reason> {
 async fn who_has_no_session_is_sent_to_sign_in_whatever_they_ask_for_and_comes_back_to_it() {
     let upstream = Upstream::start().await;
     let simulator = Simulator::start(upstream.address(), &[]).await;
-    let mut script = Browser::default();
-    script.headers =
-        vec![("x-requested-with".into(), "XMLHttpRequest".into()), ("accept".into(), "application/json".into())];
+    let mut script = Browser::sending(&[("x-requested-with", "XMLHttpRequest"), ("accept", "application/json")]);
     let idp = simulator.elsewhere("/idp/authorize?");
     for reply in [script.get(&simulator.url("/api")).await, script.post(&simulator.url("/api"), "x=1").await] {
         assert_eq!(reply.status, 302);
@@ -430,8 +428,7 @@ async fn who_is_typed_in_is_remembered_in_the_file() {
 #[tokio::test]
 async fn another_sites_page_can_change_nothing() {
     let (_upstream, simulator, _) = signed_in(&[]).await;
-    let mut elsewhere = Browser::default();
-    elsewhere.headers = vec![("sec-fetch-site".into(), "cross-site".into())];
+    let mut elsewhere = Browser::sending(&[("sec-fetch-site", "cross-site")]);
     let (page, _) = Browser::default().open(&simulator.url("/")).await;
     for url in [simulator.elsewhere("/rotate"), simulator.elsewhere("/misbehave"), page] {
         assert_eq!(elsewhere.post(&url, ANN).await.status, 403, "{url}");

@@ -87,6 +87,12 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
+    /// One that sends these headers along.
+    pub(crate) fn sending(headers: &[(&str, &str)]) -> Browser {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Browser { headers, ..Browser::default() }
+    }
+
     /// One GET, without following.
     pub(crate) async fn get(&mut self, url: &str) -> Reply {
         self.request("GET", url, "").await

@@ -52,6 +52,9 @@ struct Callback {
     state: String,
 }
 
+/// A status, and what is wrong.
+type Problem = (StatusCode, &'static str);
+
 pub(super) fn routes(simulator: Arc<Simulator>) -> Router {
     Router::new().fallback(logged).with_state(simulator)
 }
@@ -73,7 +76,7 @@ async fn answer(simulator: &Simulator, peer: SocketAddr, request: Request) -> (O
         return (None, page::problem(StatusCode::BAD_REQUEST, "The request names no host."));
     };
     if request.uri().path() == CALLBACK {
-        return (None, signed_in(simulator, &request).unwrap_or_else(|problem| problem));
+        return (None, signed_in(simulator, &request).unwrap_or_else(|(status, text)| page::problem(status, text)));
     }
     match read(simulator, request.headers()) {
         Some(session) => {
@@ -110,8 +113,8 @@ fn to_identity_provider(simulator: &Simulator, host: &Authority, request: &Reque
 }
 
 /// The browser is back with a code: the code's user has a session from now on, and goes where they wanted to.
-fn signed_in(simulator: &Simulator, request: &Request) -> Result<Response, Response> {
-    let refused = |text| page::problem(StatusCode::UNAUTHORIZED, text);
+fn signed_in(simulator: &Simulator, request: &Request) -> Result<Response, Problem> {
+    let refused = |text| (StatusCode::UNAUTHORIZED, text);
     let Ok(Query(Callback { code, state })) = Query::try_from_uri(request.uri()) else {
         return Err(refused("The identity provider sent no code and state."));
     };
@@ -123,8 +126,8 @@ fn signed_in(simulator: &Simulator, request: &Request) -> Result<Response, Respo
         ));
     }
     let user = simulator.idp.redeem(&code).ok_or_else(|| refused("The identity provider's code is used up."))?;
-    let failed = |text: &str| page::problem(StatusCode::INTERNAL_SERVER_ERROR, text);
-    let access_token = simulator.access_token(&user).map_err(|error| failed(&error))?;
+    let failed = |text| (StatusCode::INTERNAL_SERVER_ERROR, text);
+    let access_token = simulator.access_token(&user).map_err(|_| failed("The access token cannot be signed."))?;
     let claims = serde_json::Value::Object(user.userinfo(&simulator.options.issuer)).to_string();
     let too_large = || failed("Claims and access token exceed 11 KiB, or four cookies: an ALB answers 500 as well.");
     if claims.len().saturating_add(access_token.len()) > MAX_SESSION_BYTES {

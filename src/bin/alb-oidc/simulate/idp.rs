@@ -89,16 +89,12 @@ pub(super) fn routes() -> Router<Arc<Simulator>> {
 
 impl Authorize {
     /// Only what the load balancer asked for itself goes on.
-    fn check(&self, simulator: &Simulator) -> Result<(), Response> {
-        let refused = |text| page::problem(StatusCode::BAD_REQUEST, text);
+    fn check(&self, simulator: &Simulator) -> Result<(), &'static str> {
         if self.client_id != simulator.options.client {
-            return Err(refused("No such client is registered here."));
+            return Err("No such client is registered here.");
         }
-        let pending = Pending::open(simulator, &self.state)
-            .ok_or_else(|| refused("The sign-in took too long, or began elsewhere."))?;
-        (pending.redirect_uri == self.redirect_uri)
-            .then_some(())
-            .ok_or_else(|| refused("No such redirect_uri is registered here."))
+        let pending = Pending::open(simulator, &self.state).ok_or("The sign-in took too long, or began elsewhere.")?;
+        (pending.redirect_uri == self.redirect_uri).then_some(()).ok_or("No such redirect_uri is registered here.")
     }
 
     /// Back to the load balancer, with a code for this user.
@@ -114,7 +110,7 @@ async fn authorize(
     Query(query): Query<Authorize>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    query.check(&simulator)?;
+    query.check(&simulator).map_err(|text| page::problem(StatusCode::BAD_REQUEST, text))?;
     let session = cookie(&headers, COOKIE);
     let signed_in = lock(&simulator.idp.signed_in);
     let known = signed_in.iter().find(|(id, _)| Some(id) == session.as_ref()).map(|(_, user)| user.clone());
@@ -130,7 +126,7 @@ async fn sign_in(
     Query(query): Query<Authorize>,
     Form(form): Form<SignIn>,
 ) -> Result<Response, Response> {
-    query.check(&simulator)?;
+    query.check(&simulator).map_err(|text| page::problem(StatusCode::BAD_REQUEST, text))?;
     let user = match &form.groups {
         Some(groups) => User::typed(&form.name, groups, &form.claims),
         None => lock(&simulator.users)
