@@ -78,9 +78,9 @@ struct World {
     /// Counters and gauges after the row before.
     counters: BTreeMap<String, i64>,
     /// Length of the log after the row before.
-    logged: usize,
+    logged: u64,
     /// Length of the access log after the row before.
-    accessed: usize,
+    accessed: u64,
     /// What must never be logged.
     secrets: BTreeSet<String>,
 }
@@ -123,7 +123,7 @@ impl World {
             upstream,
             _not_the_key_server: not_the_key_server,
             counters: BTreeMap::new(),
-            logged: envoy.log().len(),
+            logged: envoy.log_since(0).1,
             accessed: 0,
             secrets: BTreeSet::new(),
             envoy,
@@ -190,7 +190,7 @@ impl World {
         let deadline = Instant::now() + SETTLED;
         loop {
             let counters = self.module_stats().await;
-            let log = self.envoy.log();
+            let (log, logged) = self.envoy.log_since(self.logged);
             let mut wrong = expect::counters(&expected, &self.counters, &counters);
             for (cluster, server) in &self.keys {
                 let (count, path, host) = match &row.elsewhere {
@@ -204,13 +204,13 @@ impl World {
                 let sets = if *cluster == "keys" { row.jwks_fetches() } else { Count::exactly(0) };
                 wrong.extend(expect::fetches(sets, JWKS_PATH, JWKS_HOST, &of_sets));
             }
-            wrong.extend(expect::denials(&scene.denials, &log[self.logged..]));
-            let accesses = self.envoy.access_log();
-            wrong.extend(expect::accesses(&scene.accesses, &accesses[self.accessed..]));
+            wrong.extend(expect::denials(&scene.denials, &log));
+            let (accesses, accessed) = self.envoy.access_log_since(self.accessed);
+            wrong.extend(expect::accesses(&scene.accesses, &accesses));
             if wrong.is_empty() || Instant::now() > deadline {
                 self.counters = counters;
-                self.logged = log.len();
-                self.accessed = accesses.len();
+                self.logged = logged;
+                self.accessed = accessed;
                 return wrong;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

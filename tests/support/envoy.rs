@@ -4,6 +4,7 @@ use super::client::{Reply, Request, send};
 use super::token::{ARN, CLIENT, ISSUER};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -179,17 +180,24 @@ impl Envoy {
 
     /// All that Envoy and the module logged.
     pub(crate) fn log(&self) -> String {
-        self.file("log")
+        self.log_since(0).0
     }
 
-    /// The access log of all listeners, a JSON object on each line.
-    pub(crate) fn access_log(&self) -> String {
-        self.file("access")
+    /// What was logged after the first `start` bytes, and how many bytes there are now.
+    pub(crate) fn log_since(&self, start: u64) -> (String, u64) {
+        self.file("log", start)
     }
 
-    fn file(&self, name: &str) -> String {
-        let bytes = std::fs::read(self.folder.path().join(name)).expect("a log file");
-        String::from_utf8_lossy(&bytes).into_owned()
+    /// The same of the access log of all listeners, a JSON object on each line.
+    pub(crate) fn access_log_since(&self, start: u64) -> (String, u64) {
+        self.file("access", start)
+    }
+
+    fn file(&self, name: &str, start: u64) -> (String, u64) {
+        let mut file = std::fs::File::open(self.folder.path().join(name)).expect("a log file");
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(start)).and_then(|_| file.read_to_end(&mut bytes)).expect("its end");
+        (String::from_utf8_lossy(&bytes).into_owned(), start + u64::try_from(bytes.len()).expect("its length"))
     }
 
     /// Ends it and waits until it has ended.
