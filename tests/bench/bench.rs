@@ -2,7 +2,7 @@
 //! filter that only decodes, on one worker of one Envoy. The setups take turns in rounds, and what is told is each one's share
 //! of another's throughput in the same round: times of a shared machine say little, ratios say something.
 //!
-//! `BENCH_ROUNDS` (default 7) and `BENCH_SECONDS` (default 2, for each setup in each round) set how long it takes. Everything that was
+//! `BENCH_ONLY` (words) runs only what has them in its name, beside no filter; `BENCH_ROUNDS` (default 7) and `BENCH_SECONDS` (default 2, for each setup in each round) set how long it takes. Everything that was
 //! measured is left in `target/bench.json`.
 
 // A benchmark may panic: that is how it fails.
@@ -62,10 +62,15 @@ struct Case {
 async fn main() {
     let rounds = number("BENCH_ROUNDS", 7);
     let seconds = number("BENCH_SECONDS", 2);
+    let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let mut cases = Vec::new();
     for size in SIZES {
         for (filter, tokens) in setups::CASES {
             let name = format!("{}, {}", filter.name(), tokens.name());
+            let is_reference = filter != Filter::Ours && filter != Filter::OursAlone && filter != Filter::EmptyModule;
+            if !is_reference && !only.is_empty() && !name.contains(&only) {
+                continue;
+            }
             cases.push(Case { name, filter, tokens, size, rounds: Vec::new() });
         }
     }
