@@ -11,6 +11,7 @@ pub(crate) mod expect;
 pub(crate) mod key_server;
 pub(crate) mod server;
 pub(crate) mod table;
+pub(crate) mod tls;
 pub(crate) mod token;
 pub(crate) mod upstream;
 
