@@ -254,7 +254,8 @@ fn what_a_manifest_lets_pass_without_a_token_its_policy_lets_pass_without_a_user
         let mut skipped = BTreeSet::new();
         for rule in rules.filter(|rule| rule["require"] == "none") {
             let paths = rule["match"]["paths"].as_array().into_iter().flatten().map(|path| &path["exact"]);
-            skipped.extend(rule["match"]["hosts"].as_array().into_iter().flatten().chain(paths).map(ToString::to_string));
+            skipped
+                .extend(rule["match"]["hosts"].as_array().into_iter().flatten().chain(paths).map(ToString::to_string));
         }
         let mut exempt = BTreeSet::new();
         for operations in patches.iter().filter_map(|patch| patch[0]["value"].as_array()).flatten() {
@@ -267,4 +268,17 @@ fn what_a_manifest_lets_pass_without_a_token_its_policy_lets_pass_without_a_user
         overlays += usize::from(!skipped.is_empty());
     }
     assert_eq!(overlays, 2);
+}
+
+#[test]
+fn the_manifests_of_the_readme_are_those_that_are_there() {
+    let named: BTreeSet<_> = table("manifests").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let mut found = BTreeSet::new();
+    for folder in ["istio", "istio/overlays"] {
+        for entry in std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).expect("a folder") {
+            found.insert(format!("{folder}/{}", entry.expect("an entry").file_name().to_string_lossy()));
+        }
+    }
+    found.remove("istio/overlays");
+    assert_eq!(named.iter().map(|name| format!("istio/{name}")).collect::<BTreeSet<_>>(), found);
 }

@@ -205,7 +205,8 @@ impl World {
         let file = |name: &str| install.folder.path().join(name);
         std::fs::write(file("authority.pem"), authority.pem()).expect("the authority's file");
         let port = free_port();
-        install.patches = key_server_elsewhere(tls.address.port(), &file("authority.pem")) + &patches.replace("PORT", &port.to_string());
+        install.patches = key_server_elsewhere(tls.address.port(), &file("authority.pem"))
+            + &patches.replace("PORT", &port.to_string());
         install.beside = kubeflow(port) + beside;
         for (host, port) in [
             ("dashboard.kubeflow.svc.cluster.local", 80),
@@ -289,8 +290,25 @@ impl World {
         let at = |port: u16| format!("127.0.0.1:{port}");
         let (xds_at, http, monitoring) = (at(xds), at(http), at(monitoring));
         let arguments = [
-            "discovery", "--registries", "Mock", "--configDir", "config", "--meshConfig", "mesh.yaml", "--grpcAddr", &xds_at,
-            "--httpAddr", &http, "--monitoringAddr", &monitoring, "--httpsAddr", "", "--secureGRPCAddr", "", "--ctrlz_port", "0",
+            "discovery",
+            "--registries",
+            "Mock",
+            "--configDir",
+            "config",
+            "--meshConfig",
+            "mesh.yaml",
+            "--grpcAddr",
+            &xds_at,
+            "--httpAddr",
+            &http,
+            "--monitoringAddr",
+            &monitoring,
+            "--httpsAddr",
+            "",
+            "--secureGRPCAddr",
+            "",
+            "--ctrlz_port",
+            "0",
         ];
         let environment = [
             ("POD_NAMESPACE", "istio-system"),
@@ -409,7 +427,11 @@ spec:
     let forged = TokenSpec { signature: Signature::OtherKey, ..TokenSpec::default() };
     world.denied(host, "/", &[("x-amzn-oidc-data", &world.token(&forged))], 401, "signature-invalid").await;
 
-    let spoofed = [("x-amzn-oidc-data", ann.as_str()), ("kubeflow-userid", "bob@example.com"), ("x-kubeflow-group-admins", "true")];
+    let spoofed = [
+        ("x-amzn-oidc-data", ann.as_str()),
+        ("kubeflow-userid", "bob@example.com"),
+        ("x-kubeflow-group-admins", "true"),
+    ];
     let seen = world.admitted(host, "/", &spoofed).await;
     assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"]);
     assert!(seen.header("x-kubeflow-group-admins").is_empty(), "{seen:?}");
@@ -557,7 +579,10 @@ async fn istioctl_finds_no_fault_with_any_overlay() {
     ] {
         let mut install = Install::new(overlays);
         let manifests = install.render().await.unwrap_or_else(|error| panic!("{overlays:?}: {error}"));
-        assert!(!manifests.contains("FROM-VALUES") && !manifests.contains("DOMAIN") && !manifests.contains("GATEWAY"), "{manifests}");
+        assert!(
+            !manifests.contains("FROM-VALUES") && !manifests.contains("DOMAIN") && !manifests.contains("GATEWAY"),
+            "{manifests}"
+        );
         let file = install.folder.path().join("manifests.yaml");
         std::fs::write(&file, manifests).expect("the manifests' file");
         let file = file.to_str().expect("a path");
@@ -592,7 +617,9 @@ async fn istioctl_finds_no_fault_with_any_overlay() {
 async fn kubeflows_own_gate_is_taken_away_and_nothing_else() {
     let mut install = Install::new(&["kubeflow/manifests"]);
     let of = |kind: &str, name: &str| {
-        format!("---\napiVersion: security.istio.io/v1beta1\nkind: {kind}\nmetadata: {{name: {name}, namespace: istio-system}}\nspec: {{}}\n")
+        format!(
+            "---\napiVersion: security.istio.io/v1beta1\nkind: {kind}\nmetadata: {{name: {name}, namespace: istio-system}}\nspec: {{}}\n"
+        )
     };
     install.beside = of("AuthorizationPolicy", "istio-ingressgateway-require-jwt")
         + &of("AuthorizationPolicy", "istio-ingressgateway-oauth2-proxy")
@@ -608,7 +635,9 @@ async fn kubeflows_own_gate_is_taken_away_and_nothing_else() {
 
 #[tokio::test]
 async fn without_values_nothing_is_rendered() {
-    let install = support::repository("istio/install");
-    let said = run(&program("kustomize"), &["build", install.to_str().expect("a path")], "").await;
+    let install = Install::new(&[]);
+    let folder = install.folder.path().join("istio/install");
+    drop(std::fs::remove_file(folder.join("values.yaml")));
+    let said = run(&program("kustomize"), &["build", folder.to_str().expect("a path")], "").await;
     assert!(said.is_err_and(|error| error.contains("values.yaml")), "it was rendered");
 }
