@@ -94,11 +94,11 @@ rust:
 	@.ci/rust
 
 # The programs of the Istio that tests/istio/go.mod pins, from the Go module proxy.
-target/istio/built: tests/istio/go.mod tests/istio/go.sum tests/istio/translate/main.go
+target/istio/built: tests/istio/go.mod tests/istio/go.sum
 	@command -v go >/dev/null || .ci/install "Go" golang-go ca-certificates
 	@echo "building Istio: this takes long"
 	@mkdir -p $(@D)
-	cd tests/istio && nice go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$(@D)/ tool ./translate
+	cd tests/istio && nice go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$(@D)/ tool
 	@cd tests/istio && install -m 644 "$$(go list -m -f '{{.Dir}}' istio.io/istio)/tools/packaging/common/envoy_bootstrap.json" $(CURDIR)/$(@D)/
 	@touch $@
 

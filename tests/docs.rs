@@ -237,10 +237,11 @@ fn the_configuration_of_every_manifest_is_taken_with_values_and_refused_without(
     }
     assert!(configs.len() >= 5, "{configs:?}");
     for (name, config) in configs {
-        Config::from_value(&with_values(&config, &real)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        Config::from_value(&with_values(&config, &real)).unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
         for unchanged in [config.clone(), with_values(&config, example)] {
-            let error = Config::from_value(&unchanged).err().unwrap_or_else(|| panic!("{name} is taken unchanged"));
-            assert!(error.to_string().contains("arn"), "{name}: {error}");
+            let errors = Config::from_value(&unchanged).err().unwrap_or_else(|| panic!("{name} is taken unchanged"));
+            let arn = errors.iter().any(|error| error.to_string().starts_with("loadBalancers[0].arn"));
+            assert!(arn, "{name}: {errors:?}");
         }
     }
 }
@@ -281,4 +282,27 @@ fn the_manifests_of_the_readme_are_those_that_are_there() {
     }
     found.remove("istio/overlays");
     assert_eq!(named.iter().map(|name| format!("istio/{name}")).collect::<BTreeSet<_>>(), found);
+}
+
+#[test]
+fn the_ways_to_the_public_keys_are_those_that_the_filter_takes() {
+    for (region, partition, manifest) in [
+        ("eu-central-1", "aws", "istio/base/public-keys.yaml"),
+        ("us-gov-west-1", "aws-us-gov", "istio/overlays/govcloud/public-keys.yaml"),
+        ("us-gov-east-1", "aws-us-gov", "istio/overlays/govcloud/public-keys.yaml"),
+    ] {
+        let arn =
+            format!("arn:{partition}:elasticloadbalancing:{region}:123456789012:loadbalancer/app/kf/50dc6c495c0c9188");
+        let config = serde_json::json!({"loadBalancers": [{"arn": arn, "issuer": null, "clientId": null}]});
+        let cluster = Config::from_value(&config).expect("a good config").key_sources[0].cluster.clone();
+        let documents = documents(manifest, &file(manifest).replace("REGION", region));
+        let of = |kind: &'static str| documents.iter().filter(move |document| document["kind"] == kind);
+        let named = |host: &serde_json::Value| format!("outbound|443||{}", host.as_str().expect("a host")) == cluster;
+        let entry = of("ServiceEntry").find(|entry| named(&entry["spec"]["hosts"][0]));
+        assert_eq!(entry.expect("a ServiceEntry")["spec"]["ports"][0]["number"], 443, "{cluster}");
+        let rule = of("DestinationRule").find(|rule| named(&rule["spec"]["host"])).expect("a DestinationRule");
+        let tls = &rule["spec"]["trafficPolicy"]["tls"];
+        assert_eq!(tls["mode"], "SIMPLE", "{cluster}");
+        assert!(named(&tls["sni"]) && named(&tls["subjectAltNames"][0]), "{cluster}");
+    }
 }

@@ -1,6 +1,6 @@
 //! A TLS end before a plain server, with a certificate of a test's own authority: stands where AWS' key servers do.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::io::copy_bidirectional;
@@ -17,6 +17,8 @@ impl Authority {
     /// A fresh one.
     pub(crate) fn generate() -> Authority {
         let mut params = CertificateParams::default();
+        // Not the name that the certificates below it have, which would look signed by themselves.
+        params.distinguished_name.push(DnType::CommonName, "the tests' authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
     }
