@@ -1,10 +1,18 @@
-//! The manifests of `istio/` in Istio's own hands: kustomize renders them, istioctl checks them, pilot-discovery serves them, and
+//! The manifests of `istio/` in Istio's own hands: kustomize renders them, istioctl checks them, pilot-discovery reads them from a
+//! stand-in for Kubernetes (without any, 1.31 does not start), and
 //! pilot-agent starts an Envoy as in an ingress gateway's pod, which has everything it knows from there: the module out of an
 //! OCI image, the key server by TLS. `make test-istio` builds Istio and runs this; `make test` does not. Nothing here may
 //! configure Envoy: only what a user writes may.
 
 // A test may panic: that is how it fails.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
 
 mod support;
 

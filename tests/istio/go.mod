@@ -1,11 +1,8 @@
+// What `make test-istio` builds: Istio 1.31 (the commit eed52ebb66ad of 27 August 2026), with istio.io/api and client-go 1.31.1 and the
+// go-control-plane of two weeks later than its own go.mod says, which are the nearest that a module proxy keeps; kustomize; crane.
 module alb-oidc-filter/tests/istio
 
 go 1.26.0
-
-require (
-	istio.io/istio v0.0.0-20260827124520-eed52ebb66ad
-	sigs.k8s.io/yaml v1.6.0
-)
 
 require (
 	cel.dev/expr v0.25.1 // indirect
@@ -180,6 +177,7 @@ require (
 	helm.sh/helm/v4 v4.2.0 // indirect
 	istio.io/api v1.31.1 // indirect
 	istio.io/client-go v1.31.1 // indirect
+	istio.io/istio v0.0.0-20260827124520-eed52ebb66ad // indirect
 	k8s.io/api v0.36.1 // indirect
 	k8s.io/apiextensions-apiserver v0.36.1 // indirect
 	k8s.io/apimachinery v0.36.1 // indirect
@@ -204,6 +202,7 @@ require (
 	sigs.k8s.io/mcs-api v0.4.1 // indirect
 	sigs.k8s.io/randfill v1.0.0 // indirect
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.0 // indirect
+	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
 tool (
