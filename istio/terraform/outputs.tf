@@ -1,0 +1,48 @@
+# What istio/install/values.yaml and istio/alb/cognito.yaml want to know; the first four are named as in the filter's configuration.
+# Change nothing here.
+
+locals {
+  # The endpoint is cognito-idp.REGION.amazonaws.com/POOL.
+  region  = split(".", aws_cognito_user_pool.users.endpoint)[1]
+  sign_in = "https://${aws_cognito_user_pool_domain.sign_in.domain}.auth.${local.region}.amazoncognito.com"
+}
+
+output "issuer" {
+  description = "loadBalancers.issuer, and issuer of values.yaml."
+  value       = "https://${aws_cognito_user_pool.users.endpoint}"
+}
+
+output "clientId" {
+  description = "loadBalancers.clientId, and clientId of values.yaml."
+  value       = aws_cognito_user_pool_client.load_balancer.id
+}
+
+output "redirectTo" {
+  description = "logout.redirectTo: signOutUrl of values.yaml."
+  value       = "${local.sign_in}/logout?client_id=${aws_cognito_user_pool_client.load_balancer.id}&logout_uri=${urlencode("https://${var.hosts[0]}/")}"
+}
+
+output "jwksUri" {
+  description = "accessToken.jwksUri, and the RequestAuthentication's."
+  value       = "https://${aws_cognito_user_pool.users.endpoint}/.well-known/jwks.json"
+}
+
+output "userPoolARN" {
+  description = "USER-POOL-ARN of alb/cognito.yaml."
+  value       = aws_cognito_user_pool.users.arn
+}
+
+output "userPoolDomain" {
+  description = "USER-POOL-DOMAIN of alb/cognito.yaml."
+  value       = aws_cognito_user_pool_domain.sign_in.domain
+}
+
+output "machineClientIds" {
+  description = "What the policy alb-oidc-machine-clients lists."
+  value       = { for name, client in aws_cognito_user_pool_client.machine : name => client.id }
+}
+
+output "tokenEndpoint" {
+  description = "Where machine clients get their token."
+  value       = "${local.sign_in}/oauth2/token"
+}

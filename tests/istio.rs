@@ -1,0 +1,669 @@
+//! The manifests of `istio/` in Istio's own hands: kustomize renders them, istioctl checks them, pilot-discovery reads them from a
+//! stand-in for Kubernetes (without any, 1.31 does not start), and
+//! pilot-agent starts an Envoy as in an ingress gateway's pod, which has everything it knows from there: the module out of an
+//! OCI image, the key server by TLS. `make test-istio` builds Istio and runs this; `make test` does not. Nothing here may
+//! configure Envoy: only what a user writes may.
+
+// A test may panic: that is how it fails.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
+
+mod support;
+
+use serde_json::json;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use support::access_token::{AccessTokenSpec, fill_in_keys};
+use support::client::{Reply, Request, send};
+use support::key_server::{Answer, KeyServer};
+use support::kubernetes::Kubernetes;
+use support::tls::{Authority, TlsEnd};
+use support::token::{ARN, CLIENT, ISSUER, Key, Signature, TokenSpec};
+use support::upstream::{Seen, Upstream};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// From the start of Istio's parts until the gateway is ready, on a busy machine.
+const START_UP: Duration = Duration::from_secs(60);
+/// What the ServiceEntry calls the key server.
+const KEY_SERVER: &str = "public-keys.auth.elb.us-west-2.amazonaws.com";
+/// The key that signs access tokens.
+const POOL_KEY: &str = "pool-key";
+/// The one machine client that the policy lists.
+const MACHINE: &str = "7machine123456789";
+/// What Istio answers where a policy denies.
+const DENIED_BY_POLICY: &str = "RBAC: access denied";
+
+/// One of Istio's programs, as `make test-istio` leaves them.
+fn program(name: &str) -> PathBuf {
+    let path = support::repository("target/istio").join(name);
+    assert!(path.exists(), "no {}: run `make test-istio`, which builds it", path.display());
+    path
+}
+
+/// Runs a program to its end and gives what it printed.
+async fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, String> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot run {}: {error}", program.display()));
+    let mut stdin = child.stdin.take().expect("its input");
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await.expect("the input written");
+    drop(stdin);
+    let output = child.wait_with_output().await.expect("its end");
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() { Ok(out.into_owned()) } else { Err(format!("{out}{error}")) }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// A copy of `istio/` with a user's values, and what a cluster has beside it.
+struct Install {
+    folder: TempDir,
+    /// Components of `install/kustomization.yaml` before the values.
+    overlays: Vec<String>,
+    /// Resources beside the manifests.
+    beside: String,
+    /// Patches of a user's own, as a kustomization has them.
+    patches: String,
+    image: String,
+}
+
+impl Install {
+    fn new(overlays: &[&str]) -> Install {
+        let folder = tempfile::Builder::new().prefix("alb-oidc-istio-").tempdir().expect("a temporary folder");
+        let mut copy = std::process::Command::new("cp");
+        copy.arg("-r").arg(support::repository("istio")).arg(folder.path());
+        assert!(copy.status().is_ok_and(|status| status.success()), "istio/ copied");
+        Install {
+            folder,
+            overlays: overlays.iter().map(|overlay| format!("../overlays/{overlay}")).collect(),
+            beside: "{}".into(),
+            patches: String::new(),
+            image: "registry.example.com/alb-oidc-filter@sha256:0000".into(),
+        }
+    }
+
+    /// The manifests as `kubectl apply -k istio/install` would have them.
+    async fn render(&self) -> Result<String, String> {
+        let istio = self.folder.path().join("istio");
+        let write = |file: &str, text: String| std::fs::write(istio.join(file), text).expect("a file written");
+        let values = json!({
+            "image": self.image,
+            "arn": ARN,
+            "issuer": ISSUER,
+            "clientId": CLIENT,
+            "signOutUrl": "https://kubeflow.auth.us-west-2.amazoncognito.com/logout?client_id=1example23456789",
+            "domain": "example.com",
+            "gateway": "kubeflow-gateway",
+        });
+        // Only what stands under `data` is the user's.
+        let example = std::fs::read_to_string(istio.join("install/values.example.yaml")).expect("the example");
+        let head = example.split_once("\ndata:").expect("its data").0;
+        write("install/values.yaml", format!("{head}\ndata: {values}\n"));
+        write("install/beside.yaml", self.beside.clone());
+        let beside = if self.beside == "{}" { "" } else { ", beside.yaml" };
+        let components = [&self.overlays[..], &["../values".into(), "../own".into()]].concat().join(", ");
+        write(
+            "install/kustomization.yaml",
+            format!(
+                "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n\
+                 resources: [../base, values.yaml{beside}]\ncomponents: [{components}]\n"
+            ),
+        );
+        std::fs::create_dir_all(istio.join("own")).expect("a folder");
+        let patches = if self.patches.is_empty() { " []" } else { &self.patches };
+        write(
+            "own/kustomization.yaml",
+            format!("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches:{patches}\n"),
+        );
+        let install = istio.join("install");
+        run(&program("kustomize"), &["build", install.to_str().expect("a path")], "").await
+    }
+}
+
+/// A gateway, and all that it talks to.
+struct World {
+    install: Install,
+    /// Istio's control plane, the gateway's agent and with it Envoy, the registry: ended when dropped.
+    running: Vec<Child>,
+    kubernetes: Option<Kubernetes>,
+    gateway: SocketAddr,
+    keys: KeyServer,
+    tls: TlsEnd,
+    upstream: Upstream,
+    kid: String,
+    key: Key,
+}
+
+/// A service of the cluster, which the upstream stands for.
+fn service(host: &str, port: u16, upstream: SocketAddr) -> String {
+    let name = host.split('.').next().expect("a name");
+    let upstream = upstream.port();
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}, namespace: istio-system}}
+spec:
+  hosts: [{host}]
+  ports: [{{number: {port}, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.1, ports: {{http: {upstream}}}}}]
+"
+    )
+}
+
+/// What Kubeflow has: its gateway and a route for every host.
+fn kubeflow(port: u16) -> String {
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: kubeflow-gateway, namespace: kubeflow}}
+spec:
+  selector: {{istio: ingressgateway}}
+  servers: [{{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: ['*']}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: dashboard, namespace: kubeflow}}
+spec:
+  gateways: [kubeflow-gateway]
+  hosts: ['*']
+  http: [{{route: [{{destination: {{host: dashboard.kubeflow.svc.cluster.local, port: {{number: 80}}}}}}]}}]
+"
+    )
+}
+
+/// What a user would change to have the key server elsewhere, with its own authority.
+fn key_server_elsewhere(port: u16, authority: &Path) -> String {
+    let authority = authority.display();
+    format!(
+        "
+- target: {{kind: ServiceEntry, name: alb-public-keys}}
+  patch: |-
+    - {{op: replace, path: /spec/resolution, value: STATIC}}
+    - {{op: add, path: /spec/endpoints, value: [{{address: 127.0.0.1, ports: {{https: {port}}}}}]}}
+- target: {{kind: DestinationRule, name: alb-public-keys}}
+  patch: |-
+    - {{op: add, path: /spec/trafficPolicy/tls/caCertificates, value: {authority}}}"
+    )
+}
+
+impl World {
+    /// Starts everything with these overlays, with what a user adds, and a key server that answers as `certified`.
+    async fn start(overlays: &[&str], beside: &str, patches: &str, certified: &str) -> World {
+        let (keys, upstream, authority) = (KeyServer::start().await, Upstream::start().await, Authority::generate());
+        let tls = TlsEnd::start(&authority, certified, keys.address()).await;
+        let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
+        keys.publish(&format!("/{kid}"), &key, Answer::default());
+        let mut install = Install::new(overlays);
+        let file = |name: &str| install.folder.path().join(name);
+        std::fs::write(file("authority.pem"), authority.pem()).expect("the authority's file");
+        let port = free_port();
+        install.patches = key_server_elsewhere(tls.address.port(), &file("authority.pem"))
+            + &patches.replace("PORT", &port.to_string());
+        install.beside = kubeflow(port) + beside;
+        for (host, port) in [
+            ("dashboard.kubeflow.svc.cluster.local", 80),
+            ("ml-pipeline.kubeflow.svc.cluster.local", 8888),
+            ("argocd-server.argocd.svc.cluster.local", 80),
+            ("kube-web-view.kube-web-view.svc.cluster.local", 80),
+            ("grafana.monitoring.svc.cluster.local", 80),
+        ] {
+            install.beside += &service(host, port, upstream.address());
+        }
+        let gateway = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut world =
+            World { install, running: Vec::new(), kubernetes: None, gateway, keys, tls, upstream, kid, key };
+        world.serve_image().await;
+        let rendered = world.install.render().await.expect("the manifests rendered");
+        let control_plane = world.start_control_plane(&rendered).await;
+        world.start_gateway(control_plane).await;
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.install.folder.path().join(name)
+    }
+
+    /// Starts a program that runs on, with its output in a file of its own.
+    fn spawn(&mut self, name: &str, command: &mut Command) {
+        let log = std::fs::File::create(self.path(&format!("{name}.log"))).expect("a log file");
+        let child = command
+            .current_dir(self.install.folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file"))
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {name}: {error}"));
+        self.running.push(child);
+    }
+
+    /// The last lines that Istio's parts wrote.
+    fn logs(&self) -> String {
+        let log = |name: &str| {
+            let text = std::fs::read(self.path(&format!("{name}.log"))).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(60)..].join("\n"))
+        };
+        ["crane", "pilot-discovery", "pilot-agent"].map(log).concat()
+    }
+
+    /// Puts the module into an image of one layer, as `make image` does, and the image into a registry.
+    async fn serve_image(&mut self) {
+        let port = free_port();
+        let crane = program("crane");
+        let address = format!("127.0.0.1:{port}");
+        self.spawn("crane", Command::new(&crane).args(["registry", "serve", "--address", &address]));
+        std::fs::copy(support::module(), self.path("plugin.wasm")).expect("the module copied");
+        let layer = self.path("layer.tar");
+        let folder = self.install.folder.path().to_str().expect("a path").to_owned();
+        let layer = layer.to_str().expect("a path").to_owned();
+        run(Path::new("tar"), &["-C", &folder, "-cf", &layer, "plugin.wasm"], "").await.expect("a layer");
+        let image = format!("{address}/alb-oidc-filter");
+        let deadline = Instant::now() + START_UP;
+        self.install.image = loop {
+            match run(&crane, &["append", "--oci-empty-base", "-f", &layer, "-t", &format!("{image}:test")], "").await {
+                Ok(pushed) => break pushed.trim().to_owned(),
+                Err(error) => assert!(Instant::now() < deadline, "no image pushed: {error}\n{}", self.logs()),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+    }
+
+    /// Starts pilot-discovery, which finds these manifests in Kubernetes. Gives its xDS port.
+    async fn start_control_plane(&mut self, manifests: &str) -> u16 {
+        let parse = |document| serde_saphyr::from_str(document).expect("YAML");
+        let kubernetes = Kubernetes::start(manifests.split("\n---\n").map(parse).collect()).await;
+        let cluster = json!({"name": "test", "cluster": {"server": format!("http://{}", kubernetes.address())}});
+        let context = json!({"name": "test", "context": {"cluster": "test", "user": "test"}});
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test", "clusters": [cluster], "contexts": [context],
+            "users": [{"name": "test", "user": {}}],
+        });
+        self.kubernetes = Some(kubernetes);
+        std::fs::write(self.path("kubeconfig"), kubeconfig.to_string()).expect("the kubeconfig");
+        std::fs::write(self.path("mesh.yaml"), "accessLogFile: ''\n").expect("the mesh's file");
+        let [xds, http, monitoring] = [free_port(), free_port(), free_port()];
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let (xds_at, http, monitoring) = (at(xds), at(http), at(monitoring));
+        let arguments = [
+            "discovery",
+            "--kubeconfig",
+            "kubeconfig",
+            "--meshConfig",
+            "mesh.yaml",
+            "--grpcAddr",
+            &xds_at,
+            "--httpAddr",
+            &http,
+            "--monitoringAddr",
+            &monitoring,
+            "--httpsAddr",
+            "",
+            "--secureGRPCAddr",
+            "",
+            "--ctrlz_port",
+            "0",
+        ];
+        let environment = [
+            ("POD_NAMESPACE", "istio-system"),
+            // The stand-in has lists and watches, not both in one.
+            ("KUBE_FEATURE_WatchListClient", "false"),
+            // Nothing is written there, addresses of services neither.
+            ("PILOT_ENABLE_IP_AUTOALLOCATE", "false"),
+            // No certificates are needed here, and no sidecars injected.
+            ("ENABLE_CA_SERVER", "false"),
+            ("PILOT_CERT_PROVIDER", "none"),
+            ("INJECT_ENABLED", "false"),
+            // Filters of Istio's own Envoy, which others do not have; neither has to do with ours.
+            ("PILOT_ENABLE_ALPN_FILTER", "false"),
+            ("PILOT_ENABLE_METADATA_EXCHANGE", "false"),
+        ];
+        self.spawn("pilot-discovery", Command::new(program("pilot-discovery")).args(arguments).envs(environment));
+        xds
+    }
+
+    /// Starts pilot-agent as in the pod of an ingress gateway, and waits until Envoy is ready.
+    async fn start_gateway(&mut self, control_plane: u16) {
+        let [admin, status, probe, prometheus] = [free_port(), free_port(), free_port(), free_port()];
+        let proxy = json!({
+            "discoveryAddress": format!("127.0.0.1:{control_plane}"),
+            "controlPlaneAuthPolicy": "NONE",
+            "binaryPath": support::default_envoy().canonicalize().expect("Envoy's path"),
+            "proxyBootstrapTemplatePath": program("envoy_bootstrap.json"),
+            "configPath": "./etc/istio/proxy",
+            "proxyAdminPort": admin,
+            "statusPort": status,
+            "concurrency": 1,
+        });
+        let labels = json!({"istio": "ingressgateway", "gateway.networking.k8s.io/gateway-name": "kubeflow-gateway"});
+        let environment = [
+            ("PROXY_CONFIG", proxy.to_string()),
+            ("POD_NAME", "istio-ingressgateway-0".into()),
+            ("POD_NAMESPACE", "istio-system".into()),
+            ("INSTANCE_IP", "192.0.2.1".into()),
+            ("SERVICE_ACCOUNT", "istio-ingressgateway".into()),
+            ("ISTIO_META_CLUSTER_ID", "Kubernetes".into()),
+            ("ISTIO_METAJSON_LABELS", labels.to_string()),
+            ("FILE_MOUNTED_CERTS", "true".into()),
+            ("ENVOY_STATUS_PORT", probe.to_string()),
+            ("ENVOY_PROMETHEUS_PORT", prometheus.to_string()),
+        ];
+        // In namespaces of its own: it keeps modules in /var/lib/istio, and when it is killed Envoy is to end with it.
+        let mut agent = Command::new("unshare");
+        agent.args(["--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c"]);
+        agent.arg("mount -t tmpfs none /var/lib && mkdir -p /var/lib/istio/data && exec \"$0\" \"$@\"");
+        agent.arg(program("pilot-agent")).args(["proxy", "router", "--domain", "istio-system.svc.cluster.local"]);
+        self.spawn("pilot-agent", agent.envs(environment));
+        let (status, deadline) = (SocketAddr::from(([127, 0, 0, 1], status)), Instant::now() + START_UP);
+        let ready = Request::get("/healthz/ready", &[("host", "agent")]);
+        while !send(status, &ready).await.is_ok_and(|reply| reply.status == 200) || !self.listens().await {
+            assert!(Instant::now() < deadline, "the gateway is not ready\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn listens(&self) -> bool {
+        tokio::net::TcpStream::connect(self.gateway).await.is_ok()
+    }
+
+    fn token(&self, spec: &TokenSpec) -> String {
+        spec.mint(&self.kid, &self.key).text
+    }
+
+    fn bearer(&self, spec: &AccessTokenSpec) -> String {
+        format!("Bearer {}", spec.mint(POOL_KEY, &self.key))
+    }
+
+    /// A GET, and what of it reached upstream.
+    async fn ask(&self, host: &str, path: &str, headers: &[(&str, &str)]) -> (Reply, Vec<Seen>) {
+        let request = Request::get(path, &[&[("host", host)], headers].concat());
+        let reply = send(self.gateway, &request).await.unwrap_or_else(|error| panic!("{error}\n{}", self.logs()));
+        (reply, self.upstream.take_seen())
+    }
+
+    /// A request that is let pass. Gives what reached upstream.
+    async fn admitted(&self, host: &str, path: &str, headers: &[(&str, &str)]) -> Seen {
+        let (reply, mut seen) = self.ask(host, path, headers).await;
+        assert_eq!(reply.status, 200, "{host}{path}: {}\n{}", reply.body, self.logs());
+        assert_eq!(seen.len(), 1, "{host}{path}");
+        seen.remove(0)
+    }
+
+    /// A request that is denied with this status, and with this in the answer.
+    async fn denied(&self, host: &str, path: &str, headers: &[(&str, &str)], status: u16, because: &str) {
+        let (reply, seen) = self.ask(host, path, headers).await;
+        assert_eq!(reply.status, status, "{host}{path}: {}\n{}", reply.body, self.logs());
+        assert!(reply.body.contains(because), "{host}{path}: {because} is not in {}", reply.body);
+        assert!(seen.is_empty(), "{host}{path}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn kubeflow_sees_the_user_of_the_token_and_no_other() {
+    let policy = "---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: not-mallory, namespace: istio-system}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  action: DENY
+  rules: [{when: [{key: 'request.headers[kubeflow-userid]', values: [mallory@example.com]}]}]
+";
+    let world = World::start(&["kubeflow"], policy, "", KEY_SERVER).await;
+    let host = "kubeflow.example.com";
+    let ann = world.token(&TokenSpec::of("ann@example.com"));
+
+    world.denied(host, "/", &[], 401, "token-missing").await;
+    world.denied(host, "/", &[("kubeflow-userid", "ann@example.com")], 401, "token-missing").await;
+    let stranger = TokenSpec {
+        header: [("signer".to_owned(), json!(ARN.replace("123456789012", "210987654321")))].into_iter().collect(),
+        ..TokenSpec::default()
+    };
+    world.denied(host, "/", &[("x-amzn-oidc-data", &world.token(&stranger))], 401, "signer-unknown").await;
+    assert!(world.keys.fetches().is_empty(), "no key is fetched for those");
+
+    let seen = world.admitted(host, "/", &[("x-amzn-oidc-data", &ann)]).await;
+    assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"]);
+    assert!(seen.header("x-amzn-oidc-data").is_empty(), "the token goes no further");
+    assert_eq!(world.keys.fetches().len(), 1);
+    assert_eq!(world.keys.fetches()[0].host, KEY_SERVER);
+    assert_eq!(world.tls.names(), [KEY_SERVER], "by TLS, and by that name");
+
+    let forged = TokenSpec { signature: Signature::OtherKey, ..TokenSpec::default() };
+    world.denied(host, "/", &[("x-amzn-oidc-data", &world.token(&forged))], 401, "signature-invalid").await;
+
+    let spoofed = [
+        ("x-amzn-oidc-data", ann.as_str()),
+        ("kubeflow-userid", "bob@example.com"),
+        ("x-kubeflow-group-admins", "true"),
+    ];
+    let seen = world.admitted(host, "/", &spoofed).await;
+    assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"]);
+    assert!(seen.header("x-kubeflow-group-admins").is_empty(), "{seen:?}");
+
+    let mallory = world.token(&TokenSpec::of("mallory@example.com"));
+    world.denied(host, "/", &[("x-amzn-oidc-data", &mallory)], 403, DENIED_BY_POLICY).await;
+    let unmasked = [("x-amzn-oidc-data", mallory.as_str()), ("kubeflow-userid", "ann@example.com")];
+    world.denied(host, "/", &unmasked, 403, DENIED_BY_POLICY).await;
+
+    let (reply, seen) = world.ask(host, "/oauth2/sign_out", &[]).await;
+    assert_eq!(reply.status, 302, "{}", reply.body);
+    assert!(reply.header("location")[0].starts_with("https://kubeflow.auth.us-west-2.amazoncognito.com/logout?"));
+    assert!(seen.is_empty(), "{seen:?}");
+}
+
+#[tokio::test]
+async fn where_the_filter_lets_everybody_pass_the_policy_lets_nobody_pass() {
+    let report = "
+- target: {kind: WasmPlugin, name: alb-oidc}
+  patch: |-
+    - {op: add, path: /spec/pluginConfig/mode, value: report}";
+    let world = World::start(&["kubeflow"], "", report, KEY_SERVER).await;
+    let host = "kubeflow.example.com";
+    world.denied(host, "/", &[], 403, DENIED_BY_POLICY).await;
+    world.denied(host, "/", &[("kubeflow-userid", "ann@example.com")], 403, DENIED_BY_POLICY).await;
+    let ann = world.token(&TokenSpec::of("ann@example.com"));
+    let seen = world.admitted(host, "/", &[("x-amzn-oidc-data", &ann)]).await;
+    assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"]);
+}
+
+#[tokio::test]
+async fn a_group_opens_argocd_and_grafanas_health_is_open() {
+    let port = "
+- target: {kind: Gateway, name: alb}
+  patch: |-
+    - {op: replace, path: /spec/servers/0/port/number, value: PORT}";
+    let world = World::start(&["standalone", "traffic-extension"], "", port, KEY_SERVER).await;
+    let of = |groups: &str| {
+        let mut spec = TokenSpec::of("ann@example.com");
+        spec.payload.insert("custom:groups".into(), json!(groups));
+        world.token(&spec)
+    };
+    let (member, other) = (of("[platform, data]"), of("[data]"));
+    let seen = world.admitted("argocd.example.com", "/", &[("x-amzn-oidc-data", &member)]).await;
+    assert_eq!(seen.header("kubeflow-groups"), ["platform,data"]);
+    world.denied("argocd.example.com", "/", &[("x-amzn-oidc-data", &other)], 403, DENIED_BY_POLICY).await;
+    let spoofed = [("x-amzn-oidc-data", other.as_str()), ("x-member-of-platform", "true")];
+    world.denied("argocd.example.com", "/", &spoofed, 403, DENIED_BY_POLICY).await;
+    world.denied("ARGOCD.example.com", "/", &spoofed, 403, DENIED_BY_POLICY).await;
+    world.admitted("grafana.example.com", "/d/1", &[("x-amzn-oidc-data", &other)]).await;
+    world.admitted("web-view.example.com", "/", &[("x-amzn-oidc-data", &other)]).await;
+
+    let seen = world.admitted("grafana.example.com", "/api/health", &[("kubeflow-userid", "ann@example.com")]).await;
+    assert!(seen.header("kubeflow-userid").is_empty(), "{seen:?}");
+    world.denied("grafana.example.com", "/api/health/../users", &[], 401, "token-missing").await;
+    world.denied("argocd.example.com", "/api/health", &[], 401, "token-missing").await;
+}
+
+#[tokio::test]
+async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for_the_other() {
+    let keys = fill_in_keys(r#"{"keys":[{key}]}"#, POOL_KEY);
+    let own = format!(
+        "
+- target: {{kind: RequestAuthentication, name: alb-oidc-machine-clients}}
+  patch: |-
+    - {{op: remove, path: /spec/jwtRules/0/jwksUri}}
+    - {{op: add, path: /spec/jwtRules/0/jwks, value: '{keys}'}}
+- target: {{kind: AuthorizationPolicy, name: alb-oidc-machine-clients}}
+  patch: |-
+    - {{op: replace, path: /spec/rules/1/when/0/notValues, value: [{MACHINE}]}}"
+    );
+    let world = World::start(&["kubeflow", "machine-clients", "gateway-api"], "", &own, KEY_SERVER).await;
+    let (browsers, machines) = ("kubeflow.example.com", "machines.example.com");
+    let of = |client: &str| AccessTokenSpec {
+        payload: [("client_id".to_owned(), json!(client)), ("sub".to_owned(), json!(client))].into_iter().collect(),
+        ..AccessTokenSpec::default()
+    };
+    let machine = world.bearer(&of(MACHINE));
+    let ann = world.token(&TokenSpec::of("ann@example.com"));
+
+    let seen = world.admitted(machines, "/apis/v2beta1/runs", &[("authorization", &machine)]).await;
+    assert_eq!(seen.header("kubeflow-userid"), [MACHINE]);
+    assert!(seen.header("authorization").is_empty(), "the token goes no further: {seen:?}");
+    let dressed_up = [
+        ("authorization", machine.as_str()),
+        ("kubeflow-userid", "ann@example.com"),
+        ("kubeflow_userid", "ann@example.com"),
+        ("x-machine-client", "ann@example.com"),
+        ("x-kubeflow-group-admins", "true"),
+    ];
+    let seen = world.admitted(machines, "/", &dressed_up).await;
+    assert_eq!(seen.header("kubeflow-userid"), [MACHINE]);
+    assert_eq!(seen.header("x-machine-client"), [MACHINE]);
+    for name in ["kubeflow_userid", "x-kubeflow-group-admins"] {
+        assert!(seen.header(name).is_empty(), "{name}: {seen:?}");
+    }
+
+    // Nobody gets in there without a machine's token, by whatever header.
+    world.denied(machines, "/", &[], 403, DENIED_BY_POLICY).await;
+    world.denied(machines, "/", &dressed_up[1..], 403, DENIED_BY_POLICY).await;
+    world.denied(machines, "/", &[("x-amzn-oidc-data", &ann)], 403, DENIED_BY_POLICY).await;
+    world.denied(machines, "/", &[("authorization", &world.bearer(&of(CLIENT)))], 403, DENIED_BY_POLICY).await;
+    let mut id_token = of(MACHINE);
+    id_token.payload.insert("token_use".into(), json!("id"));
+    world.denied(machines, "/", &[("authorization", &world.bearer(&id_token))], 403, DENIED_BY_POLICY).await;
+    let expired = world.bearer(&AccessTokenSpec { exp: -3600, ..of(MACHINE) });
+    world.denied(machines, "/", &[("authorization", &expired)], 401, "Jwt is expired").await;
+    let forged = AccessTokenSpec { signature: support::access_token::Signature::OtherKey, ..of(MACHINE) };
+    world.denied(machines, "/", &[("authorization", &world.bearer(&forged))], 401, "Jwt verification fails").await;
+    for spelling in ["machines.example.com:8080", "MACHINES.example.com"] {
+        world.denied(spelling, "/", &dressed_up[1..], 403, DENIED_BY_POLICY).await;
+    }
+    let in_the_query = format!("/?access_token={}", of(MACHINE).mint(POOL_KEY, &world.key));
+    world.denied(machines, &in_the_query, &[], 403, DENIED_BY_POLICY).await;
+
+    // Browser users keep their name beside it, and no bearer token opens their hosts.
+    let seen = world.admitted(browsers, "/", &[("x-amzn-oidc-data", &ann), ("x-machine-client", MACHINE)]).await;
+    assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"]);
+    assert!(seen.header("x-machine-client").is_empty(), "{seen:?}");
+    world.denied(browsers, "/", &[("authorization", &machine)], 401, "token-missing").await;
+    let both = [("x-amzn-oidc-data", ann.as_str()), ("authorization", machine.as_str())];
+    assert_eq!(world.admitted(browsers, "/", &both).await.header("kubeflow-userid"), ["ann@example.com"]);
+}
+
+#[tokio::test]
+async fn a_key_server_that_cannot_prove_its_name_gives_no_keys() {
+    let world = World::start(&["kubeflow"], "", "", "public-keys.auth.elb.us-east-1.amazonaws.com").await;
+    let ann = world.token(&TokenSpec::of("ann@example.com"));
+    world.denied("kubeflow.example.com", "/", &[("x-amzn-oidc-data", &ann)], 503, "key-unavailable").await;
+    assert!(world.keys.fetches().is_empty());
+}
+
+#[tokio::test]
+async fn istioctl_finds_no_fault_with_any_overlay() {
+    let istioctl = program("istioctl");
+    for overlays in [
+        &[][..],
+        &["kubeflow"],
+        &["kubeflow", "cognito-groups"],
+        &["kubeflow", "cognito-groups", "machine-clients", "gateway-api"],
+        &["kubeflow", "machine-clients", "gateway-api", "traffic-extension"],
+        &["standalone"],
+        &["standalone", "traffic-extension"],
+        &["govcloud"],
+        &["fail-close"],
+    ] {
+        let mut install = Install::new(overlays);
+        let manifests = install.render().await.unwrap_or_else(|error| panic!("{overlays:?}: {error}"));
+        assert!(
+            !manifests.contains("FROM-VALUES") && !manifests.contains("DOMAIN") && !manifests.contains("GATEWAY"),
+            "{manifests}"
+        );
+        let file = install.folder.path().join("manifests.yaml");
+        std::fs::write(&file, manifests).expect("the manifests' file");
+        let file = file.to_str().expect("a path");
+        let said = run(&istioctl, &["validate", "-f", file], "").await;
+        said.unwrap_or_else(|error| panic!("istioctl validate of {overlays:?}: {error}"));
+
+        // With what the manifests lead to beside them, which is not theirs.
+        let upstream = SocketAddr::from(([127, 0, 0, 1], 80));
+        install.beside = kubeflow(8080);
+        for (host, port) in [
+            ("dashboard.kubeflow.svc.cluster.local", 80),
+            ("ml-pipeline.kubeflow.svc.cluster.local", 8888),
+            ("argocd-server.argocd.svc.cluster.local", 80),
+            ("kube-web-view.kube-web-view.svc.cluster.local", 80),
+            ("grafana.monitoring.svc.cluster.local", 80),
+        ] {
+            install.beside += &service(host, port, upstream);
+        }
+        let manifests = install.render().await.unwrap_or_else(|error| panic!("{overlays:?}: {error}"));
+        std::fs::write(file, manifests).expect("the manifests' file");
+        let said = run(&istioctl, &["analyze", "--use-kube=false", file], "").await;
+        said.unwrap_or_else(|error| panic!("istioctl analyze of {overlays:?}: {error}"));
+    }
+    for ingress in ["cognito", "oidc", "machine-clients"] {
+        let file = support::repository(&format!("istio/alb/{ingress}.yaml"));
+        let said = run(&istioctl, &["analyze", "--use-kube=false", file.to_str().expect("a path")], "").await;
+        said.unwrap_or_else(|error| panic!("istioctl analyze of {ingress}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn kubeflows_own_gate_is_taken_away_and_nothing_else() {
+    let mut install = Install::new(&["kubeflow/manifests"]);
+    let of = |kind: &str, name: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1beta1\nkind: {kind}\nmetadata: {{name: {name}, namespace: istio-system}}\nspec: {{}}\n"
+        )
+    };
+    install.beside = of("AuthorizationPolicy", "istio-ingressgateway-require-jwt")
+        + &of("AuthorizationPolicy", "istio-ingressgateway-oauth2-proxy")
+        + &of("AuthorizationPolicy", "istio-ingressgateway")
+        + &of("RequestAuthentication", "dex-jwt")
+        + &of("RequestAuthentication", "m2m-token-issuer");
+    let manifests = install.render().await.expect("the manifests rendered");
+    for gone in ["require-jwt", "oauth2-proxy", "dex-jwt", "m2m-token-issuer"] {
+        assert!(!manifests.contains(gone), "{gone}: {manifests}");
+    }
+    assert!(manifests.contains("name: istio-ingressgateway\n"), "{manifests}");
+}
+
+#[tokio::test]
+async fn without_values_nothing_is_rendered() {
+    let install = Install::new(&[]);
+    let folder = install.folder.path().join("istio/install");
+    drop(std::fs::remove_file(folder.join("values.yaml")));
+    let said = run(&program("kustomize"), &["build", folder.to_str().expect("a path")], "").await;
+    assert!(said.is_err_and(|error| error.contains("values.yaml")), "it was rendered");
+}

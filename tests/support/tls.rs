@@ -1,0 +1,85 @@
+//! A TLS end before a plain server, with a certificate of a test's own authority: stands where AWS' key servers do.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+/// A certificate authority that nobody else trusts.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    /// A fresh one.
+    pub(crate) fn generate() -> Authority {
+        let mut params = CertificateParams::default();
+        // Not the name that the certificates below it have, which would look signed by themselves.
+        params.distinguished_name.push(DnType::CommonName, "the tests' authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
+    }
+
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    fn server(&self, name: &str) -> ServerConfig {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("its key");
+        ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a server's configuration")
+    }
+}
+
+/// The running end.
+pub(crate) struct TlsEnd {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    names: Arc<Mutex<Vec<String>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl TlsEnd {
+    /// Answers as `name`, and hands what it reads to `plain`.
+    pub(crate) async fn start(authority: &Authority, name: &str, plain: SocketAddr) -> TlsEnd {
+        let acceptor = TlsAcceptor::from(Arc::new(authority.server(name)));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("the port's number");
+        let names = Arc::new(Mutex::new(Vec::new()));
+        let asked = Arc::clone(&names);
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, asked) = (acceptor.clone(), Arc::clone(&asked));
+                // A connection's error is its client's to see.
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let name = stream.get_ref().1.server_name().unwrap_or_default().to_owned();
+                    asked.lock().expect("the names").push(name);
+                    let Ok(mut plain) = TcpStream::connect(plain).await else { return };
+                    drop(copy_bidirectional(&mut stream, &mut plain).await);
+                });
+            }
+        });
+        TlsEnd { address, names, accepting }
+    }
+
+    /// The server names that clients asked for (SNI), one for each connection.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.names.lock().expect("the names").clone()
+    }
+}
+
+impl Drop for TlsEnd {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
