@@ -156,6 +156,19 @@ fn an_access_token_and_a_sign_out_are_told_in_words() {
 }
 
 #[test]
+fn a_mistake_in_the_arguments_is_told_in_one_line() {
+    for (arguments, says) in [
+        (&["explain", "x", "--at", "yesterday"][..], "expected a time such as"),
+        (&["explain", "--jwks", "j"], "required arguments"),
+        (&["token", "--kid", "x"], "expected a UUID"),
+        (&["chek"], "unrecognized subcommand"),
+    ] {
+        let ran = Desk::new().run(arguments).says(2, &[]);
+        assert!(ran.stderr.contains(says) && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn every_mistake_is_told_with_its_line_and_field() {
     let desk = Desk::new();
     desk.put(
@@ -246,7 +259,7 @@ fn what_cannot_be_read_is_told_in_one_line() {
         (
             "other.yaml",
             b"apiVersion: v1\nkind: Secret\n",
-            "other.yaml: found no plugin config, expected one, or a WasmPlugin or",
+            "other.yaml: found no plugin config, expected one in YAML or JSON, or a WasmPlugin or",
         ),
         ("huge", &vec![b'a'; 5_000_000], "huge: found more than 4194304 bytes, expected fewer"),
     ] {

@@ -430,8 +430,10 @@ async fn another_sites_page_can_change_nothing() {
     let (_upstream, simulator, _) = signed_in(&[]).await;
     let mut elsewhere = Browser::sending(&[("sec-fetch-site", "cross-site")]);
     let (page, _) = Browser::default().open(&simulator.url("/")).await;
+    let mut silent = Browser::sending(&[("origin", "http://evil.example")]);
     for url in [simulator.elsewhere("/rotate"), simulator.elsewhere("/misbehave"), page] {
         assert_eq!(elsewhere.post(&url, ANN).await.status, 403, "{url}");
+        assert_eq!(silent.post(&url, ANN).await.status, 403, "{url}");
     }
 }
 
@@ -448,6 +450,8 @@ async fn what_it_cannot_start_with_it_says_in_one_line() {
         (["--listen", &taken, "--token-lifetime", "1"], taken.as_str()),
         (["--listen", free, "--upstream", "https://x/"], "expected http://HOST:PORT"),
         (["--listen", free, "--misbehave", "badly"], "expired-token"),
+        (["--listen", free, "--session-cookie", "a=b"], "logout.sessionCookie: found \"a=b\", expected a cookie name"),
+        (["--listen", free, "--arn", "x"], "loadBalancers[0].arn: found \"x\""),
     ] {
         let tool = tokio::process::Command::new(env!("CARGO_BIN_EXE_alb-oidc"))
             .arg("simulate")
@@ -457,6 +461,6 @@ async fn what_it_cannot_start_with_it_says_in_one_line() {
         let tool = tokio::time::timeout(Duration::from_secs(5), tool).await.expect("an end").expect("alb-oidc");
         let said = String::from_utf8_lossy(&tool.stderr);
         assert_eq!(tool.status.code(), Some(2), "{said}");
-        assert!(said.contains(says), "{said}");
+        assert!(said.contains(says) && said.lines().count() == 1, "{said}");
     }
 }

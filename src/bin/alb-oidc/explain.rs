@@ -240,6 +240,7 @@ impl Told {
                 ..Self::undecided("denied", reason.message(), advice(*reason))
             },
             Decision::Report(reason, edits) => Self {
+                passes: true,
                 reason: Some(reason.name()),
                 ..Self::undecided(
                     "reported",

@@ -274,15 +274,18 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     }
     if configs.is_empty() {
         return Err(Trouble(format!(
-            "{file}: found no plugin config, expected one, or a WasmPlugin or TrafficExtension that holds one"
+            "{file}: found no plugin config, expected one in YAML or JSON, or a WasmPlugin or TrafficExtension that holds one; \
+             in Envoy's own configuration, it is the text in `configuration.value` of the filter"
         )));
     }
     Ok(configs)
 }
 
 fn collect(file: &str, document: &Node, configs: &mut Vec<PluginConfig>) {
-    let kind = document.text(&["kind"]).filter(|_| document.text(&["apiVersion"]).is_some());
+    let kind = document.text(&["kind"]);
+    let is_envoys = document.member(&["static_resources"]).is_some();
     let path: &[&str] = match kind {
+        None if is_envoys => return,
         None => {
             configs.push(PluginConfig::new(file, None, document, Some((document.line, document))));
             return;

@@ -16,13 +16,17 @@ mod transform;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+
+const EXAMPLE: &str = r#"Example: why was this token refused?
+  alb-oidc explain --file token.txt --config wasm-plugin.yaml"#;
 
 /// Work on sign-in behind an AWS load balancer
 ///
 /// Each command's --help shows an example.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLE)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -39,7 +43,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
+    let command = match Arguments::try_parse() {
+        Ok(Arguments { command }) => command,
+        Err(error) => return refuse(&error),
+    };
     let outcome = match command {
         Command::Simulate(options) => done(simulate::run(options)),
         Command::Check(command) => command.run(),
@@ -54,6 +61,21 @@ fn main() -> ExitCode {
         }
         ExitCode::from(2)
     })
+}
+
+/// Help and version as clap prints them; a mistake in one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let is_help =
+        [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
+    if is_help.contains(&error.kind()) {
+        error.exit();
+    }
+    let text = error.to_string();
+    // What comes behind the first empty line is usage.
+    let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let line = lines.join(" ");
+    output::remark(&format!("alb-oidc: {}", output::printable(line.trim_start_matches("error: "))));
+    ExitCode::from(2)
 }
 
 fn done(outcome: Result<(), String>) -> Result<ExitCode, input::Trouble> {

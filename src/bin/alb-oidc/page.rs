@@ -1,7 +1,7 @@
 //! How every page looks, and the one that says what went wrong.
 
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -50,9 +50,15 @@ pub(crate) fn problem(status: StatusCode, text: &str) -> Response {
 
 /// Lets no other site's page have a browser change anything here.
 pub(crate) async fn same_site(request: Request, next: Next) -> Response {
-    let from = request.headers().get("sec-fetch-site").and_then(|site| site.to_str().ok());
-    if request.method().is_safe() || matches!(from, None | Some("same-origin" | "none")) {
+    if request.method().is_safe() || is_of_this_site(request.headers()) {
         return next.run(request).await;
     }
     problem(StatusCode::FORBIDDEN, "A page of another site sent this request.")
+}
+
+/// Not every browser says whose page it is; each says its origin where it changes something.
+fn is_of_this_site(headers: &HeaderMap) -> bool {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_own_origin = header("origin").is_none_or(|origin| origin.strip_prefix("http://") == header("host"));
+    is_own_origin && matches!(header("sec-fetch-site"), None | Some("same-origin" | "none"))
 }

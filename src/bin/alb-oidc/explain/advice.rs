@@ -215,7 +215,9 @@ fn general(reason: Reason) -> &'static str {
         Reason::TokenExpired => {
             "the load balancer writes a new token for each request: this one is old, or the gateway's clock is wrong; --at TIME looks at another time"
         }
-        Reason::KeyNotFound => "look whether the config's publicKeys.endpoint is the region's of the load balancer",
+        Reason::KeyNotFound => {
+            "look whether the config's publicKeys.endpoint is the region's of the load balancer, and its accessToken.jwksUri the provider's"
+        }
         Reason::KeyInvalid => "look what answers in the key server's place: a proxy, an error page",
         Reason::KeyUnavailable => {
             "look whether the gateway reaches the key server: ServiceEntry, DestinationRule, egress rules"
@@ -224,7 +226,7 @@ fn general(reason: Reason) -> &'static str {
             "the token was changed on its way, or is a forgery, or the key is not the one of its key id"
         }
         Reason::AccessTokenInvalid => {
-            "give the x-amzn-oidc-accesstoken of the same request with --access-token, and the provider's key set with --jwks"
+            "it must be the x-amzn-oidc-accesstoken of the same request (--access-token), signed by a key of accessToken.jwksUri (--jwks)"
         }
         Reason::UserIdMissing => {
             "set userId.claims to a claim that the token has, or have the identity provider put the claim into its userinfo"

@@ -126,11 +126,17 @@ pub(super) fn judge(
     let jose = jose();
     let mut keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout));
     let mut trail = Trail { steps: Vec::new(), config, tokens, now, key: None };
-    trail.follow(&head, jose, find, &mut keys)?;
+    let mut gate = Gate::new(config.clone(), jose);
+    let now = Now { wall: now, steady: STEADY };
+    // Who signs out needs no token, and none is looked at.
+    let signs_out = matches!(gate.decide(&head, &mut keys, now), (Decision::SignOut(_), _));
+    if !signs_out {
+        trail.follow(&head, jose, find, &mut keys)?;
+    }
     let Trail { mut steps, key, .. } = trail;
     let rest = CHECKS.iter().skip(steps.len());
     steps.extend(rest.map(|check| Step { check, outcome: Outcome::NotReached, detail: "not reached".to_owned() }));
-    let (decision, _) = Gate::new(config.clone(), jose).decide(&head, &mut keys, Now { wall: now, steady: STEADY });
+    let (decision, _) = gate.decide(&head, &mut keys, now);
     Ok(Verdict { steps, decision, key })
 }
 
@@ -279,7 +285,14 @@ impl Trail<'_> {
             self.push(Outcome::NotReached, "no key set was given".to_owned());
             return None;
         }
-        let found = if access.is_empty() { "none".to_owned() } else { format!("one of {} bytes", access.len()) };
+        let decoded = Unverified::decode(access);
+        let member = |name| format!("{name} {}", found_in(&decoded.claims, name));
+        let found = if access.is_empty() {
+            "none".to_owned()
+        } else {
+            let claims = ["iss", "sub", "client_id", "token_use", "exp", "nbf"].map(member);
+            format!("one with alg {}, {}", found_in(&decoded.header, "alg"), claims.join(", "))
+        };
         let skew = self.config.clock_skew;
         let outcome = parsed.and_then(|token| {
             let name = KeyName { source: *key_source, id: token.key_id() };
@@ -455,6 +468,19 @@ mod tests {
         assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::NeedKey(_)));
         let verdict = judged("", &|| public(&key), "/healthz");
         assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::Skip(_)));
+    }
+
+    #[test]
+    fn who_signs_out_has_no_token_checked() {
+        let mut config = json!({"loadBalancers": [{"arn": ARN, "issuer": null, "clientId": null}]});
+        config["logout"] = json!({"path": "/logout", "redirectTo": "https://idp.example/"});
+        let tokens = Tokens { text: "x", decoded: &Unverified::decode("x"), access: "", key_set: None };
+        let request = Request { path: "/logout", host: "a.example", method: "GET" };
+        let now = Timestamp::from_unix_seconds(NOW);
+        let find = |_| Ok(KnownKey::NotGiven);
+        let verdict = judge(&Config::from_value(&config).unwrap(), &tokens, Some(&request), &find, now).unwrap();
+        assert!(verdict.steps.iter().all(|step| step.outcome == Outcome::NotReached), "{:?}", verdict.steps);
+        assert!(matches!(verdict.decision, Decision::SignOut(_)));
     }
 
     #[test]

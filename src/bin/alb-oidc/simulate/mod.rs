@@ -17,10 +17,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use alb_oidc_filter::config::Config;
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::http::header::HOST;
 use axum::http::uri::{Authority, Scheme, Uri};
+use serde_json::json;
 
 use crate::serve::{self, Listener, say};
 use forward::Upstream;
@@ -110,6 +112,14 @@ struct Simulator {
 
 impl Simulator {
     fn new(mut options: Options) -> Result<Self, String> {
+        // What no gateway would believe is wrong here too.
+        let config = json!({
+            "loadBalancers": [{"arn": options.arn, "issuer": options.issuer, "clientId": options.client}],
+            "publicKeys": {"endpoint": "http://localhost"},
+            "logout": {"sessionCookie": options.session_cookie},
+        });
+        Config::from_value(&config)
+            .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         let misbehaviours = Mutex::new(std::mem::take(&mut options.misbehave).into_iter().collect());
         Ok(Self {
             seal: Seal::new()?,
@@ -128,7 +138,7 @@ impl Simulator {
 
     /// The last path segment of the issuer: Cognito's name for the user pool.
     fn pool(&self) -> &str {
-        self.options.issuer.rsplit('/').next().unwrap_or_default()
+        self.options.issuer.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
     }
 }
 
@@ -139,9 +149,9 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         let elsewhere = Listener::bind(options.keys_listen).await?;
         // Port 0 is any that is free: from here on the one that it became.
         (options.listen, options.keys_listen) = (alb.address(), elsewhere.address());
+        let simulator = Arc::new(Simulator::new(options)?);
         say(format_args!("sign in at http://{}", browsable(alb.address())));
         say(format_args!("keys, identity provider and switches at http://{}", browsable(elsewhere.address())));
-        let simulator = Arc::new(Simulator::new(options)?);
         let pages = Router::new().merge(keys::routes()).merge(idp::routes()).merge(operator::routes());
         let pages = pages.with_state(Arc::clone(&simulator));
         tokio::try_join!(alb.serve(alb::routes(simulator)), elsewhere.serve(pages))?;
