@@ -124,6 +124,7 @@ rust:
 # The programs of the Istio that tests/istio/go.mod pins, from the Go module proxy.
 target/istio/built: tests/istio/go.mod tests/istio/go.sum
 	@command -v go >/dev/null || .ci/install "Go" golang-go ca-certificates
+	@go env GOTOOLCHAIN | grep -q . || { echo "$$(go version) is too old: install Go 1.21 or newer, which fetches the one that Istio wants, then run make again" >&2; exit 1; }
 	@echo "building Istio: this takes long"
 	@mkdir -p $(@D)
 	cd tests/istio && nice go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$(@D)/ tool

@@ -7,7 +7,6 @@ mod trail;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use alb_oidc_filter::config::{Config, KeyFormat};
 use alb_oidc_filter::gate::{Decision, HeaderEdit};
@@ -18,6 +17,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::clock;
 use crate::input::{PluginConfig, Trouble, read_config, read_text};
 use crate::mint::AlbKey;
 use crate::output::{BAD, FAINT, GOOD, LOUD, TITLE, print, printable, styled};
@@ -155,7 +155,7 @@ impl Explain {
         }
         let now = match self.at {
             Some(at) => at,
-            None => wall_clock()?,
+            None => Timestamp::from_unix_seconds(clock::seconds()?),
         };
         let find = |id| self.find_key(id);
         let access_token = match self.access_token.as_deref().map(|text| (text, text.strip_prefix('@'))) {
@@ -194,11 +194,6 @@ impl Explain {
         }
         Ok(VerificationKey::from_pem(read_text(&path)?.1.as_bytes()).map_or(KnownKey::Invalid, KnownKey::Key))
     }
-}
-
-fn wall_clock() -> Result<Timestamp, Trouble> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map(|since| Timestamp::from_unix_seconds(since.as_secs())).map_err(|error| Trouble(error.to_string()))
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {

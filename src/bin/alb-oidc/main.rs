@@ -2,6 +2,7 @@
 //! line. Decides nothing about a token or a config: the library does.
 
 mod check;
+mod clock;
 mod echo;
 mod explain;
 mod input;

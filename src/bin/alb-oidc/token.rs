@@ -6,12 +6,12 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use alb_oidc_filter::token::KeyId;
 use clap::Args;
 use serde_json::{Map, Value};
 
+use crate::clock;
 use crate::input::{Trouble, read_config, read_text};
 use crate::mint::{AlbKey, AlbToken};
 use crate::output::{print, printable, remark};
@@ -79,8 +79,7 @@ impl Token {
                 .and_then(|()| std::fs::write(&path, pem))
                 .map_err(|error| Trouble(format!("{}: {error}", path.display())))?;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| Trouble(error.to_string()))?;
-        let expires = now.as_secs().saturating_add_signed(self.expires_in);
+        let expires = clock::seconds()?.saturating_add_signed(self.expires_in);
         let claims: Map<String, Value> = self.claims.into_iter().collect();
         let token = AlbToken { kid, signer, issuer, client, expires, claims, padded: !self.unpadded };
         let text = token.mint(&key).map_err(|error| Trouble(error.to_string()))?;

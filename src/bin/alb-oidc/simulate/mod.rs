@@ -15,7 +15,6 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use alb_oidc_filter::config::Config;
 use axum::Router;
@@ -24,6 +23,7 @@ use axum::http::header::HOST;
 use axum::http::uri::{Authority, Scheme, Uri};
 use serde_json::json;
 
+use crate::clock;
 use crate::serve::{self, Listener, say};
 use forward::Upstream;
 use keys::Keys;
@@ -178,5 +178,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Seconds since the epoch.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    clock::seconds().unwrap_or_default()
 }
