@@ -29,6 +29,7 @@ use support::server::{Server, full};
 use support::table::{Count, Mint, Row, Step, Table};
 use support::token::{Key, Token, TokenSpec};
 use support::upstream::Upstream;
+use tokio::net::TcpSocket;
 use uuid::Uuid;
 
 /// Where the rows' configurations have the pool's key set.
@@ -75,6 +76,7 @@ struct World {
     keys: BTreeMap<&'static str, KeyServer>,
     upstream: Upstream,
     _not_the_key_server: Server,
+    _closed: TcpSocket,
     /// Counters and gauges after the row before.
     counters: BTreeMap<String, i64>,
     /// Length of the log after the row before.
@@ -95,14 +97,14 @@ impl World {
         // A cluster with an HTTP server that knows no key and answers everything with a page.
         let not_the_key_server =
             Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) }).await;
-        // A port where nobody listens any more.
-        let closed =
-            std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
+        // A port where nobody listens, and which nobody else is given: one of Envoy's own listeners, for instance.
+        let closed = TcpSocket::new_v4().expect("a socket");
+        closed.bind(([127, 0, 0, 1], 0).into()).expect("a port");
         let mut setup = Setup::new(binary, upstream.address(), keys["keys"].address());
         setup.plugins = table.plugins.clone();
         setup.clusters.extend([
             ("web".to_owned(), Some(not_the_key_server.address)),
-            ("closed".to_owned(), Some(closed)),
+            ("closed".to_owned(), Some(closed.local_addr().expect("its port"))),
             ("empty".to_owned(), None),
         ]);
         setup.clusters.extend(keys.iter().map(|(cluster, server)| ((*cluster).to_owned(), Some(server.address()))));
@@ -122,6 +124,7 @@ impl World {
             keys,
             upstream,
             _not_the_key_server: not_the_key_server,
+            _closed: closed,
             counters: BTreeMap::new(),
             logged: envoy.log_since(0).1,
             accessed: 0,
