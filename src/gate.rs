@@ -1,10 +1,7 @@
 //! Request head in, decision out. The one place that says in which order a request is judged. Touches no host: the
 //! caller removes and sets the headers that are named here, fetches keys, and answers.
 
-use std::borrow::Cow;
 use std::rc::Rc;
-
-use hashbrown::HashMap;
 
 use crate::access_token::UntrustedAccessToken;
 use crate::config::Config;
@@ -13,8 +10,9 @@ use crate::identity::Identity;
 use crate::keys::{Found, KeyName, KeyRing};
 use crate::logout;
 use crate::reason::Reason;
+use crate::remembered::RememberedTokens;
 use crate::signature::{Jose, PublicKey};
-use crate::time::{Now, Timestamp};
+use crate::time::Now;
 use crate::token::UntrustedToken;
 
 /// The ALB's token.
@@ -28,9 +26,6 @@ const ALB_HEADERS: [&str; 3] = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY];
 
 /// The headers that Kubeflow believes. Whatever a client sends in them is removed, whichever header the user id goes into.
 pub(crate) const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
-
-/// How many bytes of verified tokens are remembered, at most.
-const MAX_REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
 
 /// The head of a request: its headers in order, names in lower case, duplicates and all.
 pub struct RequestHead<'a> {
@@ -103,7 +98,7 @@ pub struct Gate {
     owned: Vec<String>,
     /// What the names of the member headers begin with; only this filter may set those either.
     owned_prefix: Option<String>,
-    remembered: TokenCache,
+    remembered: RememberedTokens,
 }
 
 impl Gate {
@@ -112,7 +107,7 @@ impl Gate {
         let mut owned: Vec<_> = KUBEFLOW_HEADERS.map(str::to_owned).to_vec();
         owned.extend(config.identity.header_names().map(str::to_owned));
         let owned_prefix = config.identity.groups.as_ref().and_then(|groups| groups.member_header_prefix.clone());
-        Self { config, jose, owned, owned_prefix, remembered: TokenCache::default() }
+        Self { config, jose, owned, owned_prefix, remembered: RememberedTokens::default() }
     }
 
     /// The config that it judges by.
@@ -201,7 +196,7 @@ impl Gate {
 fn identify(
     config: &Config,
     jose: Jose,
-    remembered: &mut TokenCache,
+    remembered: &mut RememberedTokens,
     head: &RequestHead<'_>,
     keys: &mut KeyRing,
     now: Now,
@@ -212,14 +207,10 @@ fn identify(
     if tokens.next().is_some() {
         return Err(Reason::TokenDuplicate);
     }
-    let mut remembered_as = Cow::Borrowed(text);
-    if config.access_token.is_some() {
-        // Every access token, for several are none. A line break is in no header's value: no two requests with other tokens
-        // are remembered as one.
-        let all: Vec<_> = std::iter::once(text).chain(head.values(ACCESS_TOKEN)).collect();
-        remembered_as = Cow::Owned(all.join(&b'\n'));
-    }
-    if let Some(identity) = remembered.get(&remembered_as, now.wall) {
+    // Where none is read, none counts.
+    let read = config.access_token.is_some();
+    let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| read);
+    if let Some(identity) = remembered.get(text, access_tokens(), now.wall) {
         work.token_cache_hit = true;
         return Ok(Ok(identity));
     }
@@ -231,7 +222,7 @@ fn identify(
     work.signatures_checked = 1;
     let mut claims = jose.verify(&token, &key)?.claims(now.wall, skew)?;
     if let Some(rules) = &config.access_token {
-        let mut access_tokens = head.values(ACCESS_TOKEN);
+        let mut access_tokens = access_tokens();
         let text = access_tokens.next().unwrap_or_default();
         if access_tokens.next().is_some() {
             return Err(Reason::AccessTokenInvalid);
@@ -245,7 +236,7 @@ fn identify(
     }
     let identity = Rc::new(config.identity.identity(&claims)?);
     work.left_out = identity.left_out;
-    remembered.put(&remembered_as, &identity, claims.expires().plus(skew));
+    remembered.put(text, access_tokens().next(), &identity, claims.expires().plus(skew));
     Ok(Ok(identity))
 }
 
@@ -289,66 +280,12 @@ fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
     edits
 }
 
-/// Verified tokens and who they name, in two generations: what is not used while one generation fills up is forgotten.
-#[derive(Default)]
-struct TokenCache {
-    young: HashMap<Box<[u8]>, Remembered>,
-    old: HashMap<Box<[u8]>, Remembered>,
-    young_bytes: usize,
-}
-
-struct Remembered {
-    identity: Rc<Identity>,
-    expires: Timestamp,
-}
-
-impl TokenCache {
-    /// What an entry costs beyond its texts.
-    const OVERHEAD: usize = 256;
-
-    fn cost(token: &[u8], identity: &Identity) -> usize {
-        let headers = identity.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
-        let subject = identity.subject.as_ref().map_or(0, String::len);
-        let groups = identity.groups.iter().map(String::len);
-        headers
-            .chain(groups)
-            .fold(token.len().saturating_add(subject).saturating_add(Self::OVERHEAD), usize::saturating_add)
-    }
-
-    /// Whom exactly this token names, if it has been verified and has not expired since.
-    fn get(&mut self, token: &[u8], now: Timestamp) -> Option<Rc<Identity>> {
-        if let Some(found) = self.young.get(token) {
-            return (now < found.expires).then(|| Rc::clone(&found.identity));
-        }
-        let (token, found) = self.old.remove_entry(token)?;
-        if now >= found.expires {
-            return None;
-        }
-        let identity = Rc::clone(&found.identity);
-        self.insert(token, found);
-        Some(identity)
-    }
-
-    fn put(&mut self, token: &[u8], identity: &Rc<Identity>, expires: Timestamp) {
-        self.insert(token.into(), Remembered { identity: Rc::clone(identity), expires });
-    }
-
-    fn insert(&mut self, token: Box<[u8]>, found: Remembered) {
-        let cost = Self::cost(&token, &found.identity);
-        self.young_bytes = self.young_bytes.saturating_add(cost);
-        if self.young_bytes > MAX_REMEMBERED_BYTES / 2 {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = cost;
-        }
-        self.young.insert(token, found);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::keys::Answer;
     use crate::signature::{P256_PROVIDER, VerificationKey};
+    use crate::time::Timestamp;
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE;
     use p256::ecdsa::signature::Signer as _;
@@ -568,27 +505,5 @@ mod tests {
             cookies(&["a=1; AWSELBAuthSessionCookie-0=x", "AWSELBAuthSessionCookie-1=y", "b=2"]),
             Some(set("cookie", "a=1; b=2"))
         );
-    }
-
-    #[test]
-    fn remembered_tokens_stay_within_their_bytes_and_the_used_ones_stay() {
-        let mut cache = TokenCache::default();
-        let identity = Rc::new(Identity {
-            user_id: "ann".to_owned(),
-            email_domain: None,
-            groups: Vec::new(),
-            subject: None,
-            headers: Vec::new(),
-            left_out: 0,
-        });
-        let token = |number: usize| format!("{number:01000}").into_bytes();
-        for number in 0..100_000 {
-            cache.put(&token(number), &identity, now(0));
-            assert!(cache.get(&token(0), now(10)).is_some(), "forgotten after {number}");
-        }
-        let bytes: usize =
-            cache.young.keys().chain(cache.old.keys()).map(|token| token.len() + TokenCache::OVERHEAD).sum();
-        assert!((MAX_REMEMBERED_BYTES / 2..=MAX_REMEMBERED_BYTES).contains(&bytes), "{bytes}");
-        assert!(cache.get(&token(1), now(10)).is_none());
     }
 }

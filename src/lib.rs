@@ -35,3 +35,4 @@ mod der;
 pub mod filter;
 mod json;
 pub mod logout;
+mod remembered;

@@ -1,0 +1,204 @@
+//! Verified tokens and whom they name, so that none is verified twice. Takes only what has been verified, and gives nobody's
+//! name but for exactly the token that was verified, byte for byte.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
+use std::rc::Rc;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::identity::Identity;
+use crate::time::Timestamp;
+
+/// How many bytes of memory remembered tokens take, at most: about those of 10,000 users with 1.2 KB each.
+const MAX_BYTES: usize = 14 * 1024 * 1024 + 512 * 1024;
+
+/// How many bytes at a token's end are hashed: its signature, which is as good as random.
+const HASHED: usize = 64;
+
+/// The tokens that one plugin in one worker remembers. Where there are too many, the oldest go that nobody has asked for
+/// since their turn last came.
+#[derive(Default)]
+pub(crate) struct RememberedTokens {
+    entries: HashTable<Entry>,
+    /// The hash of each entry, in the order in which their turn comes.
+    turns: VecDeque<u64>,
+    bytes: usize,
+    hasher: DefaultHashBuilder,
+}
+
+struct Entry {
+    hash: u64,
+    token: Box<[u8]>,
+    /// The access token that was verified beside it.
+    access_token: Option<Box<[u8]>>,
+    identity: Rc<Identity>,
+    expires: Timestamp,
+    is_used: bool,
+}
+
+impl Entry {
+    /// What an entry takes beyond its texts.
+    const OVERHEAD: usize = 256;
+
+    fn cost(&self) -> usize {
+        let Identity { user_id, email_domain, groups, subject, headers, left_out: _ } = &*self.identity;
+        let texts = [user_id].into_iter().chain(email_domain).chain(subject).chain(groups).map(String::len);
+        let headers = headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+        let tokens = [self.token.len(), self.access_token.as_ref().map_or(0, |token| token.len())];
+        texts.chain(headers).chain(tokens).fold(Self::OVERHEAD, usize::saturating_add)
+    }
+}
+
+impl RememberedTokens {
+    /// Whom `token` names, with just these access tokens beside it, if it was verified so and has not expired since.
+    pub(crate) fn get<'a>(
+        &mut self,
+        token: &[u8],
+        access_tokens: impl Iterator<Item = &'a [u8]>,
+        now: Timestamp,
+    ) -> Option<Rc<Identity>> {
+        let hash = hash(&self.hasher, token);
+        let entry = self.entries.find_mut(hash, |entry| is_same(&entry.token, token))?;
+        if now >= entry.expires || !access_tokens.eq(entry.access_token.as_deref()) {
+            return None;
+        }
+        entry.is_used = true;
+        Some(Rc::clone(&entry.identity))
+    }
+
+    /// Remembers that `token`, with this access token beside it, was verified and names `identity` until it `expires`.
+    pub(crate) fn put(
+        &mut self,
+        token: &[u8],
+        access_token: Option<&[u8]>,
+        identity: &Rc<Identity>,
+        expires: Timestamp,
+    ) {
+        let hash = hash(&self.hasher, token);
+        let (token, access_token) = (token.into(), access_token.map(Box::from));
+        let entry = Entry { hash, token, access_token, identity: Rc::clone(identity), expires, is_used: false };
+        let cost = entry.cost();
+        while self.bytes.saturating_add(cost) > MAX_BYTES && self.forget_one() {}
+        self.bytes = self.bytes.saturating_add(cost);
+        if let Some(known) = self.entries.find_mut(hash, |known| is_same(&known.token, &entry.token)) {
+            let before = std::mem::replace(known, entry);
+            self.bytes = self.bytes.saturating_sub(before.cost());
+        } else {
+            self.turns.push_back(hash);
+            self.entries.insert_unique(hash, entry, |entry| entry.hash);
+        }
+    }
+
+    /// Whether there was one to forget.
+    fn forget_one(&mut self) -> bool {
+        while let Some(hash) = self.turns.pop_front() {
+            // Of two with one hash either may go first: both have a turn.
+            let Ok(mut found) = self.entries.find_entry(hash, |entry| entry.hash == hash) else { continue };
+            if std::mem::take(&mut found.get_mut().is_used) {
+                self.turns.push_back(hash);
+                continue;
+            }
+            self.bytes = self.bytes.saturating_sub(found.remove().0.cost());
+            return true;
+        }
+        false
+    }
+}
+
+fn hash(hasher: &DefaultHashBuilder, token: &[u8]) -> u64 {
+    hasher.hash_one(token.get(token.len().saturating_sub(HASHED)..))
+}
+
+/// Whether both are the same bytes. WebAssembly has no instruction for it, and its C library compares byte by byte.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let ((one, rest), (other, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    let mut pairs = one.iter().zip(other);
+    one.len() == other.len()
+        && rest == other_rest
+        && pairs.all(|(one, other)| u64::from_ne_bytes(*one) == u64::from_ne_bytes(*other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_seconds(1);
+    const LATER: Timestamp = Timestamp::from_unix_seconds(2);
+
+    fn identity(user_id: &str) -> Rc<Identity> {
+        Rc::new(Identity {
+            user_id: user_id.to_owned(),
+            email_domain: None,
+            groups: Vec::new(),
+            subject: None,
+            headers: Vec::new(),
+            left_out: 0,
+        })
+    }
+
+    impl RememberedTokens {
+        fn user(&mut self, token: &[u8], access_tokens: &[&[u8]]) -> Option<String> {
+            self.get(token, access_tokens.iter().copied(), NOW).map(|identity| identity.user_id.clone())
+        }
+    }
+
+    #[test]
+    fn a_token_that_differs_anywhere_is_another() {
+        let mut tokens = RememberedTokens::default();
+        let token: Vec<u8> = (0..203).map(|byte| byte as u8).collect();
+        tokens.put(&token, None, &identity("ann"), LATER);
+        assert_eq!(tokens.user(&token, &[]).as_deref(), Some("ann"));
+        for place in 0..token.len() {
+            let mut other = token.clone();
+            other[place] ^= 1;
+            assert!(tokens.user(&other, &[]).is_none(), "{place}");
+            assert!(!is_same(&token, &other), "{place}");
+        }
+        for length in 0..token.len() {
+            assert!(!is_same(&token, &token[..length]) && !is_same(&token[..length], &token), "{length}");
+            assert!(is_same(&token[..length], &token[..length].to_vec()), "{length}");
+            assert!(tokens.user(&token[..length], &[]).is_none(), "{length}");
+            assert!(tokens.user(&token[length + 1..], &[]).is_none(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_token_counts_with_the_access_token_it_was_verified_with_alone() {
+        let mut tokens = RememberedTokens::default();
+        tokens.put(b"token", Some(b"access"), &identity("ann"), LATER);
+        let (access, another) = (&b"access"[..], &b"another"[..]);
+        for others in [&[][..], &[another], &[access, access], &[access, another], &[another, access]] {
+            assert_eq!(tokens.user(b"token", others), None);
+        }
+        assert_eq!(tokens.user(b"token", &[b"access"]).as_deref(), Some("ann"));
+        tokens.put(b"token", Some(b"another"), &identity("bob"), LATER);
+        assert_eq!(tokens.user(b"token", &[b"another"]).as_deref(), Some("bob"));
+        assert_eq!(tokens.user(b"token", &[b"access"]), None);
+        assert_eq!(tokens.bytes, "token".len() + "another".len() + "bob".len() + Entry::OVERHEAD);
+    }
+
+    #[test]
+    fn an_expired_token_names_nobody() {
+        let mut tokens = RememberedTokens::default();
+        tokens.put(b"token", None, &identity("ann"), LATER);
+        assert!(tokens.get(b"token", std::iter::empty(), LATER).is_none());
+        assert!(tokens.get(b"token", std::iter::empty(), NOW).is_some());
+    }
+
+    #[test]
+    fn they_stay_within_their_bytes_and_those_that_are_used_stay() {
+        let mut tokens = RememberedTokens::default();
+        let token = |number: usize| format!("{number:01200}").into_bytes();
+        for number in 0..40_000 {
+            tokens.put(&token(number), None, &identity("ann"), LATER);
+            assert!(tokens.user(&token(0), &[]).is_some(), "forgotten after {number}");
+            assert!(tokens.bytes <= MAX_BYTES);
+        }
+        assert!(tokens.user(&token(1), &[]).is_none());
+        let remembered = (0..40_000).filter(|number| tokens.user(&token(*number), &[]).is_some()).count();
+        assert!(remembered >= 10_000, "{remembered}");
+        assert_eq!(tokens.turns.len(), tokens.entries.len());
+        assert_eq!(tokens.bytes, tokens.entries.iter().map(Entry::cost).sum::<usize>());
+    }
+}
