@@ -35,13 +35,12 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIEN
 
 /// Decodes base64 of either alphabet, padded or not; `None` if it is neither.
 pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let engine = if text.bytes().any(|byte| matches!(byte, b'+' | b'/')) { STANDARD } else { URL_SAFE };
-    engine.decode(text).ok()
+    URL_SAFE.decode(text).or_else(|_| STANDARD.decode(text)).ok()
 }
 
 /// Whether `byte` is of either alphabet, or padding.
 fn is_base64(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-_+/=".contains(&byte)
+    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'+' | b'/' | b'=')
 }
 
 /// The id of a signing key, kept as the token spells it.

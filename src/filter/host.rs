@@ -194,13 +194,12 @@ pub(super) fn pairs(serialised: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
         texts = after.strip_prefix(b"\0")?;
         Some(text)
     };
-    sizes
-        .chunks_exact(8)
-        .map(|sizes| {
-            let (name, value) = sizes.split_at_checked(4)?;
-            Some((take(name)?, take(value)?))
-        })
-        .collect()
+    let mut pairs = Vec::with_capacity(count);
+    for size in sizes.chunks_exact(8) {
+        let (name, value) = size.split_at_checked(4)?;
+        pairs.push((take(name)?, take(value)?));
+    }
+    Some(pairs)
 }
 
 /// The ABI's header map of `pairs`; the inverse of [`pairs`].

@@ -116,14 +116,16 @@ struct Request {
     plugin: Option<Rc<RefCell<Plugin>>>,
 }
 
-impl Context for Request {
-    fn on_done(&mut self) -> bool {
+impl Context for Request {}
+
+/// The SDK drops it as soon as the host says that the request is over.
+impl Drop for Request {
+    fn drop(&mut self) {
         if let Some(plugin) = &self.plugin
             && let Ok(mut plugin) = plugin.try_borrow_mut()
         {
             plugin.on_gone(self.id);
         }
-        true
     }
 }
 

@@ -1,5 +1,6 @@
 //! What one plugin config holds in one worker, and the host calls that carry out what gate and key ring decide.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::host::{self, Level, Part};
@@ -18,8 +19,14 @@ use crate::time::{Now, Timestamp};
 /// The longest answer with one key that is read, in bytes. A key in PEM has fewer than 200.
 const MAX_PEM_BYTES: usize = 4096;
 
+/// How long woken requests are gone on with in one go. The verification of one's token may come on top.
+const SLICE: Duration = Duration::from_millis(5);
+
 /// How often a shared value is written before another worker's write is left to stand.
 const SHARING_ATTEMPTS: usize = 3;
+
+/// When those are gone on with that are left: as soon as others have had their turn.
+const OVERDUE: Timestamp = Timestamp::from_unix_millis(0);
 
 /// What an access log finds in the filter state, behind `wasm.`: who was let pass, or why somebody was or would be denied.
 const USER: &str = "alb_oidc_user";
@@ -39,6 +46,8 @@ pub(super) struct Plugin {
     metrics: Metrics,
     /// Fetches under way, by the host's number for the call.
     calls: Vec<(u32, KeyName)>,
+    /// Requests whose waiting is over, with the key that they waited for or why they do not get it.
+    woken: VecDeque<(Waiter, Result<KeyName, Reason>)>,
     /// When the host was asked to tick.
     tick_at: Option<Timestamp>,
 }
@@ -51,6 +60,7 @@ impl Plugin {
             gate: Gate::new(config, Jose::install(backend.provider())),
             metrics: Metrics::define(backend)?,
             calls: Vec::new(),
+            woken: VecDeque::new(),
             tick_at: None,
         })
     }
@@ -75,6 +85,7 @@ impl Plugin {
     /// The request `id` is over, whoever ended it.
     pub(super) fn on_gone(&mut self, id: u32) {
         self.keys.leave(id);
+        self.woken.retain(|(woken, _)| *woken != id);
         self.settle();
     }
 
@@ -93,6 +104,7 @@ impl Plugin {
                 self.wake(name, woken);
             }
         }
+        self.go_on(now.steady);
         self.settle();
     }
 
@@ -118,6 +130,7 @@ impl Plugin {
         }
         let woken = self.keys.answered(name, answer, now.steady);
         self.wake(name, woken);
+        self.go_on(now.steady);
         self.settle();
     }
 
@@ -240,33 +253,46 @@ impl Plugin {
         Next::Answered
     }
 
-    /// Goes on with requests that waited for the key `name`. Each is judged again, from its head: nothing about it was kept.
+    /// Ends the waiting of requests for the key `name`, in the order in which they came.
     fn wake(&mut self, name: KeyName, woken: Woken) {
-        for id in woken.ready {
-            if host::set_effective_context(id).is_ok() {
-                let next = self.judge(id, Some(name));
-                resume(next);
-            }
-        }
+        self.woken.extend(woken.ready.into_iter().map(|id| (id, Ok(name))));
         self.refuse(woken.refused);
     }
 
     /// Ends the waiting of requests that get no key.
     fn refuse(&mut self, waiters: Vec<(Waiter, Reason)>) {
-        for (id, reason) in waiters {
+        self.woken.extend(waiters.into_iter().map(|(id, reason)| (id, Err(reason))));
+    }
+
+    /// Goes on with woken requests for a [`SLICE`]: the worker's other requests are not to wait for all of them. Each is
+    /// judged again, from its head: nothing about it was kept.
+    fn go_on(&mut self, now: Timestamp) {
+        let end = now.plus(SLICE);
+        while let Some((id, outcome)) = self.woken.pop_front() {
             if host::set_effective_context(id).is_ok() {
-                let headers = host::request(Part::Headers).unwrap_or_default();
-                let next = match host::pairs(&headers).map(RequestHead::new) {
-                    Some(head) => {
-                        let decision = self.gate.refusal(&head, reason);
-                        self.carry_out(&head, decision)
-                    }
-                    None => self.deny(&RequestHead::new(Vec::new()), Reason::InternalError),
+                let next = match outcome {
+                    Ok(name) => self.judge(id, Some(name)),
+                    Err(reason) => self.give_up(reason),
                 };
                 resume(next);
             }
+            if host::now().is_ok_and(|now| now.steady >= end) {
+                break;
+            }
         }
         let _ = host::set_effective_context(self.root);
+    }
+
+    /// Refuses the request of the effective context, which waited in vain.
+    fn give_up(&mut self, reason: Reason) -> Next {
+        let headers = host::request(Part::Headers).unwrap_or_default();
+        match host::pairs(&headers).map(RequestHead::new) {
+            Some(head) => {
+                let decision = self.gate.refusal(&head, reason);
+                self.carry_out(&head, decision)
+            }
+            None => self.deny(&RequestHead::new(Vec::new()), Reason::InternalError),
+        }
     }
 
     fn key_source(&self, name: KeyName) -> Option<&KeySource> {
@@ -301,8 +327,8 @@ impl Plugin {
         if !self.keys.has_changed() {
             return;
         }
-        self.metrics.waiting(self.keys.waiting());
-        let next = self.keys.next_tick();
+        self.metrics.waiting(self.keys.waiting().saturating_add(self.woken.len()));
+        let next = if self.woken.is_empty() { self.keys.next_tick() } else { Some(OVERDUE) };
         let is_armed = match (self.tick_at, next) {
             (None, None) => true,
             // Re-arming the timer for each request that joins would starve it; too early a tick finds nothing due.

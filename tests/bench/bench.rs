@@ -15,21 +15,27 @@
     clippy::unwrap_used
 )]
 
+mod plot;
 mod setups;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod waiters;
 
 use serde::Serialize;
-use setups::{Filter, Tokens};
+use serde_json::json;
+use setups::{Filter, Modules, Tokens};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
+use streams::Stream;
 use support::envoy::{Envoy, Setup};
 use support::key_server::{Answer, KeyServer};
-use support::token::Key;
-use support::upstream::Upstream;
+use support::server::Server;
+use support::token::{Key, TokenSpec};
 use tokio::process::Command;
+use waiters::Wait;
 
 /// Connections that the load comes over.
 const CONNECTIONS: u32 = 16;
@@ -37,6 +43,8 @@ const CONNECTIONS: u32 = 16;
 const SIZES: [usize; 2] = [1200, 4000];
 /// So many that each is forgotten before its turn comes again: they are more than a token cache holds.
 const NEW: usize = 40_000;
+/// How often thousands of requests wait for one key.
+const WAITS: usize = 3;
 
 /// What one setup did in one round.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -67,7 +75,8 @@ async fn main() {
     for size in SIZES {
         for (filter, tokens) in setups::CASES {
             let name = format!("{}, {}", filter.name(), tokens.name());
-            let is_reference = filter != Filter::Ours && filter != Filter::OursAlone && filter != Filter::EmptyModule;
+            let is_reference =
+                matches!(filter, Filter::Nothing | Filter::JwtAuthn | Filter::JwtAuthnWithCache | Filter::Lua);
             if !is_reference && !only.is_empty() && !name.contains(&only) {
                 continue;
             }
@@ -75,6 +84,7 @@ async fn main() {
         }
     }
     let stage = Stage::start().await;
+    let mut streamed = BTreeMap::from(Stream::ALL.map(|stream| (stream.name(), Vec::new())));
     for round in 0..=rounds {
         for case in &mut cases {
             let sample = stage.measure(case, seconds).await;
@@ -83,12 +93,22 @@ async fn main() {
                 case.rounds.push(sample);
             }
         }
+        for stream in Stream::ALL {
+            let share = stage.stream(stream).await;
+            if round > 0 {
+                streamed.entry(stream.name()).or_default().push(share);
+            }
+        }
         eprintln!("round {round} of {rounds}");
     }
     stage.check().await;
+    let mut waits = Vec::new();
+    for _ in 0..WAITS {
+        waits.push(waiters::run(stage.listeners[Filter::Ours.name()], &stage.keys, &stage.known).await);
+    }
     let memory = stage.memory().await;
     stage.envoy.stop().await;
-    report(&cases, &memory);
+    report(&cases, streamed, &waits, &memory);
 }
 
 fn number(variable: &str, default: u32) -> u32 {
@@ -101,13 +121,15 @@ struct Stage {
     envoy: Envoy,
     listeners: BTreeMap<&'static str, SocketAddr>,
     folder: tempfile::TempDir,
-    _keys: KeyServer,
-    _upstream: Upstream,
+    keys: KeyServer,
+    /// A token of a key that the gateway has.
+    known: String,
+    _upstream: Server,
 }
 
 impl Stage {
     async fn start() -> Stage {
-        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        let (keys, upstream) = (KeyServer::start().await, streams::upstream().await);
         let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
         keys.publish(&format!("/{kid}"), &key, Answer::default());
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -115,18 +137,33 @@ impl Stage {
             setups::write_tokens(&folder.path().join(size.to_string()), NEW, size, &kid, &key);
         }
         std::fs::write(folder.path().join("load.lua"), include_str!("load.lua")).expect("the script");
-        let empty = folder.path().join("empty.wasm");
-        std::fs::write(&empty, wat::parse_str(include_str!("empty.wat")).expect("WebAssembly text"))
-            .expect("the module");
-        let mut setup = Setup::new(&support::default_envoy(), upstream.address(), keys.address());
+        let modules = Modules::assemble(folder.path());
+        let mut setup = Setup::new(&support::default_envoy(), upstream.address, keys.address());
         setup.log_level = "error";
-        setup.listeners = Filter::ALL.iter().map(|filter| filter.listener(&kid, &key, &empty)).collect();
+        let at_once = json!({"direct_response": {"status": 200}});
+        let onward = json!({"route": {"cluster": "upstream", "timeout": "0s"}});
+        let mut names: Vec<_> = Filter::ALL.map(|filter| (filter, filter.name(), &at_once)).into();
+        names.extend(streams::FILTERS.map(|filter| (filter, before_streams(filter), &onward)));
+        for (filter, name, action) in &names {
+            setup.listeners.push(filter.listener(name, action, &kid, &key, &modules));
+        }
         let envoy = Envoy::must_start(&setup).await;
         let mut listeners = BTreeMap::new();
-        for filter in Filter::ALL {
-            listeners.insert(filter.name(), envoy.listener(filter.name()).await.expect("the listener"));
+        for (_, name, _) in names {
+            listeners.insert(name, envoy.listener(name).await.expect("the listener"));
         }
-        Stage { envoy, listeners, folder, _keys: keys, _upstream: upstream }
+        let spec = TokenSpec { exp: 6 * 3600, payload_exp: 6 * 3600, ..TokenSpec::of("ann@example.com") };
+        let known = spec.mint(&kid, &key).text;
+        Stage { envoy, listeners, folder, keys, known, _upstream: upstream }
+    }
+
+    /// How much of the speed without a filter is left with this one before it.
+    async fn stream(&self, stream: Stream) -> f64 {
+        let mut took = Vec::new();
+        for filter in streams::FILTERS {
+            took.push(stream.run(self.listeners[before_streams(filter)], &self.known).await.as_secs_f64());
+        }
+        took[0] / took[1]
     }
 
     async fn measure(&self, case: &Case, seconds: u32) -> Sample {
@@ -177,6 +214,11 @@ impl Stage {
     }
 }
 
+/// The listener's name.
+fn before_streams(filter: Filter) -> &'static str {
+    if filter == Filter::Nothing { "streams, no filter" } else { "streams, this filter" }
+}
+
 /// Microseconds that the threads of a process have been on a processor.
 fn on_processor(process: u32) -> f64 {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of Envoy");
@@ -217,6 +259,8 @@ struct Line<'a> {
     /// Of `jwt_authn` with the same tokens: without its cache where each is new, with it where they come again.
     of_jwt_authn: Spread,
     of_lua: Spread,
+    /// Of the least module, where that was measured.
+    of_least: Option<Spread>,
     p50_milliseconds: f64,
     p99_milliseconds: f64,
     /// Of what no filter takes.
@@ -224,52 +268,77 @@ struct Line<'a> {
     rounds: &'a [Sample],
 }
 
-fn report(cases: &[Case], memory: &BTreeMap<String, i64>) {
+fn report(cases: &[Case], streamed: BTreeMap<&str, Vec<f64>>, waits: &[Wait], memory: &BTreeMap<String, i64>) {
     let find = |filter: Filter, tokens: Tokens, size: usize| {
         let same = |case: &&Case| case.filter == filter && case.tokens == tokens && case.size == size;
-        cases.iter().find(same).unwrap_or_else(|| panic!("{} with {} was not measured", filter.name(), tokens.name()))
+        cases.iter().find(same)
     };
     let mut lines = Vec::new();
     println!(
-        "{:<44} {:>6}  {:<20} {:<20} {:<20} {:<20} {:>7} {:>7}",
-        "", "bytes", "× no filter", "× jwt_authn", "× Lua", "CPU × no filter", "p50 ms", "p99 ms"
+        "{:<44} {:>6}  {:<20} {:<20} {:<20} {:<20} {:<20} {:>7} {:>7}",
+        "", "bytes", "× no filter", "× jwt_authn", "× Lua", "× least module", "CPU × no filter", "p50 ms", "p99 ms"
     );
     for case in cases {
-        let against = |other: &Case, of: fn(&Sample) -> f64| {
+        let (tokens, size) = (case.tokens, case.size);
+        let ratio = |other: &Case, of: fn(&Sample) -> f64| {
             Spread::of(case.rounds.iter().zip(&other.rounds).map(|(mine, theirs)| of(mine) / of(theirs)))
         };
         let rate = |sample: &Sample| sample.requests_per_second;
-        let none = find(Filter::Nothing, Tokens::New, case.size);
-        let native = if case.tokens == Tokens::New { Filter::JwtAuthn } else { Filter::JwtAuthnWithCache };
+        let rate_of = |filter, tokens| find(filter, tokens, size).map(|other| ratio(other, rate));
+        let native = if tokens == Tokens::New { Filter::JwtAuthn } else { Filter::JwtAuthnWithCache };
+        let lua = if tokens == Tokens::New { Tokens::New } else { Tokens::Thousand };
+        let none = find(Filter::Nothing, tokens, size).expect("no filter is always measured");
         let median = |of: fn(&Sample) -> f64| Spread::of(case.rounds.iter().map(of)).median;
         let line = Line {
             setup: case.filter.name(),
-            tokens: case.tokens.name(),
-            token_bytes: case.size,
-            of_no_filter: against(none, rate),
-            of_jwt_authn: against(find(native, case.tokens, case.size), rate),
-            of_lua: against(find(Filter::Lua, Tokens::New, case.size), rate),
+            tokens: tokens.name(),
+            token_bytes: size,
+            of_no_filter: ratio(none, rate),
+            of_jwt_authn: rate_of(native, tokens).expect("jwt_authn is always measured"),
+            of_lua: rate_of(Filter::Lua, lua).expect("Lua is always measured"),
+            of_least: rate_of(Filter::LeastModule, tokens),
             p50_milliseconds: median(|sample| sample.p50),
             p99_milliseconds: median(|sample| sample.p99),
-            cpu_of_no_filter: against(none, |sample| sample.cpu_per_request),
+            cpu_of_no_filter: ratio(none, |sample| sample.cpu_per_request),
             rounds: &case.rounds,
         };
         println!(
-            "{:<44} {:>6}  {:<20} {:<20} {:<20} {:<20} {:>7.2} {:>7.2}",
+            "{:<44} {:>6}  {:<20} {:<20} {:<20} {:<20} {:<20} {:>7.2} {:>7.2}",
             case.name,
-            case.size,
+            size,
             line.of_no_filter.to_string(),
             line.of_jwt_authn.to_string(),
             line.of_lua.to_string(),
+            line.of_least.map(|spread| spread.to_string()).unwrap_or_default(),
             line.cpu_of_no_filter.to_string(),
             line.p50_milliseconds,
             line.p99_milliseconds
         );
         lines.push(line);
     }
+    println!("\n{:<44}         × no filter", "");
+    let streamed: BTreeMap<_, _> =
+        streamed.into_iter().map(|(name, shares)| (name, Spread::of(shares.into_iter()))).collect();
+    for (name, share) in &streamed {
+        println!("{name:<44}        {share}");
+    }
+    println!("\n{} requests at once whose key has to be fetched, {} times over:", waits[0].requests, waits.len());
+    let fetches: Vec<_> = waits.iter().map(|wait| wait.fetches).collect();
+    println!("{:<60} {fetches:?}", "fetches");
+    let of = |of: fn(&Wait) -> f64| Spread::of(waits.iter().map(of));
+    let after = of(|wait| wait.after_the_key / wait.with_the_key_known);
+    println!("{:<60} {after}", "the last is answered, × the time of as many with a known key");
+    println!("{:<60} {}", "others wait meanwhile, milliseconds at most", of(|wait| wait.others_meanwhile));
+    println!("{:<60} {}", "others wait otherwise, milliseconds at most", of(|wait| wait.others_otherwise));
+    plot::write(&support::repository("target/bench.svg"), &lines);
+    let json = json!({
+        "lines": lines,
+        "streams": streamed,
+        "waits": waits,
+        "envoy": support::version(&support::default_envoy()),
+        "memory": memory,
+    });
     let path = support::repository("target/bench.json");
-    let json =
-        serde_json::json!({"lines": lines, "envoy": support::version(&support::default_envoy()), "memory": memory});
     std::fs::write(&path, serde_json::to_string_pretty(&json).expect("JSON")).expect("target/bench.json");
-    println!("\nmedian (least–greatest) of the rounds; all of it: target/bench.json");
+    println!("\nmedian (least–greatest) of the rounds; all of it: target/bench.json, as a picture: target/bench.svg");
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What stands before the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) enum Filter {
     Nothing,
     /// A module that does nothing.
     EmptyModule,
+    /// A module that does no more than the host calls without which none can name a user.
+    LeastModule,
     JwtAuthn,
     JwtAuthnWithCache,
     Ours,
@@ -35,13 +37,13 @@ pub(crate) enum Tokens {
 /// What is measured.
 pub(crate) const CASES: [(Filter, Tokens); 14] = [
     (Filter::Nothing, Tokens::New),
-    (Filter::EmptyModule, Tokens::New),
     (Filter::JwtAuthn, Tokens::New),
     (Filter::Ours, Tokens::New),
     (Filter::OursAlone, Tokens::New),
     (Filter::Lua, Tokens::New),
     (Filter::Nothing, Tokens::Thousand),
     (Filter::EmptyModule, Tokens::Thousand),
+    (Filter::LeastModule, Tokens::Thousand),
     (Filter::JwtAuthnWithCache, Tokens::Thousand),
     (Filter::Ours, Tokens::Thousand),
     (Filter::Lua, Tokens::Thousand),
@@ -49,6 +51,27 @@ pub(crate) const CASES: [(Filter, Tokens); 14] = [
     (Filter::JwtAuthnWithCache, Tokens::TenThousand),
     (Filter::Ours, Tokens::TenThousand),
 ];
+
+/// The modules beside this project's.
+pub(crate) struct Modules {
+    empty: PathBuf,
+    least: PathBuf,
+}
+
+impl Modules {
+    /// Assembles them in `folder`.
+    pub(crate) fn assemble(folder: &Path) -> Modules {
+        let assemble = |name: &str, text: &str| {
+            let file = folder.join(name);
+            std::fs::write(&file, wat::parse_str(text).expect("WebAssembly text")).expect("the module");
+            file
+        };
+        Modules {
+            empty: assemble("empty.wasm", include_str!("empty.wat")),
+            least: assemble("least.wasm", include_str!("least.wat")),
+        }
+    }
+}
 
 impl Tokens {
     pub(crate) fn name(self) -> &'static str {
@@ -69,9 +92,10 @@ impl Tokens {
 }
 
 impl Filter {
-    pub(crate) const ALL: [Filter; 7] = [
+    pub(crate) const ALL: [Filter; 8] = [
         Filter::Nothing,
         Filter::EmptyModule,
+        Filter::LeastModule,
         Filter::JwtAuthn,
         Filter::JwtAuthnWithCache,
         Filter::Ours,
@@ -83,6 +107,7 @@ impl Filter {
         match self {
             Filter::Nothing => "no filter",
             Filter::EmptyModule => "empty module",
+            Filter::LeastModule => "least module",
             Filter::JwtAuthn => "jwt_authn",
             Filter::JwtAuthnWithCache => "jwt_authn with cache",
             Filter::Ours => "this filter",
@@ -91,17 +116,17 @@ impl Filter {
         }
     }
 
-    /// A listener of this name that answers each request itself.
-    pub(crate) fn listener(self, kid: &str, key: &Key, empty: &Path) -> Value {
+    /// A listener of this name with the filter before `action`.
+    pub(crate) fn listener(self, name: &str, action: &Value, kid: &str, key: &Key, modules: &Modules) -> Value {
         let plugin = |env: BTreeMap<String, String>| {
-            let plugin = Plugin::new(self.name(), gateway_config());
+            let plugin = Plugin::new(name, gateway_config());
             wasm_filter(&Plugin { env, ..plugin })
         };
+        let other = |module: &Path| wasm_filter(&Plugin { module: module.into(), ..Plugin::new(name, "{}") });
         let filters = match self {
             Filter::Nothing => vec![],
-            Filter::EmptyModule => {
-                vec![wasm_filter(&Plugin { module: empty.into(), ..Plugin::new(self.name(), "{}") })]
-            }
+            Filter::EmptyModule => vec![other(&modules.empty)],
+            Filter::LeastModule => vec![other(&modules.least)],
             Filter::JwtAuthn => vec![jwt_authn(kid, key, None)],
             Filter::JwtAuthnWithCache => vec![jwt_authn(kid, key, Some(10_000))],
             Filter::Ours => vec![plugin(BTreeMap::new())],
@@ -113,7 +138,7 @@ impl Filter {
                 vec![json!({"name": "lua", "typed_config": any("envoy.extensions.filters.http.lua.v3.Lua", lua)})]
             }
         };
-        http_listener(self.name(), &filters, &json!({"direct_response": {"status": 200}}), json!({}))
+        http_listener(name, &filters, action, json!({}))
     }
 }
 

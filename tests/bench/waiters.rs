@@ -1,0 +1,116 @@
+//! What becomes of a worker when thousands of requests at once come with a key that it has never seen: how long the last of
+//! them waits, and how long everybody else.
+
+use super::support::key_server::{Answer, KeyServer};
+use super::support::token::{Key, TokenSpec};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+/// How many requests come at once, and over how many connections.
+const REQUESTS: usize = 5000;
+const CONNECTIONS: usize = 50;
+/// How long the key server takes.
+const FETCH: Duration = Duration::from_secs(3);
+
+/// What was seen, in milliseconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Wait {
+    pub(crate) requests: usize,
+    pub(crate) fetches: usize,
+    /// From the key's arrival until the last of those who waited for it had its answer.
+    pub(crate) after_the_key: f64,
+    /// How long as many requests with other new tokens took when the key was known.
+    pub(crate) with_the_key_known: f64,
+    /// The longest that a request of somebody else took meanwhile, and in quieter times.
+    pub(crate) others_meanwhile: f64,
+    pub(crate) others_otherwise: f64,
+}
+
+/// Sends `REQUESTS` requests at once to a gateway that has yet to fetch their key, and as many again once it has it.
+/// `known` is a token of a key that it has.
+pub(crate) async fn run(gateway: SocketAddr, keys: &KeyServer, known: &str) -> Wait {
+    let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
+    let delay_ms = u64::try_from(FETCH.as_millis()).expect("a few seconds");
+    let path = format!("/{kid}");
+    keys.publish(&path, &key, Answer { delay_ms, ..Answer::default() });
+    let tokens = |wave: usize| -> Vec<String> {
+        let user = |user| TokenSpec::of(&format!("user-{wave}-{user}@example.com")).mint(&kid, &key).text;
+        (0..REQUESTS).map(user).collect()
+    };
+    let (first, second) = (tokens(1), tokens(2));
+    let (_, others_otherwise) = beside(gateway, known, tokio::time::sleep(Duration::from_secs(1))).await;
+    let (took, others_meanwhile) = beside(gateway, known, all(gateway, &first)).await;
+    let with_the_key_known = all(gateway, &second).await;
+    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    Wait {
+        requests: REQUESTS,
+        fetches: keys.fetches().iter().filter(|fetch| fetch.path == path).count(),
+        after_the_key: milliseconds(took.saturating_sub(FETCH)),
+        with_the_key_known: milliseconds(with_the_key_known),
+        others_meanwhile: milliseconds(others_meanwhile),
+        others_otherwise: milliseconds(others_otherwise),
+    }
+}
+
+type Sender = SendRequest<Empty<Bytes>>;
+
+async fn connect(gateway: SocketAddr) -> Sender {
+    let stream = TcpStream::connect(gateway).await.expect("a connection");
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("an HTTP/2 connection");
+    tokio::spawn(connection);
+    sender
+}
+
+/// Gets an answer to a request with this token.
+async fn get(sender: &mut Sender, token: &str) {
+    let request = hyper::Request::get("http://gateway.test/").header("x-amzn-oidc-data", token);
+    let answer = sender.send_request(request.body(Empty::new()).expect("a request")).await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    answer.into_body().collect().await.expect("a whole answer");
+}
+
+/// How long it takes until each of these tokens, all sent at once, has let its request pass.
+async fn all(gateway: SocketAddr, tokens: &[String]) -> Duration {
+    let mut senders = Vec::new();
+    for _ in 0..CONNECTIONS {
+        senders.push(connect(gateway).await);
+    }
+    let start = Instant::now();
+    let requests = tokens.iter().zip(senders.iter().cycle()).map(|(token, sender)| {
+        let (mut sender, token) = (sender.clone(), token.clone());
+        tokio::spawn(async move { get(&mut sender, &token).await })
+    });
+    for request in requests.collect::<Vec<_>>() {
+        request.await.expect("an answer");
+    }
+    start.elapsed()
+}
+
+/// How long `work` takes, and the longest that one of the requests took that somebody else sent meanwhile.
+async fn beside<T>(gateway: SocketAddr, token: &str, work: impl Future<Output = T>) -> (T, Duration) {
+    let mut sender = connect(gateway).await;
+    let token = token.to_owned();
+    let longest = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&longest);
+    let others = tokio::spawn(async move {
+        loop {
+            let start = Instant::now();
+            get(&mut sender, &token).await;
+            let took = u64::try_from(start.elapsed().as_nanos()).expect("a short time");
+            seen.fetch_max(took, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let result = work.await;
+    others.abort();
+    (result, Duration::from_nanos(longest.load(Ordering::Relaxed)))
+}
