@@ -40,6 +40,13 @@ impl Key {
         Key(SigningKey::generate())
     }
 
+    /// The same key each time, one for each number.
+    pub(crate) fn numbered(number: u8) -> Key {
+        let mut secret = [0x5a; 32];
+        secret[31] = number;
+        Key(SigningKey::from_slice(&secret).expect("a scalar below the order"))
+    }
+
     /// What the key server serves: one PEM `PUBLIC KEY`.
     pub(crate) fn pem(&self) -> String {
         self.0.verifying_key().to_public_key_pem(LineEnding::LF).expect("a PEM")

@@ -1,0 +1,152 @@
+//! The key ring, the requests that wait and the gate, as they run in the compiled module: random schedules against an independent
+//! account of what may come of them. Each request is answered once and in time; nobody is admitted but by a key that the key
+//! server gave for their token's key id; fetches keep to their budget; the counters add up.
+//!
+//! `ALB_OIDC_SCHEDULES=100000` plays as many, other ones each time. A failing schedule is printed as short as it could be made, and
+//! `regressions.txt` keeps what leads to it: such schedules are played first.
+
+// A test may panic: that is how it fails.
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod oracle;
+mod schedule;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
+use schedule::{Arrival, BEGINNING, Claim, Reply, Signed, Signer, Step, config, kid};
+use std::cell::RefCell;
+use std::time::Duration;
+use support::module::{Fate, Process, Response, Vm, headers};
+use world::{Tally, Template, World};
+
+/// How many schedules are played, where nobody asks for more; half of them by one worker, half by two.
+const SCHEDULES: u32 = 10_000;
+/// How many of them, beyond that, by one that knows as many keys as it can keep.
+const CROWDED_SCHEDULES: u32 = 500;
+/// The longest schedule's steps.
+const STEPS: usize = 40;
+const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/regressions.txt");
+
+/// The key ids of genuine tokens, of each source.
+const KIDS: [u16; 3] = [0, 1, 2];
+/// Those of a worker that keeps as many as it can, or nearly.
+const CROWD: std::ops::Range<u16> = 300..805;
+
+/// What random schedules must come to again and again, or they try nothing.
+const OUTCOMES: [&str; 16] = [
+    "admitted",
+    "skipped",
+    "denied.key-invalid",
+    "denied.key-not-found",
+    "denied.key-unavailable",
+    "denied.signature-invalid",
+    "denied.token-expired",
+    "denied.token-missing",
+    "answers ok",
+    "answers not-found",
+    "answers invalid",
+    "answers failed",
+    "fetches",
+    "hung up",
+    "signatures checked",
+    "turned away",
+];
+
+/// Plays random schedules in a gateway of so many workers.
+fn play(workers: usize, schedules: u32, kids: &[u16], template: &Template) {
+    let asked: Option<u32> = std::env::var("ALB_OIDC_SCHEDULES").ok().map(|asked| asked.parse().expect("a number"));
+    let schedules =
+        asked.map_or(schedules, |asked| (asked as f64 * f64::from(schedules) / f64::from(SCHEDULES)) as u32);
+    let config = Config {
+        cases: schedules,
+        rng_seed: if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(workers as u64) },
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    };
+    let sum = RefCell::new(Tally::new());
+    let outcome = TestRunner::new(config).run(&schedule::schedule(workers, kids, STEPS), |steps| {
+        let mut world = World::new(template, workers);
+        world.play(&steps);
+        for (what, count) in world.tally {
+            *sum.borrow_mut().entry(what).or_default() += count;
+        }
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+    let sum = sum.into_inner();
+    println!("{schedules} schedules, {workers} workers: {sum:#?}");
+    for outcome in OUTCOMES {
+        let count = sum.get(outcome).copied().unwrap_or_default();
+        assert!(count >= u64::from(schedules / 100), "{outcome}: {count} times in {schedules} schedules");
+    }
+}
+
+#[test]
+fn a_worker_keeps_its_promises_whatever_happens() {
+    play(1, SCHEDULES / 2, &KIDS, &Template::new());
+}
+
+#[test]
+fn workers_that_share_keys_keep_their_promises_whatever_happens() {
+    play(2, SCHEDULES / 2, &KIDS, &Template::new());
+}
+
+#[test]
+fn a_worker_that_knows_as_many_keys_as_it_can_keeps_its_promises_whatever_happens() {
+    let nobody_knows = Template::new();
+    let steps = CROWD.flat_map(|kid| {
+        let claim = Claim { source: 0, kid, user: 0, signed: Signed::Genuinely, expires: 1_000_000 };
+        [Step::Arrives(0, Arrival::With(claim)), Step::AnswersAll(Reply::GenuineKey), Step::Passes(1000)]
+    });
+    let crowded = Template::after(World::new(&nobody_knows, 1), &steps.collect::<Vec<_>>());
+    let kids: Vec<u16> = KIDS.into_iter().cycle().take(CROWD.len()).chain(CROWD).collect();
+    play(1, CROWDED_SCHEDULES, &kids, &crowded);
+}
+
+/// A token is remembered until it expires, and a key is kept as long as it may serve: both within bounds. Meanwhile invented key
+/// ids come, and clients that hang up.
+#[test]
+fn a_worker_s_memory_stops_growing() {
+    const REQUESTS: u16 = 4_000;
+    /// The worker remembers 8 MiB of them.
+    const TOKEN_BYTES: usize = 4000;
+    const MOST_MEMORY: usize = 12 << 20;
+    /// Memory grows by these.
+    const PAGE: usize = 1 << 16;
+    let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
+    let mut vm = Vm::start(&process, &[]);
+    let root = vm.add_plugin(&config("")).expect("a plugin");
+    let (mut sizes, mut admitted) = (Vec::new(), 0);
+    for number in 0..REQUESTS {
+        let mut claim = Claim { source: 0, kid: 0, user: number, signed: Signed::Genuinely, expires: 1_000_000 };
+        let request = |claim: Claim| headers(&[(":path", "/"), ("x-amzn-oidc-data", &claim.mint(TOKEN_BYTES).text)]);
+        let stream = vm.request(root, request(claim));
+        if number % 20 == 0 {
+            (claim.kid, claim.signed) = (1 + number / 20 % 60, Signed::ByAnybody);
+            let gone = vm.request(root, request(claim));
+            vm.end(gone);
+        }
+        process.borrow_mut().steady += Duration::from_millis(200);
+        vm.tick(root);
+        let calls: Vec<_> = vm.calls().iter().map(|(id, call)| (*id, call.header(":path"))).collect();
+        for (call, path) in calls {
+            let is_genuine = path == format!("/{}", kid(0));
+            let answer =
+                if is_genuine { Response::new(200, Signer::Genuine(0, 0).pem()) } else { Response::new(404, "") };
+            vm.answer(call, Some(answer));
+        }
+        admitted += usize::from(vm.end(stream).fate == Fate::Continued);
+        vm.take_log();
+        sizes.push(vm.memory_size());
+    }
+    assert_eq!(admitted, usize::from(REQUESTS));
+    let (warm, end) = (sizes[sizes.len() * 2 / 3], sizes[sizes.len() - 1]);
+    println!("{} bytes at first, {warm} after two thirds, {end} at the end", sizes[0]);
+    assert!(end <= warm + PAGE, "the memory grows from {warm} to {end} bytes");
+    assert!(end <= MOST_MEMORY, "{end} bytes");
+}

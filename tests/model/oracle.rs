@@ -1,0 +1,314 @@
+//! What the documentation promises of keys and of the requests that need them, written down a second time and without the filter's
+//! code. The world tells it what the key servers answered; it says what may become of a request.
+
+use super::schedule::{Signer, Token};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// `publicKeys.timeoutMs` of the tests' configuration, and how long a request may wait for its key.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// `publicKeys.cacheTtlSeconds`; a key that is used late in its life is fetched anew.
+pub(crate) const TTL: Duration = Duration::from_secs(100);
+const REFRESH_AFTER: Duration = Duration::from_secs(80);
+/// How long a key serves beyond that while the key server cannot be asked.
+const STALE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+const REFRESHES_APART: Duration = Duration::from_secs(1);
+const NOT_FOUND_TTL: Duration = Duration::from_secs(60);
+const INVALID_TTL: Duration = Duration::from_secs(10);
+/// A fetch failed this long ago at most: somebody may be told so, and a retry may be planned.
+const FAILURE_MATTERS: Duration = Duration::from_secs(4);
+/// `clockSkewSeconds`.
+const SKEW: Duration = Duration::from_secs(30);
+/// Fetches of unknown keys of one source: so many at once, and one more each interval.
+const BUDGET: i64 = 20;
+const BUDGET_INTERVAL_MS: i64 = 1000;
+/// A retry is taken from the budget when it is planned, and made within this time.
+const RETRY_LATENESS_MS: i64 = 4000;
+/// How many of the keys fetched last the workers share.
+const SHARED: usize = 32;
+/// A plugin with fewer keys and refusals than this forgets none of them, and never one of as many that were used last.
+const FORGETS_NONE: usize = 500;
+
+/// A key's name: its key server and its id there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name {
+    pub(crate) source: usize,
+    pub(crate) kid: u16,
+}
+
+/// The two clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) wall: Duration,
+    pub(crate) steady: Duration,
+}
+
+/// What a key server said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    Key(Signer),
+    NotFound,
+    Invalid,
+    Nothing,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verdict {
+    Admitted,
+    Skipped,
+    Denied(String),
+    Waits,
+}
+
+pub(crate) fn denied(reason: &str) -> Verdict {
+    Verdict::Denied(reason.to_owned())
+}
+
+/// The keys that all workers share, by source, in the order of their fetches.
+#[derive(Clone, Default)]
+pub(crate) struct Shared([Vec<(Name, Signer, Duration)>; 2]);
+
+impl Shared {
+    fn get(&self, name: Name, now: Now) -> Option<(Signer, Duration)> {
+        let (_, signer, fetched) = self.0[name.source].iter().find(|(shared, ..)| *shared == name)?;
+        let age = now.wall.checked_sub(*fetched)?;
+        (age < TTL).then_some((*signer, age))
+    }
+
+    fn put(&mut self, name: Name, signer: Signer, now: Now) {
+        let keys = &mut self.0[name.source];
+        keys.retain(|(shared, ..)| *shared != name);
+        keys.push((name, signer, now.wall));
+        if keys.len() > SHARED {
+            keys.remove(0);
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Known {
+    signer: Signer,
+    fetched: Duration,
+    withdrawn: bool,
+}
+
+impl Known {
+    fn serves(&self, now: Now) -> bool {
+        let grace = if self.withdrawn { Duration::ZERO } else { STALE_GRACE };
+        now.steady < self.fetched + TTL + grace
+    }
+}
+
+/// What one plugin in one worker must know.
+#[derive(Clone, Default)]
+pub(crate) struct Oracle {
+    known: BTreeMap<Name, Known>,
+    /// In the order of their last use.
+    used: Vec<Name>,
+    refused: BTreeMap<Name, (&'static str, Duration)>,
+    failed: BTreeMap<Name, Duration>,
+    remembered: BTreeMap<String, Duration>,
+    under_way: BTreeSet<Name>,
+    /// Waited for since they were answered last.
+    wanted: BTreeSet<Name>,
+    refreshed: BTreeMap<Name, Duration>,
+    /// By source: what is left where only fetches count, and where each wish for one does, and each retry that may be planned.
+    budget: [Budget; 2],
+    feared_budget: [Budget; 2],
+}
+
+/// Thousandths of a fetch that are left, and since when.
+#[derive(Clone)]
+struct Budget(i64, Duration);
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget(BUDGET * BUDGET_INTERVAL_MS, Duration::ZERO)
+    }
+}
+
+impl Budget {
+    fn left(&self, now: Now) -> i64 {
+        let since = i64::try_from((now.steady - self.1).as_millis()).expect("a time in this era");
+        (self.0 + since).min(BUDGET * BUDGET_INTERVAL_MS)
+    }
+
+    /// Takes one fetch from it; what is left then.
+    fn take(&mut self, now: Now) -> i64 {
+        *self = Budget(self.left(now) - BUDGET_INTERVAL_MS, now.steady);
+        self.0
+    }
+}
+
+/// What is known of a key, and whether that is for certain.
+enum State {
+    Known(Signer),
+    Refused(&'static str),
+    Shared(Signer, Duration),
+    Unknown,
+}
+
+impl Oracle {
+    /// What may become of a request with this token that comes, or has `waited`.
+    pub(crate) fn permitted(&self, token: &Token, waited: Option<Duration>, shared: &Shared, now: Now) -> Vec<Verdict> {
+        let unavailable = denied("key-unavailable");
+        let by = |signer: Signer| match signer == token.signer {
+            true => Verdict::Admitted,
+            false => denied("signature-invalid"),
+        };
+        let failed = self.failed.get(&token.name).is_some_and(|at| now.steady <= *at + FAILURE_MATTERS);
+        let state = self.state(token.name, shared, now);
+        if let Some(waited) = waited {
+            return match state {
+                State::Refused(reason) => vec![denied(reason)],
+                State::Known(_) if now.wall >= token.expires + SKEW && !self.remembers(token, now) => {
+                    vec![denied("token-expired")]
+                }
+                State::Known(signer) => vec![by(signer)],
+                State::Shared(..) | State::Unknown if waited >= PATIENCE => vec![unavailable],
+                State::Shared(..) | State::Unknown if failed => vec![Verdict::Waits, unavailable],
+                State::Shared(..) | State::Unknown => vec![Verdict::Waits],
+            };
+        }
+        if self.remembers(token, now) {
+            return vec![Verdict::Admitted];
+        }
+        if now.wall >= token.expires + SKEW {
+            return vec![denied("token-expired")];
+        }
+        let is_under_way = self.under_way.contains(&token.name);
+        let may_be_forgotten = self.may_be_forgotten(token.name);
+        match state {
+            State::Known(signer) if may_be_forgotten => {
+                let shared = shared.get(token.name, now).map(|(signer, _)| by(signer));
+                [by(signer), Verdict::Waits, unavailable].into_iter().chain(shared).collect()
+            }
+            State::Known(signer) => vec![by(signer)],
+            State::Refused(reason) if may_be_forgotten => vec![denied(reason), Verdict::Waits, unavailable],
+            State::Refused(reason) => vec![denied(reason)],
+            State::Shared(signer, _) if !is_under_way && !self.wanted.contains(&token.name) && !failed => {
+                vec![by(signer)]
+            }
+            State::Shared(signer, _) => vec![by(signer), Verdict::Waits, unavailable],
+            State::Unknown if is_under_way && !failed => vec![Verdict::Waits],
+            State::Unknown if failed || self.feared_budget[token.name.source].left(now) < 2 * BUDGET_INTERVAL_MS => {
+                vec![Verdict::Waits, unavailable]
+            }
+            State::Unknown => vec![Verdict::Waits],
+        }
+    }
+
+    fn state(&self, name: Name, shared: &Shared, now: Now) -> State {
+        if let Some(known) = self.known.get(&name).filter(|known| known.serves(now)) {
+            return State::Known(known.signer);
+        }
+        match self.refused.get(&name) {
+            Some((reason, until)) if now.steady < *until => State::Refused(reason),
+            _ => shared.get(name, now).map_or(State::Unknown, |(signer, age)| State::Shared(signer, age)),
+        }
+    }
+
+    /// Whether others may have taken its place.
+    fn may_be_forgotten(&self, name: Name) -> bool {
+        let entries = self.known.len() + self.refused.len() + self.wanted.len();
+        entries >= FORGETS_NONE && !self.used.iter().rev().take(FORGETS_NONE).any(|used| *used == name)
+    }
+
+    fn uses(&mut self, name: Name) {
+        self.used.retain(|used| *used != name);
+        self.used.push(name);
+    }
+
+    fn remembers(&self, token: &Token, now: Now) -> bool {
+        self.remembered.get(&token.text).is_some_and(|expires| now.wall < *expires)
+    }
+
+    /// Takes note of what became of a request.
+    pub(crate) fn became(&mut self, token: &Token, verdict: &Verdict, shared: &Shared, now: Now) {
+        let name = token.name;
+        match verdict {
+            Verdict::Admitted | Verdict::Denied(_) => {
+                let has_judged = *verdict == Verdict::Admitted || *verdict == denied("signature-invalid");
+                if let State::Shared(signer, age) = self.state(name, shared, now)
+                    && has_judged
+                    && !self.remembers(token, now)
+                {
+                    self.known
+                        .insert(name, Known { signer, fetched: now.steady.saturating_sub(age), withdrawn: false });
+                }
+                if has_judged && self.known.contains_key(&name) {
+                    self.uses(name);
+                }
+                if *verdict == Verdict::Admitted {
+                    self.remembered.insert(token.text.clone(), token.expires + SKEW);
+                }
+            }
+            // The place of a key that served its time is taken.
+            Verdict::Waits => {
+                self.known.remove(&name);
+                if self.wanted.insert(name) || self.failed.contains_key(&name) {
+                    self.feared_budget[name.source].take(now);
+                }
+            }
+            Verdict::Skipped => {}
+        }
+    }
+
+    /// A fetch is made.
+    pub(crate) fn fetches(&mut self, name: Name, now: Now) {
+        assert!(self.under_way.insert(name), "{name:?} is fetched while it is being fetched");
+        if let Some(known) = self.known.get(&name).filter(|known| known.serves(now)) {
+            let age = now.steady.saturating_sub(known.fetched);
+            assert!(age >= REFRESH_AFTER, "{name:?} is fetched anew after {age:?}");
+            let before = self.refreshed.insert(name, now.steady);
+            let apart = before.map(|before| now.steady - before);
+            assert!(apart.is_none_or(|apart| apart >= REFRESHES_APART), "{name:?} is refreshed again after {apart:?}");
+            return;
+        }
+        let left = self.budget[name.source].take(now);
+        assert!(left >= -RETRY_LATENESS_MS, "source {} is asked more often than its budget allows", name.source);
+    }
+
+    /// A fetch is answered.
+    pub(crate) fn answered(&mut self, name: Name, said: Said, shared: &mut Shared, now: Now) {
+        assert!(self.under_way.remove(&name), "an answer to a fetch");
+        let is_known = self.known.contains_key(&name);
+        if said != Said::Nothing {
+            self.wanted.remove(&name);
+        }
+        match said {
+            Said::Key(signer) => {
+                self.known.insert(name, Known { signer, fetched: now.steady, withdrawn: false });
+                self.refused.remove(&name);
+                self.failed.remove(&name);
+                self.uses(name);
+                shared.put(name, signer, now);
+            }
+            Said::NotFound if is_known => {
+                self.known.entry(name).and_modify(|known| known.withdrawn = true);
+            }
+            Said::NotFound => {
+                self.refused.insert(name, ("key-not-found", now.steady + NOT_FOUND_TTL));
+            }
+            Said::Invalid if !is_known => {
+                self.refused.insert(name, ("key-invalid", now.steady + INVALID_TTL));
+            }
+            Said::Invalid => {}
+            Said::Nothing => self.fetch_failed(name, now),
+        }
+    }
+
+    fn fetch_failed(&mut self, name: Name, now: Now) {
+        self.failed.insert(name, now.steady);
+        self.feared_budget[name.source].take(now);
+    }
+
+    /// The host sends no fetches.
+    pub(crate) fn fetches_are_refused(&mut self, now: Now) {
+        for name in self.wanted.difference(&self.under_way).copied().collect::<Vec<_>>() {
+            self.fetch_failed(name, now);
+        }
+    }
+}

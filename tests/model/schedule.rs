@@ -1,0 +1,249 @@
+//! What happens to a gateway, one step after the other, and how often each thing does.
+
+use crate::oracle::{Name, TIMEOUT, TTL};
+use crate::support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::json;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The wall clock as a schedule begins.
+pub(crate) const BEGINNING: u64 = 1_800_000_000;
+/// A load balancer of another region: another key server. It knows the same key ids by other keys.
+const EASTERN_ARN: &str =
+    "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+/// The load balancers that are believed, by source.
+pub(crate) const ARNS: [&str; 2] = [ARN, EASTERN_ARN];
+/// What stands in the address of their key servers.
+pub(crate) const REGIONS: [&str; 2] = ["us-west-2", "eu-central-1"];
+
+/// Whose key signed a token, or is given by a key server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Signer {
+    /// The load balancer's of this source, for this key id.
+    Genuine(usize, u16),
+    /// Anybody's.
+    Other,
+}
+
+impl Signer {
+    pub(crate) fn key(self) -> Key {
+        match self {
+            Signer::Genuine(source, kid) => Key::numbered(1 + (kid % 100) as u8 * 2 + source as u8),
+            Signer::Other => Key::numbered(255),
+        }
+    }
+
+    /// What a key server that has it answers.
+    pub(crate) fn pem(self) -> String {
+        thread_local! {
+            static WRITTEN: RefCell<HashMap<Signer, String>> = RefCell::default();
+        }
+        WRITTEN.with_borrow_mut(|written| written.entry(self).or_insert_with(|| self.key().pem()).clone())
+    }
+}
+
+/// A minted token, and what it holds.
+#[derive(Clone)]
+pub(crate) struct Token {
+    pub(crate) name: Name,
+    pub(crate) signer: Signer,
+    pub(crate) user: String,
+    /// By the wall clock.
+    pub(crate) expires: Duration,
+    pub(crate) text: String,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Token { name, signer, user, expires, .. } = self;
+        write!(f, "{name:?} for {user} by {signer:?} until {expires:?}")
+    }
+}
+
+pub(crate) fn kid(number: u16) -> String {
+    format!("{number:08x}-dd77-4b60-bdd0-68378b356ad2")
+}
+
+/// What a request has to say for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Claim {
+    pub(crate) source: usize,
+    pub(crate) kid: u16,
+    pub(crate) user: u16,
+    pub(crate) signed: Signed,
+    /// Seconds from the beginning to the token's `exp`.
+    pub(crate) expires: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Signed {
+    /// By the key of this key id.
+    Genuinely,
+    /// By anybody's key.
+    ByAnybody,
+    /// By the key that the other source knows by this key id.
+    ByTheOtherSource,
+}
+
+impl Claim {
+    pub(crate) fn token(self) -> Token {
+        thread_local! {
+            static MINTED: RefCell<HashMap<Claim, Token>> = RefCell::default();
+        }
+        MINTED.with_borrow_mut(|minted| minted.entry(self).or_insert_with(|| self.mint(0)).clone())
+    }
+
+    /// Mints a token of about so many bytes, or of fewer where that many are not needed.
+    pub(crate) fn mint(self, bytes: usize) -> Token {
+        let signer = match self.signed {
+            Signed::Genuinely => Signer::Genuine(self.source, self.kid),
+            Signed::ByAnybody => Signer::Other,
+            Signed::ByTheOtherSource => Signer::Genuine(1 - self.source, self.kid),
+        };
+        let user = format!("user-{}@example.com", self.user);
+        let expires = BEGINNING.checked_add_signed(self.expires).expect("a time after 1970");
+        let mut spec = TokenSpec::of(&user);
+        spec.header.insert("signer".to_owned(), json!(ARNS[self.source]));
+        for member in [&mut spec.header, &mut spec.payload] {
+            member.insert("exp".to_owned(), json!(expires));
+        }
+        let fill = bytes.saturating_sub(1000) * 3 / 4;
+        spec.payload.insert("fill".to_owned(), json!("x".repeat(fill)));
+        let text = spec.mint(&kid(self.kid), &signer.key()).text;
+        let name = Name { source: self.source, kid: self.kid };
+        Token { name, signer, user, expires: Duration::from_secs(expires), text }
+    }
+}
+
+/// The plugin's configuration; `prefix` tells one from the next.
+pub(crate) fn config(prefix: &str) -> String {
+    let load_balancer = |arn: &str| json!({"arn": arn, "issuer": ISSUER, "clientId": CLIENT});
+    json!({
+        "loadBalancers": ARNS.map(load_balancer),
+        "publicKeys": {"cacheTtlSeconds": TTL.as_secs(), "timeoutMs": TIMEOUT.as_millis() as u64},
+        "userId": {"prefix": prefix},
+        "rules": [{"match": {"paths": [{"prefix": "/open/"}]}, "require": "none"}],
+    })
+    .to_string()
+}
+
+/// What a request carries beside its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// A request with this token.
+    With(Claim),
+    /// As before, with identity headers that the client made up, in its trailers too.
+    Spoofed(Claim),
+    /// To a path that needs no token.
+    Open(Claim),
+    WithoutToken,
+    /// Signed by a load balancer that is not believed.
+    ByAStranger(Claim),
+}
+
+/// What a key server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    GenuineKey,
+    AnotherKey,
+    Status(u16),
+    /// 200, and no key.
+    Garbage,
+    /// 200, and the key in more bytes than are read.
+    TooLarge,
+    Reset,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    /// A request comes to a worker.
+    Arrives(usize, Arrival),
+    /// Requests with as many key ids, from this one on, which somebody made up.
+    Flood { worker: usize, from: u16, count: u16 },
+    /// A client that waits hangs up.
+    HangsUp(usize),
+    /// A fetch is answered.
+    Answers(usize, Reply),
+    /// All fetches are, those too that were about to be made.
+    AnswersAll(Reply),
+    /// Time passes; timers ring, and what is not answered in time has failed.
+    Passes(u64),
+    /// Somebody sets the wall clock, by so many seconds.
+    WallJumps(i64),
+    /// A worker's host sends no fetches any more; or does again.
+    RefusesFetches(usize, bool),
+    /// Another worker will write the shared keys first, so many times.
+    LosesRaces(u32),
+    /// A new configuration comes; requests that wait are the old one's.
+    Reconfigures(usize),
+    /// A new VM comes in place of the worker's; requests that wait are the old one's.
+    Restarts(usize),
+}
+
+fn claim(kids: &[u16]) -> impl Strategy<Value = Claim> + use<> {
+    let signed =
+        prop_oneof![8 => Just(Signed::Genuinely), 1 => Just(Signed::ByAnybody), 1 => Just(Signed::ByTheOtherSource)];
+    let expires = prop_oneof![2 => select(vec![-100, -29, 1, 5, 60]), 3 => Just(120), 10 => Just(1_000_000)];
+    (0..2usize, select(kids.to_vec()), 0..3u16, signed, expires)
+        .prop_map(|(source, kid, user, signed, expires)| Claim { source, kid, user, signed, expires })
+}
+
+fn arrival(kids: &[u16]) -> impl Strategy<Value = Arrival> + use<> {
+    prop_oneof![
+        16 => claim(kids).prop_map(Arrival::With),
+        3 => claim(kids).prop_map(Arrival::Spoofed),
+        1 => claim(kids).prop_map(Arrival::Open),
+        1 => Just(Arrival::WithoutToken),
+        1 => claim(kids).prop_map(Arrival::ByAStranger),
+    ]
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    prop_oneof![
+        10 => Just(Reply::GenuineKey),
+        2 => Just(Reply::AnotherKey),
+        3 => select(vec![403, 404, 410]).prop_map(Reply::Status),
+        4 => select(vec![201, 301, 429, 500, 503]).prop_map(Reply::Status),
+        1 => Just(Reply::Garbage),
+        1 => Just(Reply::TooLarge),
+        2 => Just(Reply::Reset),
+    ]
+}
+
+fn passing() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        10 => 0..5u64,
+        8 => 5..1000u64,
+        5 => 1000..4000u64,
+        2 => 10_000..70_000u64,
+        4 => 75_000..105_000u64,
+        1 => Just(86_400_000),
+    ]
+}
+
+/// A step, where there are so many workers and genuine tokens have these key ids.
+fn step(workers: usize, kids: &[u16]) -> impl Strategy<Value = Step> + use<> {
+    let worker = 0..workers;
+    let few = 0..1000usize;
+    prop_oneof![
+        60 => (worker.clone(), arrival(kids)).prop_map(|(worker, arrival)| Step::Arrives(worker, arrival)),
+        1 => (worker.clone(), 100..140u16, 1..25u16).prop_map(|(worker, from, count)| Step::Flood { worker, from, count }),
+        6 => few.clone().prop_map(Step::HangsUp),
+        16 => (few, reply()).prop_map(|(place, reply)| Step::Answers(place, reply)),
+        30 => reply().prop_map(Step::AnswersAll),
+        24 => passing().prop_map(Step::Passes),
+        1 => (-4000..4000i64).prop_map(Step::WallJumps),
+        2 => (worker.clone(), any::<bool>()).prop_map(|(worker, refuses)| Step::RefusesFetches(worker, refuses)),
+        1 => (1..3u32).prop_map(Step::LosesRaces),
+        1 => worker.clone().prop_map(Step::Reconfigures),
+        1 => worker.prop_map(Step::Restarts),
+    ]
+}
+
+/// A schedule.
+pub(crate) fn schedule(workers: usize, kids: &[u16], steps: usize) -> impl Strategy<Value = Vec<Step>> + use<> {
+    proptest::collection::vec(step(workers, kids), 1..steps)
+}

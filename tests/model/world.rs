@@ -1,0 +1,500 @@
+//! Workers with the compiled module, played through a schedule. After each thing that happens, what became of each request is
+//! compared with what may have, and the counters with what was seen.
+
+use crate::oracle::{Name, Now, Oracle, PATIENCE, Said, Shared, TIMEOUT, Verdict, denied};
+use crate::schedule::{Arrival, BEGINNING, Claim, REGIONS, Reply, Signed, Signer, Step, Token, config, kid};
+use crate::support::module::{Fate, INTERNAL_FAILURE, Image, OK, Process, Response, Stream, Vm, headers};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+const METRICS: &str = "wasm_filter.alb_oidc.";
+/// The host's timers ring each millisecond at the most.
+const GRAIN: Duration = Duration::from_millis(1);
+/// More ticks than this, without anything else happening, are a busy loop.
+const MOST_TICKS: usize = 500;
+/// No schedule may make a worker's memory larger than this.
+const MOST_MEMORY: usize = 4 << 20;
+
+/// How often each thing happened: requests, by outcome; fetches, by answer; signatures.
+pub(crate) type Tally = BTreeMap<String, u64>;
+
+/// A worker as it starts: a VM with one plugin, what that knows, and the process around it.
+pub(crate) struct Template {
+    process: Process,
+    image: Image,
+    root: u32,
+    oracle: Oracle,
+    shared: Shared,
+    counted: BTreeMap<String, i64>,
+    tally: Tally,
+}
+
+impl Template {
+    /// A worker that knows nothing.
+    pub(crate) fn new() -> Template {
+        let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
+        let mut vm = Vm::start(&process, &[]);
+        let root = vm.add_plugin(&config("")).expect("a plugin");
+        let image = vm.image();
+        let process = process.borrow().clone();
+        let (oracle, shared) = (Oracle::default(), Shared::default());
+        Template { process, image, root, oracle, shared, counted: BTreeMap::new(), tally: Tally::new() }
+    }
+
+    /// The one worker of this world, after a schedule.
+    pub(crate) fn after(mut world: World, steps: &[Step]) -> Template {
+        world.play(steps);
+        let plugin = &world.plugins[0];
+        Template {
+            process: world.process.borrow().clone(),
+            image: world.vms[0].image(),
+            root: plugin.root,
+            oracle: plugin.oracle.clone(),
+            shared: world.shared.clone(),
+            counted: world.counted.clone(),
+            tally: world.tally.clone(),
+        }
+    }
+}
+
+/// A plugin in a worker.
+struct Plugin {
+    vm: usize,
+    root: u32,
+    prefix: String,
+    /// New requests go to another one.
+    is_old: bool,
+    oracle: Oracle,
+}
+
+struct Waiting {
+    plugin: usize,
+    stream: u32,
+    token: Token,
+    since: Duration,
+    spoofed: bool,
+}
+
+pub(crate) struct World<'t> {
+    template: &'t Template,
+    process: Rc<RefCell<Process>>,
+    vms: Vec<Vm>,
+    /// Those whose host sends no fetches.
+    silent: BTreeSet<usize>,
+    /// By worker: whom its requests go to.
+    workers: Vec<usize>,
+    plugins: Vec<Plugin>,
+    shared: Shared,
+    waiting: Vec<Waiting>,
+    /// Fetches under way: plugin, number of the call, name.
+    fetches: Vec<(usize, u32, Name)>,
+    counted: BTreeMap<String, i64>,
+    pub(crate) tally: Tally,
+}
+
+impl<'t> World<'t> {
+    pub(crate) fn new(template: &'t Template, workers: usize) -> World<'t> {
+        let process = Rc::new(RefCell::new(template.process.clone()));
+        let mut world = World {
+            template,
+            process,
+            vms: Vec::new(),
+            silent: BTreeSet::new(),
+            workers: Vec::new(),
+            plugins: Vec::new(),
+            shared: template.shared.clone(),
+            waiting: Vec::new(),
+            fetches: Vec::new(),
+            counted: template.counted.clone(),
+            tally: template.tally.clone(),
+        };
+        world.workers = (0..workers).map(|_| world.add_vm()).collect();
+        world
+    }
+
+    /// Plays a schedule to its end, and until nobody waits.
+    pub(crate) fn play(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(*step);
+            self.compare_counters();
+        }
+        self.pass(PATIENCE + TIMEOUT);
+        self.compare_counters();
+        assert!(self.waiting.is_empty(), "{} requests wait for ever", self.waiting.len());
+    }
+
+    fn step(&mut self, step: Step) {
+        self.count("steps");
+        match step {
+            Step::Arrives(worker, arrival) => self.arrive(worker, arrival),
+            Step::Flood { worker, from, count } => {
+                for kid in from..from + count {
+                    let claim = Claim { source: 0, kid, user: 0, signed: Signed::ByAnybody, expires: 100_000 };
+                    self.arrive(worker, Arrival::With(claim));
+                }
+            }
+            Step::HangsUp(place) if !self.waiting.is_empty() => {
+                let gone = self.waiting.remove(place % self.waiting.len());
+                let vm = self.plugins[gone.plugin].vm;
+                self.vms[vm].end(gone.stream);
+                self.count("hung up");
+            }
+            Step::Answers(place, reply) if !self.fetches.is_empty() => {
+                self.answer(place % self.fetches.len(), reply);
+            }
+            Step::AnswersAll(reply) => {
+                self.pass(GRAIN);
+                while !self.fetches.is_empty() {
+                    self.answer(0, reply);
+                }
+            }
+            Step::Passes(millis) => self.pass(Duration::from_millis(millis)),
+            Step::WallJumps(seconds) => {
+                let mut process = self.process.borrow_mut();
+                let wall = process.wall.as_secs().saturating_add_signed(seconds);
+                process.wall = Duration::from_secs(wall);
+            }
+            Step::RefusesFetches(worker, refuses) => {
+                let vm = self.plugins[self.workers[worker]].vm;
+                self.vms[vm].refuse("proxy_http_call", if refuses { INTERNAL_FAILURE } else { OK });
+                if refuses {
+                    self.silent.insert(vm)
+                } else {
+                    self.silent.remove(&vm)
+                };
+            }
+            Step::LosesRaces(times) => self.process.borrow_mut().lost_races = times,
+            Step::Reconfigures(worker) => {
+                let old = self.workers[worker];
+                let vm = self.plugins[old].vm;
+                let prefix = format!("{}:", self.plugins.len());
+                let root = self.vms[vm].add_plugin(&config(&prefix)).expect("a plugin");
+                self.vms[vm].take_meter();
+                self.plugins[old].is_old = true;
+                let oracle = Oracle::default();
+                self.plugins.push(Plugin { vm, root, prefix, is_old: false, oracle });
+                self.workers[worker] = self.plugins.len() - 1;
+                self.remove_old_plugins();
+            }
+            Step::Restarts(worker) => {
+                self.plugins[self.workers[worker]].is_old = true;
+                self.workers[worker] = self.add_vm();
+                self.remove_old_plugins();
+            }
+            Step::HangsUp(_) | Step::Answers(..) => {}
+        }
+    }
+
+    fn count(&mut self, what: &str) {
+        *self.tally.entry(what.to_owned()).or_default() += 1;
+    }
+
+    fn expect(&mut self, counter: &str, by: i64) {
+        *self.counted.entry(counter.to_owned()).or_default() += by;
+    }
+
+    fn add_vm(&mut self) -> usize {
+        let vm = self.vms.len();
+        self.vms.push(Vm::of_image(&self.template.image, &self.process));
+        let (root, prefix, oracle) = (self.template.root, String::new(), self.template.oracle.clone());
+        self.plugins.push(Plugin { vm, root, prefix, is_old: false, oracle });
+        self.plugins.len() - 1
+    }
+
+    /// Envoy drops a plugin whose configuration was replaced once its last request is over.
+    fn remove_old_plugins(&mut self) {
+        for (number, plugin) in self.plugins.iter_mut().enumerate().filter(|(_, plugin)| plugin.is_old) {
+            if self.waiting.iter().all(|waiting| waiting.plugin != number) {
+                let vm = &mut self.vms[plugin.vm];
+                vm.remove_plugin(plugin.root);
+                self.fetches.retain(|(of, ..)| *of != number);
+                plugin.is_old = false;
+                plugin.root = 0;
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        let process = self.process.borrow();
+        Now { wall: process.wall, steady: process.steady }
+    }
+
+    fn arrive(&mut self, worker: usize, arrival: Arrival) {
+        self.count("requests");
+        let number = self.workers[worker];
+        let (path, claim, spoofed) = match arrival {
+            Arrival::With(claim) => ("/", Some(claim), false),
+            Arrival::Spoofed(claim) => ("/", Some(claim), true),
+            Arrival::Open(claim) => ("/open/x", Some(claim), true),
+            Arrival::WithoutToken => ("/", None, true),
+            Arrival::ByAStranger(claim) => ("/", Some(claim), false),
+        };
+        let token = claim.map(Claim::token);
+        let mut text = token.as_ref().map(|token| token.text.clone());
+        if let (Arrival::ByAStranger(_), Some(text)) = (arrival, &mut text) {
+            // One letter of the signer's name is another.
+            text.insert(60, 'A');
+        }
+        let mut sent = vec![(":method", "GET"), (":path", path), (":authority", "gateway.test"), ("x-kept", "1")];
+        if spoofed {
+            let forged = ["kubeflow-userid", "Kubeflow_UserId", "kubeflow-groups", "x-amzn-oidc-identity"];
+            sent.extend(forged.map(|name| (name, "root@example.com")));
+        }
+        sent.extend(text.as_deref().map(|text| ("x-amzn-oidc-data", text)));
+        let Plugin { vm, root, .. } = self.plugins[number];
+        let stream = self.vms[vm].request(root, headers(&sent));
+        let (now, verdict) = (self.now(), self.verdict(vm, stream));
+        let permitted = match (arrival, &token) {
+            (Arrival::Open(_), _) => vec![Verdict::Skipped],
+            (Arrival::ByAStranger(_), _) => vec![denied("token-malformed"), denied("signer-unknown")],
+            (_, Some(token)) => self.plugins[number].oracle.permitted(token, None, &self.shared, now),
+            (_, None) => vec![denied("token-missing")],
+        };
+        let over_budget =
+            matches!(arrival, Arrival::With(_) | Arrival::Spoofed(_)) && verdict == denied("key-unavailable");
+        self.judge(number, stream, &verdict, &permitted, token.as_ref(), spoofed);
+        if over_budget {
+            self.count("turned away");
+        }
+        match token {
+            Some(token) if verdict == Verdict::Waits => {
+                self.plugins[number].oracle.became(&token, &verdict, &self.shared, now);
+                self.waiting.push(Waiting { plugin: number, stream, token, since: now.steady, spoofed });
+            }
+            Some(token) if matches!(arrival, Arrival::With(_) | Arrival::Spoofed(_)) => {
+                self.plugins[number].oracle.became(&token, &verdict, &self.shared, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// What became of a request.
+    fn verdict(&self, vm: usize, stream: u32) -> Verdict {
+        let stream = self.vms[vm].stream(stream);
+        match &stream.fate {
+            Fate::Waiting => Verdict::Waits,
+            Fate::Continued if stream.notes.contains_key("alb_oidc_user") => Verdict::Admitted,
+            Fate::Continued => Verdict::Skipped,
+            Fate::Answered(reply) => {
+                let reason = stream.reason().expect("a reason of each denial");
+                assert_eq!(reply.details, format!("alb_oidc_{reason}"));
+                let status = match reason.as_str() {
+                    "key-unavailable" => 503,
+                    _ => 401,
+                };
+                assert_eq!(reply.status, status, "{reason}");
+                Verdict::Denied(reason)
+            }
+            Fate::Judged => panic!("a request that the module has not judged"),
+        }
+    }
+
+    /// Compares what became of a request, which may be over with that, with what may have.
+    fn judge(
+        &mut self,
+        number: usize,
+        stream: u32,
+        verdict: &Verdict,
+        permitted: &[Verdict],
+        token: Option<&Token>,
+        spoofed: bool,
+    ) {
+        let Plugin { vm, prefix, .. } = &self.plugins[number];
+        let (vm, prefix) = (*vm, prefix.clone());
+        assert!(permitted.contains(verdict), "{verdict:?}, expected {permitted:?}: {token:?} at {:?}", self.now());
+        let counter = match verdict {
+            Verdict::Waits => return,
+            Verdict::Admitted => "admitted".to_owned(),
+            Verdict::Skipped => "skipped".to_owned(),
+            Verdict::Denied(reason) => format!("denied.{reason}"),
+        };
+        self.expect(&counter, 1);
+        self.count(&counter);
+        if spoofed && *verdict != Verdict::Skipped && self.vms[vm].stream(stream).fate == Fate::Continued {
+            let trailers = [("kubeflow-userid", "root@example.com"), ("kubeflow_groups", "root"), ("x-kept", "1")];
+            assert!(self.vms[vm].trailers(stream, headers(&trailers)), "trailers go on");
+        }
+        let over = self.vms[vm].end(stream);
+        if over.fate == Fate::Continued {
+            let user = token.filter(|_| *verdict == Verdict::Admitted).map(|token| format!("{prefix}{}", token.user));
+            compare_upstream(&over, user);
+        }
+    }
+
+    /// Compares what became of those who waited in this plugin with what may have.
+    fn judge_waiting(&mut self, number: usize) {
+        let (now, vm) = (self.now(), self.plugins[number].vm);
+        // In the order in which they came: the first to be admitted is remembered for the others.
+        let (of_plugin, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.plugin == number);
+        self.waiting = others;
+        for waiting in of_plugin {
+            let verdict = self.verdict(vm, waiting.stream);
+            let waited = now.steady - waiting.since;
+            let late = if waited <= PATIENCE + GRAIN { waited } else { panic!("a request waits for {waited:?}") };
+            let oracle = &self.plugins[number].oracle;
+            let mut permitted = oracle.permitted(&waiting.token, Some(late), &self.shared, now);
+            // The timer rings up to a grain after the deadline.
+            if waited >= PATIENCE && waited < PATIENCE + GRAIN {
+                permitted.push(Verdict::Waits);
+            }
+            self.judge(number, waiting.stream, &verdict, &permitted, Some(&waiting.token), waiting.spoofed);
+            if verdict == Verdict::Waits {
+                self.waiting.push(waiting);
+            } else {
+                self.plugins[number].oracle.became(&waiting.token, &verdict, &self.shared, now);
+            }
+        }
+        self.remove_old_plugins();
+    }
+
+    /// Has time pass, and what is due in it happen.
+    fn pass(&mut self, by: Duration) {
+        let end = self.now().steady + by;
+        let mut ticks = 0;
+        loop {
+            let timers = self.plugins.iter().enumerate().filter(|(_, plugin)| plugin.root != 0);
+            let timer =
+                timers.filter_map(|(number, plugin)| Some((self.vms[plugin.vm].next_tick(plugin.root)?, number))).min();
+            let overdue = self.fetches.iter().enumerate().map(|(place, (number, call, _))| {
+                let call = &self.vms[self.plugins[*number].vm].calls()[call];
+                (call.made + call.timeout, place)
+            });
+            let overdue = overdue.min();
+            let next = [timer.map(|(at, _)| at), overdue.map(|(at, _)| at)].into_iter().flatten().min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.set_time(next);
+            match (timer, overdue) {
+                (Some((at, number)), _) if at == next => {
+                    ticks += 1;
+                    assert!(ticks < MOST_TICKS, "{ticks} ticks without anything else happening");
+                    self.tick(number);
+                }
+                (_, Some((_, place))) => self.answer_with(place, Some(Response::timeout()), Said::Nothing),
+                _ => {}
+            }
+        }
+        self.set_time(end);
+    }
+
+    fn set_time(&mut self, steady: Duration) {
+        let mut process = self.process.borrow_mut();
+        let by = steady.saturating_sub(process.steady);
+        process.steady += by;
+        process.wall += by;
+    }
+
+    fn tick(&mut self, of: usize) {
+        let now = self.now();
+        let Plugin { vm, root, .. } = self.plugins[of];
+        self.vms[vm].tick(root);
+        if self.silent.contains(&vm) {
+            self.plugins[of].oracle.fetches_are_refused(now);
+        }
+        let calls = self.vms[vm].calls().iter().filter(|(_, call)| call.root == root);
+        let known = |id: u32| self.fetches.iter().any(|(by, known, _)| self.plugins[*by].vm == vm && *known == id);
+        let new: Vec<_> = calls.filter(|(id, _)| !known(**id)).map(|(id, call)| (*id, call.clone())).collect();
+        for (id, call) in new {
+            let authority = call.header(":authority");
+            let source = REGIONS.iter().position(|region| authority.contains(region)).expect("a key server");
+            assert!(call.cluster.contains(REGIONS[source]), "{} at {authority}", call.cluster);
+            assert_eq!((call.header(":method").as_str(), call.timeout), ("GET", TIMEOUT));
+            let path = call.header(":path");
+            let number = path.get(1..9).and_then(|digits| u16::from_str_radix(digits, 16).ok()).unwrap_or_default();
+            assert_eq!(path, format!("/{}", kid(number)));
+            let name = Name { source, kid: number };
+            self.plugins[of].oracle.fetches(name, now);
+            self.fetches.push((of, id, name));
+            self.count("fetches");
+        }
+        self.judge_waiting(of);
+    }
+
+    fn answer(&mut self, place: usize, reply: Reply) {
+        let (_, _, name) = self.fetches[place];
+        let genuine = Signer::Genuine(name.source, name.kid);
+        let (response, said) = match reply {
+            Reply::GenuineKey => (Some(Response::new(200, genuine.pem())), Said::Key(genuine)),
+            Reply::AnotherKey => (Some(Response::new(200, Signer::Other.pem())), Said::Key(Signer::Other)),
+            Reply::Status(status) => {
+                let said = if [403, 404, 410].contains(&status) { Said::NotFound } else { Said::Nothing };
+                (Some(Response::new(status, genuine.pem())), said)
+            }
+            Reply::Garbage => (Some(Response::new(200, genuine.pem().replace("PUBLIC", "PRIVATE"))), Said::Invalid),
+            Reply::TooLarge => (Some(Response::new(200, genuine.pem() + &"\n".repeat(4096))), Said::Invalid),
+            Reply::Reset => (None, Said::Nothing),
+        };
+        self.answer_with(place, response, said);
+    }
+
+    fn answer_with(&mut self, place: usize, response: Option<Response>, said: Said) {
+        let (number, call, name) = self.fetches.remove(place);
+        let outcome = match said {
+            Said::Key(_) => "ok",
+            Said::NotFound => "not-found",
+            Said::Invalid => "invalid",
+            Said::Nothing => "failed",
+        };
+        self.expect(&format!("key_fetch.{outcome}"), 1);
+        self.count(&format!("answers {outcome}"));
+        let (now, vm) = (self.now(), self.plugins[number].vm);
+        self.vms[vm].answer(call, response);
+        self.plugins[number].oracle.answered(name, said, &mut self.shared, now);
+        self.judge_waiting(number);
+    }
+
+    /// What the module counted is what was seen.
+    fn compare_counters(&mut self) {
+        let process = self.process.borrow();
+        let count = |name: &str| process.metric(&format!("{METRICS}{name}")).unwrap_or_default();
+        for (name, expected) in self.counted.iter().filter(|(name, _)| *name != "key_fetch.failed") {
+            assert_eq!(count(name), *expected, "{name}");
+        }
+        assert_eq!(count("waiting"), self.waiting.len() as i64, "waiting");
+        let of = |prefix: &str| -> i64 {
+            let prefix = format!("{METRICS}{prefix}");
+            let metrics = process.metrics();
+            metrics.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, value)| value).sum()
+        };
+        let over = of("admitted") + of("skipped") + of("denied.");
+        let seen = ["requests", "hung up"].map(|what| *self.tally.get(what).unwrap_or(&0) as i64);
+        assert_eq!(over + count("waiting"), seen[0] - seen[1], "requests that are over or wait");
+        assert_eq!(of("reported.") + of("signed_out") + of("denied.internal-error"), 0);
+        let failed = self.counted.get("key_fetch.failed").copied().unwrap_or_default();
+        assert!(count("key_fetch.failed") >= failed, "fetches that failed, and those that were not sent");
+        let turned_away = self.tally.get("turned away").copied().unwrap_or_default() as i64;
+        assert!(count("key_fetch.over-budget") <= turned_away, "requests that were turned away at once");
+        let verified = count("verified.host");
+        drop(process);
+        for vm in &mut self.vms {
+            let made = vm.take_meter().calls.get("proxy_call_foreign_function").copied().unwrap_or_default();
+            *self.tally.entry("signatures checked".to_owned()).or_default() += made;
+        }
+        assert_eq!(verified, self.tally["signatures checked"] as i64, "signatures that were checked");
+        for vm in &mut self.vms {
+            assert!(vm.memory_size() <= MOST_MEMORY, "{} bytes of memory", vm.memory_size());
+            for (_, line) in vm.take_log() {
+                assert!(!line.contains("eyJ") && !line.contains("@example.com"), "the log tells {line}");
+            }
+        }
+    }
+}
+
+/// What upstream sees: the user, where there is one, and nothing that the client said of itself.
+fn compare_upstream(stream: &Stream, user: Option<String>) {
+    let names = |map: &[(Vec<u8>, Vec<u8>)]| -> Vec<String> {
+        map.iter().map(|(name, _)| String::from_utf8_lossy(name).to_lowercase().replace('_', "-")).collect()
+    };
+    let expected =
+        [":method", ":path", ":authority", "x-kept"].into_iter().chain(user.iter().map(|_| "kubeflow-userid"));
+    let (mut seen, mut expected) = (names(&stream.headers), expected.collect::<Vec<_>>());
+    seen.sort();
+    expected.sort_unstable();
+    assert_eq!(seen, expected, "the headers that upstream sees");
+    assert_eq!(stream.header("kubeflow-userid"), user.clone().into_iter().collect::<Vec<_>>(), "the user");
+    let noted = stream.notes.get("alb_oidc_user").map(|user| String::from_utf8_lossy(user).into_owned());
+    assert_eq!(noted, user, "the user in the access log");
+    assert!(names(&stream.trailers).iter().all(|name| name == "x-kept"), "the trailers that upstream sees");
+}
