@@ -166,6 +166,20 @@ fn every_make_target_that_the_readme_names_is_there() {
     }
 }
 
+#[test]
+fn the_workflows_take_each_action_by_its_commit() {
+    for workflow in ["ci", "release"] {
+        let text = file(&format!(".github/workflows/{workflow}.yaml"));
+        let actions: Vec<_> = text.split("uses: ").skip(1).filter_map(|rest| rest.lines().next()).collect();
+        assert!(!actions.is_empty(), "{workflow}");
+        for action in actions {
+            let (commit, version) = action.split_once('@').and_then(|(_, rest)| rest.split_once(" # v")).expect(action);
+            assert!(commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{workflow}: {action}");
+            assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{workflow}: {action}");
+        }
+    }
+}
+
 /// Every YAML file under `istio/`, and what is in it.
 fn manifests() -> Vec<(String, Vec<serde_json::Value>)> {
     let mut folders = vec!["istio".to_owned()];

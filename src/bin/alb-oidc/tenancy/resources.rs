@@ -16,7 +16,7 @@ impl Plan {
     fn of(&self, namespace: &str, tenant: &Tenant) -> Vec<Value> {
         let mut resources = vec![self::namespace(namespace, tenant), profile(namespace, tenant)];
         for (name, binding) in &tenant.bindings {
-            // By these, KFAM knows whom a RoleBinding is for.
+            // By these, KFAM knows whom a RoleBinding is for; groups it takes no notice of so far.
             let subject = binding.subject.kind().to_ascii_lowercase();
             let metadata = json!({
                 "name": name, "namespace": namespace, "labels": labels(),
