@@ -77,8 +77,8 @@ ISTIO_ENVOY = $(or $(ENVOY),$(filter target/envoy/1.39.%,$(VERSIONS:%=target/env
 .PHONY: test-istio
 test-istio: export ENVOY := $(abspath $(ISTIO_ENVOY))
 test-istio: module $(ISTIO_ENVOY) target/istio/built ## Run istio/ on Istio's own control plane, which is built for it (long)
-	cargo clippy --locked --test istio -- -D warnings
-	cargo test --locked --test istio -- --test-threads 1
+	cargo clippy --locked --features cli --test istio -- -D warnings
+	cargo test --locked --features cli --test istio -- --test-threads 1
 
 .PHONY: image
 image: IMAGE ?= alb-oidc-filter

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::reason::Reason;
 use crate::signature::Claims;
 use groups::Groups;
-pub use groups::{GroupRules, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
+pub use groups::{GroupRules, LeftOut, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
 
 /// The longest user id, in bytes: an email address has at most 254, and a prefix comes on top.
 pub const MAX_USER_ID_BYTES: usize = 320;

@@ -460,7 +460,8 @@ fn commands(desk: &Desk) -> Vec<String> {
 fn every_example_of_a_help_runs() {
     let desk = Desk::new();
     desk.mint(&["--claim", "email=ann@example.com"]);
-    for command in ["check", "explain", "token", "transform"] {
+    desk.put("tenancy.yaml", "users: [{user: ann@example.com}]");
+    for command in ["check", "explain", "token", "transform", "tenancy"] {
         let help = desk.run(&[command, "--help"]).says(0, &[]).stdout;
         let examples = examples(&help);
         assert!(!examples.is_empty(), "{command}");

@@ -166,6 +166,20 @@ fn every_make_target_that_the_readme_names_is_there() {
     }
 }
 
+#[test]
+fn the_workflows_take_each_action_by_its_commit() {
+    for workflow in ["ci", "release"] {
+        let text = file(&format!(".github/workflows/{workflow}.yaml"));
+        let actions: Vec<_> = text.split("uses: ").skip(1).filter_map(|rest| rest.lines().next()).collect();
+        assert!(!actions.is_empty(), "{workflow}");
+        for action in actions {
+            let (commit, version) = action.split_once('@').and_then(|(_, rest)| rest.split_once(" # v")).expect(action);
+            assert!(commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{workflow}: {action}");
+            assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{workflow}: {action}");
+        }
+    }
+}
+
 /// Every YAML file under `istio/`, and what is in it.
 fn manifests() -> Vec<(String, Vec<serde_json::Value>)> {
     let mut folders = vec!["istio".to_owned()];
@@ -195,6 +209,14 @@ fn patches(name: &str, kustomization: &serde_json::Value) -> Vec<serde_json::Val
     let patches = kustomization["patches"].as_array().cloned().unwrap_or_default();
     patches.iter().flat_map(|patch| documents(name, patch["patch"].as_str().expect("an inline patch"))).collect()
 }
+
+/// What these patches put into the list at `path`.
+fn added<'p>(patches: &'p [serde_json::Value], path: &'p str) -> impl Iterator<Item = &'p serde_json::Value> {
+    let operations = patches.iter().filter_map(serde_json::Value::as_array).flatten();
+    operations.filter(move |operation| operation["path"] == path).map(|operation| &operation["value"])
+}
+
+const FIRST_RULE: &str = "/spec/pluginConfig/rules/0";
 
 /// A patch laid over a configuration as kustomize does it: objects are merged, anything else is replaced.
 fn merge(over: &mut serde_json::Value, patch: &serde_json::Value) {
@@ -246,12 +268,13 @@ fn the_configuration_of_every_manifest_is_taken_with_values_and_refused_without(
     });
     let mut configs = vec![("istio/base/wasm-plugin.yaml".to_owned(), base.clone())];
     for (name, documents) in &manifests {
-        for patch in documents.iter().flat_map(|document| patches(name, document)) {
-            if let Some(patch) = patch["spec"].get("pluginConfig") {
-                let mut config = base.clone();
-                merge(&mut config, patch);
-                configs.push((name.clone(), config));
-            }
+        let patches: Vec<_> = documents.iter().flat_map(|document| patches(name, document)).collect();
+        let merged = patches.iter().filter_map(|patch| patch["spec"].get("pluginConfig")).cloned();
+        let ruled = added(&patches, FIRST_RULE).map(|rule| serde_json::json!({"rules": [rule]}));
+        for patch in merged.chain(ruled) {
+            let mut config = base.clone();
+            merge(&mut config, &patch);
+            configs.push((name.clone(), config));
         }
     }
     assert!(configs.len() >= 5, "{configs:?}");
@@ -270,19 +293,18 @@ fn what_a_manifest_lets_pass_without_a_token_its_policy_lets_pass_without_a_user
     let mut overlays = 0;
     for (name, documents) in manifests() {
         let patches: Vec<_> = documents.iter().flat_map(|document| patches(&name, document)).collect();
-        let rules = patches.iter().filter_map(|patch| patch["spec"]["pluginConfig"]["rules"].as_array()).flatten();
         let mut skipped = BTreeSet::new();
-        for rule in rules.filter(|rule| rule["require"] == "none") {
+        for rule in added(&patches, FIRST_RULE).filter(|rule| rule["require"] == "none") {
             let paths = rule["match"]["paths"].as_array().into_iter().flatten().map(|path| &path["exact"]);
             skipped
                 .extend(rule["match"]["hosts"].as_array().into_iter().flatten().chain(paths).map(ToString::to_string));
         }
         let mut exempt = BTreeSet::new();
-        for operations in patches.iter().filter_map(|patch| patch[0]["value"].as_array()).flatten() {
-            for list in ["notHosts", "notPaths"] {
-                let listed = operations["operation"][list].as_array();
-                exempt.extend(listed.into_iter().flatten().map(ToString::to_string));
-            }
+        let operations = added(&patches, "/spec/rules/0/to").filter_map(|to| to.as_array()).flatten();
+        let operations = operations.flat_map(|to| ["notHosts", "notPaths"].map(|list| &to["operation"][list]));
+        let hosts = added(&patches, "/spec/rules/0/when/1").map(|when| &when["notValues"]);
+        for list in operations.chain(hosts) {
+            exempt.extend(list.as_array().into_iter().flatten().map(ToString::to_string));
         }
         assert_eq!(skipped, exempt, "{name}");
         overlays += usize::from(!skipped.is_empty());

@@ -1,8 +1,8 @@
 //! The manifests of `istio/` in Istio's own hands: kustomize renders them, istioctl checks them, pilot-discovery reads them from a
-//! stand-in for Kubernetes (without any, 1.31 does not start), and
-//! pilot-agent starts an Envoy as in an ingress gateway's pod, which has everything it knows from there: the module out of an
-//! OCI image, the key server by TLS. `make test-istio` builds Istio and runs this; `make test` does not. Nothing here may
-//! configure Envoy: only what a user writes may.
+//! stand-in for Kubernetes (without any, 1.31 does not start), and pilot-agent starts an Envoy as in an ingress gateway's pod, which
+//! has everything it knows from there: the module out of an OCI image, the key server by TLS. So with what `alb-oidc tenancy`
+//! prints. `make test-istio` builds Istio and runs this; `make test` does not. Nothing here may configure Envoy: only what a user
+//! writes may.
 
 // A test may panic: that is how it fails.
 #![allow(
@@ -67,6 +67,12 @@ async fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, 
     if output.status.success() { Ok(out.into_owned()) } else { Err(format!("{out}{error}")) }
 }
 
+/// Runs `alb-oidc`.
+async fn alb_oidc(arguments: &[&str]) -> String {
+    let said = run(Path::new(env!("CARGO_BIN_EXE_alb-oidc")), arguments, "").await;
+    said.unwrap_or_else(|error| panic!("alb-oidc {}: {error}", arguments.join(" ")))
+}
+
 fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
@@ -81,6 +87,7 @@ struct Install {
     /// Patches of a user's own, as a kustomization has them.
     patches: String,
     image: String,
+    arn: String,
 }
 
 impl Install {
@@ -95,6 +102,7 @@ impl Install {
             beside: "{}".into(),
             patches: String::new(),
             image: "registry.example.com/alb-oidc-filter@sha256:0000".into(),
+            arn: ARN.into(),
         }
     }
 
@@ -104,7 +112,7 @@ impl Install {
         let write = |file: &str, text: String| std::fs::write(istio.join(file), text).expect("a file written");
         let values = json!({
             "image": self.image,
-            "arn": ARN,
+            "arn": self.arn,
             "issuer": ISSUER,
             "clientId": CLIENT,
             "signOutUrl": "https://kubeflow.auth.us-west-2.amazoncognito.com/logout?client_id=1example23456789",
@@ -582,6 +590,119 @@ async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for
 }
 
 #[tokio::test]
+async fn machine_clients_share_a_gateway_with_argocd_and_grafana() {
+    let keys = fill_in_keys(r#"{"keys":[{key}]}"#, POOL_KEY);
+    let own = format!(
+        "
+- target: {{kind: RequestAuthentication, name: alb-oidc-machine-clients}}
+  patch: |-
+    - {{op: remove, path: /spec/jwtRules/0/jwksUri}}
+    - {{op: add, path: /spec/jwtRules/0/jwks, value: '{keys}'}}
+- target: {{kind: AuthorizationPolicy, name: alb-oidc-machine-clients}}
+  patch: |-
+    - {{op: replace, path: /spec/rules/1/when/0/notValues, value: [{MACHINE}]}}
+- target: {{kind: VirtualService, name: alb-oidc-machine-clients}}
+  patch: |-
+    - {{op: replace, path: /spec/gateways, value: [alb]}}
+- target: {{kind: Gateway, name: alb}}
+  patch: |-
+    - {{op: replace, path: /spec/servers/0/port/number, value: PORT}}"
+    );
+    let world = World::start(&["machine-clients", "standalone"], "", &own, KEY_SERVER).await;
+    let machine = world.bearer(&AccessTokenSpec {
+        payload: [("client_id".to_owned(), json!(MACHINE)), ("sub".to_owned(), json!(MACHINE))].into_iter().collect(),
+        ..AccessTokenSpec::default()
+    });
+    let mut spec = TokenSpec::of("ann@example.com");
+    spec.payload.insert("custom:groups".into(), json!("[platform]"));
+    let ann = world.token(&spec);
+    let bearer = [("authorization", machine.as_str())];
+    let spoofed = [("kubeflow-userid", "ann@example.com"), ("x-machine-client", MACHINE)];
+
+    let seen = world.admitted("machines.example.com", "/", &bearer).await;
+    assert_eq!(seen.header("kubeflow-userid"), [MACHINE]);
+    let seen = world.admitted("argocd.example.com", "/", &[("x-amzn-oidc-data", &ann)]).await;
+    assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"]);
+    world.admitted("grafana.example.com", "/api/health", &[]).await;
+
+    world.denied("machines.example.com", "/", &spoofed, 403, DENIED_BY_POLICY).await;
+    world.denied("machines.example.com", "/api/health", &spoofed, 403, DENIED_BY_POLICY).await;
+    world.denied("machines.example.com", "/", &[("x-amzn-oidc-data", &ann)], 403, DENIED_BY_POLICY).await;
+    for host in ["argocd.example.com", "grafana.example.com", "web-view.example.com"] {
+        world.denied(host, "/", &bearer, 401, "token-missing").await;
+        world.denied(host, "/", &spoofed, 401, "token-missing").await;
+    }
+}
+
+const TENANCY: &str = "
+users:
+- user: ann@example.com
+  contributors: [{user: bob@example.com}]
+groups:
+- group: ML ops
+  contributors: [{user: carol@example.com, role: view}]
+";
+
+/// What `alb-oidc tenancy` prints for [`TENANCY`] and the filter of these manifests.
+async fn tenancy(folder: &Path, manifests: &str) -> String {
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.join(name), text).expect("a file written");
+        folder.join(name).to_str().expect("a path").to_owned()
+    };
+    let (tenancy, config) = (file("tenancy.yaml", TENANCY), file("manifests.yaml", manifests));
+    alb_oidc(&["tenancy", &tenancy, "--config", &config]).await
+}
+
+#[tokio::test]
+async fn istioctl_finds_no_fault_with_a_tenancy() {
+    let install = Install::new(&["kubeflow"]);
+    let printed = tenancy(install.folder.path(), &install.render().await.expect("the manifests rendered")).await;
+    assert_eq!(printed.matches("kind: AuthorizationPolicy").count(), 3, "{printed}");
+    let file = install.folder.path().join("printed.yaml");
+    std::fs::write(&file, printed).expect("a file written");
+    for check in [&["validate", "-f"][..], &["analyze", "--use-kube=false"]] {
+        let said = run(&program("istioctl"), &[check, &[file.to_str().expect("a path")]].concat(), "").await;
+        said.unwrap_or_else(|error| panic!("istioctl {check:?}: {error}"));
+    }
+}
+
+/// Here the gateway stands for the services of the namespace, so the policies lose what names the gateway itself, who
+/// proves that to a service by mTLS.
+#[tokio::test]
+async fn what_tenancy_prints_lets_a_groups_members_in_and_no_others() {
+    let install = Install::new(&["kubeflow"]);
+    let printed = tenancy(install.folder.path(), &install.render().await.expect("the manifests rendered")).await;
+    let mut policies = String::new();
+    for document in printed.split("\n---\n") {
+        let mut resource: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
+        if resource["kind"] == "AuthorizationPolicy" && resource["metadata"]["namespace"] == "ml-ops" {
+            resource["metadata"]["namespace"] = json!("istio-system");
+            resource["spec"]["rules"][0].as_object_mut().expect("a rule").remove("from").expect("principals");
+            policies += &format!("---\n{resource}\n");
+        }
+    }
+    let world = World::start(&["kubeflow"], &policies, "", KEY_SERVER).await;
+    let of = |user: &str, groups: serde_json::Value| {
+        let mut spec = TokenSpec::of(user);
+        spec.payload.insert("custom:groups".into(), groups);
+        world.token(&spec)
+    };
+    let host = "kubeflow.example.com";
+    let (dan, eve) = (of("dan@example.com", json!(["ML ops"])), of("eve@example.com", json!(["ML", "ops", "ml ops"])));
+    let carol = of("carol@example.com", json!([]));
+    let seen = world.admitted(host, "/notebook/ml-ops/one/", &[("x-amzn-oidc-data", &dan)]).await;
+    assert_eq!(seen.header("x-kubeflow-group-%4d%4c%20ops"), ["ML ops"]);
+    world.admitted(host, "/notebook/ml-ops/one/", &[("x-amzn-oidc-data", &carol)]).await;
+    world.denied(host, "/notebook/ml-ops/one/", &[("x-amzn-oidc-data", &eve)], 403, DENIED_BY_POLICY).await;
+    let spoofed = [
+        ("x-amzn-oidc-data", eve.as_str()),
+        ("x-kubeflow-group-%4d%4c%20ops", "ML ops"),
+        ("kubeflow-userid", "carol@example.com"),
+    ];
+    world.denied(host, "/notebook/ml-ops/one/", &spoofed, 403, DENIED_BY_POLICY).await;
+}
+
+#[tokio::test]
 async fn a_key_server_that_cannot_prove_its_name_gives_no_keys() {
     let world = World::start(&["kubeflow"], "", "", "public-keys.auth.elb.us-east-1.amazonaws.com").await;
     let ann = world.token(&TokenSpec::of("ann@example.com"));
@@ -600,18 +721,33 @@ async fn istioctl_finds_no_fault_with_any_overlay() {
         &["kubeflow", "machine-clients", "gateway-api", "traffic-extension"],
         &["standalone"],
         &["standalone", "traffic-extension"],
+        &["standalone", "cognito-groups", "machine-clients"],
         &["govcloud"],
         &["fail-close"],
     ] {
         let mut install = Install::new(overlays);
+        if overlays.contains(&"govcloud") {
+            install.arn = ARN.replace("arn:aws:", "arn:aws-us-gov:").replace("us-west-2", "us-gov-east-1");
+        }
         let manifests = install.render().await.unwrap_or_else(|error| panic!("{overlays:?}: {error}"));
         assert!(
             !manifests.contains("FROM-VALUES") && !manifests.contains("DOMAIN") && !manifests.contains("GATEWAY"),
             "{manifests}"
         );
         let file = install.folder.path().join("manifests.yaml");
-        std::fs::write(&file, manifests).expect("the manifests' file");
+        std::fs::write(&file, &manifests).expect("the manifests' file");
         let file = file.to_str().expect("a path");
+        let said = alb_oidc(&["check", file]).await;
+        assert!(said.contains("the config is good"), "{overlays:?}: {said}");
+        // Of what opens the machine clients' host, which is to be open.
+        assert_eq!(said.matches("warning").count(), usize::from(overlays.contains(&"machine-clients")), "{said}");
+        let clusters: Vec<_> =
+            said.split("outbound|443||").skip(1).filter_map(|rest| rest.split_whitespace().next()).collect();
+        assert_eq!(clusters.len(), 1 + usize::from(overlays.contains(&"cognito-groups")), "{said}");
+        for host in clusters {
+            assert!(manifests.contains(&format!("  hosts:\n  - {host}\n")), "{overlays:?}: no way to {host}");
+            assert!(manifests.contains(&format!("  host: {host}\n")), "{overlays:?}: no TLS to {host}");
+        }
         let said = run(&istioctl, &["validate", "-f", file], "").await;
         said.unwrap_or_else(|error| panic!("istioctl validate of {overlays:?}: {error}"));
 

@@ -37,24 +37,44 @@ pub(crate) struct Groups {
     pub(crate) left_out: usize,
 }
 
+/// Why upstream is not told of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// It is none of those to keep.
+    NotKept,
+    /// It cannot be named in a header.
+    Unfit,
+}
+
 impl GroupRules {
+    /// The group of which a claim's `name` makes a user a member: with its prefix, as it stands in headers.
+    ///
+    /// # Errors
+    /// [`LeftOut`].
+    pub fn made_of(&self, name: &str) -> Result<String, LeftOut> {
+        let fits = is_safe_value(name) && !name.contains(',') && name.len() <= MAX_GROUP_BYTES;
+        if fits && self.keep.as_ref().is_some_and(|keep| !keep.is_match(name)) {
+            return Err(LeftOut::NotKept);
+        }
+        let group = format!("{}{name}", self.prefix);
+        if fits && group.len() <= MAX_GROUP_BYTES { Ok(group) } else { Err(LeftOut::Unfit) }
+    }
+
+    /// The name of the header that members of `group` have, and others do not; `None`: groups have no such headers.
+    pub fn member_header(&self, group: &str) -> Option<String> {
+        self.member_header_prefix.as_ref().map(|prefix| format!("{prefix}{}", encoded(group)))
+    }
+
     /// The groups that `claims` give, those of all configured claims together.
     pub(super) fn groups(&self, claims: Sources<'_>) -> Groups {
         let mut groups = Groups::default();
         for claim in self.claims.iter().filter_map(|path| claims.find(path)) {
             for name in names(claim) {
-                let fits = is_safe_value(&name) && !name.contains(',') && name.len() <= MAX_GROUP_BYTES;
-                if fits && self.keep.as_ref().is_some_and(|keep| !keep.is_match(&name)) {
-                    continue;
-                }
-                let name = format!("{}{name}", self.prefix);
-                if groups.names.contains(&name) {
-                    continue;
-                }
-                if fits && name.len() <= MAX_GROUP_BYTES && groups.names.len() < MAX_GROUPS {
-                    groups.names.push(name);
-                } else {
-                    groups.left_out = groups.left_out.saturating_add(1);
+                match self.made_of(&name) {
+                    Ok(group) if groups.names.contains(&group) => {}
+                    Ok(group) if groups.names.len() < MAX_GROUPS => groups.names.push(group),
+                    Ok(_) | Err(LeftOut::Unfit) => groups.left_out = groups.left_out.saturating_add(1),
+                    Err(LeftOut::NotKept) => {}
                 }
             }
         }
@@ -67,9 +87,9 @@ impl GroupRules {
         if !groups.names.is_empty() {
             headers.push((self.header.clone(), groups.names.join(",")));
         }
-        if let Some(prefix) = &self.member_header_prefix {
+        if self.member_header_prefix.is_some() {
             let members = groups.names.iter().take(MAX_MEMBER_HEADERS);
-            headers.extend(members.map(|name| (format!("{prefix}{}", encoded(name)), name.clone())));
+            headers.extend(members.filter_map(|name| Some((self.member_header(name)?, name.clone()))));
             let without = groups.names.len().saturating_sub(MAX_MEMBER_HEADERS);
             groups.left_out = groups.left_out.saturating_add(without);
         }

@@ -244,11 +244,10 @@ impl PluginConfig {
     }
 }
 
-/// Reads every plugin config in the file `path`: bare, or in Istio resources among others.
-pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
-    let (file, text) = read_text(path)?;
+/// The documents in `text`, each with its lines.
+fn parse(path: &Path, file: &str, text: &str, expected: &str) -> Result<Vec<Node>, Trouble> {
     if text.trim().is_empty() {
-        return Err(Trouble(format!("{file}: found nothing, expected a plugin config in YAML or JSON")));
+        return Err(Trouble(format!("{file}: found nothing, expected {expected} in YAML or JSON")));
     }
     let unreadable = |line: u64, what: String| {
         let what = what.lines().next().unwrap_or_default().to_owned();
@@ -256,14 +255,47 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     };
     // Every JSON text is YAML; not the other way round.
     if path.extension().is_some_and(|extension| extension == "json")
-        && let Err(error) = serde_json::from_str::<Value>(&text)
+        && let Err(error) = serde_json::from_str::<Value>(text)
     {
         return Err(unreadable(u64::try_from(error.line()).unwrap_or(1), error.to_string()));
     }
-    let documents: Vec<Node> = serde_saphyr::from_multiple(&text).map_err(|error| {
+    serde_saphyr::from_multiple(text).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
         unreadable(line, error.without_snippet().render_with_formatter(&UserMessageFormatter))
-    })?;
+    })
+}
+
+/// One document, and the line on which each of its fields stands.
+pub(crate) struct Document {
+    file: String,
+    lines: Vec<(String, u64)>,
+    pub(crate) value: Value,
+}
+
+impl Document {
+    /// Reads the one document in the file `path`, which is to hold `expected`.
+    pub(crate) fn read(path: &Path, expected: &str) -> Result<Self, Trouble> {
+        let (file, text) = read_text(path)?;
+        let documents = parse(path, &file, &text, expected)?;
+        let [node] = documents.as_slice() else {
+            return Err(Trouble(format!("{file}: found {} documents, expected one: {expected}", documents.len())));
+        };
+        let mut lines = Vec::new();
+        node.lines("", node.line, &mut lines);
+        Ok(Self { value: node.value(), file, lines })
+    }
+
+    /// The line in which the operator is told what is wrong with `field`.
+    pub(crate) fn mistake(&self, field: &str, what: &str) -> String {
+        let name = if field.is_empty() { String::new() } else { format!("{field}: ") };
+        format!("{}:{}: {name}{what}", self.file, line_of(&self.lines, field))
+    }
+}
+
+/// Reads every plugin config in the file `path`: bare, or in Istio resources among others.
+pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
+    let (file, text) = read_text(path)?;
+    let documents = parse(path, &file, &text, "a plugin config")?;
     let mut configs = Vec::new();
     for document in &documents {
         collect(&file, document, &mut configs);

@@ -12,6 +12,7 @@ mod output;
 mod page;
 mod serve;
 mod simulate;
+mod tenancy;
 mod token;
 mod transform;
 
@@ -40,6 +41,7 @@ enum Command {
     Explain(explain::Explain),
     Token(token::Token),
     Transform(transform::Transform),
+    Tenancy(tenancy::Tenancy),
     Echo(echo::Options),
 }
 
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Explain(command) => command.run(),
         Command::Token(command) => command.run(),
         Command::Transform(command) => command.run(),
+        Command::Tenancy(command) => command.run(),
         Command::Echo(options) => done(echo::run(options)),
     };
     outcome.unwrap_or_else(|trouble| {

@@ -1,0 +1,75 @@
+//! `alb-oidc tenancy`: who has which namespace of Kubeflow, from one file, as the Kubernetes resources that say so. What the
+//! file may say is in `file`, what follows from it in `plan`, the resources in `resources`; user ids and groups are the library's.
+
+mod file;
+mod plan;
+mod resources;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use alb_oidc_filter::config::Config;
+use clap::Args;
+use serde_json::json;
+use serde_saphyr::ser_options;
+
+use crate::input::{Document, Trouble, read_config};
+use crate::output::print;
+use file::File;
+use plan::Plan;
+
+const EXAMPLES: &str = r#"Examples:
+  alb-oidc tenancy tenancy.yaml
+  alb-oidc tenancy tenancy.yaml --config wasm-plugin.yaml
+
+tenancy.yaml:
+  users:
+  - user: ann@example.com         # namespace: ann
+    contributors: [{user: bob@example.com}]
+  groups:
+  - group: ml-team                # namespace: ml-team"#;
+
+/// Print Kubeflow's namespaces, for users and groups, as Kubernetes resources
+///
+/// Profiles, and the RoleBindings and AuthorizationPolicies that let others in. The same file gives the same bytes.
+/// Exit status: 0, or 2 where something is wrong or cannot be read.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Tenancy {
+    /// Users, groups and their namespaces, in YAML or JSON; `-`: standard input
+    file: PathBuf,
+    /// The gateway's pluginConfig, or the WasmPlugin or TrafficExtension that holds it: names in the file are claims, of
+    /// which it makes user ids and groups. Without it, they are user ids and groups already
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+impl Tenancy {
+    pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
+        let config = self.config.as_deref().map_or_else(as_written, |path| Ok(read_config(path)?.1))?;
+        let document = Document::read(&self.file, "users and groups")?;
+        let file: File = serde_path_to_error::deserialize(&document.value).map_err(|error| {
+            let field = error.path().to_string();
+            // A dot is the document itself.
+            Trouble(document.mistake(field.trim_start_matches('.'), &error.inner().to_string()))
+        })?;
+        let plan = Plan::new(&file, &config.identity).map_err(|mistakes| {
+            let lines = mistakes.iter().map(|(field, what)| document.mistake(field, what));
+            Trouble(lines.collect::<Vec<_>>().join("\n"))
+        })?;
+        let options = ser_options! { prefer_block_scalars: false };
+        let text = serde_saphyr::to_string_multiple_with_options(&plan.resources(), options);
+        print(&text.map_err(|error| Trouble(error.to_string()))?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A config that changes no name, with the headers of `istio/overlays/kubeflow`. Whose tokens it would believe is beside the
+/// point here.
+fn as_written() -> Result<Config, Trouble> {
+    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/any/0000000000000000";
+    let load_balancer = json!({"arn": arn, "issuer": null, "clientId": null});
+    let config = json!({"loadBalancers": [load_balancer], "groups": {"memberHeaderPrefix": "x-kubeflow-group-"}});
+    Config::from_value(&config)
+        .map_err(|mistakes| Trouble(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+}

@@ -1,0 +1,340 @@
+//! From names to namespaces: who owns each, and whom it lets in besides. All that is wrong is told at once, and nothing is
+//! planned then. What a resource looks like is not known here.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use alb_oidc_filter::identity::{IdentityRules, LeftOut};
+use regex_lite::Regex;
+
+use super::file::{Contributor, File, Group, Plugin, ResourceQuotaSpec, Role, User};
+
+/// A field, and what is wrong with it.
+pub(crate) type Mistake = (String, String);
+
+/// Kubernetes' notation of a quantity.
+const QUANTITY: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
+
+/// The longest name of a binding: it names an AuthorizationPolicy too.
+const MAX_NAME_BYTES: usize = 253;
+
+/// Namespaces by name, and what all of them have in common.
+pub(crate) struct Plan {
+    pub(crate) principals: Vec<String>,
+    pub(crate) tenants: BTreeMap<String, Tenant>,
+}
+
+/// One namespace.
+pub(crate) struct Tenant {
+    /// As Kubeflow and Kubernetes call the owner, a user.
+    pub(crate) owner: String,
+    pub(crate) hard_quota: BTreeMap<String, String>,
+    pub(crate) plugins: Vec<Plugin>,
+    /// By the name that KFAM gives the resources.
+    pub(crate) bindings: BTreeMap<String, Binding>,
+    /// Where the file has it.
+    field: String,
+}
+
+/// Whom a namespace lets in beside its owner.
+pub(crate) struct Binding {
+    pub(crate) subject: Subject,
+    /// As Kubeflow and Kubernetes call them.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// The header that says who is asking, and the value it must have; `*`: any.
+    pub(crate) header: String,
+    pub(crate) value: String,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Subject {
+    User,
+    Group,
+}
+
+impl Subject {
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::User => "User",
+            Self::Group => "Group",
+        }
+    }
+}
+
+impl Binding {
+    /// As KFAM names it, so that it finds it again: ASCII letters and digits, the rest made dashes.
+    fn resource_name(&self) -> String {
+        let words = [self.subject.kind(), &self.name, "clusterrole", self.role.name()].join("-").to_ascii_lowercase();
+        let words = words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join("-")
+    }
+}
+
+impl Plan {
+    /// What follows from `file`, with user ids and groups made by `identity`.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub(crate) fn new(file: &File, identity: &IdentityRules) -> Result<Plan, Vec<Mistake>> {
+        let mut planner = Planner { file, identity, seen: BTreeMap::new(), tenants: BTreeMap::new(), mistakes: vec![] };
+        if file.users.is_empty() && file.groups.is_empty() {
+            planner.mistake("", "found neither users nor groups, expected some");
+        }
+        for (position, user) in file.users.iter().enumerate() {
+            planner.user(&format!("users[{position}]"), user);
+        }
+        for (position, group) in file.groups.iter().enumerate() {
+            planner.group(&format!("groups[{position}]"), group);
+        }
+        let Planner { tenants, mistakes, .. } = planner;
+        let principals = file.kubeflow.principals.clone();
+        if mistakes.is_empty() { Ok(Plan { principals, tenants }) } else { Err(mistakes) }
+    }
+}
+
+struct Planner<'a> {
+    file: &'a File,
+    identity: &'a IdentityRules,
+    /// The users and groups that have a namespace, and where the file has them.
+    seen: BTreeMap<(&'static str, String), String>,
+    tenants: BTreeMap<String, Tenant>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Planner<'_> {
+    fn mistake(&mut self, field: &str, what: impl Into<String>) {
+        self.mistakes.push((field.to_owned(), what.into()));
+    }
+
+    fn user(&mut self, field: &str, user: &User) {
+        let User { user: claim, namespace, resource_quota_spec, plugins, contributors } = user;
+        let Some(owner) = self.user_name(&format!("{field}.user"), claim) else { return };
+        if !self.is_first(field, "user", &owner) {
+            return;
+        }
+        let namespace = namespace.clone().unwrap_or_else(|| dashboards_namespace(&owner));
+        let mut tenant = self.tenant(field, owner, resource_quota_spec.as_ref(), plugins);
+        self.contributors(field, &mut tenant, contributors);
+        self.add(namespace, tenant);
+    }
+
+    fn group(&mut self, field: &str, group: &Group) {
+        let Group { group: name, role, owner, namespace, resource_quota_spec, plugins, contributors } = group;
+        let owner = match owner {
+            Some(claim) => self.user_name(&format!("{field}.owner"), claim),
+            // A name that no user can have: the filter lets none begin with a space, nor does HTTP.
+            None => Some(format!(" group {name}")),
+        };
+        let (Some(owner), Some(binding)) = (owner, self.members(&format!("{field}.group"), name, *role)) else {
+            return;
+        };
+        if !self.is_first(field, "group", &binding.name) {
+            return;
+        }
+        let namespace = namespace.clone().unwrap_or_else(|| dashboards_namespace(name));
+        let mut tenant = self.tenant(field, owner, resource_quota_spec.as_ref(), plugins);
+        self.bind(field, &mut tenant, binding);
+        self.contributors(field, &mut tenant, contributors);
+        self.add(namespace, tenant);
+    }
+
+    fn is_first(&mut self, field: &str, kind: &'static str, name: &str) -> bool {
+        let Some(earlier) = self.seen.insert((kind, name.to_owned()), field.to_owned()) else { return true };
+        self.mistake(&format!("{field}.{kind}"), format!("found {name:?}, the {kind} of {earlier}, expected another"));
+        false
+    }
+
+    /// Whether Kubernetes lets others have that name. Everybody who is signed in is of some of its groups.
+    fn is_free(&mut self, field: &str, name: &str) -> bool {
+        let free = !name.starts_with("system:");
+        if !free {
+            self.mistake(field, format!("found {name:?}, expected a name that does not begin with `system:`"));
+        }
+        free
+    }
+
+    /// A user as Kubeflow and Kubernetes call them: the user id without the prefix that Kubeflow knows of.
+    fn user_name(&mut self, field: &str, claim: &str) -> Option<String> {
+        let id = match self.identity.user_id.made_of(claim) {
+            Ok(id) => id,
+            Err(reason) => {
+                self.mistake(
+                    field,
+                    format!("found {claim:?}, which the filter refuses ({reason}), expected a user id"),
+                );
+                return None;
+            }
+        };
+        // A policy would match more than this user.
+        if id.starts_with('*') || id.ends_with('*') {
+            self.mistake(field, format!("found the user id {id:?}, expected one without `*` at its ends"));
+            return None;
+        }
+        let prefix = &self.file.kubeflow.user_id_prefix;
+        match id.strip_prefix(prefix.as_str()).filter(|name| !name.is_empty()) {
+            Some(name) => self.is_free(field, name).then(|| name.to_owned()),
+            None => {
+                self.mistake(field, format!("found the user id {id:?}, expected one after the prefix {prefix:?}"));
+                None
+            }
+        }
+    }
+
+    /// The members of the group of which claims say `name`.
+    fn members(&mut self, field: &str, name: &str, role: Role) -> Option<Binding> {
+        let Some(rules) = &self.identity.groups else {
+            self.mistake(field, "found a group, expected none, or `groups` in the plugin config");
+            return None;
+        };
+        let what = match rules.made_of(name) {
+            Ok(group) if !self.is_free(field, &group) => return None,
+            Ok(group) => match rules.member_header(&group) {
+                Some(header) => {
+                    return Some(Binding { subject: Subject::Group, name: group, role, header, value: "*".to_owned() });
+                }
+                None => "found a group, expected none, or `groups.memberHeaderPrefix` in the plugin config".to_owned(),
+            },
+            Err(LeftOut::NotKept) => {
+                format!("found {name:?}, expected a group that `groups.keep` of the plugin config matches")
+            }
+            Err(LeftOut::Unfit) => format!(
+                "found {name:?}, which the filter leaves out, expected a group without comma, control characters and space at its ends"
+            ),
+        };
+        self.mistake(field, what);
+        None
+    }
+
+    fn tenant(&mut self, field: &str, owner: String, quota: Option<&ResourceQuotaSpec>, plugins: &[Plugin]) -> Tenant {
+        let mut hard_quota = BTreeMap::new();
+        for (resource, value) in quota.iter().flat_map(|quota| &quota.hard) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            if Regex::new(QUANTITY).is_ok_and(|quantity| quantity.is_match(&text)) {
+                hard_quota.insert(resource.clone(), text);
+            } else {
+                let field = format!("{field}.resourceQuotaSpec.hard.{resource}");
+                self.mistake(&field, format!("found {value}, expected a quantity such as 4, 500m or 16Gi"));
+            }
+        }
+        for (position, Plugin::AwsIamForServiceAccount(plugin)) in plugins.iter().enumerate() {
+            let role = &plugin.aws_iam_role;
+            if !(role.starts_with("arn:") && role.contains(":role/")) {
+                let field = format!("{field}.plugins[{position}].spec.awsIamRole");
+                self.mistake(&field, format!("found {role:?}, expected the ARN of an IAM role"));
+            }
+        }
+        Tenant { owner, hard_quota, plugins: plugins.to_vec(), bindings: BTreeMap::new(), field: field.to_owned() }
+    }
+
+    fn contributors(&mut self, field: &str, tenant: &mut Tenant, contributors: &[Contributor]) {
+        for (position, Contributor { user, role }) in contributors.iter().enumerate() {
+            let field = format!("{field}.contributors[{position}].user");
+            let Some(name) = self.user_name(&field, user) else { continue };
+            if name == tenant.owner {
+                self.mistake(&field, format!("found {name:?}, who owns the namespace, expected somebody else"));
+                continue;
+            }
+            let value = format!("{}{name}", self.file.kubeflow.user_id_prefix);
+            let header = self.identity.user_id_header.clone();
+            self.bind(&field, tenant, Binding { subject: Subject::User, name, role: *role, header, value });
+        }
+    }
+
+    fn bind(&mut self, field: &str, tenant: &mut Tenant, binding: Binding) {
+        let resource_name = binding.resource_name();
+        if resource_name.len() > MAX_NAME_BYTES {
+            let name = &binding.name;
+            self.mistake(
+                field,
+                format!("found {name:?}, expected a name with which {resource_name} is shorter than 254"),
+            );
+            return;
+        }
+        let is_named_as_well = |earlier: &Binding| earlier.name == binding.name;
+        let name = &binding.name;
+        if tenant.bindings.values().any(is_named_as_well) {
+            self.mistake(field, format!("found {name:?} again, expected each once"));
+            return;
+        }
+        match tenant.bindings.entry(resource_name) {
+            Entry::Vacant(place) => drop(place.insert(binding)),
+            Entry::Occupied(earlier) => {
+                let (name, resource, earlier) = (&binding.name, earlier.key(), &earlier.get().name);
+                let what = format!(
+                    "found {name:?}, whom Kubeflow calls {resource} as it does {earlier:?}, expected one of them"
+                );
+                self.mistake(field, what);
+            }
+        }
+    }
+
+    fn add(&mut self, namespace: String, tenant: Tenant) {
+        let field = format!("{}.namespace", tenant.field);
+        let expected = match namespace.as_str() {
+            "default" | "istio-system" | "kubeflow" => Some("one that is not the cluster's own"),
+            name if name.starts_with("kube-") => Some("one that is not the cluster's own"),
+            name if is_label(name) => None,
+            _ => Some("1 to 63 of a-z, 0-9 and -, with a letter or digit at each end"),
+        };
+        if let Some(expected) = expected {
+            self.mistake(&field, format!("found {namespace:?}, expected {expected}"));
+            return;
+        }
+        match self.tenants.entry(namespace) {
+            Entry::Vacant(place) => drop(place.insert(tenant)),
+            Entry::Occupied(earlier) => {
+                let what =
+                    format!("found {:?}, the namespace of {}, expected another", earlier.key(), earlier.get().field);
+                self.mistake(&field, what);
+            }
+        }
+    }
+}
+
+/// The namespace that Kubeflow's dashboard proposes to a user: what stands before the `@`, in lower case, without `_`, and
+/// with dashes for all but letters and digits.
+fn dashboards_namespace(name: &str) -> String {
+    let name = name.split('@').next().unwrap_or_default().to_ascii_lowercase();
+    let dashed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    name.chars().map(dashed).collect::<String>().trim_matches('-').replace('_', "")
+}
+
+/// A label as RFC 1123 has it.
+fn is_label(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_named_as_the_dashboard_would_name_it() {
+        for (user, namespace) in [
+            ("ann@example.com", "ann"),
+            ("Ann.Smith@example.com", "ann-smith"),
+            ("ann_smith+ml@example.com", "annsmith-ml"),
+            (".ann.", "ann"),
+            ("a@b@c", "a"),
+            ("Zoë", "zo"),
+            ("@example.com", ""),
+        ] {
+            assert_eq!(dashboards_namespace(user), namespace, "{user}");
+        }
+    }
+
+    #[test]
+    fn a_binding_is_named_as_kubeflow_names_it() {
+        for (subject, name, role, expected) in [
+            (Subject::User, "bob@example.com", Role::Edit, "user-bob-example-com-clusterrole-edit"),
+            (Subject::User, "Bob.B+ml@Example.com", Role::View, "user-bob-b-ml-example-com-clusterrole-view"),
+            (Subject::User, "_Zoë_", Role::Admin, "user-zo-clusterrole-admin"),
+            (Subject::Group, "oidc:ML ops", Role::Edit, "group-oidc-ml-ops-clusterrole-edit"),
+        ] {
+            let binding = Binding { subject, name: name.to_owned(), role, header: String::new(), value: String::new() };
+            assert_eq!(binding.resource_name(), expected);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The Kubernetes resources of a plan, as Kubeflow's profile controller and its access management (KFAM) want to find them:
+//! what they make themselves is left to them. Nothing here decides who gets in.
+
+use serde_json::{Map, Value, json};
+
+use super::plan::{Binding, Plan, Tenant};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+impl Plan {
+    /// All resources, by namespace.
+    pub(crate) fn resources(&self) -> Vec<Value> {
+        self.tenants.iter().flat_map(|(namespace, tenant)| self.of(namespace, tenant)).collect()
+    }
+
+    fn of(&self, namespace: &str, tenant: &Tenant) -> Vec<Value> {
+        let mut resources = vec![self::namespace(namespace, tenant), profile(namespace, tenant)];
+        for (name, binding) in &tenant.bindings {
+            // By these, KFAM knows whom a RoleBinding is for; groups it takes no notice of so far.
+            let subject = binding.subject.kind().to_ascii_lowercase();
+            let metadata = json!({
+                "name": name, "namespace": namespace, "labels": labels(),
+                "annotations": {subject: binding.name, "role": binding.role.name()},
+            });
+            resources.push(role_binding(&metadata, binding));
+            resources.push(self.authorization_policy(&metadata, binding));
+        }
+        resources
+    }
+
+    /// As KFAM has it: any path, if the gateway says who is asking.
+    fn authorization_policy(&self, metadata: &Value, binding: &Binding) -> Value {
+        let key = format!("request.headers[{}]", binding.header);
+        let rule = json!({
+            "from": [{"source": {"principals": self.principals}}],
+            "when": [{"key": key, "values": [binding.value]}],
+        });
+        json!({
+            "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": metadata,
+            "spec": {"rules": [rule]},
+        })
+    }
+}
+
+fn labels() -> Value {
+    json!({"app.kubernetes.io/managed-by": "alb-oidc"})
+}
+
+/// The profile controller would make it, but later: what lies in it can be applied at once so. The annotation is what the
+/// controller takes for its own; it adds the labels that Kubeflow and Istio want.
+fn namespace(name: &str, tenant: &Tenant) -> Value {
+    let metadata = json!({"name": name, "labels": labels(), "annotations": {"owner": tenant.owner}});
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+}
+
+fn profile(name: &str, tenant: &Tenant) -> Value {
+    let mut spec = Map::new();
+    spec.insert("owner".to_owned(), json!({"kind": "User", "name": tenant.owner}));
+    if !tenant.hard_quota.is_empty() {
+        spec.insert("resourceQuotaSpec".to_owned(), json!({"hard": tenant.hard_quota}));
+    }
+    if !tenant.plugins.is_empty() {
+        spec.insert("plugins".to_owned(), json!(tenant.plugins));
+    }
+    let metadata = json!({"name": name, "labels": labels()});
+    json!({"apiVersion": "kubeflow.org/v1", "kind": "Profile", "metadata": metadata, "spec": spec})
+}
+
+fn role_binding(metadata: &Value, binding: &Binding) -> Value {
+    json!({
+        "apiVersion": format!("{RBAC}/v1"), "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": format!("kubeflow-{}", binding.role.name())},
+        "subjects": [{"apiGroup": RBAC, "kind": binding.subject.kind(), "name": binding.name}],
+    })
+}

@@ -1,0 +1,362 @@
+//! `alb-oidc tenancy` as an operator runs it: the resources that it prints, and what it refuses. That Istio takes them and
+//! lets in whom they name is tested in `istio.rs`.
+
+// A test fails by panicking.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const FILTER: &str = r#"
+loadBalancers:
+- arn: arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188
+  issuer: https://issuer.example
+  clientId: c
+userId:
+  header: x-user
+  lowercase: true
+  prefix: "oidc:"
+  transformers: [{matches: '@example\.com$', replaces: ''}]
+groups: {prefix: "oidc:", keep: '^team-', memberHeaderPrefix: x-member-of-}
+"#;
+
+fn run(file: &str, config: Option<&str>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_alb-oidc"));
+    command.args(["tenancy", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let folder = TempDir::new().expect("a folder");
+    if let Some(config) = config {
+        let path = folder.path().join("filter.yaml");
+        std::fs::write(&path, config).expect("a config");
+        command.arg("--config").arg(path);
+    }
+    let mut child = command.spawn().expect("alb-oidc runs");
+    child.stdin.take().expect("its input").write_all(file.as_bytes()).expect("the file read");
+    child.wait_with_output().expect("its end")
+}
+
+#[track_caller]
+fn printed(file: &str, config: Option<&str>) -> String {
+    let Output { status, stdout, stderr } = run(file, config);
+    assert!(status.success() && stderr.is_empty(), "{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).expect("UTF-8")
+}
+
+#[track_caller]
+fn resources(file: &str, config: Option<&str>) -> Vec<Value> {
+    let parse = |document| serde_saphyr::from_str(document).expect("YAML");
+    printed(file, config).split("\n---\n").map(parse).collect()
+}
+
+/// The resource of this kind with this namespace, if it is in one, and name.
+#[track_caller]
+fn one<'r>(resources: &'r [Value], kind: &str, name: &str) -> &'r Value {
+    let full_name = |resource: &Value| {
+        let [namespace, name] = ["namespace", "name"].map(|field| resource["metadata"][field].as_str());
+        [namespace, name].into_iter().flatten().collect::<Vec<_>>().join("/")
+    };
+    let found: Vec<_> = resources.iter().filter(|found| found["kind"] == kind && full_name(found) == name).collect();
+    assert_eq!(found.len(), 1, "{kind} {name} in {resources:#?}");
+    found[0]
+}
+
+/// The lines of what is wrong.
+#[track_caller]
+fn refused(file: &str, config: Option<&str>) -> Vec<String> {
+    let Output { status, stdout, stderr } = run(file, config);
+    assert_eq!((status.code(), stdout.len()), (Some(2), 0), "{file}: {}", String::from_utf8_lossy(&stdout));
+    let lines = String::from_utf8(stderr).expect("UTF-8");
+    let line = |line: &str| line.strip_prefix("alb-oidc: standard input:").expect("where").to_owned();
+    lines.lines().map(line).collect()
+}
+
+fn readmes() -> String {
+    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR"))).expect("a README");
+    let (_, rest) = readme.split_once("<!-- tenancy: ").expect("an example");
+    let (_, rest) = rest.split_once("```yaml\n").expect("its YAML");
+    rest.split_once("```").expect("its end").0.to_owned()
+}
+
+#[test]
+fn a_user_gets_a_profile_with_quota_and_plugins_and_a_namespace_that_the_controller_takes() {
+    let resources = resources(&readmes(), None);
+    let profile = one(&resources, "Profile", "ann");
+    assert_eq!(profile["apiVersion"], "kubeflow.org/v1");
+    let role = json!({"awsIamRole": "arn:aws:iam::123456789012:role/ann"});
+    assert_eq!(
+        profile["spec"],
+        json!({
+            "owner": {"kind": "User", "name": "ann@example.com"},
+            "resourceQuotaSpec": {"hard": {"cpu": "8", "memory": "32Gi"}},
+            "plugins": [{"kind": "AwsIamForServiceAccount", "spec": role}],
+        })
+    );
+    let namespace = one(&resources, "Namespace", "ann");
+    assert_eq!(namespace["metadata"]["annotations"], json!({"owner": "ann@example.com"}));
+    let profile = one(&resources, "Profile", "bobs");
+    assert_eq!(profile["spec"], json!({"owner": {"kind": "User", "name": "bob@example.com"}}));
+}
+
+#[test]
+fn a_contributor_is_bound_as_kubeflow_binds_one() {
+    let resources = resources(&readmes(), None);
+    let name = "ann/user-bob-example-com-clusterrole-edit";
+    let (binding, policy) = (one(&resources, "RoleBinding", name), one(&resources, "AuthorizationPolicy", name));
+    for resource in [binding, policy] {
+        assert_eq!(resource["metadata"]["annotations"], json!({"user": "bob@example.com", "role": "edit"}));
+    }
+    let rbac = "rbac.authorization.k8s.io";
+    assert_eq!(binding["roleRef"], json!({"apiGroup": rbac, "kind": "ClusterRole", "name": "kubeflow-edit"}));
+    assert_eq!(binding["subjects"], json!([{"apiGroup": rbac, "kind": "User", "name": "bob@example.com"}]));
+    let principals = [
+        "cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account",
+        "cluster.local/ns/kubeflow/sa/ml-pipeline-ui",
+    ];
+    assert_eq!(
+        policy["spec"],
+        json!({"rules": [{
+            "from": [{"source": {"principals": principals}}],
+            "when": [{"key": "request.headers[kubeflow-userid]", "values": ["bob@example.com"]}],
+        }]})
+    );
+}
+
+#[test]
+fn a_group_gets_a_namespace_that_nobody_owns_and_its_members_enter() {
+    let resources = resources(&readmes(), None);
+    assert_eq!(one(&resources, "Profile", "ml-ops")["spec"]["owner"]["name"], " group ML ops");
+    let name = "ml-ops/group-ml-ops-clusterrole-edit";
+    let (binding, policy) = (one(&resources, "RoleBinding", name), one(&resources, "AuthorizationPolicy", name));
+    assert_eq!(binding["metadata"]["annotations"], json!({"group": "ML ops", "role": "edit"}));
+    let rbac = "rbac.authorization.k8s.io";
+    assert_eq!(binding["subjects"], json!([{"apiGroup": rbac, "kind": "Group", "name": "ML ops"}]));
+    let condition = json!({"key": "request.headers[x-kubeflow-group-%4d%4c%20ops]", "values": ["*"]});
+    assert_eq!(policy["spec"]["rules"][0]["when"], json!([condition]));
+    assert!(policy["spec"]["rules"][0]["from"][0]["source"]["principals"].as_array().is_some_and(|all| all.len() == 2));
+    one(&resources, "RoleBinding", "ml-ops/user-ann-example-com-clusterrole-edit");
+
+    let owned = self::resources("groups: [{group: ml, owner: ann@example.com, role: view, namespace: models}]", None);
+    assert_eq!(one(&owned, "Profile", "models")["spec"]["owner"]["name"], "ann@example.com");
+    let binding = one(&owned, "RoleBinding", "models/group-ml-clusterrole-view");
+    assert_eq!(binding["roleRef"]["name"], "kubeflow-view");
+}
+
+#[test]
+fn names_are_those_that_the_filter_sends() {
+    let file = "
+users: [{user: Ann@Example.com, contributors: [{user: bob@example.org}]}]
+groups: [{group: team-a}]
+";
+    let resources = resources(file, Some(FILTER));
+    assert_eq!(one(&resources, "Profile", "oidc-ann")["spec"]["owner"]["name"], "oidc:ann");
+    let policy = one(&resources, "AuthorizationPolicy", "oidc-ann/user-oidc-bob-example-org-clusterrole-edit");
+    let condition = json!({"key": "request.headers[x-user]", "values": ["oidc:bob@example.org"]});
+    assert_eq!(policy["spec"]["rules"][0]["when"], json!([condition]));
+    let name = "team-a/group-oidc-team-a-clusterrole-edit";
+    assert_eq!(one(&resources, "RoleBinding", name)["subjects"][0]["name"], "oidc:team-a");
+    let key = &one(&resources, "AuthorizationPolicy", name)["spec"]["rules"][0]["when"][0]["key"];
+    assert_eq!(key, "request.headers[x-member-of-oidc%3ateam-a]");
+
+    // A prefix that Kubeflow takes off stands in the header alone.
+    let resources =
+        self::resources(&format!("kubeflow: {{userIdPrefix: 'oidc:', principals: [p]}}{file}"), Some(FILTER));
+    assert_eq!(one(&resources, "Profile", "ann")["spec"]["owner"]["name"], "ann");
+    let name = "ann/user-bob-example-org-clusterrole-edit";
+    assert_eq!(one(&resources, "RoleBinding", name)["subjects"][0]["name"], "bob@example.org");
+    let rule = &one(&resources, "AuthorizationPolicy", name)["spec"]["rules"][0];
+    assert_eq!(rule["when"][0]["values"], json!(["oidc:bob@example.org"]));
+    assert_eq!(rule["from"][0]["source"]["principals"], json!(["p"]));
+}
+
+#[test]
+fn the_same_tenancy_gives_the_same_bytes_in_whatever_order_it_is_written() {
+    let before = "
+users: [{user: ann}, {user: bob, contributors: [{user: cid}, {user: dan}]}]
+groups: [{group: g}, {group: h}]
+";
+    let after = "
+groups: [{group: h}, {group: g, role: edit}]
+users: [{contributors: [{role: edit, user: dan}, {user: cid}], user: bob, namespace: bob}, {user: ann}]
+";
+    let text = printed(before, None);
+    assert_eq!(text, printed(before, None));
+    assert_eq!(text, printed(after, None));
+    assert!(text.ends_with('\n') && !text.ends_with("\n\n") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn every_resource_has_the_label_and_a_name_of_its_own() {
+    let resources = resources(&readmes(), None);
+    assert_eq!(resources.len(), 12);
+    let mut names: Vec<_> = resources
+        .iter()
+        .map(|resource| {
+            assert_eq!(resource["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "alb-oidc"}));
+            format!("{} {} {}", resource["kind"], resource["metadata"]["namespace"], resource["metadata"]["name"])
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 12);
+}
+
+#[test]
+fn names_that_yaml_would_take_for_something_else_stay_text() {
+    for user in ["yes", "1e3", "0x10", "null", "~a", "a: b", "#a", "- a", "'", "é\"\\", "2026-01-01"] {
+        let file = json!({"users": [{"user": user, "namespace": "a"}]}).to_string();
+        assert_eq!(one(&resources(&file, None), "Profile", "a")["spec"]["owner"]["name"], user);
+    }
+}
+
+#[test]
+fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
+    for (file, expected) in [
+        (
+            "users:\n- user: a\n  namespase: b",
+            "3: users[0].namespase: unknown field `namespase`, expected one of `user`,",
+        ),
+        ("users:\n- namespace: b", "2: users[0]: missing field `user`"),
+        ("groups:\n- group: 7", "2: groups[0].group: invalid type: integer `7`, expected a string"),
+        ("teams: []", "1: teams: unknown field `teams`, expected one of `kubeflow`, `users`, `groups`"),
+        (
+            "users: [{user: a, contributors: [{user: b, role: owner}]}]",
+            "1: users[0].contributors[0].role: unknown variant `owner`, expected one of `admin`, `edit`, `view`",
+        ),
+        (
+            "users: [{user: a, plugins: [{kind: WorkloadIdentity}]}]",
+            "1: users[0].plugins[0].kind: unknown variant `WorkloadIdentity`, expected `AwsIamForServiceAccount`",
+        ),
+        (
+            "users: [{user: a, plugins: [{kind: AwsIamForServiceAccount, spec: {role: a}}]}]",
+            "1: users[0].plugins[0].spec.role: unknown field `role`, expected `awsIamRole` or `annotateOnly`",
+        ),
+        (
+            "users: [{user: a, plugins: [{kind: AwsIamForServiceAccount, spec: {awsIamRole: ann}}]}]",
+            "1: users[0].plugins[0].spec.awsIamRole: found \"ann\", expected the ARN of an IAM role",
+        ),
+        (
+            "users: [{user: a, resourceQuotaSpec: {hard: {requests.cpu: lots}}}]",
+            "1: users[0].resourceQuotaSpec.hard.requests.cpu: found \"lots\", expected a quantity such as 4, 500m or 16Gi",
+        ),
+        ("users: []", "1: found neither users nor groups, expected some"),
+        (
+            "users: [{user: ann}, {user: ann, namespace: b}]",
+            "1: users[1].user: found \"ann\", the user of users[0], expected another",
+        ),
+        (
+            "users:\n- user: ann@example.com\n- user: ann@example.org",
+            "3: users[1].namespace: found \"ann\", the namespace of users[0], expected another",
+        ),
+        (
+            "{users: [{user: ml}], groups: [{group: ml}]}",
+            "1: groups[0].namespace: found \"ml\", the namespace of users[0], expected another",
+        ),
+        (
+            "groups: [{group: ml}, {group: ml, namespace: b}]",
+            "1: groups[1].group: found \"ml\", the group of groups[0], expected another",
+        ),
+        (
+            "users: [{user: ann, namespace: Ann_1}]",
+            "1: users[0].namespace: found \"Ann_1\", expected 1 to 63 of a-z, 0-9 and -, with a letter or digit at each end",
+        ),
+        ("users: [{user: '@example.com'}]", "1: users[0].namespace: found \"\", expected 1 to 63 of"),
+        (
+            "users: [{user: kube-system}]",
+            "1: users[0].namespace: found \"kube-system\", expected one that is not the cluster's own",
+        ),
+        (
+            "users: [{user: ' ann', namespace: a}]",
+            "1: users[0].user: found \" ann\", which the filter refuses (user-id-invalid), expected a user id",
+        ),
+        (
+            "users: [{user: '*@example.com', namespace: a}]",
+            "1: users[0].user: found the user id \"*@example.com\", expected one without `*`",
+        ),
+        (
+            "users: [{user: 'system:admin', namespace: a}]",
+            "1: users[0].user: found \"system:admin\", expected a name that does not",
+        ),
+        (
+            "groups: [{group: 'system:authenticated', namespace: a}]",
+            "1: groups[0].group: found \"system:authenticated\", expected a name that does not begin with `system:`",
+        ),
+        (
+            "groups: [{group: 'a,b', namespace: a}]",
+            "1: groups[0].group: found \"a,b\", which the filter leaves out, expected a group without",
+        ),
+        (
+            "groups: [{group: \"a\\r\\nx: y\", namespace: a}]",
+            "1: groups[0].group: found \"a\\r\\nx: y\", which the filter leaves out",
+        ),
+        (
+            "users: [{user: ann, contributors: [{user: ann}]}]",
+            "1: users[0].contributors[0].user: found \"ann\", who owns the namespace, expected somebody else",
+        ),
+        (
+            "users: [{user: ann, contributors: [{user: bob}, {user: bob, role: view}]}]",
+            "1: users[0].contributors[1].user: found \"bob\" again, expected each once",
+        ),
+        (
+            "users: [{user: ann, contributors: [{user: b.b}, {user: b-b}]}]",
+            "1: users[0].contributors[1].user: found \"b-b\", whom Kubeflow calls user-b-b-clusterrole-edit as it does \"b.b\"",
+        ),
+    ] {
+        let lines = refused(file, None);
+        assert!(lines.len() == 1 && lines[0].starts_with(expected), "{file}: {lines:#?}\n  expected {expected}");
+    }
+    let long = format!("users: [{{user: ann, contributors: [{{user: {}}}]}}]", "b".repeat(300));
+    assert!(refused(&long, None)[0].ends_with(" is shorter than 254"));
+}
+
+#[test]
+fn what_the_filter_would_not_send_is_told() {
+    for (file, config, expected) in [
+        (
+            "users: [{user: '@example.com', namespace: a}]",
+            FILTER,
+            "1: users[0].user: found \"@example.com\", which the filter refuses (user-id-invalid)",
+        ),
+        (
+            "{kubeflow: {userIdPrefix: 'sso:'}, users: [{user: ann}]}",
+            FILTER,
+            "1: users[0].user: found the user id \"oidc:ann\", expected one after the prefix \"sso:\"",
+        ),
+        (
+            "groups: [{group: others}]",
+            FILTER,
+            "1: groups[0].group: found \"others\", expected a group that `groups.keep` of the plugin config matches",
+        ),
+        (
+            "groups: [{group: team-a}]",
+            &FILTER.replace(", memberHeaderPrefix: x-member-of-", ""),
+            "1: groups[0].group: found a group, expected none, or `groups.memberHeaderPrefix` in the plugin config",
+        ),
+        (
+            "groups: [{group: team-a}]",
+            FILTER.split_once("groups:").expect("groups").0,
+            "1: groups[0].group: found a group, expected none, or `groups` in the plugin config",
+        ),
+    ] {
+        let lines = refused(file, Some(config));
+        assert!(lines.len() == 1 && lines[0].starts_with(expected), "{file}: {lines:#?}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    assert_eq!(refused("users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a,'}", None).len(), 3);
+}
+
+#[test]
+fn what_is_no_tenancy_is_told() {
+    for (file, expected) in
+        [("", "found nothing, expected users and groups"), ("a\n---\nb", "found 2 documents, expected one")]
+    {
+        let Output { status, stderr, .. } = run(file, None);
+        let said = String::from_utf8(stderr).expect("UTF-8");
+        assert_eq!(status.code(), Some(2));
+        assert!(said.starts_with(&format!("alb-oidc: standard input: {expected}")), "{said}");
+    }
+}
