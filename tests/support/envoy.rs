@@ -28,12 +28,21 @@ pub(crate) struct Plugin {
     pub(crate) module: PathBuf,
     /// The listener's port; 0: any.
     pub(crate) port: u16,
+    /// What Envoy does once the VM has died.
+    pub(crate) failure_policy: &'static str,
 }
 
 impl Plugin {
     /// The module under test with this configuration and no environment.
     pub(crate) fn new(name: &str, config: impl ToString) -> Plugin {
-        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new(), module: super::module(), port: 0 }
+        Plugin {
+            name: name.into(),
+            config: config.to_string(),
+            env: BTreeMap::new(),
+            module: super::module(),
+            port: 0,
+            failure_policy: "FAIL_RELOAD",
+        }
     }
 }
 
@@ -268,7 +277,7 @@ pub(crate) fn wasm_filter(plugin: &Plugin) -> Value {
         "config": {
             "name": plugin.name,
             "root_id": plugin.name,
-            "failure_policy": "FAIL_RELOAD",
+            "failure_policy": plugin.failure_policy,
             "configuration": any("google.protobuf.StringValue", json!({"value": plugin.config})),
             "vm_config": {
                 "vm_id": vm_id,

@@ -55,6 +55,12 @@ impl Upstream {
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().expect("the record"))
     }
+
+    /// The user ids of what arrived at `path` since then, without forgetting them; several of one request are joined.
+    pub(crate) fn seen_at(&self, path: &str) -> Vec<String> {
+        let seen = self.seen.lock().expect("the record");
+        seen.iter().filter(|seen| seen.path == path).map(|seen| seen.header("kubeflow-userid").join(",")).collect()
+    }
 }
 
 async fn serve(record: Arc<Mutex<Vec<Seen>>>, mut request: Request<Incoming>) -> Result<Response<Body>, Broken> {
