@@ -34,8 +34,8 @@ use tokio::task::JoinSet;
 
 /// How many requests begin in a second, to either listener.
 const RATE: u64 = 250;
-/// As many new tokens fill what both workers remember of them, 8 MiB each, twice over; before that, memory has to grow.
-const WARM_UP: usize = 24_000;
+/// As many new tokens fill what both workers remember of them, 15 MiB each; before that, memory has to grow.
+const WARM_UP: usize = 36_000;
 /// How many of them are under way at once.
 const AT_ONCE: usize = 64;
 const USERS: u32 = 2000;

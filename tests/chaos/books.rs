@@ -24,7 +24,7 @@ const HEAP_SLACK: u64 = 20 << 20;
 const RESIDENT_SLACK: u64 = 192 << 20;
 /// What a VM may have beyond what its plugins remember of tokens.
 const LINEAR_SLACK: u64 = 24 << 20;
-/// What a plugin remembers of tokens at most, twice over: a map that grows has its old self beside it.
+/// What a plugin remembers of tokens at most, and a little.
 const REMEMBERED: u64 = 16 << 20;
 
 /// A request that was sent.
