@@ -186,8 +186,11 @@ impl Gate {
         if !forward.session_cookies {
             edits.extend(without_session_cookies(head, &self.config.session_cookie));
         }
-        let carried = identity.iter().flat_map(|identity| &identity.headers);
-        edits.extend(carried.map(|(name, value)| HeaderEdit::Set(name.clone(), value.clone().into_bytes())));
+        if let Some(identity) = identity {
+            let user_id = (&self.config.identity.user_id_header, &identity.user_id);
+            let carried = std::iter::once(user_id).chain(identity.headers.iter().map(|(name, value)| (name, value)));
+            edits.extend(carried.map(|(name, value)| HeaderEdit::Set(name.clone(), value.clone().into_bytes())));
+        }
         edits
     }
 }

@@ -55,7 +55,7 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// The `sub` claim.
     pub subject: Option<String>,
-    /// Names and values of the headers that tell upstream.
+    /// Names and values of the headers that tell upstream, beside the user id's own.
     pub headers: Vec<(String, String)>,
     /// How many group names and claims could not be put into a header.
     pub left_out: usize,
@@ -79,7 +79,7 @@ impl IdentityRules {
 
     fn read(&self, claims: Sources<'_>) -> Result<Identity, Reason> {
         let user_id = self.user_id.user_id(claims)?;
-        let mut headers = vec![(self.user_id_header.clone(), user_id.clone())];
+        let mut headers = Vec::new();
         let mut groups = Groups::default();
         if let Some(rules) = &self.groups {
             groups = rules.groups(claims);
@@ -396,7 +396,7 @@ mod tests {
         let claims = json!({"email": "ann", "sub": "1", "name": "Ann", "bad": "a\nb"});
         let identity = rules.read(of_token(&claims)).unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(identity.headers, [pair("user", "ann"), pair("x-name", "Ann")]);
+        assert_eq!((identity.user_id.as_str(), identity.headers), ("ann", vec![pair("x-name", "Ann")]));
         assert_eq!((identity.left_out, identity.subject.as_deref()), (1, Some("1")));
     }
 
