@@ -55,6 +55,18 @@ bench: module $(lastword $(ENVOYS)) ## Measure the filter beside no filter, jwt_
 	@command -v wrk >/dev/null || .ci/install "wrk, which makes the load" wrk
 	@cargo run --quiet --locked --example bench
 
+.PHONY: chaos
+chaos: export CHAOS_REQUESTS ?= 20000
+chaos: ENVOYS := $(lastword $(ENVOYS))
+chaos: module $(lastword $(ENVOYS)) ## Let everything go wrong at once under 20,000 requests, and balance the books: 2 minutes (CHAOS_REQUESTS, CHAOS_SEED)
+	@cargo test --locked --test chaos -- --nocapture
+
+.PHONY: soak
+soak: export SOAK_SECONDS ?= 3600
+soak: ENVOYS := $(lastword $(ENVOYS))
+soak: module $(lastword $(ENVOYS)) ## Run load for an hour, and compare memory and latency at its start and end (SOAK_SECONDS)
+	@cargo test --locked --test soak -- --nocapture
+
 .PHONY: cli
 cli: rust ## Build alb-oidc, the command-line tool, as target/debug/alb-oidc
 	cargo build --quiet --locked --features cli --bin alb-oidc

@@ -10,8 +10,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::identity::Identity;
 use crate::time::Timestamp;
 
-/// How many bytes of memory remembered tokens take, at most: about those of 10,000 users with 1.2 KB each.
-const MAX_BYTES: usize = 14 * 1024 * 1024 + 512 * 1024;
+/// How many bytes of memory remembered tokens take, at most: those of 10,000 users with 1.2 KB each, in a module that takes
+/// 16 MiB in all.
+const MAX_BYTES: usize = 14 * 1024 * 1024 + 832 * 1024;
 
 /// How many bytes at a token's end are hashed: its signature, which is as good as random.
 const HASHED: usize = 64;

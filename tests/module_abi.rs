@@ -81,7 +81,6 @@ const CALLBACKS: &[(&str, Signature)] = &[
     ("proxy_on_configure", "ii>i"),
     ("proxy_on_context_create", "ii>"),
     ("proxy_on_delete", "i>"),
-    ("proxy_on_done", "i>i"),
     ("proxy_on_http_call_response", "iiiii>"),
     ("proxy_on_request_headers", "iii>i"),
     ("proxy_on_request_trailers", "ii>i"),
@@ -221,7 +220,6 @@ fn complete(imports: &str, body: &str) -> Vec<u8> {
             (func (export "proxy_on_configure") (param i32 i32) (result i32) i32.const 1)
             (func (export "proxy_on_context_create") (param i32 i32))
             (func (export "proxy_on_delete") (param i32))
-            (func (export "proxy_on_done") (param i32) (result i32) i32.const 1)
             (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32))
             (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) i32.const 0)
             (func (export "proxy_on_request_trailers") (param i32 i32) (result i32) i32.const 0)

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 /// An answer that takes longer has not come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,11 +58,18 @@ impl Reply {
 
 /// One byte per character.
 pub(crate) fn to_bytes(text: &str) -> Vec<u8> {
+    // What has megabytes is ASCII.
+    if text.is_ascii() {
+        return text.as_bytes().to_vec();
+    }
     text.chars().map(|c| u8::try_from(u32::from(c)).expect("a character up to U+00FF, one per byte")).collect()
 }
 
 /// One character per byte.
 pub(crate) fn to_text(bytes: &[u8]) -> String {
+    if bytes.is_ascii() {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
@@ -101,11 +109,7 @@ async fn in_time<T>(answer: impl Future<Output = Result<T, String>>) -> Result<T
 
 async fn exchange(to: SocketAddr, request: &Request, body: Body) -> Result<(Reply, Option<TokioIo<Upgraded>>), String> {
     let start = Instant::now();
-    let mut head = hyper::Request::builder().method(request.method.as_str()).uri(&request.path);
-    if let Some(headers) = head.headers_mut() {
-        *headers = fields(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-    }
-    let request = head.body(body).map_err(|error| error.to_string())?;
+    let request = in_http1(request, body)?;
     let (mut sender, connection) = http1::handshake(connect(to).await?).await.map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection.with_upgrades());
     let mut answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
@@ -121,6 +125,28 @@ async fn exchange(to: SocketAddr, request: &Request, body: Body) -> Result<(Repl
 
 async fn exchange_http2(to: SocketAddr, request: &Request, trailers: &[(&str, &str)]) -> Result<Reply, String> {
     let start = Instant::now();
+    let trailers = fields(trailers.iter().copied())?;
+    let body = full(to_bytes(&request.body));
+    let body = if trailers.is_empty() { body } else { body.with_trailers(async { Some(Ok(trailers)) }).boxed() };
+    let request = in_http2(request, body)?;
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), connect(to).await?).await.map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
+    let reply = read(answer, start).await?;
+    connection.abort();
+    Ok(reply)
+}
+
+fn in_http1(request: &Request, body: Body) -> Result<hyper::Request<Body>, String> {
+    let mut head = hyper::Request::builder().method(request.method.as_str()).uri(&request.path);
+    if let Some(headers) = head.headers_mut() {
+        *headers = fields(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    }
+    head.body(body).map_err(|error| error.to_string())
+}
+
+fn in_http2(request: &Request, body: Body) -> Result<hyper::Request<Body>, String> {
     let mut headers = fields(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     // In HTTP/2 the host is not among the headers.
     let host = headers.remove(HOST).ok_or("a request without a host")?;
@@ -129,17 +155,77 @@ async fn exchange_http2(to: SocketAddr, request: &Request, trailers: &[(&str, &s
     if let Some(place) = head.headers_mut() {
         *place = headers;
     }
-    let trailers = fields(trailers.iter().copied())?;
-    let body = full(to_bytes(&request.body));
-    let body = if trailers.is_empty() { body } else { body.with_trailers(async { Some(Ok(trailers)) }).boxed() };
-    let request = head.body(body).map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), connect(to).await?).await.map_err(|error| error.to_string())?;
-    let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
-    let reply = read(answer, start).await?;
-    connection.abort();
-    Ok(reply)
+    head.body(body).map_err(|error| error.to_string())
+}
+
+/// A connection for one request after another, or, by HTTP/2, for several at once.
+pub(crate) struct Connection {
+    sender: Sender,
+    task: AbortHandle,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Connection {
+    /// Connects by HTTP/1.1.
+    pub(crate) async fn http1(to: SocketAddr) -> Result<Connection, String> {
+        let (sender, connection) = http1::handshake(connect(to).await?).await.map_err(|error| error.to_string())?;
+        Ok(Connection {
+            sender: Sender::Http1(sender),
+            task: tokio::spawn(async { drop(connection.await) }).abort_handle(),
+        })
+    }
+
+    /// Connects by HTTP/2.
+    pub(crate) async fn http2(to: SocketAddr) -> Result<Connection, String> {
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), connect(to).await?).await.map_err(|error| error.to_string())?;
+        Ok(Connection {
+            sender: Sender::Http2(sender),
+            task: tokio::spawn(async { drop(connection.await) }).abort_handle(),
+        })
+    }
+
+    /// The same connection for a request beside the others; only HTTP/2 has that.
+    pub(crate) fn beside(&self) -> Option<Connection> {
+        match &self.sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(sender) => {
+                Some(Connection { sender: Sender::Http2(sender.clone()), task: self.task.clone() })
+            }
+        }
+    }
+
+    /// Whether it takes another request now.
+    pub(crate) fn is_ready(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_ready(),
+            Sender::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    /// Sends `request` and reads the answer, however long that takes; `None`: the connection was about to close, and the request
+    /// was not sent. Where the answer is not waited for, HTTP/2 resets the stream, and an HTTP/1.1 connection is of no more use.
+    pub(crate) async fn send(&mut self, request: &Request, body: Body) -> Result<Option<Reply>, String> {
+        let start = Instant::now();
+        let answer = match &mut self.sender {
+            Sender::Http1(sender) => sender.send_request(in_http1(request, body)?).await,
+            Sender::Http2(sender) => sender.send_request(in_http2(request, body)?).await,
+        };
+        match answer {
+            Ok(answer) => read(answer, start).await.map(Some),
+            Err(error) if error.is_canceled() => Ok(None),
+            Err(error) => Err(format!("no answer: {error:?}")),
+        }
+    }
+
+    /// Hangs up, whatever is under way.
+    pub(crate) fn hang_up(self) {
+        self.task.abort();
+    }
 }
 
 async fn connect(to: SocketAddr) -> Result<TokioIo<TcpStream>, String> {

@@ -28,12 +28,21 @@ pub(crate) struct Plugin {
     pub(crate) module: PathBuf,
     /// The listener's port; 0: any.
     pub(crate) port: u16,
+    /// What Envoy does once the VM has died.
+    pub(crate) failure_policy: &'static str,
 }
 
 impl Plugin {
     /// The module under test with this configuration and no environment.
     pub(crate) fn new(name: &str, config: impl ToString) -> Plugin {
-        Plugin { name: name.into(), config: config.to_string(), env: BTreeMap::new(), module: super::module(), port: 0 }
+        Plugin {
+            name: name.into(),
+            config: config.to_string(),
+            env: BTreeMap::new(),
+            module: super::module(),
+            port: 0,
+            failure_policy: "FAIL_RELOAD",
+        }
     }
 }
 
@@ -49,6 +58,8 @@ pub(crate) struct Setup {
     pub(crate) plugins: Vec<Plugin>,
     /// Further listeners, as [`http_listener`] makes them.
     pub(crate) listeners: Vec<Value>,
+    /// How long what a new configuration replaced may go on with its connections.
+    pub(crate) drain: Duration,
     /// A file that Envoy watches for further listeners; written by [`write_listeners`].
     pub(crate) watched_listeners: Option<PathBuf>,
     /// Clusters by name; one without an address is known and has no host. `upstream` must be there.
@@ -64,6 +75,7 @@ impl Setup {
             log_level: "debug",
             plugins: Vec::new(),
             listeners: Vec::new(),
+            drain: Duration::from_secs(600),
             watched_listeners: None,
             clusters: BTreeMap::from([("upstream".to_owned(), Some(upstream)), ("keys".to_owned(), Some(keys))]),
         }
@@ -108,6 +120,7 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(folder.path().join("admin"))
             .args(["--concurrency", &setup.concurrency.to_string()])
+            .args(["--drain-time-s", &setup.drain.as_secs().to_string()])
             // The access log at once: a test waits for it.
             .args(["--file-flush-interval-msec", "10"])
             .args(["--disable-hot-restart", "--log-level", "warning"])
@@ -268,7 +281,7 @@ pub(crate) fn wasm_filter(plugin: &Plugin) -> Value {
         "config": {
             "name": plugin.name,
             "root_id": plugin.name,
-            "failure_policy": "FAIL_RELOAD",
+            "failure_policy": plugin.failure_policy,
             "configuration": any("google.protobuf.StringValue", json!({"value": plugin.config})),
             "vm_config": {
                 "vm_id": vm_id,

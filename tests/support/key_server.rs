@@ -22,6 +22,9 @@ pub(crate) const CLUSTERS: [&str; 3] = [
     "outbound|443||s3-us-gov-west-1.amazonaws.com",
 ];
 
+/// What is longer is not remembered as given.
+const LARGEST_KEY: usize = 4096;
+
 /// How one key is served. The default is the right answer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -37,6 +40,8 @@ pub(crate) struct Answer {
     pub(crate) delay_ms: u64,
     /// Breaks the exchange.
     pub(crate) fault: Option<Fault>,
+    /// Between two bytes, where they come one by one.
+    pub(crate) byte_ms: u64,
     /// Serves the key so many times before it misbehaves.
     pub(crate) good: usize,
     /// Misbehaves for this many fetches only, then serves the key.
@@ -45,7 +50,16 @@ pub(crate) struct Answer {
 
 impl Default for Answer {
     fn default() -> Self {
-        Answer { status: 200, body: "{pem}".into(), size: 0, delay_ms: 0, fault: None, good: 0, times: None }
+        Answer {
+            status: 200,
+            body: "{pem}".into(),
+            size: 0,
+            delay_ms: 0,
+            fault: None,
+            byte_ms: 100,
+            good: 0,
+            times: None,
+        }
     }
 }
 
@@ -66,7 +80,7 @@ pub(crate) enum Fault {
     Close,
     /// Closes it in the middle of the body.
     CutOff,
-    /// Sends one byte of the body every 100 ms.
+    /// Sends one byte of the body every `byte_ms`.
     Trickle,
 }
 
@@ -86,6 +100,10 @@ struct State {
     /// By path, with the id of the key that signs.
     sets: HashMap<String, (String, Answer)>,
     fetches: Vec<Fetch>,
+    /// What every key is answered with, instead of its own answer.
+    outage: Option<Answer>,
+    /// What was answered with 200, whole, by path.
+    given: HashMap<String, Vec<String>>,
 }
 
 impl State {
@@ -98,6 +116,9 @@ impl State {
                 (None, Some((kid, answer))) => (Answer::key_set(), answer, Box::new(|body| fill_in_keys(body, kid))),
                 (None, None) => return (404, "not found".into(), Answer::default()),
             };
+        if let Some(outage) = &self.outage {
+            return (outage.status, fill(&outage.body), outage.clone());
+        }
         if answer.good > 0 {
             answer.good -= 1;
             return (200, fill(&good.body), good);
@@ -108,7 +129,7 @@ impl State {
             None => {}
         }
         let mut body = fill(&answer.body);
-        body.extend(std::iter::repeat_n(' ', answer.size.saturating_sub(body.len())));
+        body += &" ".repeat(answer.size.saturating_sub(body.len()));
         (answer.status, body, answer.clone())
     }
 }
@@ -148,6 +169,16 @@ impl KeyServer {
         self.state.lock().expect("the keys").fetches.clone()
     }
 
+    /// Has every key answered like this from now on; `None`: each as it is published.
+    pub(crate) fn set_outage(&self, outage: Option<Answer>) {
+        self.state.lock().expect("the keys").outage = outage;
+    }
+
+    /// Whether `body` was ever given, whole and with 200, as the key at `path`.
+    pub(crate) fn gave(&self, path: &str, body: &str) -> bool {
+        self.state.lock().expect("the keys").given.get(path).is_some_and(|given| given.iter().any(|one| one == body))
+    }
+
     /// Forgets the fetches so far.
     pub(crate) fn forget_fetches(&self) {
         self.state.lock().expect("the keys").fetches.clear();
@@ -167,25 +198,33 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<R
     };
     tokio::time::sleep(Duration::from_millis(answer.delay_ms)).await;
     let body = match answer.fault {
-        None => full(body),
+        None => {
+            if answer.status == 200 && body.len() < LARGEST_KEY {
+                let mut state = state.lock().expect("the keys");
+                let given = state.given.entry(path).or_default();
+                if !given.contains(&body) {
+                    given.push(body.clone());
+                }
+            }
+            full(body)
+        }
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Close) => return Err("closed".into()),
-        Some(Fault::CutOff) => in_pieces(body, true),
-        Some(Fault::Trickle) => in_pieces(body, false),
+        Some(Fault::CutOff) => in_pieces(body, None),
+        Some(Fault::Trickle) => in_pieces(body, Some(Duration::from_millis(answer.byte_ms))),
     };
     Ok(Response::builder().status(status).header("content-type", "text/plain").body(body)?)
 }
 
-/// Sends the body a byte every 100 ms, or ten bytes of it and then a reset.
-fn in_pieces(body: String, cut_off: bool) -> Body {
+/// Sends the body byte by byte, so far apart; or ten bytes of it and then a reset.
+fn in_pieces(body: String, apart: Option<Duration>) -> Body {
     let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
     tokio::spawn(async move {
         for (count, byte) in body.into_bytes().into_iter().enumerate() {
-            if cut_off && count == 10 {
-                return sender.abort("cut off".into());
-            }
-            if !cut_off {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            match apart {
+                None if count == 10 => return sender.abort("cut off".into()),
+                None => {}
+                Some(apart) => tokio::time::sleep(apart).await,
             }
             if sender.send_data(Bytes::from(vec![byte])).await.is_err() {
                 return;

@@ -50,6 +50,8 @@ pub(crate) struct Process {
     pub(crate) steady: Duration,
     /// Each value and its version.
     pub(crate) shared_data: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
+    /// How long the host takes to verify a signature.
+    pub(crate) verification: Duration,
     /// So many times, another worker has written a shared value just before a worker does.
     pub(crate) lost_races: u32,
     last_version: u32,
@@ -552,6 +554,10 @@ impl Guest<'_, '_> {
             "proxy_call_foreign_function" => match self.bytes(0)?.as_slice() {
                 b"verify_signature" => {
                     let verdict = verify_signature(&self.bytes(2)?);
+                    let mut process = self.host().process.borrow_mut();
+                    let verification = process.verification;
+                    process.steady += verification;
+                    drop(process);
                     self.give(4, &verdict)
                 }
                 _ => Ok(NOT_FOUND),

@@ -1,16 +1,20 @@
-//! The service behind the gateway: remembers each request that reaches it and echoes it as JSON. A request for an upgrade
-//! is granted, and every byte that comes after is sent back.
+//! The service behind the gateway: remembers each request that reaches it and echoes it as JSON, or answers with as many bytes as
+//! [`ANSWER_BYTES`] asks for. A request for an upgrade is granted, and every byte that comes after is sent back.
 
 use super::client::to_text;
 use super::server::{Body, Broken, Server, full};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http_body_util::channel::Channel;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, UPGRADE};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+
+/// The header that asks for an answer of so many bytes, in pieces.
+pub(crate) const ANSWER_BYTES: &str = "x-answer-bytes";
 
 /// One request as it arrived. Header values are spelled one character per byte.
 #[derive(Clone, Debug, Serialize)]
@@ -55,6 +59,12 @@ impl Upstream {
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().expect("the record"))
     }
+
+    /// The user ids of what arrived at `path` since then, without forgetting them; several of one request are joined.
+    pub(crate) fn seen_at(&self, path: &str) -> Vec<String> {
+        let seen = self.seen.lock().expect("the record");
+        seen.iter().filter(|seen| seen.path == path).map(|seen| seen.header("kubeflow-userid").join(",")).collect()
+    }
 }
 
 async fn serve(record: Arc<Mutex<Vec<Seen>>>, mut request: Request<Incoming>) -> Result<Response<Body>, Broken> {
@@ -71,8 +81,12 @@ async fn serve(record: Arc<Mutex<Vec<Seen>>>, mut request: Request<Incoming>) ->
     };
     let path = head.uri.path_and_query().map_or_else(|| head.uri.to_string(), ToString::to_string);
     let seen = Seen { method: head.method.to_string(), path, headers: fields(&head.headers), body, trailers };
-    let echo = serde_json::to_vec_pretty(&seen)?;
+    let wanted = head.headers.get(ANSWER_BYTES).and_then(|count| count.to_str().ok()?.parse().ok());
+    let echo = if wanted.is_none() { serde_json::to_vec_pretty(&seen)? } else { Vec::new() };
     record.lock().expect("the record").push(seen);
+    if let Some(count) = wanted {
+        return Ok(Response::new(in_pieces(count)));
+    }
     let (Some(upgrade), Some(connection)) = (upgrade, connection) else {
         return Ok(Response::builder().header("content-type", "application/json").body(full(echo))?);
     };
@@ -84,6 +98,21 @@ async fn serve(record: Arc<Mutex<Vec<Seen>>>, mut request: Request<Incoming>) ->
     });
     let granted = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
     Ok(granted.header(CONNECTION, "upgrade").header(UPGRADE, upgrade).body(full(""))?)
+}
+
+fn in_pieces(mut count: usize) -> Body {
+    const PIECE: usize = 16 << 10;
+    let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
+    tokio::spawn(async move {
+        while count > 0 {
+            let piece = Bytes::from_static(&[b'.'; PIECE]).slice(..count.min(PIECE));
+            count -= piece.len();
+            if sender.send_data(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    channel.boxed()
 }
 
 fn fields(map: &HeaderMap) -> Vec<(String, String)> {

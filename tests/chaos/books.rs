@@ -1,0 +1,346 @@
+//! The books: what was sent, what came of it, and whether all of that agrees. Sends nothing.
+
+use super::{FAULTS, Kind, TIMEOUT_MS, World};
+use crate::load::Outcome;
+use crate::load::memory::Memory;
+use crate::support::key_server::KeyServer;
+use crate::support::upstream::Seen;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What clients say of themselves, and none of them may.
+pub(crate) const SPOOFED: [&str; 4] = ["kubeflow-userid", "kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-identity"];
+/// What upstream sees none of.
+const HIDDEN: [&str; 4] = ["kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-identity", "x-amzn-oidc-data"];
+const COUNTERS: &str = "wasmcustom.wasm_filter.alb_oidc.";
+/// What an answer may be late beside what the machine makes of it.
+const SLACK: Duration = Duration::from_secs(1);
+/// What Envoy's heap may have more at the end than before it began: buffers, drained listeners, statistics.
+const HEAP_SLACK: u64 = 20 << 20;
+/// What its process may have more: beside the modules' memory, the pages that key answers of 40 MB have left behind.
+const RESIDENT_SLACK: u64 = 192 << 20;
+/// What a VM may have beyond what its plugins remember of tokens.
+const LINEAR_SLACK: u64 = 24 << 20;
+/// What a plugin remembers of tokens at most, and a little.
+const REMEMBERED: u64 = 16 << 20;
+
+/// A request that was sent.
+pub(crate) struct Sent {
+    pub(crate) kind: Kind,
+    pub(crate) websocket: bool,
+    /// Whom upstream may be told, and only if the key server gave the key.
+    pub(crate) may_be: Option<String>,
+    /// That signed it: its path at the key server, and its PEM.
+    pub(crate) key: (String, String),
+    pub(crate) uploads: usize,
+    pub(crate) downloads: Option<usize>,
+    /// The key server was down, or had been a moment before.
+    pub(crate) disturbed: bool,
+    pub(crate) outcome: Option<Outcome>,
+    /// By which way it came.
+    pub(crate) how: String,
+}
+
+#[derive(Default)]
+pub(crate) struct Books {
+    sent: Vec<Sent>,
+    seen: Vec<Arrived>,
+}
+
+/// What is kept of a request upstream.
+struct Arrived {
+    path: String,
+    users: Vec<String>,
+    hidden: bool,
+    body: usize,
+}
+
+/// A line of the access log.
+struct Logged {
+    status: u16,
+    user: Option<String>,
+    reason: Option<String>,
+}
+
+/// What went wrong: of each kind, how often, and the first few.
+#[derive(Default)]
+struct Complaints(BTreeMap<&'static str, (usize, Vec<String>)>);
+
+impl Complaints {
+    fn add(&mut self, what: &'static str, about: impl Debug) {
+        let (count, examples) = self.0.entry(what).or_default();
+        *count += 1;
+        if examples.len() < 5 {
+            examples.push(format!("{about:?}"));
+        }
+    }
+
+    fn must(&mut self, what: &'static str, holds: bool, about: impl Debug) {
+        if !holds {
+            self.add(what, about);
+        }
+    }
+}
+
+impl Books {
+    pub(crate) fn send(&mut self, sent: Sent) -> usize {
+        self.sent.push(sent);
+        self.sent.len() - 1
+    }
+
+    pub(crate) fn came(&mut self, id: usize, outcome: Outcome, how: String) {
+        self.sent[id].outcome = Some(outcome);
+        self.sent[id].how = how;
+    }
+
+    pub(crate) fn arrived(&mut self, seen: Vec<Seen>) {
+        self.seen.extend(seen.into_iter().map(|seen| Arrived {
+            users: seen.header("kubeflow-userid").into_iter().map(ToOwned::to_owned).collect(),
+            hidden: HIDDEN.iter().any(|name| !seen.header(name).is_empty()),
+            path: seen.path,
+            body: seen.body.len(),
+        }));
+    }
+
+    /// Each request was answered, in time, with what it may be answered with.
+    fn judge_answers(&self, complaints: &mut Complaints) {
+        let machine = self.slowness();
+        let deadline = Duration::from_millis(3 * TIMEOUT_MS) + SLACK + machine;
+        // Where the machine takes longer than a fetch may, not every key can be there in time.
+        let too_slow = machine > Duration::from_millis(TIMEOUT_MS);
+        for (id, sent) in self.sent.iter().enumerate() {
+            let reply = match &sent.outcome {
+                Some(Outcome::Answered(reply)) => reply,
+                Some(Outcome::HungUp) => continue,
+                other => {
+                    complaints.add("requests without an answer", (id, sent.kind, &sent.how, other));
+                    continue;
+                }
+            };
+            let what = sent.answer().unwrap_or_default();
+            complaints.must(
+                "answers later than the deadline",
+                reply.took < deadline,
+                (id, sent.kind, &sent.how, &what, reply.took),
+            );
+            let may = sent.may_be_answered(sent.disturbed || too_slow);
+            let about = (id, sent.kind, &sent.how, reply.status, &what, &may);
+            complaints.must("answers that this request may not get", may.contains(&what.as_str()), about);
+            if let (Some(size), "admitted") = (sent.downloads, what.as_str()) {
+                complaints.must("downloads cut short", reply.body.len() == size, (id, reply.body.len(), size));
+            }
+        }
+    }
+
+    /// What a busy machine adds to a wait: the longest that somebody took who waits for nothing.
+    fn slowness(&self) -> Duration {
+        let waits = |kind| matches!(kind, Kind::Faulty(_) | Kind::Invented | Kind::Rotated | Kind::Swapped);
+        self.sent.iter().filter(|sent| !waits(sent.kind)).filter_map(Sent::took).max().unwrap_or_default()
+    }
+
+    /// Upstream was told of each request what its token says, or nothing.
+    fn judge_upstream(&self, keys: &KeyServer, complaints: &mut Complaints) {
+        let mut arrivals: HashMap<usize, usize> = HashMap::new();
+        for seen in &self.seen {
+            let found = seen.path.rsplit('/').next().and_then(|id| id.parse().ok());
+            let Some((id, sent)) = found.and_then(|id: usize| Some((id, self.sent.get(id)?))) else {
+                complaints.add("requests upstream that nobody sent", &seen.path);
+                continue;
+            };
+            *arrivals.entry(id).or_default() += 1;
+            let right = match &sent.may_be {
+                Some(user) => seen.users == [user.as_str()] && keys.gave(&sent.key.0, &sent.key.1),
+                None => seen.users.is_empty() && sent.kind == Kind::Open,
+            };
+            complaints.must("wrong identities upstream", right, (id, sent.kind, &seen.users, &sent.may_be));
+            complaints.must("headers upstream that are to be removed", !seen.hidden, (id, sent.kind));
+            complaints.must("bodies changed on their way", seen.body == sent.uploads, (id, seen.body, sent.uploads));
+        }
+        for (id, sent) in self.sent.iter().enumerate() {
+            let times = arrivals.get(&id).copied().unwrap_or(0);
+            let right = match sent.answer().as_deref() {
+                Some("admitted") => times == 1,
+                Some(_) => times == 0,
+                None => times <= 1,
+            };
+            complaints.must("answers that do not agree with upstream", right, (id, sent.kind, sent.answer(), times));
+        }
+    }
+
+    /// The access log has a line for each, and the filter counted what it says.
+    fn judge_counters(&self, log: &[(usize, Logged)], stats: &BTreeMap<String, i64>, complaints: &mut Complaints) {
+        let mut lines: HashMap<usize, &Logged> = HashMap::new();
+        let mut expected: BTreeMap<String, i64> = BTreeMap::new();
+        for (id, logged) in log {
+            complaints.must("requests logged twice", lines.insert(*id, logged).is_none(), id);
+            let sent = &self.sent[*id];
+            if let Some(user) = &logged.user {
+                complaints.must("wrong identities logged", sent.may_be.as_ref() == Some(user), (id, sent.kind, user));
+                *expected.entry("admitted".into()).or_default() += 1;
+            }
+            if let Some(reason) = &logged.reason {
+                *expected.entry(format!("denied.{reason}")).or_default() += 1;
+            }
+            if sent.kind == Kind::Open {
+                *expected.entry("skipped".into()).or_default() += 1;
+            }
+        }
+        for (id, sent) in self.sent.iter().enumerate() {
+            let (Some(Outcome::Answered(reply)), line) = (&sent.outcome, lines.get(&id)) else { continue };
+            let reason = (reply.status >= 400).then(|| sent.answer().unwrap_or_default());
+            let agrees = line.is_some_and(|line| line.status == reply.status && line.reason == reason);
+            let about = line.map(|line| (line.status, line.reason.clone()));
+            complaints.must("answers that do not agree with the access log", agrees, (id, reply.status, reason, about));
+        }
+        let counted: BTreeMap<String, i64> = stats
+            .iter()
+            .filter_map(|(name, count)| Some((name.strip_prefix(COUNTERS)?.to_owned(), *count)))
+            .filter(|(name, count)| {
+                *count != 0 && (name.starts_with("denied.") || ["admitted", "skipped"].contains(&name.as_str()))
+            })
+            .collect();
+        complaints.must("counters that do not add up to the requests", counted == expected, (&counted, &expected));
+        let waiting = stats.get(&format!("{COUNTERS}waiting"));
+        complaints.must("requests that are still counted as waiting", waiting == Some(&0), waiting);
+    }
+
+    /// What was to be shown was shown.
+    fn judge_coverage(&self, complaints: &mut Complaints) -> BTreeMap<String, BTreeMap<String, usize>> {
+        let mut table: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+        for sent in &self.sent {
+            let what = sent.answer().unwrap_or_else(|| "(hung up)".into());
+            *table.entry(sent.name()).or_default().entry(what).or_default() += 1;
+        }
+        for (name, _, answers) in FAULTS {
+            let found = table.get(&format!("key: {name}"));
+            let shown = found.is_some_and(|found| answers.iter().any(|answer| found.contains_key(*answer)));
+            complaints.must("misbehaviours that nobody felt", shown, (name, found));
+        }
+        table
+    }
+}
+
+impl Sent {
+    fn name(&self) -> String {
+        match self.kind {
+            Kind::Faulty(fault) => format!("key: {}", FAULTS[fault].0),
+            kind => format!("{kind:?}"),
+        }
+    }
+
+    fn took(&self) -> Option<Duration> {
+        if let Some(Outcome::Answered(reply)) = &self.outcome { Some(reply.took) } else { None }
+    }
+
+    /// `admitted`, or why not; `None`: the client hung up, or worse.
+    fn answer(&self) -> Option<String> {
+        let Some(Outcome::Answered(reply)) = &self.outcome else { return None };
+        if reply.status == if self.websocket { 101 } else { 200 } {
+            return Some("admitted".into());
+        }
+        let body: Option<Value> = serde_json::from_str(&reply.body).ok();
+        let reason = body.as_ref().and_then(|body| body["reason"].as_str());
+        Some(reason.map_or_else(|| format!("{} {}", reply.status, reply.body), ToOwned::to_owned))
+    }
+
+    fn may_be_answered(&self, disturbed: bool) -> Vec<&'static str> {
+        match self.kind {
+            Kind::Steady | Kind::Open => vec!["admitted"],
+            Kind::Rotated if disturbed => vec!["admitted", "key-unavailable"],
+            Kind::Rotated => vec!["admitted"],
+            Kind::Swapped => vec!["admitted", "signature-invalid", "key-unavailable"],
+            // The fetch budget may be used up.
+            Kind::Faulty(fault) => [FAULTS[fault].2, &["key-unavailable"]].concat(),
+            Kind::Invented => vec!["key-not-found", "key-unavailable"],
+            Kind::Forged => vec!["signature-invalid"],
+            Kind::Expired => vec!["token-expired"],
+            Kind::Foreign => vec!["signer-unknown"],
+            Kind::Bare => vec!["token-missing"],
+        }
+    }
+}
+
+impl World {
+    /// Balances the books. `earlier` is what memory there was before and in between.
+    pub(crate) async fn balance(&self, took: Duration, earlier: &[Memory; 2]) {
+        let mut complaints = Complaints::default();
+        // Lines of those who hung up, and what was sent upstream meanwhile, come a moment later.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let (mut log, mut stats);
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            self.books.lock().expect("the books").arrived(self.upstream.take_seen());
+            log = read(&self.envoy.access_log_since(0).0);
+            stats = self.envoy.stats("(wasm|http.*rx_reset|lds)").await;
+            let all = log.len() == self.books.lock().expect("the books").sent.len();
+            if (all && stats.get(&format!("{COUNTERS}waiting")) == Some(&0)) || Instant::now() > deadline {
+                break;
+            }
+        }
+        let memory = Memory::of(&self.envoy).await;
+        let books = self.books.lock().expect("the books");
+        books.judge_answers(&mut complaints);
+        books.judge_upstream(&self.keys, &mut complaints);
+        books.judge_counters(&log, &stats, &mut complaints);
+        let table = books.judge_coverage(&mut complaints);
+
+        let logged = self.envoy.log();
+        let died: Vec<&str> =
+            logged.lines().filter(|line| line.contains("/wasm_vm.cc:") || line.contains("alb-oidc: panic")).collect();
+        complaints.must("VMs that died", died.is_empty(), &died);
+        let rebuilt: Vec<_> =
+            stats.iter().filter(|(name, count)| name.contains(".vm_reload") && **count != 0).collect();
+        complaints.must("VMs that were rebuilt", rebuilt.is_empty(), &rebuilt);
+        let reloads = stats.get("listener_manager.lds.update_success").copied().unwrap_or(0);
+        complaints.must("configurations that were not replaced", reloads > 2, reloads);
+        let messages = self.messages.load(Ordering::Relaxed);
+        complaints.must("WebSockets without messages", messages > 0, messages);
+        let [before, half] = earlier;
+        complaints.must("growth of Envoy's heap", memory.heap < before.heap + HEAP_SLACK, (before, &memory));
+        let resident = memory.resident < before.resident + RESIDENT_SLACK;
+        complaints.must("growth of resident memory", resident, (before, &memory));
+        let bound = REMEMBERED * super::CROWDS.len() as u64 + LINEAR_SLACK;
+        complaints.must("growth of a VM's memory", memory.linear.iter().all(|bytes| *bytes < bound), (&memory, bound));
+
+        println!(
+            "envoy {}: {} requests in {took:.1?}, {} fetches, {reloads} configurations, {messages} WebSocket messages",
+            crate::support::version(&crate::support::default_envoy()),
+            books.sent.len(),
+            self.keys.fetches().len(),
+        );
+        for (name, answers) in &table {
+            let answers: Vec<_> = answers.iter().map(|(answer, count)| format!("{answer} {count}")).collect();
+            println!("  {name:<24} {}", answers.join(", "));
+        }
+        let longest = books.sent.iter().filter_map(Sent::took).max().unwrap_or_default();
+        println!("  longest wait             {longest:.1?}; of those who wait for nothing {:.1?}", books.slowness());
+        for (when, memory) in [("before", before), ("half-way", half), ("after", &memory)] {
+            println!("  memory {when:<17} {memory}");
+        }
+        for (name, count) in stats.iter().filter(|(_, count)| **count != 0) {
+            println!("  {count:>8} {name}");
+        }
+        let mut report = String::new();
+        for (what, (count, examples)) in &complaints.0 {
+            report += &format!("\n{count} {what}:\n  {}", examples.join("\n  "));
+        }
+        assert!(report.is_empty(), "CHAOS_SEED={}{report}", self.seed);
+    }
+}
+
+fn read(access_log: &str) -> Vec<(usize, Logged)> {
+    let line = |line: &str| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let text = |name: &str| line[name].as_str().map(ToOwned::to_owned);
+        let logged = Logged {
+            status: u16::try_from(line["status"].as_u64()?).ok()?,
+            user: text("user"),
+            reason: text("reason"),
+        };
+        Some((line["row"].as_str()?.parse().ok()?, logged))
+    };
+    access_log.lines().filter_map(line).collect()
+}

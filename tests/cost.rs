@@ -1,0 +1,228 @@
+//! What a request costs, in what a machine's mood does not change: instructions of the compiled module as an interpreter counts
+//! them, calls of the host, bytes copied, memory, and how long one entry into the module keeps the worker. `make bench` measures the
+//! time that it takes; this keeps it so.
+
+// A test may panic: that is how it fails.
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use serde_json::Value;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use support::envoy::gateway_config;
+use support::module::{Fate, Headers, Meter, Process, Response, Vm, headers};
+use support::token::{Key, TokenSpec, now};
+
+const MIB: usize = 1 << 20;
+/// A token of this size has a user with few claims.
+const TOKEN_BYTES: usize = 1200;
+const KID: &str = "31d3e334-9a02-440a-867b-356248ecfb7d";
+
+/// A worker that has the key.
+struct Worker {
+    process: Rc<RefCell<Process>>,
+    vm: Vm,
+    root: u32,
+    key: Key,
+}
+
+impl Worker {
+    fn start() -> Worker {
+        let wall = Duration::from_secs(u64::try_from(now()).expect("a time after 1970"));
+        let process = Process::at(wall, Duration::from_secs(1000));
+        let mut vm = Vm::start(&process, &[]);
+        let root = vm.add_plugin(&gateway_config().to_string()).expect("a config that is taken");
+        Worker { process, vm, root, key: Key::generate() }
+    }
+
+    fn with_key() -> Worker {
+        let mut worker = Worker::start();
+        let waiting = worker.send(&worker.token(0));
+        worker.fetch();
+        assert_eq!(worker.vm.end(waiting).fate, Fate::Continued);
+        worker.vm.take_meter();
+        worker
+    }
+
+    fn token(&self, user: usize) -> String {
+        let mut spec = TokenSpec::of(&format!("user-{user:06}@example.com"));
+        (spec.exp, spec.payload_exp) = (3600, 3600);
+        spec.payload.insert("profile".into(), Value::from("x".repeat(310)));
+        let token = spec.mint(KID, &self.key).text;
+        assert!(token.len().abs_diff(TOKEN_BYTES) < 60, "{} bytes", token.len());
+        token
+    }
+
+    /// A browser's request, as an ALB passes it on.
+    fn head(token: &str) -> Headers {
+        headers(&[
+            (":authority", "kubeflow.example.com"),
+            (":path", "/pipeline/apis/v2beta1/runs?page_size=10"),
+            (":method", "GET"),
+            (":scheme", "https"),
+            ("x-forwarded-for", "203.0.113.7"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-port", "443"),
+            ("x-amzn-trace-id", "Root=1-67891233-abcdef012345678912345678"),
+            ("x-amzn-oidc-identity", "0e14d7a4-1a2b-4c3d-8e9f-000000000000"),
+            ("x-amzn-oidc-data", token),
+            ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
+            ("accept", "application/json"),
+            ("accept-language", "en-GB,en;q=0.5"),
+            ("x-request-id", "7b0dd4f5-8b3c-4d4b-9d3a-6f0b9b7d4a11"),
+        ])
+    }
+
+    fn send(&mut self, token: &str) -> u32 {
+        self.vm.request(self.root, Worker::head(token))
+    }
+
+    /// Lets a request with this token pass.
+    fn pass(&mut self, token: &str) {
+        let id = self.send(token);
+        let stream = self.vm.end(id);
+        assert_eq!(stream.fate, Fate::Continued);
+    }
+
+    /// Has the key fetched.
+    fn fetch(&mut self) {
+        self.process.borrow_mut().steady += Duration::from_millis(1);
+        self.vm.tick(self.root);
+        let call = *self.vm.calls().keys().next().expect("a fetch");
+        self.vm.answer(call, Some(Response::new(200, self.key.pem())));
+    }
+
+    fn cost(&mut self, token: &str) -> Meter {
+        self.vm.take_meter();
+        self.pass(token);
+        self.vm.take_meter()
+    }
+}
+
+/// That the module was entered, and called the host, just so often, and took no more instructions than these. How many it takes
+/// depends on the toolchain that built it: the bound leaves it a fifth.
+fn assert_cost(found: &Meter, calls: &[(&str, u64)], most_instructions: u64) {
+    assert_eq!(
+        found.calls.iter().map(|(name, count)| (*name, *count)).collect::<BTreeMap<_, _>>(),
+        calls.iter().copied().collect()
+    );
+    // Made, judged, forgotten.
+    assert_eq!(found.entries, 3, "{found:?}");
+    assert!(found.fuel <= most_instructions, "{} instructions, expected at most {most_instructions}", found.fuel);
+    assert!(found.fuel * 2 > most_instructions, "{} instructions: lower the bound of {most_instructions}", found.fuel);
+}
+
+#[test]
+fn a_remembered_token_costs_nine_calls_of_the_host_and_is_copied_once() {
+    let mut worker = Worker::with_key();
+    let token = worker.token(1);
+    worker.pass(&token);
+    let found = worker.cost(&token);
+    let calls = [
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("clock_time_get", 1),
+        // The token and the user's plain-text name.
+        ("proxy_remove_header_map_value", 2),
+        ("proxy_replace_header_map_value", 1),
+        ("proxy_increment_metric", 2),
+        ("proxy_set_property", 1),
+    ];
+    assert_cost(&found, &calls, 30_000);
+    let head: usize = Worker::head(&token).iter().map(|(name, value)| name.len() + value.len() + 10).sum();
+    let clocks = 2 * size_of::<u64>();
+    assert!(found.bytes_in <= (head + clocks + 64) as u64, "{} bytes copied of a head of {head}", found.bytes_in);
+    assert!(found.bytes_out < 256, "{} bytes copied to the host", found.bytes_out);
+}
+
+#[test]
+fn a_new_token_costs_one_call_more_and_is_copied_once_more() {
+    let mut worker = Worker::with_key();
+    let token = worker.token(1);
+    let found = worker.cost(&token);
+    let calls = [
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("clock_time_get", 1),
+        ("proxy_remove_header_map_value", 2),
+        ("proxy_replace_header_map_value", 1),
+        ("proxy_increment_metric", 2),
+        ("proxy_set_property", 1),
+        ("proxy_call_foreign_function", 1),
+    ];
+    assert_cost(&found, &calls, 230_000);
+    assert!(found.bytes_out < token.len() as u64 + 512, "{} bytes copied to the host", found.bytes_out);
+}
+
+#[test]
+fn a_forged_token_costs_less_than_a_good_one() {
+    let mut worker = Worker::with_key();
+    let good = worker.token(1);
+    let good = worker.cost(&good);
+    let stranger = Key::generate();
+    let forged = TokenSpec::of("root@example.com").mint(KID, &stranger).text;
+    worker.vm.take_meter();
+    let id = worker.send(&forged);
+    assert_eq!(worker.vm.end(id).reason().as_deref(), Some("signature-invalid"));
+    let forged = worker.vm.take_meter();
+    assert!(forged.fuel < good.fuel, "{} instructions, {} for a good token", forged.fuel, good.fuel);
+}
+
+#[test]
+fn memory_stays_within_sixteen_mib_with_ten_thousand_users_and_then_grows_no_more() {
+    const USERS: usize = 10_000;
+    let mut worker = Worker::with_key();
+    assert!(worker.vm.memory_size() <= 4 * MIB, "{} bytes idle", worker.vm.memory_size());
+    let first: Vec<_> = (0..USERS).map(|user| worker.token(user)).collect();
+    for token in &first {
+        worker.pass(token);
+    }
+    assert!(worker.vm.memory_size() <= 16 * MIB, "{} bytes with {USERS} users", worker.vm.memory_size());
+    worker.vm.take_meter();
+    for token in &first {
+        worker.pass(token);
+    }
+    let verified = worker.vm.take_meter().calls.get("proxy_call_foreign_function").copied().unwrap_or_default();
+    assert_eq!(verified, 0, "{verified} of {USERS} tokens were forgotten");
+    for user in USERS..USERS + USERS / 4 {
+        worker.pass(&worker.token(user));
+    }
+    let full = worker.vm.memory_size();
+    for user in USERS + USERS / 4..USERS + USERS / 2 {
+        worker.pass(&worker.token(user));
+    }
+    assert_eq!(worker.vm.memory_size(), full, "bytes, once it is full");
+}
+
+#[test]
+fn five_thousand_that_wait_for_one_key_keep_the_worker_from_others_for_a_few_milliseconds_at_a_time() {
+    const WAITING: usize = 5000;
+    let verification = Duration::from_micros(200);
+    let mut worker = Worker::start();
+    worker.process.borrow_mut().verification = verification;
+    let waiting: Vec<_> = (0..WAITING).map(|user| worker.send(&worker.token(user))).collect();
+    let steady = |worker: &Worker| worker.process.borrow().steady;
+    let begin = steady(&worker);
+    worker.fetch();
+    let mut longest = steady(&worker) - begin;
+    let mut entries = 1;
+    while worker.vm.streams().values().any(|stream| stream.fate == Fate::Waiting) {
+        let at = worker.vm.next_tick(worker.root).expect("a tick while requests wait");
+        assert!(at <= steady(&worker) + Duration::from_millis(1), "the others are kept waiting");
+        worker.process.borrow_mut().steady = at;
+        worker.vm.tick(worker.root);
+        longest = longest.max(steady(&worker) - at);
+        entries += 1;
+    }
+    let took = steady(&worker) - begin;
+    assert!(longest <= Duration::from_millis(7), "{longest:?} in one go");
+    let least = verification * WAITING as u32;
+    assert!(took <= least.mul_f64(1.3), "{took:?} in {entries} goes, of which {least:?} to verify");
+    for id in waiting {
+        assert_eq!(worker.vm.end(id).fate, Fate::Continued);
+    }
+    assert_eq!(worker.vm.calls().len(), 0, "one fetch for all");
+}

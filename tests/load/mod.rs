@@ -1,0 +1,127 @@
+//! What `make chaos` and `make soak` share: connections that are used again, and what an Envoy holds in memory. Judges nothing.
+
+// Each of the two uses a part of it.
+#![allow(dead_code)]
+
+pub(crate) mod memory;
+
+use super::support::client::{Connection, Reply, Request};
+use super::support::server::full;
+use hyper::body::Bytes;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// What is not answered by then never will be.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// An older connection is used no more: workers keep getting new ones, and none outlives the listener that it was made to,
+/// which Envoy would have to cut off.
+const AGE: Duration = Duration::from_secs(5);
+
+/// How a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Answered(Reply),
+    /// By the client.
+    HungUp,
+    /// Neither an answer nor the client's doing.
+    Broken(String),
+}
+
+/// One listener, and the connections to it that are not in use.
+pub(crate) struct Lane {
+    pub(crate) address: SocketAddr,
+    idle: Mutex<Vec<(Connection, Instant)>>,
+    shared: Mutex<Option<(Connection, Instant)>>,
+}
+
+impl Lane {
+    pub(crate) fn to(address: SocketAddr) -> Lane {
+        Lane { address, idle: Mutex::default(), shared: Mutex::default() }
+    }
+
+    /// Sends a request. The client hangs up after `hangs_up`, if it is not answered before.
+    pub(crate) async fn send(
+        &self,
+        protocol: Protocol,
+        request: &Request,
+        body: Bytes,
+        hangs_up: Option<Duration>,
+    ) -> Outcome {
+        let (mut connection, since) = match self.connection(protocol).await {
+            Ok(connection) => connection,
+            Err(error) => return Outcome::Broken(error),
+        };
+        let answer = connection.send(request, full(body.clone()));
+        match tokio::time::timeout(hangs_up.unwrap_or(PATIENCE), answer).await {
+            // Envoy had just closed it, as it may: the next one is new.
+            Ok(Ok(None)) => Box::pin(self.send(protocol, request, body, hangs_up)).await,
+            Ok(Ok(Some(reply))) => {
+                if protocol == Protocol::Http1 {
+                    self.idle.lock().expect("the connections").push((connection, since));
+                }
+                Outcome::Answered(reply)
+            }
+            Ok(Err(error)) => Outcome::Broken(error),
+            Err(_) => {
+                if protocol == Protocol::Http1 {
+                    connection.hang_up();
+                }
+                hangs_up.map_or_else(|| Outcome::Broken(format!("no answer within {PATIENCE:?}")), |_| Outcome::HungUp)
+            }
+        }
+    }
+
+    async fn connection(&self, protocol: Protocol) -> Result<(Connection, Instant), String> {
+        match protocol {
+            Protocol::Http1 => {
+                let idle = || self.idle.lock().expect("the connections").pop();
+                while let Some((connection, since)) = idle() {
+                    if connection.is_ready() && since.elapsed() < AGE {
+                        return Ok((connection, since));
+                    }
+                }
+                Ok((Connection::http1(self.address).await?, Instant::now()))
+            }
+            Protocol::Http2 => {
+                if let Some((connection, since)) = &*self.shared.lock().expect("the connections")
+                    && connection.is_ready()
+                    && since.elapsed() < AGE
+                {
+                    return Ok((connection.beside().expect("an HTTP/2 connection"), *since));
+                }
+                let new = Connection::http2(self.address).await?;
+                let mine = new.beside().expect("an HTTP/2 connection");
+                *self.shared.lock().expect("the connections") = Some((new, Instant::now()));
+                Ok((mine, Instant::now()))
+            }
+        }
+    }
+
+    /// Closes what is not in use.
+    pub(crate) fn close(&self) {
+        self.idle.lock().expect("the connections").clear();
+        *self.shared.lock().expect("the connections") = None;
+    }
+}
+
+/// Waits until no more than so many requests are under way. One that went wrong ends the test.
+pub(crate) async fn at_most(most: usize, under_way: &mut JoinSet<()>) {
+    while under_way.len() > most {
+        under_way.join_next().await.expect("a request").expect("the answer that it must get");
+    }
+}
+
+/// A number from the environment.
+pub(crate) fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: not a whole number")))
+}

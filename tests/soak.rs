@@ -1,0 +1,340 @@
+//! Load for as long as one likes, with users who come and go and tokens that are replaced, on a real Envoy with two workers.
+//! At its start and end, side by side: memory, latency, counters. It fails where memory is not flat, or where the filter's
+//! latency has grown against that of a listener without a filter, which is measured along with it: a busy machine slows both.
+//!
+//! `SOAK_SECONDS` sets how long it runs; `make soak` runs for an hour.
+
+// A test may panic: that is how it fails.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod load;
+mod support;
+
+use fastrand::Rng;
+use hyper::body::Bytes;
+use load::memory::Memory;
+use load::{Lane, Outcome, Protocol, number};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use support::client::Request;
+use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener};
+use support::key_server::{Answer, KeyServer};
+use support::token::{Key, TokenSpec};
+use support::upstream::Upstream;
+use tokio::task::JoinSet;
+
+/// How many requests begin in a second, to either listener.
+const RATE: u64 = 250;
+/// As many new tokens fill what both workers remember of them, 15 MiB each; before that, memory has to grow.
+const WARM_UP: usize = 36_000;
+/// How many of them are under way at once.
+const AT_ONCE: usize = 64;
+const USERS: u32 = 2000;
+/// A user's token is replaced after so long, as a load balancer does.
+const TOKEN_LIVES: Duration = Duration::from_secs(60);
+/// A new key signs after so long.
+const KEY_LIVES: Duration = Duration::from_secs(30);
+/// Every key is fetched again after four fifths of so long.
+const TTL_SECONDS: u64 = 60;
+/// What memory may have grown by in the end: what the machine makes of it, and not what the requests do.
+const SLACK: u64 = 8 << 20;
+/// How many times as much more than a listener without it the one with the filter may take in the end as in the beginning.
+const GROWTH: f64 = 4.0;
+
+/// A user's token for now.
+struct Token {
+    text: String,
+    since: Instant,
+}
+
+struct World {
+    envoy: Envoy,
+    keys: KeyServer,
+    upstream: Upstream,
+    gateway: Lane,
+    bare: Lane,
+    signer: Mutex<(String, Key)>,
+    tokens: Mutex<Vec<Option<Token>>>,
+    sent: AtomicU64,
+}
+
+/// What was measured in one span of time.
+struct Sample {
+    memory: Memory,
+    /// Of requests with a token, by the listener with the filter, and of the same by the one without.
+    filtered: Latency,
+    bare: Latency,
+    counters: BTreeMap<String, i64>,
+}
+
+#[derive(Clone, Copy)]
+struct Latency {
+    p50: Duration,
+    p99: Duration,
+}
+
+impl Latency {
+    fn of(mut times: Vec<Duration>) -> Latency {
+        times.sort();
+        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
+        Latency { p50: at(50), p99: at(99) }
+    }
+}
+
+/// What a request is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    User,
+    Forged,
+    Expired,
+    Bare,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_and_latency_are_at_the_end_what_they_were_at_the_start() {
+    let seconds = number("SOAK_SECONDS", 30);
+    let world = Arc::new(World::start().await);
+    world.warm_up().await;
+    // A span at either end; between them, the load alone.
+    let span = Duration::from_secs((seconds / 5).clamp(5, 300));
+    let rest = Duration::from_secs(seconds).saturating_sub(span * 2);
+    let first = world.run(span).await;
+    if !rest.is_zero() {
+        world.run(rest).await;
+    }
+    let last = world.run(span).await;
+    world.report(&first, &last).await;
+}
+
+impl World {
+    async fn start() -> World {
+        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        let mut config = gateway_config();
+        config["publicKeys"]["cacheTtlSeconds"] = json!(TTL_SECONDS);
+        let route = json!({"route": {"cluster": "upstream"}});
+        let setup = Setup {
+            concurrency: 2,
+            // Not a line for each denial, for an hour.
+            log_level: "error",
+            plugins: Vec::new(),
+            listeners: vec![
+                http_listener(
+                    "gateway",
+                    &[support::envoy::wasm_filter(&Plugin::new("gateway", config))],
+                    &route,
+                    json!({}),
+                ),
+                http_listener("bare", &[], &route, json!({})),
+            ],
+            ..Setup::new(&support::default_envoy(), upstream.address(), keys.address())
+        };
+        let envoy = Envoy::must_start(&setup).await;
+        let gateway = Lane::to(envoy.listener("gateway").await.expect("the listener"));
+        let bare = Lane::to(envoy.listener("bare").await.expect("the listener"));
+        let world = World {
+            envoy,
+            keys,
+            upstream,
+            gateway,
+            bare,
+            signer: Mutex::new((String::new(), Key::generate())),
+            tokens: Mutex::new((0..USERS).map(|_| None).collect()),
+            sent: AtomicU64::new(0),
+        };
+        world.rotate();
+        world
+    }
+
+    /// A new key signs from now on. The old ones stay where they are, as a load balancer's do.
+    fn rotate(&self) {
+        let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
+        self.keys.publish(&format!("/{kid}"), &key, Answer::default());
+        *self.signer.lock().expect("the key") = (kid, key);
+    }
+
+    fn mint(&self, user: u32, kind: Kind) -> String {
+        let (kid, key) = self.signer.lock().expect("the key").clone();
+        let seconds = if kind == Kind::Expired { -3600 } else { 120 };
+        let spec = TokenSpec { exp: seconds, payload_exp: seconds, ..TokenSpec::of(&email(user)) };
+        spec.mint(&kid, &if kind == Kind::Forged { Key::generate() } else { key }).text
+    }
+
+    /// The user's token, a new one where the old one has lived long enough.
+    fn token(&self, user: u32) -> String {
+        let mut tokens = self.tokens.lock().expect("the tokens");
+        match &mut tokens[user as usize] {
+            Some(token) if token.since.elapsed() < TOKEN_LIVES => token.text.clone(),
+            place => {
+                let text = self.mint(user, Kind::User);
+                place.insert(Token { text, since: Instant::now() }).text.clone()
+            }
+        }
+    }
+
+    /// Sends tokens that are all new, as fast as they are answered, until each worker has forgotten the first.
+    async fn warm_up(self: &Arc<World>) {
+        let mut under_way = JoinSet::new();
+        for number in 0..WARM_UP {
+            load::at_most(AT_ONCE, &mut under_way).await;
+            let world = Arc::clone(self);
+            under_way.spawn(async move {
+                let user = u32::try_from(number).expect("a user");
+                let token = world.mint(user, Kind::User);
+                world.exchange(Protocol::Http1, user, Kind::User, Some(token)).await;
+            });
+            if number % 100 == 0 {
+                self.upstream.take_seen();
+            }
+        }
+        load::at_most(0, &mut under_way).await;
+    }
+
+    async fn run(self: &Arc<World>, time: Duration) -> Sample {
+        let (filtered, bare) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let mut under_way = JoinSet::new();
+        let (began, mut rotated, mut rng) = (Instant::now(), Instant::now(), Rng::new());
+        let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
+        // Where the machine was away, the requests that it missed are not made up for.
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while began.elapsed() < time {
+            ticks.tick().await;
+            if rotated.elapsed() > KEY_LIVES {
+                self.rotate();
+                rotated = Instant::now();
+            }
+            let kind = match rng.u32(..100) {
+                0..3 => Kind::Forged,
+                3..5 => Kind::Expired,
+                5..10 => Kind::Bare,
+                _ => Kind::User,
+            };
+            let (user, protocol) = (rng.u32(..USERS), if rng.bool() { Protocol::Http1 } else { Protocol::Http2 });
+            let token = match kind {
+                Kind::User => Some(self.token(user)),
+                Kind::Bare => None,
+                _ => Some(self.mint(user, kind)),
+            };
+            load::at_most(AT_ONCE, &mut under_way).await;
+            let (world, filtered, bare) = (Arc::clone(self), Arc::clone(&filtered), Arc::clone(&bare));
+            under_way.spawn(async move {
+                let with = world.exchange(protocol, user, kind, token.clone());
+                let (with, without) = (with.await, world.exchange_bare(protocol, token).await);
+                if kind == Kind::User {
+                    filtered.lock().expect("the times").push(with);
+                    bare.lock().expect("the times").push(without);
+                }
+            });
+            // Each is in its own answer, too.
+            self.upstream.take_seen();
+        }
+        load::at_most(0, &mut under_way).await;
+        let take = |times: &Mutex<Vec<Duration>>| Latency::of(std::mem::take(&mut *times.lock().expect("the times")));
+        Sample {
+            memory: Memory::of(&self.envoy).await,
+            filtered: take(&filtered),
+            bare: take(&bare),
+            counters: self.envoy.stats("wasm").await,
+        }
+    }
+
+    /// Sends a request through the filter, and looks at what comes back: upstream's own account of who it was.
+    async fn exchange(&self, protocol: Protocol, user: u32, kind: Kind, token: Option<String>) -> Duration {
+        let reply = match self.gateway.send(protocol, &request(token), Bytes::new(), None).await {
+            Outcome::Answered(reply) => reply,
+            other => panic!("{other:?}"),
+        };
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let expected = match kind {
+            Kind::User => (200, format!("\"{}\"", email(user))),
+            Kind::Forged => (401, "signature-invalid".to_owned()),
+            Kind::Expired => (401, "token-expired".to_owned()),
+            Kind::Bare => (401, "token-missing".to_owned()),
+        };
+        assert_eq!(reply.status, expected.0, "{}", reply.body);
+        assert!(reply.body.contains(&expected.1) && !reply.body.contains("root"), "{} {}", expected.1, reply.body);
+        reply.took
+    }
+
+    async fn exchange_bare(&self, protocol: Protocol, token: Option<String>) -> Duration {
+        match self.bare.send(protocol, &request(token), Bytes::new(), None).await {
+            Outcome::Answered(reply) => reply.took,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn report(&self, first: &Sample, last: &Sample) {
+        let count = |sample: &Sample, name: &str| {
+            sample.counters.get(&format!("wasmcustom.wasm_filter.alb_oidc.{name}")).copied().unwrap_or(0)
+        };
+        let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        let mut lines: Vec<(String, String, String)> = vec![
+            ("resident".into(), mebibytes(first.memory.resident), mebibytes(last.memory.resident)),
+            ("Envoy's heap".into(), mebibytes(first.memory.heap), mebibytes(last.memory.heap)),
+            ("VMs' linear memory".into(), mebibytes(first.memory.linear_sum()), mebibytes(last.memory.linear_sum())),
+        ];
+        type Of = fn(&Sample) -> Duration;
+        let times: [(&str, Of); 4] = [
+            ("p50", |sample| sample.filtered.p50),
+            ("p99", |sample| sample.filtered.p99),
+            ("p50 without the filter", |sample| sample.bare.p50),
+            ("p99 without the filter", |sample| sample.bare.p99),
+        ];
+        for (name, of) in times {
+            lines.push((name.into(), format!("{:.2?}", of(first)), format!("{:.2?}", of(last))));
+        }
+        for name in last.counters.keys().filter(|name| last.counters[*name] != 0) {
+            let of = |sample: &Sample| sample.counters.get(name).copied().unwrap_or(0).to_string();
+            lines.push((name.clone(), of(first), of(last)));
+        }
+        println!(
+            "envoy {}: {} requests",
+            support::version(&support::default_envoy()),
+            self.sent.load(Ordering::Relaxed)
+        );
+        println!("{:<60} {:>14} {:>14}", "", "at the start", "at the end");
+        for (name, first, last) in &lines {
+            println!("{name:<60} {first:>14} {last:>14}");
+        }
+
+        let flat = |what: &str, first: u64, last: u64| {
+            assert!(last < first + SLACK, "{what} grew from {} to {}", mebibytes(first), mebibytes(last));
+        };
+        flat("resident memory", first.memory.resident, last.memory.resident);
+        flat("Envoy's heap", first.memory.heap, last.memory.heap);
+        flat("the VMs' linear memory", first.memory.linear_sum(), last.memory.linear_sum());
+        for (name, of) in [("p50", (|latency| latency.p50) as fn(Latency) -> Duration), ("p99", |latency| latency.p99)]
+        {
+            let ratio = |sample: &Sample| of(sample.filtered).as_secs_f64() / of(sample.bare).as_secs_f64();
+            let grown = ratio(last) / ratio(first);
+            assert!(grown < GROWTH, "the filter's {name} has grown {grown:.1} times as much as that without it");
+        }
+        let denied: i64 =
+            last.counters.iter().filter(|(name, _)| name.contains(".denied.")).map(|(_, count)| count).sum();
+        let sent = i64::try_from(self.sent.load(Ordering::Relaxed)).expect("a count");
+        assert_eq!(count(last, "admitted") + denied, sent, "requests counted");
+        assert_eq!(count(last, "waiting"), 0, "requests that wait");
+        let rebuilt: i64 =
+            last.counters.iter().filter(|(name, _)| name.contains(".vm_reload")).map(|(_, count)| count).sum();
+        assert_eq!(rebuilt, 0, "VMs rebuilt");
+        assert!(!self.envoy.log().contains("/wasm_vm.cc:"), "{}", self.envoy.log());
+    }
+}
+
+fn email(user: u32) -> String {
+    format!("user-{user}@example.com")
+}
+
+fn request(token: Option<String>) -> Request {
+    let mut headers = vec![("host", "gateway.test"), ("kubeflow-groups", "root")];
+    headers.extend(token.as_ref().map(|token| ("x-amzn-oidc-data", token.as_str())));
+    Request::get("/", &headers)
+}
