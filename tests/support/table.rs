@@ -218,7 +218,8 @@ const ROW_MEMBERS: [&str; 19] = [
 ];
 
 /// One request (or several alike), and what comes of it. Texts may hold `{token}`, `{access_token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`,
-/// `{NAME.signature}`, `{kid}`, `{id}` (the request's own id) and `{shards}` (1,000 session cookies).
+/// `{NAME.signature}`, `{kid}`, `{id}` (the request's own id), `{shards}` (1,000 session cookies), `{dots}` (16,000 of them) and `{climbs}` (a path that goes up 70 times, in a
+/// way that can be read in several).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Step {
