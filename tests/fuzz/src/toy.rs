@@ -2,6 +2,7 @@
 //! real ones, through its own `VerifySignature`; real ones have the target `keys`.
 
 use std::cell::RefCell;
+use std::sync::LazyLock;
 
 use alb_oidc_filter::jwks::RsaKey;
 use alb_oidc_filter::signature::{Jose, VerificationKey, VerifySignature, known_answer, provider};
@@ -42,14 +43,14 @@ fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
     [hash.as_ref(), hash.as_ref()].concat()
 }
 
-/// The load balancers' keys: real points on P-256, two of them.
-pub(crate) fn p256(number: u8) -> VerificationKey {
-    let mut spki = known_answer::SPKI;
-    if number % 2 == 1 {
-        // The same point, mirrored: y becomes p - y.
-        spki[59..].copy_from_slice(&negated(&known_answer::SPKI[59..]));
-    }
-    VerificationKey::from_spki(&spki).expect("a point")
+/// The load balancers' keys: a real point on P-256, and the same one mirrored.
+pub(crate) fn p256(number: u8) -> &'static VerificationKey {
+    static KEYS: LazyLock<[VerificationKey; 2]> = LazyLock::new(|| {
+        let mut mirrored = known_answer::SPKI;
+        mirrored[59..].copy_from_slice(&negated(&known_answer::SPKI[59..]));
+        [known_answer::SPKI, mirrored].map(|spki| VerificationKey::from_spki(&spki).expect("a point"))
+    });
+    &KEYS[usize::from(number % 2)]
 }
 
 /// p - y

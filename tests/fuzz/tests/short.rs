@@ -1,5 +1,7 @@
 //! Each target for a short time: its seeds, and the same mutations of them every time.
 
+use alb_oidc_filter::config::Config;
+use alb_oidc_fuzz::judge::identity::is_legible;
 use alb_oidc_fuzz::targets::{ALL, Target};
 use std::time::Instant;
 
@@ -88,4 +90,13 @@ fn a_path_satisfies_the_rules_of_every_reading_that_brute_force_finds() {
 #[test]
 fn tokens_are_taken_apart_as_by_other_libraries() {
     run("token");
+}
+
+#[test]
+fn no_character_that_cannot_be_seen_is_in_a_user_id() {
+    let config = br#"{"loadBalancers": [{"arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188", "issuer": null, "clientId": null}]}"#;
+    let rules = Config::parse(config).expect("a config").identity.user_id;
+    for id in (0..=0x10_ffff).filter_map(char::from_u32).map(|character| format!("a{character}n")) {
+        assert_eq!(rules.made_of(&id).is_ok(), is_legible(&id), "{id:?}");
+    }
 }

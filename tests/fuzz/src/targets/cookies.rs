@@ -41,9 +41,12 @@ pub fn run(data: &[u8]) {
         }
         other => panic!("not skipped but {other:?}"),
     };
+    // The other library takes off any white space of Unicode's: RFC 6265 has no name with it, and neither has the load balancer.
+    let is_odd = |character: char| character.is_whitespace() && !character.is_ascii_whitespace();
+    let is_comparable = !String::from_utf8_lossy(data).contains(is_odd);
     let expected: Vec<_> = headers.iter().flat_map(|header| kept(header)).collect();
     let found: Vec<_> = upstream.iter().flat_map(|header| cookies::split(&String::from_utf8_lossy(header))).collect();
-    assert_eq!(found, expected, "another library's reading");
+    assert!(found == expected || !is_comparable, "{found:?}, another library: {expected:?}");
     // Byte for byte, and whoever reads names without values too.
     let pairs = |headers: &[Vec<u8>]| -> Vec<Vec<u8>> {
         let all = headers.iter().flat_map(|header| header.split(|byte| *byte == b';'));

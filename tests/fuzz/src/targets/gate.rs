@@ -176,7 +176,7 @@ fn answer(gate: &Gate, name: KeyName) -> Answer {
     let source = gate.config().key_source(name.source).expect("a source of this config");
     let (place, kid) = (format!("{}{}", source.authority, source.path), name.id.to_string());
     match (published(&place, &kid), source.format) {
-        (Key::Known(number), KeyFormat::Pem) => Answer::Key(PublicKey::P256(toy::p256(number))),
+        (Key::Known(number), KeyFormat::Pem) => Answer::Key(PublicKey::P256(toy::p256(number).clone())),
         (Key::Known(number), KeyFormat::KeySet) => Answer::Key(PublicKey::Rsa(toy::rsa(number))),
         (Key::NotFound, _) => Answer::NotFound,
         (Key::Invalid, _) => Answer::Invalid,
