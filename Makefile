@@ -38,6 +38,27 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 .PHONY: test
 test: lint module probe envoy ## Run every test, on each supported Envoy
 	cargo test --locked --features cli --lib --bins --tests
+	cargo test --locked $(FUZZ_CARGO)
+
+# tests/fuzz is a workspace of its own: what judges there is no dependency of the filter's.
+FUZZ_CARGO := --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
+FUZZ_TARGETS := $(basename $(notdir $(wildcard tests/fuzz/src/bin/*.rs)))
+FUZZ ?= $(FUZZ_TARGETS)
+FUZZ_SECONDS ?= 600
+.PHONY: fuzz
+fuzz: rust ## Fuzz each target for ten minutes, or FUZZ=target FUZZ_SECONDS=60; what is found stays in target/fuzz
+	@command -v c++ >/dev/null || .ci/install "a C++ compiler, which libFuzzer is built with" g++
+	@cargo run --quiet --locked $(FUZZ_CARGO) --example seed target/fuzz/seeds
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
+	cargo build --locked $(FUZZ_CARGO) --features libfuzzer $(FUZZ:%=--bin %) --config tests/fuzz/coverage.toml --target $$host; \
+	for target in $(FUZZ); do \
+	    echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	    mkdir -p target/fuzz/corpus/$$target target/fuzz/found/$$target; \
+	    nice target/fuzz/$$host/debug/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=20000 -print_final_stats=1 \
+	        -artifact_prefix=target/fuzz/found/$$target/ target/fuzz/corpus/$$target target/fuzz/seeds/$$target 2>target/fuzz/$$target.log \
+	        || { tail -n 40 target/fuzz/$$target.log >&2; exit 1; }; \
+	    grep -E 'DONE|stat::' target/fuzz/$$target.log; \
+	done
 
 .PHONY: test-browser
 test-browser: up ## Try the local stack in a real browser; screenshots go to target/browser
@@ -103,7 +124,9 @@ image: module ## Build the OCI image that a WasmPlugin loads: IMAGE=registry/nam
 lint: rust ## Check the formatting and run the linter
 	@.ci/rust rustfmt clippy
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
+	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
 
 .PHONY: envoy
 envoy: $(ENVOYS) ## Install the Envoys that the tests run on

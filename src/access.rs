@@ -230,8 +230,8 @@ const STEPS: [fn(&str) -> String; 7] = [
     |path| path.split(['?', '#']).next().unwrap_or_default().to_owned(),
     without_parameters,
     without_authority,
-    |path| resolved(path, true),
-    |path| resolved(path, false),
+    merged,
+    resolved,
     |path| path.replace("%2e", ".").replace("%2E", "."),
 ];
 
@@ -275,12 +275,22 @@ fn without_authority(path: &str) -> String {
     }
 }
 
-/// The path with `.` and `..` resolved (RFC 3986, section 5.2.4); `merged`: and without empty segments.
-fn resolved(path: &str, merged: bool) -> String {
+/// The path with each run of slashes as one.
+fn merged(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !merged.ends_with('/') {
+            merged.push(c);
+        }
+    }
+    merged
+}
+
+/// The path with `.` and `..` resolved (RFC 3986, section 5.2.4).
+fn resolved(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
         match segment {
-            "" if merged => {}
             "." => {}
             ".." => {
                 kept.pop();
@@ -288,7 +298,7 @@ fn resolved(path: &str, merged: bool) -> String {
             segment => kept.push(segment),
         }
     }
-    let is_folder = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
+    let is_folder = path.ends_with("/.") || path.ends_with("/..");
     let ends_open = kept.last().is_some_and(|last| !last.is_empty());
     format!("/{}{}", kept.join("/"), if is_folder && ends_open { "/" } else { "" })
 }
@@ -383,6 +393,8 @@ mod tests {
     fn a_rule_is_not_passed_by_by_spelling_its_path_differently() {
         let rules = AccessRules { rules: vec![rule(&[prefix("/admin")], admins())] };
         for path in [
+            "//admin/../x",
+            "/%2fadmin/%2e%2e/x",
             "//x/admin",
             "/\\x/admin",
             "/a%2fb/%2e%2e/admin",

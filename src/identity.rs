@@ -253,9 +253,11 @@ fn is_safe_value(value: &str) -> bool {
 
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -402,9 +404,9 @@ mod tests {
 
     #[test]
     fn a_user_id_that_could_be_misread_is_refused() {
-        for value in
-            ["a\r\nb", "a\0", "a\tb", " a", "a ", "a\u{200b}", "\u{202e}a", "a\u{85}", "\u{feff}", &"a".repeat(321)]
-        {
+        let unseen =
+            ["a\u{200b}", "\u{202e}a", "a\u{34f}b", "a\u{17b5}", "a\u{1bca0}b", "a\u{1d173}b", "a\u{85}", "\u{feff}"];
+        for value in ["a\r\nb", "a\0", "a\tb", " a", "a ", &"a".repeat(321)].into_iter().chain(unseen) {
             assert_eq!(id(&rules(&["email"]), json!({"email": value})), Err(Reason::UserIdInvalid), "{value:?}");
         }
         assert_eq!(id(&rules(&["email"]), json!({"email": "josé o'neil"})), Ok("josé o'neil".to_owned()));

@@ -462,6 +462,10 @@ mod tests {
         config
     }
 
+    fn mistakes_in(text: &str) -> Vec<String> {
+        Config::parse(text.as_bytes()).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
     fn mistakes(config: &Value) -> Vec<String> {
         Config::from_value(config).err().unwrap_or_default().iter().map(ToString::to_string).collect()
     }
@@ -805,6 +809,22 @@ mod tests {
             config["userId"] = json!({"lowercase": 1, "header": ""});
         });
         assert_eq!(mistakes(&config).len(), 3);
+    }
+
+    #[test]
+    fn a_mistake_is_told_in_one_line_whatever_the_config_holds() {
+        for spoil in ["a\r\nb", "a\u{85}b", "a\u{7f}b", "\u{1b}[2J"] {
+            let config = with(|config| {
+                config[spoil] = json!(1);
+                config["userId"] = json!({"header": spoil, "claims": [spoil]});
+            });
+            let duplicate = format!("{{{0}:1,{0}:1}}", Value::from(spoil));
+            let told = [mistakes(&config), mistakes_in(&duplicate)].concat();
+            assert!(told.len() > 2, "{told:?}");
+            for line in told {
+                assert!(!line.contains(char::is_control), "{line:?}");
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! called, hold and default to is in [`super::reference`]; nothing here knows what a field means.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
@@ -29,7 +30,12 @@ impl ConfigError {
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let path = if self.path.is_empty() { "pluginConfig" } else { &self.path };
-        write!(f, "{path}: found {}, expected {}", self.found, self.expected)
+        // One line, whatever stands in the config.
+        for part in [path, ": found ", &self.found, ", expected ", &self.expected] {
+            part.chars()
+                .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })?;
+        }
+        Ok(())
     }
 }
 

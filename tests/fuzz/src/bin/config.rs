@@ -1,0 +1,3 @@
+//! libFuzzer's way into the target `config`.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| alb_oidc_fuzz::targets::config::run(data));

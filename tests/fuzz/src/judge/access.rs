@@ -1,0 +1,245 @@
+//! Rules and readings of a path: README, Rules. Every order of everything that an upstream may do to a path, by brute force.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use super::identity::Identity;
+use super::regex;
+
+/// How often a path may have been encoded.
+const DECODINGS: usize = 3;
+/// A judge that has found this many readings need not look for more: the filter may call that too many, and is asked for no less.
+const ENOUGH: usize = 400;
+/// With more readings than this the filter may ask for all rules. It says when only as "too many".
+const FEW: usize = 16;
+/// A longer path, in bytes, may be one that cannot be read in several ways.
+const SHORT: usize = 512;
+
+/// What rules ask for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Demand<'c> {
+    Nothing,
+    AnyUser,
+    /// `allow` of a rule.
+    Allowed(&'c Value),
+}
+
+impl Demand<'_> {
+    fn is_met_by(&self, user: &Identity) -> bool {
+        let Demand::Allowed(allow) = self else { return true };
+        let list = |name| allow.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        list("users").any(|id| id == user.user_id)
+            || list("groups").any(|group| user.groups.iter().any(|of_user| of_user == group))
+            || user
+                .domain
+                .as_deref()
+                .is_some_and(|domain| list("domains").any(|pattern| is_host(domain, &pattern.to_ascii_lowercase())))
+    }
+}
+
+/// What a request has to satisfy.
+pub struct Demands<'c> {
+    /// What every reading asks for.
+    pub each: Vec<Demand<'c>>,
+    /// What all rules for the method ask for: a path that cannot be read.
+    pub all: Vec<Demand<'c>>,
+    /// Whether the filter may ask for `all`.
+    pub may_be_unreadable: bool,
+    /// Whether it must.
+    pub is_unreadable: bool,
+}
+
+/// Whether no token is needed.
+pub fn is_open(demands: &[Demand<'_>]) -> bool {
+    demands.iter().all(|demand| *demand == Demand::Nothing)
+}
+
+/// Whether this user may pass.
+pub fn admits(demands: &[Demand<'_>], user: &Identity) -> bool {
+    demands.iter().all(|demand| demand.is_met_by(user))
+}
+
+/// What `rules` of this config ask of a request.
+pub fn demands<'c>(config: &'c Value, method: &str, authority: &str, path: &[u8]) -> Demands<'c> {
+    let empty = Vec::new();
+    let rules = config.get("rules").and_then(Value::as_array).unwrap_or(&empty);
+    if rules.is_empty() {
+        return Demands {
+            each: vec![Demand::AnyUser],
+            all: vec![Demand::AnyUser],
+            may_be_unreadable: false,
+            is_unreadable: false,
+        };
+    }
+    // The lifetime of what is found is the config's, not that of `empty`.
+    let rules: Vec<&'c Value> = config["rules"].as_array().into_iter().flatten().collect();
+    let for_method: Vec<&Value> = rules.into_iter().filter(|rule| is_for_method(rule, method)).collect();
+    let all = for_method.iter().map(|rule| demand(rule)).filter(|demand| *demand != Demand::Nothing);
+    let all = all.chain([Demand::AnyUser]).collect();
+    let (Some(host), Some(readings)) = (host(authority), readings(path)) else {
+        return Demands { each: Vec::new(), all, may_be_unreadable: true, is_unreadable: true };
+    };
+    let for_host: Vec<&Value> = for_method.into_iter().filter(|rule| is_for_host(rule, &host)).collect();
+    let mut each = Vec::new();
+    for reading in readings.keys() {
+        for ignoring_case in [false, true] {
+            let first = for_host.iter().find(|rule| is_for_path(rule, reading, ignoring_case));
+            each.push(first.map_or(Demand::AnyUser, |rule| demand(rule)));
+        }
+    }
+    let may_be_unreadable = readings.len() > FEW || (path.len() > SHORT && readings.len() > 1);
+    Demands { each, all, may_be_unreadable, is_unreadable: false }
+}
+
+fn demand(rule: &Value) -> Demand<'_> {
+    match (rule.get("require").and_then(Value::as_str), rule.get("allow")) {
+        (Some("none"), _) => Demand::Nothing,
+        (_, Some(allow)) => Demand::Allowed(allow),
+        (_, None) => Demand::AnyUser,
+    }
+}
+
+fn matching<'r>(rule: &'r Value, name: &str) -> Option<&'r Vec<Value>> {
+    rule.get("match")?.get(name)?.as_array()
+}
+
+/// Some upstreams know no case of methods: a rule that lets pass wants the method as written, any other does not.
+fn is_for_method(rule: &Value, method: &str) -> bool {
+    let opens = demand(rule) == Demand::Nothing;
+    matching(rule, "methods").is_none_or(|methods| {
+        let mut names = methods.iter().filter_map(Value::as_str);
+        names.any(|name| if opens { name == method } else { name == method.to_ascii_uppercase() })
+    })
+}
+
+fn is_for_host(rule: &Value, host: &str) -> bool {
+    let mut patterns = matching(rule, "hosts").into_iter().flatten().filter_map(Value::as_str);
+    matching(rule, "hosts").is_none() || patterns.any(|pattern| is_host(host, &pattern.to_ascii_lowercase()))
+}
+
+/// `*.example.com` is any host below.
+fn is_host(host: &str, pattern: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        Some(parent) => host.strip_suffix(parent).is_some_and(|below| below.ends_with('.') && below.len() > 1),
+        None => host == pattern,
+    }
+}
+
+fn is_for_path(rule: &Value, path: &str, ignoring_case: bool) -> bool {
+    let Some(patterns) = matching(rule, "paths") else { return true };
+    let cased = |text: &str| if ignoring_case { text.to_ascii_lowercase() } else { text.to_owned() };
+    let path_cased = cased(path);
+    patterns.iter().any(|pattern| {
+        let (kind, text) = pattern.as_object().and_then(|object| object.iter().next()).expect("one kind");
+        let text = text.as_str().expect("text");
+        match kind.as_str() {
+            "exact" => path_cased == cased(text),
+            "prefix" => path_cased.starts_with(&cased(text)),
+            "suffix" => path_cased.ends_with(&cased(text)),
+            _ => regex(&format!("{}{text}", if ignoring_case { "(?i)" } else { "" })).is_match(path),
+        }
+    })
+}
+
+/// The host without port and final dot, in lower case, if it is one.
+fn host(authority: &str) -> Option<String> {
+    let port = regex(":[0-9]*$");
+    let host = port.replace(authority, "").to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    let form = regex(r"^([a-z0-9._-]*[a-z0-9_-]|\[[a-z0-9:.\[\]_-]*\])$");
+    form.is_match(host).then(|| host.to_owned())
+}
+
+/// Each reading, and the fewest decodings that lead to it. `None`: a reading that nobody can tell the meaning of.
+pub fn readings(path: &[u8]) -> Option<BTreeMap<String, usize>> {
+    let written = std::str::from_utf8(path.split(|byte| *byte == b'?').next()?).ok()?;
+    if !written.starts_with('/') {
+        return None;
+    }
+    let mut found = BTreeMap::new();
+    // Those with fewer decodings first, so that each is known by the fewest.
+    let mut rounds: Vec<Vec<String>> = vec![vec![written.to_owned()]];
+    for decodings in 0..=DECODINGS {
+        rounds.push(Vec::new());
+        while let Some(path) = rounds[decodings].pop() {
+            if path.chars().any(char::is_control) {
+                return None;
+            }
+            if found.len() > ENOUGH || found.contains_key(&path) {
+                continue;
+            }
+            rounds[decodings].extend([
+                path.replace('\\', "/"),
+                path.split(['?', '#']).next()?.to_owned(),
+                without_parameters(&path),
+                without_authority(&path),
+                without_dots(&path),
+                without_empty_segments(&path),
+                path.replace("%2e", ".").replace("%2E", "."),
+            ]);
+            let decoded = String::from_utf8(decoded(path.as_bytes())).ok()?;
+            if decoded != path {
+                if decodings == DECODINGS {
+                    return None;
+                }
+                rounds[decodings + 1].push(decoded);
+            }
+            found.insert(path, decodings);
+        }
+    }
+    Some(found)
+}
+
+/// One decoding; what is no escape stays.
+fn decoded(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < path.len() {
+        let digits = path.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        match digits.and_then(|digits| std::str::from_utf8(digits).ok()) {
+            Some(digits) if path[at] == b'%' => {
+                out.push(u8::from_str_radix(digits, 16).expect("two digits"));
+                at += 3;
+            }
+            _ => {
+                out.push(path[at]);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+fn without_parameters(path: &str) -> String {
+    regex(";[^/]*").replace_all(path, "").into_owned()
+}
+
+/// `//authority/path`
+fn without_authority(path: &str) -> String {
+    let path = regex("^//[^/]*").replace(path, "").into_owned();
+    if path.is_empty() { "/".to_owned() } else { path }
+}
+
+fn without_empty_segments(path: &str) -> String {
+    regex("/{2,}").replace_all(path, "/").into_owned()
+}
+
+/// RFC 3986, section 5.2.4, to the letter.
+fn without_dots(path: &str) -> String {
+    let (mut input, mut output) = (path.to_owned(), String::new());
+    while !input.is_empty() {
+        if input.starts_with("/./") {
+            input.replace_range(..3, "/");
+        } else if input == "/." {
+            input = "/".to_owned();
+        } else if input.starts_with("/../") || input == "/.." {
+            input.replace_range(..3, if input.len() == 3 { "/" } else { "" });
+            output.truncate(output.rfind('/').unwrap_or(0));
+        } else {
+            let end = input[1..].find('/').map_or(input.len(), |slash| slash + 1);
+            output.push_str(&input[..end]);
+            input.replace_range(..end, "");
+        }
+    }
+    output
+}

@@ -1,0 +1,297 @@
+//! What becomes of a request: README, "What happens to a request", step by step.
+
+use serde_json::{Map, Value};
+
+use super::access::{self, Demand};
+use super::cookies;
+use super::identity::{self, Claims, Identity};
+use super::jws;
+
+const OIDC_DATA: &str = "x-amzn-oidc-data";
+const ACCESS_TOKEN: &str = "x-amzn-oidc-accesstoken";
+const OIDC_IDENTITY: &str = "x-amzn-oidc-identity";
+
+/// Header names, in lower case, and values.
+pub type Headers = Vec<(String, Vec<u8>)>;
+
+/// What a key server has.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Key {
+    /// The key of this number.
+    Known(u8),
+    NotFound,
+    Invalid,
+    /// It cannot be asked.
+    Unavailable,
+}
+
+/// Whether this is the signature of the key of this number over these bytes: number, bytes, signature.
+pub type IsSigned<'w> = &'w dyn Fn(u8, &[u8], &[u8]) -> bool;
+
+/// What there is beside the request.
+pub struct World<'w> {
+    pub config: &'w Value,
+    /// What is published at host and path under a key id.
+    pub key: &'w dyn Fn(&str, &str) -> Key,
+    pub is_signed: IsSigned<'w>,
+    /// Unix time in milliseconds.
+    pub now: u64,
+}
+
+/// What must become of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It reaches upstream with these headers, cookies apart.
+    Admitted(Headers),
+    /// As `Admitted`, and no token was asked for.
+    Skipped(Headers),
+    /// Report mode: as `Admitted`, for one of these reasons without identity.
+    Reported(Vec<&'static str>, Headers),
+    /// It is answered with one of these reasons.
+    Denied(Vec<&'static str>),
+    /// These cookies expire.
+    SignedOut(Vec<String>),
+}
+
+/// Every verdict that the documents leave room for; nearly always one.
+pub fn verdicts(world: &World<'_>, head: &Headers) -> Vec<Verdict> {
+    if let Some(cookies) = sign_out(world, head) {
+        return vec![Verdict::SignedOut(cookies)];
+    }
+    let demands = access::demands(
+        world.config,
+        &lossy(first(head, ":method")),
+        &lossy(first(head, ":authority")),
+        first(head, ":path").unwrap_or_default(),
+    );
+    let mut verdicts = Vec::new();
+    if !demands.is_unreadable {
+        verdicts.push(verdict(world, head, &demands.each));
+    }
+    if demands.may_be_unreadable {
+        verdicts.push(verdict(world, head, &demands.all));
+    }
+    verdicts
+}
+
+fn verdict(world: &World<'_>, head: &Headers, demands: &[Demand<'_>]) -> Verdict {
+    if access::is_open(demands) {
+        return Verdict::Skipped(upstream(world, head, None));
+    }
+    let identity = identify(world, head).and_then(|identity| {
+        if access::admits(demands, &identity) { Ok(identity) } else { Err(vec!["user-not-allowed"]) }
+    });
+    match identity {
+        Ok(identity) => Verdict::Admitted(upstream(world, head, Some(&identity))),
+        Err(reasons) if world.config.get("mode") == Some(&Value::from("report")) => {
+            Verdict::Reported(reasons, upstream(world, head, None))
+        }
+        Err(reasons) => Verdict::Denied(reasons),
+    }
+}
+
+fn values<'h>(head: &'h Headers, name: &str) -> Vec<&'h [u8]> {
+    head.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_slice()).collect()
+}
+
+fn first<'h>(head: &'h Headers, name: &str) -> Option<&'h [u8]> {
+    values(head, name).first().copied()
+}
+
+fn lossy(value: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+}
+
+/// What the names of the session's cookies begin with.
+pub fn stem(config: &Value) -> &str {
+    config.pointer("/logout/sessionCookie").and_then(Value::as_str).unwrap_or("AWSELBAuthSessionCookie")
+}
+
+fn sign_out(world: &World<'_>, head: &Headers) -> Option<Vec<String>> {
+    let path = world.config.pointer("/logout/path")?.as_str()?;
+    let asked = lossy(first(head, ":path"));
+    let method = lossy(first(head, ":method"));
+    let is = |name, value: &str| first(head, name) == Some(value.as_bytes());
+    let cross_site = is("sec-fetch-site", "cross-site");
+    let goes_there = is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document");
+    let not_by_a_person = ["sec-purpose", "purpose", "upgrade"].iter().any(|name| first(head, name).is_some());
+    if asked.split('?').next() != Some(path)
+        || !["GET", "HEAD", "POST"].contains(&method.as_str())
+        || (cross_site && !goes_there)
+        || not_by_a_person
+    {
+        return None;
+    }
+    let mut names: Vec<String> = Vec::new();
+    for header in values(head, "cookie") {
+        names.extend(cookies::names(header).into_iter().filter(|name| cookies::is_session(name, stem(world.config))));
+    }
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    names.dedup();
+    names.truncate(16);
+    Some(names)
+}
+
+/// Who sent it, by the token alone.
+fn identify(world: &World<'_>, head: &Headers) -> Result<Identity, Vec<&'static str>> {
+    let only = |reason: &'static str| vec![reason];
+    let text = match values(head, OIDC_DATA)[..] {
+        [] | [b""] => return Err(only("token-missing")),
+        [text] => text,
+        _ => return Err(only("token-duplicate")),
+    };
+    let token = jws::alb_token(text).map_err(only)?;
+    believed(world.config, &token).map_err(only)?;
+    let skew = world.config.get("clockSkewSeconds").and_then(Value::as_u64).unwrap_or(30);
+    let is_over = |expires: u64| world.now >= (expires + skew) * 1000;
+    if is_over(token.expires) {
+        return Err(only("token-expired"));
+    }
+    let key = known((world.key)(&key_server(world.config, &token.signer), &token.kid)).map_err(only)?;
+    if !(world.is_signed)(key, &token.signed, &token.signature) {
+        return Err(only("signature-invalid"));
+    }
+    let claims = claims(&token, is_over)?;
+    let mut access = None;
+    if let Some(rules) = world.config.get("accessToken") {
+        access = Some(access_claims(world, rules, head, &token, &claims, skew).map_err(only)?);
+    }
+    identity::identity(world.config, &Claims { alb: &claims, access: access.as_ref() }).map_err(only)
+}
+
+/// It must be of one entry's signer, issuer and client.
+fn believed(config: &Value, token: &jws::AlbToken) -> Result<(), &'static str> {
+    let entries: Vec<&Value> = config["loadBalancers"].as_array().into_iter().flatten().collect();
+    let accepts = |entry: &Value, name: &str, found: &Option<String>| {
+        entry[name].is_null() || entry[name].as_str() == found.as_deref()
+    };
+    let of_signer: Vec<_> = entries.into_iter().filter(|entry| entry["arn"] == token.signer.as_str()).collect();
+    let of_issuer: Vec<_> = of_signer.iter().filter(|entry| accepts(entry, "issuer", &token.issuer)).collect();
+    let of_client = of_issuer.iter().filter(|entry| accepts(entry, "clientId", &token.client)).count();
+    match (of_signer.len(), of_issuer.len(), of_client) {
+        (0, _, _) => Err("signer-unknown"),
+        (_, 0, _) => Err("issuer-mismatch"),
+        (_, _, 0) => Err("client-mismatch"),
+        _ => Ok(()),
+    }
+}
+
+/// Host and path below which a load balancer's keys are.
+fn key_server(config: &Value, arn: &str) -> String {
+    if let Some(endpoint) = config.pointer("/publicKeys/endpoint").and_then(Value::as_str) {
+        let (_, place) = endpoint.split_once("://").expect("a URL");
+        return format!("{}/", place.trim_end_matches('/'));
+    }
+    let region = arn.split(':').nth(3).unwrap_or_default();
+    if arn.starts_with("arn:aws-us-gov:") {
+        format!("s3-{region}.amazonaws.com/aws-elb-public-keys-prod-{region}/")
+    } else {
+        format!("public-keys.auth.elb.{region}.amazonaws.com/")
+    }
+}
+
+fn known(key: Key) -> Result<u8, &'static str> {
+    match key {
+        Key::Known(number) => Ok(number),
+        Key::NotFound => Err("key-not-found"),
+        Key::Invalid => Err("key-invalid"),
+        Key::Unavailable => Err("key-unavailable"),
+    }
+}
+
+fn claims(token: &jws::AlbToken, is_over: impl Fn(u64) -> bool) -> Result<Map<String, Value>, Vec<&'static str>> {
+    let malformed = || vec!["token-malformed"];
+    let claims = jws::base64(&token.payload).and_then(|bytes| jws::json(&bytes, jws::CLAIMS_DEPTH));
+    let claims = claims.as_ref().and_then(Value::as_object).ok_or_else(malformed)?;
+    let expires = jws::date(claims, "exp").map_err(|_| malformed())?;
+    let mut reasons = Vec::new();
+    if expires.is_some_and(is_over) {
+        reasons.push("token-expired");
+    }
+    match (claims.get("iss"), &token.issuer) {
+        (Some(Value::String(found)), Some(issuer)) if found != issuer => reasons.push("issuer-mismatch"),
+        (None | Some(Value::String(_)), _) => {}
+        // Which of the two it is is not documented.
+        (Some(_), _) => reasons.push("token-malformed"),
+    }
+    if reasons.first() == Some(&"token-expired") && reasons.get(1) == Some(&"issuer-mismatch") {
+        // The expiry comes first.
+        reasons.truncate(1);
+    }
+    if reasons.is_empty() { Ok(claims.clone()) } else { Err(reasons) }
+}
+
+/// README, Access token.
+fn access_claims(
+    world: &World<'_>,
+    rules: &Value,
+    head: &Headers,
+    alb: &jws::AlbToken,
+    alb_claims: &Map<String, Value>,
+    skew: u64,
+) -> Result<Map<String, Value>, &'static str> {
+    const INVALID: &str = "access-token-invalid";
+    let [text] = values(head, ACCESS_TOKEN)[..] else { return Err(INVALID) };
+    let token = jws::access_token(text).ok_or(INVALID)?;
+    let issuer = rules["issuer"].as_str().unwrap_or_default();
+    let place = match rules.get("jwksUri").and_then(Value::as_str) {
+        Some(uri) => uri.to_owned(),
+        None => format!("{issuer}/.well-known/jwks.json"),
+    };
+    let (_, place) = place.split_once("://").expect("a URL");
+    let key = known((world.key)(place, &token.kid))?;
+    let claims = token.claims.ok_or(INVALID)?;
+    let has = |name: &str, value: &Value| claims.get(name) == Some(value);
+    let has_or_lacks = |name: &str, value: &Value| !claims.contains_key(name) || has(name, value);
+    let seconds = |name| jws::date(&claims, name).map_err(|_| INVALID);
+    let subject = alb_claims.get("sub").filter(|subject| subject.as_str().is_some_and(|text| !text.is_empty()));
+    let is_of_the_client = match &alb.client {
+        Some(client) => has_or_lacks("client_id", &Value::from(client.as_str())),
+        None => claims.get("client_id").is_none_or(Value::is_string),
+    };
+    let expires = seconds("exp")?.ok_or(INVALID)?;
+    let not_before = seconds("nbf")?.unwrap_or(0);
+    let holds = token.signature.is_some_and(|signature| (world.is_signed)(key, &token.signed, &signature))
+        && has("iss", &Value::from(issuer))
+        && subject.is_some_and(|subject| has("sub", subject))
+        && has_or_lacks("token_use", &Value::from("access"))
+        && is_of_the_client
+        && world.now < (expires + skew) * 1000
+        && not_before * 1000 <= world.now + skew * 1000;
+    if holds { Ok(claims) } else { Err(INVALID) }
+}
+
+/// What upstream sees, but for cookies.
+fn upstream(world: &World<'_>, head: &Headers, user: Option<&Identity>) -> Headers {
+    let config = world.config;
+    let forwards = |name: &str| config.pointer(&format!("/forward/{name}")) == Some(&Value::Bool(true));
+    let subject = user.and_then(|user| user.subject.as_deref()).map(str::as_bytes);
+    let of_alb_passes = |name: &str| match name {
+        OIDC_DATA => user.is_some() && forwards("oidcData"),
+        ACCESS_TOKEN => user.is_some() && forwards("accessToken"),
+        // Where it is there several times, each must be the user's.
+        _ => forwards("oidcData") && values(head, OIDC_IDENTITY).iter().all(|value| Some(*value) == subject),
+    };
+    let mut seen: Headers = Vec::new();
+    for (name, value) in head {
+        let passes = match name.as_str() {
+            OIDC_DATA | ACCESS_TOKEN | OIDC_IDENTITY => of_alb_passes(name),
+            "cookie" => false,
+            _ => !is_owned(config, name),
+        };
+        if passes {
+            seen.push((name.clone(), value.clone()));
+        }
+    }
+    seen.extend(user.into_iter().flat_map(|user| user.headers.clone()));
+    seen
+}
+
+/// Whether no client may send it.
+pub fn is_owned(config: &Value, name: &str) -> bool {
+    let hyphens = |name: &str| name.replace('_', "-").to_ascii_lowercase();
+    let mut owned = identity::named_headers(config);
+    owned.extend([OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY, "kubeflow-userid", "kubeflow-groups"].map(str::to_owned));
+    owned.iter().any(|owned| hyphens(owned) == hyphens(name))
+        || identity::member_prefix(config).is_some_and(|prefix| hyphens(name).starts_with(&hyphens(prefix)))
+}

@@ -1,0 +1,86 @@
+//! Where fuzzers begin: the vectors, the table of scenarios, and seeded chance.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// `count` inputs of `length` bytes, the same each time.
+pub fn random(count: usize, length: usize) -> Vec<Vec<u8>> {
+    let mut chance = fastrand::Rng::with_seed(7);
+    (0..count).map(|_| (0..length).map(|_| chance.u8(..)).collect()).collect()
+}
+
+/// A file below `tests/vectors`.
+pub fn vector(name: &str) -> Vec<u8> {
+    std::fs::read(tests().join("vectors").join(name)).expect("a vector")
+}
+
+/// The same, as JSON.
+pub fn json_vector(name: &str) -> Value {
+    serde_json::from_slice(&vector(name)).expect("JSON")
+}
+
+/// The files in a folder of `tests/vectors`.
+pub fn vectors(folder: &str) -> Vec<Vec<u8>> {
+    files(&tests().join("vectors").join(folder))
+}
+
+fn files(folder: &Path) -> Vec<Vec<u8>> {
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).expect("a file")).collect()
+}
+
+fn scenario_files() -> Vec<toml::Table> {
+    let files = files(&tests().join("scenarios")).into_iter();
+    files.map(|file| String::from_utf8(file).expect("UTF-8").parse().expect("TOML")).collect()
+}
+
+/// Every text in the table of scenarios that has one of these names.
+pub fn scenarios(names: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for table in scenario_files() {
+        collect(&toml::Value::Table(table), "", names, &mut found);
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn collect(value: &toml::Value, name: &str, names: &[&str], found: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => table.iter().for_each(|(name, value)| collect(value, name, names, found)),
+        toml::Value::Array(values) => values.iter().for_each(|value| collect(value, name, names, found)),
+        toml::Value::String(text) if names.contains(&name) => found.push(text.clone()),
+        _ => {}
+    }
+}
+
+/// Every table of the scenarios that has this name, over what is genuine.
+pub fn scenario_tables(name: &str, genuine: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    for table in scenario_files() {
+        tables(&toml::Value::Table(table), name, &mut found);
+    }
+    let over = |table: Value| {
+        let mut object = genuine.clone();
+        object.as_object_mut().expect("an object").extend(table.as_object().cloned().unwrap_or_default());
+        object
+    };
+    found.into_iter().map(over).collect()
+}
+
+fn tables(value: &toml::Value, name: &str, found: &mut Vec<Value>) {
+    match value {
+        toml::Value::Table(table) => {
+            found.extend(table.get(name).and_then(|found| serde_json::to_value(found).ok()));
+            table.values().for_each(|value| tables(value, name, found));
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| tables(value, name, found)),
+        _ => {}
+    }
+}

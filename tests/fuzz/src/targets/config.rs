@@ -1,0 +1,129 @@
+//! `pluginConfig`: never a panic, every mistake in one line, and nothing accepted that the README's table rules out.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use alb_oidc_filter::config::Config;
+use regex::Regex;
+use serde_json::Value;
+
+use crate::judge::jws;
+use crate::{mint, seeds};
+
+/// The configurations of the scenarios, and near-valid ones.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let balancers = r#""loadBalancers":[{"arn":"arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188","issuer":null,"clientId":null}]"#;
+    let mut texts = seeds::scenarios(&["plugin"]);
+    texts.extend(seeds::scenarios(&["plugin"]).iter().filter_map(|text| {
+        let members = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+        Some(format!("{{{balancers},{members}}}"))
+    }));
+    let mut seeds: Vec<Vec<u8>> = texts.into_iter().map(String::into_bytes).collect();
+    for bytes in seeds::random(40, 400) {
+        let config = mint::config(&mut arbitrary::Unstructured::new(&bytes)).expect("bytes enough");
+        seeds.push(config.to_string().into_bytes());
+    }
+    seeds
+}
+
+/// Reads `data` as the configuration.
+pub fn run(data: &[u8]) {
+    if jws::has_minus_zero(data) {
+        return;
+    }
+    let strict = jws::json(data, DEPTH);
+    let mistakes = match Config::parse(data) {
+        Ok(config) => {
+            let value = strict.unwrap_or_else(|| panic!("no strict JSON: {}", String::from_utf8_lossy(data)));
+            let again = Config::from_value(&value).expect("the same config");
+            assert_eq!(format!("{config:?}"), format!("{again:?}"));
+            assert_eq!(TABLE.objection("", &value), None, "{value}");
+            return;
+        }
+        Err(mistakes) => mistakes,
+    };
+    assert!(!mistakes.is_empty());
+    for mistake in &mistakes {
+        let line = mistake.to_string();
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        assert!(line.contains("found ") && line.contains(", expected "), "{line}");
+        assert!(line.len() < 2000, "{} bytes: {line}", line.len());
+    }
+    // Whether it is JSON at all the two readers agree on; the filter says so in one mistake about the whole.
+    let not_json = mistakes.len() == 1 && mistakes[0].to_string().contains("text that is not strict JSON");
+    if data.len() <= 256 * 1024 && !data.trim_ascii().is_empty() {
+        assert_eq!(not_json, strict.is_none(), "{}", String::from_utf8_lossy(data));
+    }
+}
+
+/// How deep a config may nest.
+const DEPTH: usize = 8;
+
+/// The README's table of fields: for each path what it holds, and whether it is required.
+struct Table(BTreeMap<String, (String, bool)>);
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).expect("the README");
+    let (_, table) = readme.split_once("<!-- config reference").expect("the table");
+    let rows = table.lines().skip(3).take_while(|line| line.starts_with('|')).map(|line| {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let path = cells[0].trim_matches(['|', ' ', '`']).to_owned();
+        (path, (cells[1].to_owned(), cells[2] == "required"))
+    });
+    let table = Table(rows.collect());
+    assert!(table.0.len() > 50, "the table has {} rows", table.0.len());
+    table
+});
+
+impl Table {
+    /// What the table says against this object, which stands at `path`.
+    fn objection(&self, path: &str, object: &Value) -> Option<String> {
+        let Some(members) = object.as_object() else { return Some(format!("{path} is no object")) };
+        let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        let missing = self.0.iter().find(|(field, (_, required))| {
+            let name = field.strip_prefix(&below("")).filter(|name| !name.contains('.'));
+            *required && name.is_some_and(|name| !members.contains_key(name))
+        });
+        if let Some((field, _)) = missing {
+            return Some(format!("{field} is missing"));
+        }
+        members.iter().find_map(|(name, value)| {
+            let field = below(name);
+            let Some((holds, _)) = self.0.get(&field) else { return Some(format!("{field} is unknown")) };
+            if !is(value, holds) {
+                return Some(format!("{field} is {value}, not {holds}"));
+            }
+            match value {
+                Value::Object(_) => self.objection(&field, value),
+                Value::Array(items) => {
+                    items.iter().filter(|item| item.is_object()).find_map(|item| self.objection(&field, item))
+                }
+                _ => None,
+            }
+        })
+    }
+}
+
+/// Whether the value is what the table says in words.
+fn is(value: &Value, holds: &str) -> bool {
+    static BOUNDS: LazyLock<Regex> = LazyLock::new(|| Regex::new("([0-9]+) to ([0-9]+)").expect("a regex"));
+    let within = |count: u64| {
+        let bounds = BOUNDS.captures(holds).expect("bounds");
+        let bound = |number: usize| bounds[number].parse::<u64>().expect("a number");
+        (bound(1)..=bound(2)).contains(&count)
+    };
+    let null = holds.contains("or null");
+    match (holds, value) {
+        (_, Value::Null) => null,
+        ("true or false", value) => value.is_boolean(),
+        ("an object", value) => value.is_object(),
+        (holds, Value::String(text)) if holds.starts_with('"') => holds.contains(&format!("\"{text}\"")),
+        (holds, Value::String(text)) if holds.starts_with("a string") => within(text.len() as u64),
+        (holds, Value::Number(number)) if holds.starts_with("a whole number") => number.as_u64().is_some_and(within),
+        (holds, Value::Array(items)) if holds.starts_with("an array") => {
+            let of_kind = if holds.ends_with("strings") { Value::is_string } else { Value::is_object };
+            within(items.len() as u64) && items.iter().all(of_kind)
+        }
+        _ => false,
+    }
+}
