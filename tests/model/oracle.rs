@@ -245,9 +245,10 @@ impl Oracle {
                     self.remembered.insert(token.text.clone(), token.expires + SKEW);
                 }
             }
-            // The place of a key that served its time is taken.
+            // What stood in its place has served its time, or was forgotten.
             Verdict::Waits => {
                 self.known.remove(&name);
+                self.refused.remove(&name);
                 if self.wanted.insert(name) || self.failed.contains_key(&name) {
                     self.feared_budget[name.source].take(now);
                 }
