@@ -26,8 +26,8 @@ use world::{Tally, Template, World};
 const SCHEDULES: u32 = 10_000;
 /// How many of them, beyond that, by one that knows as many keys as it can keep.
 const CROWDED_SCHEDULES: u32 = 500;
-/// The longest schedule's steps.
-const STEPS: usize = 40;
+/// The most parts of a schedule; most are one step.
+const PARTS: usize = 32;
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/regressions.txt");
 
 /// The key ids of genuine tokens, of each source.
@@ -68,7 +68,7 @@ fn play(workers: usize, schedules: u32, kids: &[u16], template: &Template) {
         ..Config::default()
     };
     let sum = RefCell::new(Tally::new());
-    let outcome = TestRunner::new(config).run(&schedule::schedule(workers, kids, STEPS), |steps| {
+    let outcome = TestRunner::new(config).run(&schedule::schedule(workers, kids, PARTS), |steps| {
         let mut world = World::new(template, workers);
         world.play(&steps);
         for (what, count) in world.tally {
