@@ -27,13 +27,13 @@ const SCHEDULES: u32 = 10_000;
 /// How many of them, beyond that, by one that knows as many keys as it can keep.
 const CROWDED_SCHEDULES: u32 = 500;
 /// The most parts of a schedule; most are one step.
-const PARTS: usize = 32;
+const PARTS: usize = 20;
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/regressions.txt");
 
 /// The key ids of genuine tokens, of each source.
 const KIDS: [u16; 3] = [0, 1, 2];
-/// Those of a worker that keeps as many as it can, or nearly.
-const CROWD: std::ops::Range<u16> = 300..805;
+/// Those of a worker that keeps as many as it can.
+const CROWD: std::ops::Range<u16> = 300..812;
 
 /// What random schedules must come to again and again, or they try nothing.
 const OUTCOMES: [&str; 16] = [
@@ -107,6 +107,28 @@ fn a_worker_that_knows_as_many_keys_as_it_can_keeps_its_promises_whatever_happen
     let crowded = Template::after(World::new(&nobody_knows, 1), &steps.collect::<Vec<_>>());
     let kids: Vec<u16> = KIDS.into_iter().cycle().take(CROWD.len()).chain(CROWD).collect();
     play(1, CROWDED_SCHEDULES, &kids, &crowded);
+}
+
+#[test]
+fn a_key_that_dies_while_it_is_fetched_anew_is_not_fetched_twice_at_once() {
+    let arrives = |user| Step::Arrives(0, Arrival::With(Worker::claim(user)));
+    let steps = [
+        arrives(0),
+        Step::AnswersAll(Reply::GenuineKey),
+        Step::Passes(85_000),
+        arrives(1),
+        // Withdrawn: from here on it serves until its TTL is over, and no longer.
+        Step::AnswersAll(Reply::Status(404)),
+        Step::Passes(14_500),
+        arrives(2),
+        Step::Passes(600),
+        arrives(3),
+        Step::AnswersAll(Reply::GenuineKey),
+    ];
+    let nobody_knows = Template::new();
+    let mut world = World::new(&nobody_knows, 1);
+    world.play(&steps);
+    assert_eq!((world.tally["fetches"], world.tally["admitted"]), (3, 4));
 }
 
 /// One worker with one plugin, outside of any schedule.
