@@ -198,9 +198,15 @@ impl KeyRing {
             Some(Entry::Fetching { waiters, .. }) => {
                 waiters.push_back(Waiting { waiter, deadline, left: false });
             }
-            _ if source.budget.take(now) => {
+            before if source.budget.take(now) => {
+                // A key may die while it is fetched anew: that fetch is waited for.
+                let under_way = match before {
+                    Some(Entry::Ready(ready)) => ready.refresh,
+                    _ => None,
+                };
                 let waiters = VecDeque::from([Waiting { waiter, deadline, left: false }]);
-                self.insert(name, Entry::Fetching { ask: now, failures: 0, waiters }, now);
+                let fetching = Entry::Fetching { ask: under_way.unwrap_or(now), failures: 0, waiters };
+                self.insert(name, fetching, now);
             }
             _ => return Err(Reason::KeyUnavailable),
         }
@@ -723,6 +729,21 @@ mod tests {
         ring.answered(name(1), Answer::NotFound, at(900_000));
         assert!(is_ready(&mut ring, 1, 999_999));
         assert!(!is_ready(&mut ring, 1, 1_000_000));
+    }
+
+    #[test]
+    fn a_key_that_dies_while_it_is_fetched_anew_is_waited_for_and_not_fetched_twice() {
+        let mut ring = ring();
+        fetch(&mut ring, 1, 0);
+        assert!(is_ready(&mut ring, 1, 900_000));
+        ring.tick(at(900_000));
+        ring.answered(name(1), Answer::NotFound, at(900_000));
+        assert!(is_ready(&mut ring, 1, 999_900));
+        assert_eq!(ring.tick(at(999_900)).fetch, [name(1)]);
+        assert!(!is_ready(&mut ring, 1, 1_000_000));
+        ring.wait(name(1), 7, at(1_000_000)).unwrap();
+        assert_eq!(ring.tick(at(1_000_000)).fetch, []);
+        assert_eq!(ring.answered(name(1), Answer::Key(key()), at(1_000_100)).ready, [7]);
     }
 
     #[test]

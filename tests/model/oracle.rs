@@ -14,6 +14,8 @@ const REFRESH_AFTER: Duration = Duration::from_secs(80);
 /// How long a key serves beyond that while the key server cannot be asked.
 const STALE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 const REFRESHES_APART: Duration = Duration::from_secs(1);
+/// A refresh that failed is tried again within this time, where the key is used.
+const REFRESHED_AGAIN: Duration = Duration::from_secs(61);
 const NOT_FOUND_TTL: Duration = Duration::from_secs(60);
 const INVALID_TTL: Duration = Duration::from_secs(10);
 /// A fetch failed this long ago at most: somebody may be told so, and a retry may be planned.
@@ -114,6 +116,8 @@ pub(crate) struct Oracle {
     /// Waited for since they were answered last.
     wanted: BTreeSet<Name>,
     refreshed: BTreeMap<Name, Duration>,
+    /// Refreshes that must be asked for, since when.
+    due: BTreeMap<Name, Duration>,
     /// By source: what is left where only fetches count, and where each wish for one does, and each retry that may be planned.
     budget: [Budget; 2],
     feared_budget: [Budget; 2],
@@ -216,9 +220,20 @@ impl Oracle {
         entries >= FORGETS_NONE && !self.used.iter().rev().take(FORGETS_NONE).any(|used| *used == name)
     }
 
-    fn uses(&mut self, name: Name) {
+    fn uses(&mut self, name: Name, now: Now) {
         self.used.retain(|used| *used != name);
         self.used.push(name);
+        let is_old = self.known.get(&name).is_some_and(|known| now.steady >= known.fetched + REFRESH_AFTER);
+        let before = self.refreshed.get(&name);
+        let may_rest = before.is_some_and(|before| now.steady < *before + REFRESHED_AGAIN);
+        if is_old && !may_rest && !self.under_way.contains(&name) && !self.may_be_forgotten(name) {
+            self.due.entry(name).or_insert(now.steady);
+        }
+    }
+
+    /// The keys that were to be fetched anew before `then` and were not.
+    pub(crate) fn overdue(&self, then: Duration) -> Vec<Name> {
+        self.due.iter().filter(|(_, since)| **since < then).map(|(name, _)| *name).collect()
     }
 
     fn remembers(&self, token: &Token, now: Now) -> bool {
@@ -238,16 +253,17 @@ impl Oracle {
                     self.known
                         .insert(name, Known { signer, fetched: now.steady.saturating_sub(age), withdrawn: false });
                 }
-                if has_judged && self.known.contains_key(&name) {
-                    self.uses(name);
+                if has_judged && !self.remembers(token, now) {
+                    self.uses(name, now);
                 }
                 if *verdict == Verdict::Admitted {
                     self.remembered.insert(token.text.clone(), token.expires + SKEW);
                 }
             }
-            // The place of a key that served its time is taken.
+            // What stood in its place has served its time, or was forgotten.
             Verdict::Waits => {
                 self.known.remove(&name);
+                self.refused.remove(&name);
                 if self.wanted.insert(name) || self.failed.contains_key(&name) {
                     self.feared_budget[name.source].take(now);
                 }
@@ -258,6 +274,7 @@ impl Oracle {
 
     /// A fetch is made.
     pub(crate) fn fetches(&mut self, name: Name, now: Now) {
+        self.due.remove(&name);
         assert!(self.under_way.insert(name), "{name:?} is fetched while it is being fetched");
         if let Some(known) = self.known.get(&name).filter(|known| known.serves(now)) {
             let age = now.steady.saturating_sub(known.fetched);
@@ -283,7 +300,7 @@ impl Oracle {
                 self.known.insert(name, Known { signer, fetched: now.steady, withdrawn: false });
                 self.refused.remove(&name);
                 self.failed.remove(&name);
-                self.uses(name);
+                self.uses(name, now);
                 shared.put(name, signer, now);
             }
             Said::NotFound if is_known => {
@@ -307,6 +324,8 @@ impl Oracle {
 
     /// The host sends no fetches.
     pub(crate) fn fetches_are_refused(&mut self, now: Now) {
+        let refused = std::mem::take(&mut self.due);
+        self.refreshed.extend(refused.into_keys().map(|name| (name, now.steady)));
         for name in self.wanted.difference(&self.under_way).copied().collect::<Vec<_>>() {
             self.fetch_failed(name, now);
         }

@@ -243,7 +243,28 @@ fn step(workers: usize, kids: &[u16]) -> impl Strategy<Value = Step> + use<> {
     ]
 }
 
+/// A key is used late in its life, something comes of that, and it is used again.
+fn late_use(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
+    (0..workers, claim(kids), reply(), passing()).prop_map(|(worker, claim, reply, later)| {
+        let by = |user| Arrival::With(Claim { user, expires: 1_000_000, ..claim });
+        let arrives = |user| Step::Arrives(worker, by(user));
+        vec![
+            arrives(3),
+            Step::AnswersAll(Reply::GenuineKey),
+            Step::Passes(85_000),
+            arrives(4),
+            Step::AnswersAll(reply),
+            Step::Passes(later),
+            arrives(5),
+        ]
+    })
+}
+
 /// A schedule.
-pub(crate) fn schedule(workers: usize, kids: &[u16], steps: usize) -> impl Strategy<Value = Vec<Step>> + use<> {
-    proptest::collection::vec(step(workers, kids), 1..steps)
+pub(crate) fn schedule(workers: usize, kids: &[u16], parts: usize) -> impl Strategy<Value = Vec<Step>> + use<> {
+    let part = prop_oneof![
+        25 => step(workers, kids).prop_map(|step| vec![step]),
+        1 => late_use(workers, kids),
+    ];
+    proptest::collection::vec(part, 1..parts).prop_map(|parts| parts.concat())
 }

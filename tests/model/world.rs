@@ -377,6 +377,10 @@ impl<'t> World<'t> {
             }
         }
         self.set_time(end);
+        for plugin in self.plugins.iter().filter(|plugin| plugin.root != 0) {
+            let overdue = plugin.oracle.overdue(end.saturating_sub(GRAIN));
+            assert!(overdue.is_empty(), "{overdue:?} are used late in their lives and not fetched anew");
+        }
     }
 
     fn set_time(&mut self, steady: Duration) {
