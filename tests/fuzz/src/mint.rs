@@ -576,8 +576,10 @@ pub(crate) fn further(u: &mut Unstructured<'_>, head: &mut Headers) -> Result<()
         }
     }
     if rarely(u, 3)? {
-        let identity = *pick(u, &["7f3c1c1e", "someone else"])?;
-        head.push(("x-amzn-oidc-identity".to_owned(), identity.as_bytes().to_vec()));
+        for _ in 0..u.int_in_range(1..=2)? {
+            let identity = *pick(u, &["7f3c1c1e", "someone else"])?;
+            head.push(("x-amzn-oidc-identity".to_owned(), identity.as_bytes().to_vec()));
+        }
     }
     if rarely(u, 8)? {
         let (name, value) = *pick(

@@ -31,9 +31,9 @@ pub fn is_plain_pem(text: &[u8]) -> bool {
     *first == "-----BEGIN PUBLIC KEY-----" && *last == "-----END PUBLIC KEY-----" && body.iter().all(is_base64)
 }
 
-/// Whether the text is this key between the two markers, in lines of whatever length: RFC 7468 (section 3) wants the markers on
-/// lines of their own, and nothing can be meant by the text but this key.
-pub fn is_loose_pem(text: &[u8], spki: &[u8]) -> bool {
+/// Whether the text is this key between the two markers, in lines of whatever length. RFC 7468 (section 3) wants the markers on
+/// lines of their own; without them, too, nothing can be meant but this key.
+pub fn is_nothing_but(text: &[u8], spki: &[u8]) -> bool {
     let text: String = String::from_utf8_lossy(text)
         .replace("-----BEGIN PUBLIC KEY-----", "[")
         .replace("-----END PUBLIC KEY-----", "]");

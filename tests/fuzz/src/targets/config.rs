@@ -18,12 +18,60 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let members = text.trim().strip_prefix('{')?.strip_suffix('}')?;
         Some(format!("{{{balancers},{members}}}"))
     }));
+    texts.extend(
+        TABLE.0.iter().flat_map(|(field, (holds, _))| at_the_edges(field, holds)).map(|value| value.to_string()),
+    );
     let mut seeds: Vec<Vec<u8>> = texts.into_iter().map(String::into_bytes).collect();
     for bytes in seeds::random(40, 400) {
         let config = mint::config(&mut arbitrary::Unstructured::new(&bytes)).expect("bytes enough");
         seeds.push(config.to_string().into_bytes());
     }
     seeds
+}
+
+/// A configuration that has every field.
+const FULL: &str = r#"{
+    "loadBalancers": [{"arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188", "issuer": "https://i.example", "clientId": "c"}],
+    "publicKeys": {"endpoint": "https://keys.example", "cluster": "keys", "timeoutMs": 1000, "cacheTtlSeconds": 60},
+    "clockSkewSeconds": 30,
+    "userId": {"claims": ["email"], "header": "x-user", "prefix": "a", "lowercase": true, "requireVerifiedEmail": true, "transformers": [{"matches": "a", "replaces": "b"}]},
+    "groups": {"claims": ["g"], "header": "x-groups", "prefix": "a", "keep": "a", "memberHeaderPrefix": "x-group-"},
+    "claimHeaders": [{"claim": "name", "header": "x-name"}],
+    "accessToken": {"issuer": "https://i.example", "jwksUri": "https://i.example/keys", "jwksCluster": "jwks"},
+    "rules": [{"match": {"hosts": ["a.example"], "paths": [{"prefix": "/"}], "methods": ["GET"]}, "require": "token", "allow": {"users": ["a"], "domains": ["a.example"], "groups": ["a"]}}],
+    "logout": {"path": "/logout", "redirectTo": "https://i.example/logout", "sessionCookie": "Session"},
+    "forward": {"oidcData": true, "accessToken": true, "sessionCookies": true},
+    "mode": "report"
+}"#;
+
+/// The full configuration with this field at the least and the most that it may hold, and one beyond.
+fn at_the_edges(field: &str, holds: &str) -> Vec<Value> {
+    let full: Value = serde_json::from_str(FULL).expect("JSON");
+    let place = |value: &Value| {
+        let mut pointer = String::new();
+        for name in field.split('.') {
+            pointer.push_str(if value.pointer(&pointer).is_some_and(Value::is_array) { "/0/" } else { "/" });
+            pointer.push_str(name);
+        }
+        pointer
+    };
+    let Some(bounds) = BOUNDS.captures(holds) else { return vec![full] };
+    let bound = |number: usize| bounds[number].parse::<u64>().expect("a number");
+    let edges = [bound(1).saturating_sub(1), bound(1), bound(2), bound(2) + 1];
+    let with = |edge: u64| {
+        let mut value = full.clone();
+        let pointer = place(&value);
+        // The other kinds of path are no more in the configuration than this one.
+        let held = value.pointer_mut(&pointer)?;
+        *held = match held {
+            Value::Number(_) => Value::from(edge),
+            Value::Array(items) => Value::from(vec![items[0].clone(); edge as usize]),
+            Value::String(text) => Value::from(text.chars().cycle().take(edge as usize).collect::<String>()),
+            _ => return None,
+        };
+        Some(value)
+    };
+    edges.into_iter().filter_map(with).collect()
 }
 
 /// Reads `data` as the configuration.
@@ -47,7 +95,8 @@ pub fn run(data: &[u8]) {
         let line = mistake.to_string();
         assert!(!line.chars().any(char::is_control), "{line:?}");
         assert!(line.contains("found ") && line.contains(", expected "), "{line}");
-        assert!(line.len() < 2000, "{} bytes: {line}", line.len());
+        // An unknown field is named in full, a value is cut short.
+        assert!(line.len() < 2000 + 8 * data.len(), "{} bytes: {line}", line.len());
     }
     // Whether it is JSON at all the two readers agree on; the filter says so in one mistake about the whole.
     let not_json = mistakes.len() == 1 && mistakes[0].to_string().contains("text that is not strict JSON");
@@ -104,9 +153,10 @@ impl Table {
     }
 }
 
+static BOUNDS: LazyLock<Regex> = LazyLock::new(|| Regex::new("([0-9]+) to ([0-9]+)").expect("a regex"));
+
 /// Whether the value is what the table says in words.
 fn is(value: &Value, holds: &str) -> bool {
-    static BOUNDS: LazyLock<Regex> = LazyLock::new(|| Regex::new("([0-9]+) to ([0-9]+)").expect("a regex"));
     let within = |count: u64| {
         let bounds = BOUNDS.captures(holds).expect("bounds");
         let bound = |number: usize| bounds[number].parse::<u64>().expect("a number");
@@ -125,5 +175,21 @@ fn is(value: &Value, holds: &str) -> bool {
             within(items.len() as u64) && items.iter().all(of_kind)
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_full_configuration_is_one_and_has_every_field() {
+        let full: Value = serde_json::from_str(FULL).unwrap();
+        Config::from_value(&full).unwrap();
+        let text = FULL.replace(['\n', ' '], "");
+        for field in TABLE.0.keys().filter_map(|field| field.rsplit('.').next()) {
+            let is_there = text.contains(&format!("\"{field}\":"));
+            assert!(is_there || ["exact", "suffix", "regex"].contains(&field), "{field}");
+        }
     }
 }

@@ -4,42 +4,76 @@ use alb_oidc_filter::config::Config;
 use alb_oidc_filter::gate::RequestHead;
 use alb_oidc_filter::identity::Identity;
 use arbitrary::{Result, Unstructured};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::sync::LazyLock;
 
 use crate::judge::access::{self, Demand};
 use crate::judge::identity as judged;
 use crate::mint::{self, ARNS};
 use crate::seeds;
 
-/// How many bytes choose the rules.
+/// How many bytes rules by chance take.
 const RULES: usize = 48;
 
-/// The paths of the scenarios, under rules by chance.
+/// Rules that a reading more or less makes a difference to: little is open, little is protected, and patterns of each kind.
+static TELLING: LazyLock<[Value; 3]> = LazyLock::new(|| {
+    let admins = json!({"groups": ["admins"]});
+    [
+        json!([{"match": {"paths": [{"prefix": "/public/"}]}, "require": "none"}]),
+        json!([{"match": {"paths": [{"prefix": "/admin"}]}, "allow": admins}, {"match": {"paths": [{"prefix": "/"}]}, "require": "none"}]),
+        json!([
+            {"match": {"paths": [{"regex": "^/api/+admin"}, {"exact": "/Open"}]}, "allow": admins},
+            {"match": {"paths": [{"suffix": ".css"}, {"exact": "/"}, {"regex": "^/v[0-9]+/open$"}]}, "require": "none"},
+        ]),
+    ]
+});
+
+/// The paths of the scenarios, under rules that tell; pieces, under these and others.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut paths = seeds::scenarios(&["path", "paths", "skipped", "exact", "prefix"]);
     for raw in seeds::scenarios(&["raw"]) {
         paths.extend(raw.split(' ').nth(1).map(str::to_owned));
     }
-    paths.extend(
-        ["/public/a%2fb/%2e%2e/%2e%2e/admin", "//host/..;x/%61dmin", "/public/..%5cadmin/%252e%252e/", "/API/v1/./x"]
-            .map(str::to_owned),
-    );
-    let rules = seeds::random(paths.len(), RULES);
-    paths.iter().zip(rules).map(|(path, rules)| [&rules, path.as_bytes()].concat()).collect()
+    // Each was a way round a rule once, or would have been.
+    for path in [
+        "/public/a%2fb/%2e%2e/%2e%2e/admin",
+        "//host/..;x/%61dmin",
+        "/public/..%5cadmin/%252e%252e/",
+        "//admin/../x",
+        "/public//../../admin",
+        "/API/v1/./x",
+    ] {
+        paths.push(path.to_owned());
+    }
+    let written = paths.iter().flat_map(|path| (0..3).map(move |rules| [&[rules, 0], path.as_bytes()].concat()));
+    let pieced =
+        (0..).zip(seeds::random(120, RULES + 40)).map(|(number, bytes)| [&[number % 4, 1], &bytes[..]].concat());
+    written.chain(pieced).collect()
 }
 
-/// Rules, method and host from the first bytes; the rest is the path.
+/// The first byte chooses the rules, the second says whether the rest is the path, or which pieces it is made of.
 pub fn run(data: &[u8]) {
-    let (rules, path) = data.split_at(RULES.min(data.len()));
-    let _ = judge(&mut Unstructured::new(rules), path);
+    let [choice, kind, rest @ ..] = data else { return };
+    let (head, rest) = match usize::from(choice % 4) {
+        3 => rest.split_at(RULES.min(rest.len())),
+        _ => (&[][..], rest),
+    };
+    let path = if kind % 2 == 0 { Ok(rest.to_vec()) } else { mint::path(&mut Unstructured::new(rest)) };
+    let _ = path.and_then(|path| match TELLING.get(usize::from(choice % 4)) {
+        Some(rules) => judge(rules, "GET", "gateway", &path),
+        None => {
+            let mut head = Unstructured::new(head);
+            let (method, authority) = mint::target(&mut head)?;
+            judge(&mint::rules(&mut head, true)?, &method, &authority, &path)
+        }
+    });
 }
 
-fn judge(u: &mut Unstructured<'_>, path: &[u8]) -> Result<()> {
-    let (method, authority) = mint::target(u)?;
+fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()> {
     let config = json!({
         "loadBalancers": [{"arn": ARNS[0], "issuer": null, "clientId": null}],
         "groups": {},
-        "rules": mint::rules(u, true)?,
+        "rules": rules,
     });
     let parsed =
         Config::parse(config.to_string().as_bytes()).unwrap_or_else(|mistakes| panic!("{config}: {mistakes:?}"));
@@ -49,7 +83,7 @@ fn judge(u: &mut Unstructured<'_>, path: &[u8]) -> Result<()> {
         (b":path", path),
     ]);
     let requirement = parsed.access.requirement(&head);
-    let demands = access::demands(&config, &method, &authority, path);
+    let demands = access::demands(&config, method, authority, path);
     let about = || format!("{method} {authority} {}\n{}", String::from_utf8_lossy(path), config["rules"]);
     let agrees = |found: bool, expected: &dyn Fn(&[Demand<'_>]) -> bool| {
         let strictly = (!demands.is_unreadable).then(|| expected(&demands.each));
