@@ -9,6 +9,7 @@ SHELL := /bin/bash
 
 MODULE := alb_oidc_filter.wasm
 PROBE := target/verifier_probe.wasm
+NAMED := target/alb_oidc_filter.named.wasm
 BUILT := target/wasm/wasm32-wasip1/release
 
 # One Envoy per supported Istio; the list's last version is the default one.
@@ -32,8 +33,10 @@ export ENVOY_BINARIES = $(subst $(empty) $(empty),:,$(abspath $(ENVOYS)))
 
 .PHONY: module
 module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the default)
+	@[ -e $(BUILT)/deps/$(notdir $(NAMED)) ] || rm -f $(BUILT)/deps/$(MODULE) # has it linked anew, and its names beside it
 	@.ci/wasm-cargo build --release --lib --locked --target-dir target/wasm
 	@cmp -s $(BUILT)/$(MODULE) $(MODULE) || cp $(BUILT)/$(MODULE) $(MODULE)
+	@cmp -s $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED) || cp $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED)
 
 .PHONY: test
 test: lint module probe envoy ## Run every test, on each supported Envoy

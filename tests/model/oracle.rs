@@ -196,7 +196,6 @@ impl Oracle {
                 vec![by(signer)]
             }
             State::Shared(signer, _) => vec![by(signer), Verdict::Waits, unavailable],
-            State::Unknown if is_under_way && !failed => vec![Verdict::Waits],
             State::Unknown if failed || self.feared_budget[token.name.source].left(now) < 2 * BUDGET_INTERVAL_MS => {
                 vec![Verdict::Waits, unavailable]
             }

@@ -230,7 +230,7 @@ fn step(workers: usize, kids: &[u16]) -> impl Strategy<Value = Step> + use<> {
     let few = 0..1000usize;
     prop_oneof![
         60 => (worker.clone(), arrival(kids)).prop_map(|(worker, arrival)| Step::Arrives(worker, arrival)),
-        1 => (worker.clone(), 100..140u16, 1..25u16).prop_map(|(worker, from, count)| Step::Flood { worker, from, count }),
+        1 => (worker.clone(), 100..140u16, 15..30u16).prop_map(|(worker, from, count)| Step::Flood { worker, from, count }),
         6 => few.clone().prop_map(Step::HangsUp),
         16 => (few, reply()).prop_map(|(place, reply)| Step::Answers(place, reply)),
         30 => reply().prop_map(Step::AnswersAll),

@@ -1,0 +1,378 @@
+//! Shows which panics the built module can come to at all, by reading its code: from each export it follows every call, an indirect
+//! one to each function of that type in the table, and lists where the code ends in a panic or an abort. What it finds is compared
+//! with [`ARGUED`], both ways: a place that nobody has argued for fails the test, and so does an argument for which there is no place
+//! left. A panic kills the VM, and the requests that wait in it hang.
+//!
+//! It reads `target/alb_oidc_filter.named.wasm`, which the linker leaves beside the module: the same code, with names.
+
+// A test may panic: that is how it fails.
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use wasmparser::{
+    BinaryReader, ElementItems, ExternalKind, FuncType, Name, NameSectionReader, Operator, Parser, Payload, TypeRef,
+};
+
+/// Why a panic in a function does no harm. A function belongs to the first entry that it fits: its name begins with one of the
+/// words, `<` and `&` before it apart, or has one of those that begin with `*` in it; its panic is one of `by`, if there are any.
+struct Argument {
+    of: &'static [&'static str],
+    by: &'static [&'static str],
+    because: &'static str,
+}
+
+const fn argued(of: &'static [&'static str], because: &'static str) -> Argument {
+    Argument { of, by: &[], because }
+}
+
+/// How a panic goes on once it has begun, and the ways in which a VM ends itself. Whoever calls these is what is argued for.
+const MACHINERY: &[&str] = &[
+    "core::panicking::",
+    "core::option::unwrap_failed",
+    "core::option::expect_failed",
+    "core::result::unwrap_failed",
+    "core::cell::panic_already",
+    "core::slice::index::slice_index_fail",
+    "core::slice::copy_from_slice_impl::len_mismatch_fail",
+    "core::str::slice_error_fail",
+    "alloc::alloc::handle_alloc_error",
+    "alloc::raw_vec::handle_error",
+    "alloc::raw_vec::capacity_overflow",
+    "alloc::vec::Vec<_, _>>::insert_mut::assert_failed",
+    "std::panicking::",
+    "std::alloc::rust_oom",
+    "std::alloc::default_alloc_error_hook",
+    "std::process::abort",
+    "std::sys::backtrace::",
+    "std::sys::pal::wasi::",
+    "std::sys::pal::wasip1::",
+    "std::thread::local::panic_access_error",
+    "std::thread::id::ThreadId>::new::exhausted",
+    "hashbrown::raw::Fallibility>::capacity_overflow",
+    "__rustc::",
+    "rust_panic",
+    "_Exit",
+    "__wasi_proc_exit",
+    "abort",
+];
+
+/// Every place in the module that may panic, in groups, and why it does not or what comes of it.
+const ARGUED: &[Argument] = &[
+    Argument {
+        of: &["*"],
+        by: &["alloc::raw_vec::", "alloc::alloc::handle_alloc_error", "hashbrown::raw::Fallibility"],
+        because: "the VM has no memory left. What the filter keeps is bounded (tests/model), what one request takes is bounded by \
+                  Envoy's limit on headers, and what it reads of an answer by its own; a VM may have 4 GiB",
+    },
+    // The filter itself, function by function and panic by panic.
+    Argument {
+        of: &["alb_oidc_filter::identity::UserIdRules>::made_of"],
+        by: &["core::str::slice_error_fail", "core::option::unwrap_failed", "abort"],
+        because: "regex-lite's replacement, compiled into its caller: it slices at the ends of matches in the same text",
+    },
+    Argument {
+        of: &["alb_oidc_filter::keys::KeyRing>::new"],
+        by: &["core::option::expect_failed"],
+        because: "a fifth of a Duration: the nanoseconds are fewer than a second's, so that its seconds do not overflow",
+    },
+    Argument {
+        of: &["alb_oidc_filter::"],
+        by: &["abort"],
+        because: "an Rc is cloned: it aborts at 2^32 of them, which do not fit into the memory",
+    },
+    // The SDK.
+    Argument {
+        of: &["*as proxy_wasm::traits::"],
+        by: &["core::result::unwrap_failed"],
+        because: "default methods of the SDK's traits, which nothing calls: they stand in a table of the trait's functions. The filter's \
+                  own methods cannot unwrap",
+    },
+    argued(
+        &["proxy_wasm::hostcalls::dispatch_http_call"],
+        "panics on a status other than Ok, BadArgument and InternalFailure; proxy_http_call has no other in any supported Envoy, \
+         and gives no number of a call twice",
+    ),
+    argued(&["proxy_wasm::hostcalls::set_effective_context"], "of a context that is there: the SDK's own root"),
+    argued(&["proxy_wasm::hostcalls::"], "called by the default methods alone, which nothing calls"),
+    argued(
+        &["proxy_wasm::dispatcher::", "*proxy_wasm::dispatcher::"],
+        "the SDK panics where the host names a context or a call that it has not told it of, or enters the VM again from a host \
+         call: Envoy does neither, and puts off what would",
+    ),
+    // Dependencies: what they take for granted of themselves.
+    argued(
+        &["regex_lite::", "*regex_lite::"],
+        "a compiled regex and the ends of its matches: patterns are the operator's",
+    ),
+    argued(&["serde_json::", "*serde_json::"], "places in the one slice that is parsed: anybody's input, and fuzzed"),
+    argued(&["base64::"], "places in a buffer of its own, of the right size: anybody's input, and fuzzed"),
+    argued(
+        &[
+            "p256::",
+            "ecdsa::",
+            "elliptic_curve::",
+            "crypto_bigint::",
+            "primeorder::",
+            "primefield::",
+            "wnaf::",
+            "sec1::",
+        ],
+        "numbers of 32 bytes and points of 65, as they are once read: tried with Wycheproof's vectors",
+    ),
+    argued(&["const_oid::"], "the printing of an object identifier, for which nothing asks"),
+    argued(
+        &["jsonwebtoken::", "*jsonwebtoken::"],
+        "a provider of cryptography that is not the filter's, which comes first",
+    ),
+    argued(&["itoa::", "u64 as itoa::"], "a buffer as long as the longest number"),
+    argued(&["hashbrown::", "*hashbrown::"], "a table of more entries than fit into the memory"),
+    // The standard library.
+    argued(
+        &["alloc::"],
+        "its own structures; and what the filter asks of them: chunks of eight bytes, an element inserted where a search said",
+    ),
+    argued(&["core::", "str"], "searching, iterating, printing: an index of the filter's own would not compile"),
+    argued(
+        &["std::", "addr2line::", "gimli::", "miniz_oxide::", "rustc_demangle::"],
+        "the way of a panic that has begun; and one thread, locks that nobody else holds, a host that has randomness",
+    ),
+    argued(&["sbrk", "__wasilibc_", "dlmalloc"], "the C library's memory and environment, as the VM starts"),
+];
+
+#[derive(Default)]
+struct Function {
+    name: String,
+    of: u32,
+    calls: BTreeSet<u32>,
+    /// The types of what it calls through the table.
+    indirect: BTreeSet<u32>,
+    /// Where its code cannot go on, and what was called right before, which then did not return.
+    ends: Vec<Option<u32>>,
+}
+
+/// A module's functions, and where the host enters them.
+#[derive(Default)]
+struct Code {
+    types: Vec<FuncType>,
+    functions: Vec<Function>,
+    exports: Vec<u32>,
+    table: BTreeSet<u32>,
+}
+
+impl Code {
+    fn read(module: &[u8]) -> Code {
+        let mut code = Code::default();
+        let mut body = 0;
+        for payload in Parser::new(0).parse_all(module) {
+            match payload.expect("a section") {
+                Payload::TypeSection(section) => {
+                    code.types.extend(section.into_iter_err_on_gc_types().map(|of| of.expect("a type")));
+                }
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        let import = import.expect("an import");
+                        let TypeRef::Func(of) = import.ty else { panic!("an import that is no function") };
+                        code.functions.push(Function { name: import.name.to_owned(), of, ..Function::default() });
+                    }
+                    body = code.functions.len();
+                }
+                Payload::FunctionSection(section) => {
+                    let of = section.into_iter().map(|of| of.expect("a type"));
+                    code.functions.extend(of.map(|of| Function { of, ..Function::default() }));
+                }
+                Payload::ExportSection(section) => {
+                    let exports = section.into_iter().map(|export| export.expect("an export"));
+                    let functions = exports.filter(|export| export.kind == ExternalKind::Func);
+                    code.exports.extend(functions.map(|export| export.index));
+                }
+                Payload::StartSection { func, .. } => code.exports.push(func),
+                Payload::ElementSection(section) => {
+                    for element in section {
+                        let ElementItems::Functions(items) = element.expect("an element").items else {
+                            panic!("a table of expressions")
+                        };
+                        code.table.extend(items.into_iter().map(|function| function.expect("a function")));
+                    }
+                }
+                Payload::CodeSectionEntry(entry) => {
+                    let operators = entry.get_operators_reader().expect("a body").into_iter();
+                    code.functions[body].follow(operators.map(|operator| operator.expect("an instruction")));
+                    body += 1;
+                }
+                Payload::CustomSection(section) if section.name() == "name" => {
+                    for names in NameSectionReader::new(BinaryReader::new(section.data(), section.data_offset())) {
+                        if let Name::Function(names) = names.expect("names") {
+                            for naming in names {
+                                let naming = naming.expect("a name");
+                                let name = format!("{:#}", rustc_demangle::demangle(naming.name));
+                                code.functions[naming.index as usize].name = name;
+                            }
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        code
+    }
+
+    /// Every function that the host can come to.
+    fn reached(&self) -> BTreeSet<u32> {
+        let mut reached = BTreeSet::new();
+        let mut next = self.exports.clone();
+        while let Some(number) = next.pop() {
+            if reached.insert(number) {
+                let function = &self.functions[number as usize];
+                next.extend(&function.calls);
+                let wanted: Vec<_> = function.indirect.iter().map(|of| &self.types[*of as usize]).collect();
+                let fits = |entry: &&u32| wanted.contains(&&self.types[self.functions[**entry as usize].of as usize]);
+                next.extend(self.table.iter().filter(fits));
+            }
+        }
+        reached
+    }
+
+    /// Where the host can have the module panic: the function, and what it calls to do so.
+    fn panics(&self) -> BTreeMap<(&str, &str), usize> {
+        let name = |number: u32| plain(&self.functions[number as usize].name);
+        let mut panics = BTreeMap::new();
+        for number in self.reached() {
+            for end in &self.functions[number as usize].ends {
+                *panics.entry((name(number), end.map_or("abort", name))).or_default() += 1;
+            }
+        }
+        panics.retain(|(function, _), _| !MACHINERY.iter().any(|machinery| function.starts_with(machinery)));
+        panics
+    }
+}
+
+impl Function {
+    fn follow<'a>(&mut self, operators: impl Iterator<Item = Operator<'a>>) {
+        let mut before = None;
+        for operator in operators {
+            let mut called = None;
+            match operator {
+                Operator::Call { function_index } => {
+                    self.calls.insert(function_index);
+                    called = Some(function_index);
+                }
+                Operator::CallIndirect { type_index, .. } => {
+                    self.indirect.insert(type_index);
+                }
+                Operator::Unreachable => self.ends.push(before),
+                _ => {}
+            }
+            before = called;
+        }
+    }
+}
+
+/// A function's name without what stands before its first word.
+fn plain(name: &str) -> &str {
+    name.trim_start_matches(['<', '&', '['])
+}
+
+impl Argument {
+    fn covers(&self, function: &str, panic: &str) -> bool {
+        let fits = |word: &&str| match word.strip_prefix('*') {
+            Some(part) => function.contains(part),
+            None => function.starts_with(word),
+        };
+        self.of.iter().any(fits) && (self.by.is_empty() || self.by.iter().any(|by| panic.starts_with(by)))
+    }
+}
+
+/// One line for each panic that nothing argues for, and for each argument without a panic.
+fn faults(panics: &BTreeMap<(&str, &str), usize>, argued: &[Argument]) -> Vec<String> {
+    let argument = |function, panic| argued.iter().position(|argument| argument.covers(function, panic));
+    let mut used = BTreeSet::new();
+    let mut faults = Vec::new();
+    for ((function, panic), count) in panics {
+        match argument(function, panic) {
+            Some(place) => {
+                used.insert(place);
+            }
+            None => faults.push(format!("{function} may come to {panic}, {count} times, which nothing argues for")),
+        }
+    }
+    let unused = argued.iter().enumerate().filter(|(place, _)| !used.contains(place));
+    faults.extend(unused.map(|(_, argument)| format!("no panic is left in {:?}: {}", argument.of, argument.because)));
+    faults
+}
+
+/// The bytes of the section that holds the code.
+fn code_section(module: &[u8]) -> &[u8] {
+    const CODE: u8 = 10;
+    let sections = Parser::new(0).parse_all(module).filter_map(|payload| payload.expect("a section").as_section());
+    let range = sections.into_iter().find_map(|(id, range)| (id == CODE).then_some(range));
+    let range = range.expect("code");
+    &module[range.start as usize..range.end as usize]
+}
+
+fn named_module() -> Vec<u8> {
+    let path = support::repository("target/alb_oidc_filter.named.wasm");
+    std::fs::read(&path).unwrap_or_else(|error| panic!("no module with names at {}: {error}; run make", path.display()))
+}
+
+#[test]
+fn what_is_read_here_is_the_module_s_own_code() {
+    let (named, module) = (named_module(), std::fs::read(support::module()).expect("the module"));
+    assert!(code_section(&named) == code_section(&module), "the module with names is of another build; run make");
+}
+
+#[test]
+fn each_panic_that_the_module_can_come_to_is_argued() {
+    let named = named_module();
+    let code = Code::read(&named);
+    let panics = code.panics();
+    let (reached, places) = (code.reached().len(), panics.values().sum::<usize>());
+    println!("{} functions, {reached} reached, {places} places to panic in {}", code.functions.len(), panics.len());
+    for (place, argument) in ARGUED.iter().enumerate() {
+        let mine = |(function, panic): &&(&str, &str)| {
+            ARGUED.iter().position(|argument| argument.covers(function, panic)) == Some(place)
+        };
+        let count: usize = panics.iter().filter(|(names, _)| mine(names)).map(|(_, count)| count).sum();
+        println!("{count:5}  {}: {}", argument.of.join(" "), argument.because);
+    }
+    let faults = faults(&panics, ARGUED);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A module whose one callback is this, and which has a function that panics and one that does not.
+fn tiny(body: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module (table funcref (elem $ours::may_panic $ours::quiet))
+            (func $core::panicking::panic unreachable)
+            (func $ours::may_panic (param i32) call $core::panicking::panic unreachable)
+            (func $ours::quiet (param i64))
+            (func $callback (export "proxy_on_tick") (param i32) {body}))"#
+    );
+    wat::parse_str(text).expect("a module")
+}
+
+#[test]
+fn a_panic_is_found_through_calls_and_the_table_and_only_where_the_host_comes_to_it() {
+    for (body, found) in [
+        ("", false),
+        ("local.get 0 call $ours::may_panic", true),
+        ("i64.const 0 i32.const 1 call_indirect (param i64)", false),
+        ("i32.const 0 i32.const 0 call_indirect (param i32)", true),
+    ] {
+        let module = tiny(body);
+        let expected: &[_] = if found { &[("ours::may_panic", "core::panicking::panic")] } else { &[] };
+        assert_eq!(Code::read(&module).panics().into_keys().collect::<Vec<_>>(), expected, "{body}");
+    }
+}
+
+#[test]
+fn a_panic_without_an_argument_and_an_argument_without_a_panic_are_faults() {
+    let module = tiny("local.get 0 call $ours::may_panic");
+    let code = Code::read(&module);
+    let panics = code.panics();
+    assert_eq!(faults(&panics, &[argued(&["ours::"], "")]).len(), 0);
+    assert_eq!(faults(&panics, &[]).len(), 1);
+    assert_eq!(faults(&panics, &[argued(&["ours::"], ""), argued(&["theirs::"], "")]).len(), 1);
+    assert_eq!(faults(&panics, &[Argument { of: &["ours::"], by: &["alloc::"], because: "" }]).len(), 2);
+}
