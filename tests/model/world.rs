@@ -28,7 +28,7 @@ pub(crate) struct Template {
     oracle: Oracle,
     shared: Shared,
     counted: BTreeMap<String, i64>,
-    tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 impl Template {
