@@ -36,13 +36,14 @@ const KIDS: [u16; 3] = [0, 1, 2];
 const CROWD: std::ops::Range<u16> = 300..812;
 
 /// What random schedules must come to again and again, or they try nothing.
-const OUTCOMES: [&str; 16] = [
+const OUTCOMES: [&str; 17] = [
     "admitted",
     "skipped",
     "denied.key-invalid",
     "denied.key-not-found",
     "denied.key-unavailable",
     "denied.signature-invalid",
+    "denied.signer-unknown",
     "denied.token-expired",
     "denied.token-missing",
     "answers ok",

@@ -14,8 +14,12 @@ pub(crate) const BEGINNING: u64 = 1_800_000_000;
 /// A load balancer of another region: another key server. It knows the same key ids by other keys.
 const EASTERN_ARN: &str =
     "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
-/// The load balancers that are believed, by source.
-pub(crate) const ARNS: [&str; 2] = [ARN, EASTERN_ARN];
+/// Somebody else's load balancer, in the region of the first.
+const STRANGERS_ARN: &str =
+    "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+/// The load balancers that are believed, by source; and behind them one that is not.
+const ARNS: [&str; 3] = [ARN, EASTERN_ARN, STRANGERS_ARN];
+const STRANGER: usize = 2;
 /// What stands in the address of their key servers.
 pub(crate) const REGIONS: [&str; 2] = ["us-west-2", "eu-central-1"];
 
@@ -122,7 +126,7 @@ impl Claim {
 pub(crate) fn config(prefix: &str) -> String {
     let load_balancer = |arn: &str| json!({"arn": arn, "issuer": ISSUER, "clientId": CLIENT});
     json!({
-        "loadBalancers": ARNS.map(load_balancer),
+        "loadBalancers": [load_balancer(ARN), load_balancer(EASTERN_ARN)],
         "publicKeys": {"cacheTtlSeconds": TTL.as_secs(), "timeoutMs": TIMEOUT.as_millis() as u64},
         "userId": {"prefix": prefix},
         "rules": [{"match": {"paths": [{"prefix": "/open/"}]}, "require": "none"}],
@@ -197,7 +201,9 @@ fn arrival(kids: &[u16]) -> impl Strategy<Value = Arrival> + use<> {
         3 => claim(kids).prop_map(Arrival::Spoofed),
         1 => claim(kids).prop_map(Arrival::Open),
         1 => Just(Arrival::WithoutToken),
-        1 => claim(kids).prop_map(Arrival::ByAStranger),
+        1 => claim(kids).prop_map(|claim| {
+            Arrival::ByAStranger(Claim { source: STRANGER, signed: Signed::Genuinely, ..claim })
+        }),
     ]
 }
 
