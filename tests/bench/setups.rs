@@ -119,7 +119,10 @@ impl Filter {
     /// A listener of this name with the filter before `action`.
     pub(crate) fn listener(self, name: &str, action: &Value, kid: &str, key: &Key, modules: &Modules) -> Value {
         let plugin = |env: BTreeMap<String, String>| {
-            let plugin = Plugin::new(name, gateway_config());
+            let mut config = gateway_config();
+            // A key server that is slow on purpose is to be waited for.
+            config["publicKeys"]["timeoutMs"] = json!(10_000);
+            let plugin = Plugin::new(name, config);
             wasm_filter(&Plugin { env, ..plugin })
         };
         let other = |module: &Path| wasm_filter(&Plugin { module: module.into(), ..Plugin::new(name, "{}") });
