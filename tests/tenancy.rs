@@ -23,6 +23,15 @@ userId:
 groups: {prefix: "oidc:", keep: '^team-', memberHeaderPrefix: x-member-of-}
 "#;
 
+/// Changes no name, and has the headers of `istio/overlays/kubeflow`.
+const KUBEFLOW: &str = r#"
+loadBalancers:
+- arn: arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188
+  issuer: https://issuer.example
+  clientId: c
+groups: {memberHeaderPrefix: x-kubeflow-group-}
+"#;
+
 fn run(file: &str, config: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_alb-oidc"));
     command.args(["tenancy", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -81,7 +90,7 @@ fn readmes() -> String {
 
 #[test]
 fn a_user_gets_a_profile_with_quota_and_plugins_and_a_namespace_that_the_controller_takes() {
-    let resources = resources(&readmes(), None);
+    let resources = resources(&readmes(), Some(KUBEFLOW));
     let profile = one(&resources, "Profile", "ann");
     assert_eq!(profile["apiVersion"], "kubeflow.org/v1");
     let role = json!({"awsIamRole": "arn:aws:iam::123456789012:role/ann"});
@@ -94,14 +103,21 @@ fn a_user_gets_a_profile_with_quota_and_plugins_and_a_namespace_that_the_control
         })
     );
     let namespace = one(&resources, "Namespace", "ann");
-    assert_eq!(namespace["metadata"]["annotations"], json!({"owner": "ann@example.com"}));
+    assert_eq!(
+        namespace["metadata"]["annotations"],
+        json!({
+            "owner": "ann@example.com",
+            "argocd.argoproj.io/sync-options": "Prune=false",
+            "kustomize.toolkit.fluxcd.io/prune": "disabled",
+        })
+    );
     let profile = one(&resources, "Profile", "bobs");
     assert_eq!(profile["spec"], json!({"owner": {"kind": "User", "name": "bob@example.com"}}));
 }
 
 #[test]
 fn a_contributor_is_bound_as_kubeflow_binds_one() {
-    let resources = resources(&readmes(), None);
+    let resources = resources(&readmes(), Some(KUBEFLOW));
     let name = "ann/user-bob-example-com-clusterrole-edit";
     let (binding, policy) = (one(&resources, "RoleBinding", name), one(&resources, "AuthorizationPolicy", name));
     for resource in [binding, policy] {
@@ -125,8 +141,8 @@ fn a_contributor_is_bound_as_kubeflow_binds_one() {
 
 #[test]
 fn a_group_gets_a_namespace_that_nobody_owns_and_its_members_enter() {
-    let resources = resources(&readmes(), None);
-    assert_eq!(one(&resources, "Profile", "ml-ops")["spec"]["owner"]["name"], " group ML ops");
+    let resources = resources(&readmes(), Some(KUBEFLOW));
+    assert_eq!(one(&resources, "Profile", "ml-ops")["spec"]["owner"]["name"], " group ML ops ");
     let name = "ml-ops/group-ml-ops-clusterrole-edit";
     let (binding, policy) = (one(&resources, "RoleBinding", name), one(&resources, "AuthorizationPolicy", name));
     assert_eq!(binding["metadata"]["annotations"], json!({"group": "ML ops", "role": "edit"}));
@@ -137,7 +153,8 @@ fn a_group_gets_a_namespace_that_nobody_owns_and_its_members_enter() {
     assert!(policy["spec"]["rules"][0]["from"][0]["source"]["principals"].as_array().is_some_and(|all| all.len() == 2));
     one(&resources, "RoleBinding", "ml-ops/user-ann-example-com-clusterrole-edit");
 
-    let owned = self::resources("groups: [{group: ml, owner: ann@example.com, role: view, namespace: models}]", None);
+    let owned =
+        self::resources("groups: [{group: ml, owner: ann@example.com, role: view, namespace: models}]", Some(KUBEFLOW));
     assert_eq!(one(&owned, "Profile", "models")["spec"]["owner"]["name"], "ann@example.com");
     let binding = one(&owned, "RoleBinding", "models/group-ml-clusterrole-view");
     assert_eq!(binding["roleRef"]["name"], "kubeflow-view");
@@ -161,13 +178,13 @@ groups: [{group: team-a}]
 
     // A prefix that Kubeflow takes off stands in the header alone.
     let resources =
-        self::resources(&format!("kubeflow: {{userIdPrefix: 'oidc:', principals: [p]}}{file}"), Some(FILTER));
+        self::resources(&format!("kubeflow: {{userIdPrefix: 'oidc:', principals: [d/ns/n/sa/a]}}{file}"), Some(FILTER));
     assert_eq!(one(&resources, "Profile", "ann")["spec"]["owner"]["name"], "ann");
     let name = "ann/user-bob-example-org-clusterrole-edit";
     assert_eq!(one(&resources, "RoleBinding", name)["subjects"][0]["name"], "bob@example.org");
     let rule = &one(&resources, "AuthorizationPolicy", name)["spec"]["rules"][0];
     assert_eq!(rule["when"][0]["values"], json!(["oidc:bob@example.org"]));
-    assert_eq!(rule["from"][0]["source"]["principals"], json!(["p"]));
+    assert_eq!(rule["from"][0]["source"]["principals"], json!(["d/ns/n/sa/a"]));
 }
 
 #[test]
@@ -180,15 +197,15 @@ groups: [{group: g}, {group: h}]
 groups: [{group: h}, {group: g, role: edit}]
 users: [{contributors: [{role: edit, user: dan}, {user: cid}], user: bob, namespace: bob}, {user: ann}]
 ";
-    let text = printed(before, None);
-    assert_eq!(text, printed(before, None));
-    assert_eq!(text, printed(after, None));
+    let text = printed(before, Some(KUBEFLOW));
+    assert_eq!(text, printed(before, Some(KUBEFLOW)));
+    assert_eq!(text, printed(after, Some(KUBEFLOW)));
     assert!(text.ends_with('\n') && !text.ends_with("\n\n") && !text.contains('\u{1b}'), "{text}");
 }
 
 #[test]
 fn every_resource_has_the_label_and_a_name_of_its_own() {
-    let resources = resources(&readmes(), None);
+    let resources = resources(&readmes(), Some(KUBEFLOW));
     assert_eq!(resources.len(), 12);
     let mut names: Vec<_> = resources
         .iter()
@@ -206,7 +223,7 @@ fn every_resource_has_the_label_and_a_name_of_its_own() {
 fn names_that_yaml_would_take_for_something_else_stay_text() {
     for user in ["yes", "1e3", "0x10", "null", "~a", "a: b", "#a", "- a", "'", "é\"\\", "2026-01-01"] {
         let file = json!({"users": [{"user": user, "namespace": "a"}]}).to_string();
-        assert_eq!(one(&resources(&file, None), "Profile", "a")["spec"]["owner"]["name"], user);
+        assert_eq!(one(&resources(&file, Some(KUBEFLOW)), "Profile", "a")["spec"]["owner"]["name"], user);
     }
 }
 
@@ -239,6 +256,26 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
         (
             "users: [{user: a, resourceQuotaSpec: {hard: {requests.cpu: lots}}}]",
             "1: users[0].resourceQuotaSpec.hard.requests.cpu: found \"lots\", expected a quantity such as 4, 500m or 16Gi",
+        ),
+        (
+            "{kubeflow: {principals: []}, users: [{user: a}]}",
+            "1: kubeflow.principals: found none, expected at least one",
+        ),
+        (
+            "{kubeflow: {principals: ['*']}, users: [{user: a}]}",
+            "1: kubeflow.principals[0]: found \"*\", expected TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT without `*`",
+        ),
+        (
+            "{kubeflow: {principals: [cluster.local/ns/kubeflow/sa/*]}, users: [{user: a}]}",
+            "1: kubeflow.principals[0]: found \"cluster.local/ns/kubeflow/sa/*\", expected TRUST_DOMAIN/",
+        ),
+        (
+            "{kubeflow: {userIdPrefix: 'oidc:'}, users: [{user: 'oidc: group ml', namespace: a}]}",
+            "1: users[0].user: found the user id \"oidc: group ml\", expected one after the prefix \"oidc:\"",
+        ),
+        (
+            "groups: [{group: knative-serving}]",
+            "1: groups[0].namespace: found \"knative-serving\", expected one that is not the cluster's own",
         ),
         ("users: []", "1: found neither users nor groups, expected some"),
         (
@@ -303,11 +340,11 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
             "1: users[0].contributors[1].user: found \"b-b\", whom Kubeflow calls user-b-b-clusterrole-edit as it does \"b.b\"",
         ),
     ] {
-        let lines = refused(file, None);
+        let lines = refused(file, Some(KUBEFLOW));
         assert!(lines.len() == 1 && lines[0].starts_with(expected), "{file}: {lines:#?}\n  expected {expected}");
     }
     let long = format!("users: [{{user: ann, contributors: [{{user: {}}}]}}]", "b".repeat(300));
-    assert!(refused(&long, None)[0].ends_with(" is shorter than 254"));
+    assert!(refused(&long, Some(KUBEFLOW))[0].ends_with(" is shorter than 254"));
 }
 
 #[test]
@@ -345,8 +382,18 @@ fn what_the_filter_would_not_send_is_told() {
 }
 
 #[test]
+fn a_group_without_the_gateway_s_config_is_refused_for_clients_might_send_its_header() {
+    let expected =
+        "1: groups[0].group: found a group, expected none, or `groups` in the plugin config, given with --config";
+    assert_eq!(refused("groups: [{group: ml}]", None), [expected]);
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
-    assert_eq!(refused("users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a,'}", None).len(), 3);
+    assert_eq!(
+        refused("users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a,'}", Some(KUBEFLOW)).len(),
+        3
+    );
 }
 
 #[test]
@@ -354,7 +401,7 @@ fn what_is_no_tenancy_is_told() {
     for (file, expected) in
         [("", "found nothing, expected users and groups"), ("a\n---\nb", "found 2 documents, expected one")]
     {
-        let Output { status, stderr, .. } = run(file, None);
+        let Output { status, stderr, .. } = run(file, Some(KUBEFLOW));
         let said = String::from_utf8(stderr).expect("UTF-8");
         assert_eq!(status.code(), Some(2));
         assert!(said.starts_with(&format!("alb-oidc: standard input: {expected}")), "{said}");

@@ -64,12 +64,12 @@ impl Tenancy {
     }
 }
 
-/// A config that changes no name, with the headers of `istio/overlays/kubeflow`. Whose tokens it would believe is beside the
-/// point here.
+/// A config that changes no name and knows no groups: which headers a gateway keeps clients from sending only its own config
+/// says. Whose tokens it would believe is beside the point here.
 fn as_written() -> Result<Config, Trouble> {
     let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/any/0000000000000000";
     let load_balancer = json!({"arn": arn, "issuer": null, "clientId": null});
-    let config = json!({"loadBalancers": [load_balancer], "groups": {"memberHeaderPrefix": "x-kubeflow-group-"}});
+    let config = json!({"loadBalancers": [load_balancer]});
     Config::from_value(&config)
         .map_err(|mistakes| Trouble(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }

@@ -81,6 +81,7 @@ impl Plan {
         if file.users.is_empty() && file.groups.is_empty() {
             planner.mistake("", "found neither users nor groups, expected some");
         }
+        planner.principals();
         for (position, user) in file.users.iter().enumerate() {
             planner.user(&format!("users[{position}]"), user);
         }
@@ -107,6 +108,18 @@ impl Planner<'_> {
         self.mistakes.push((field.to_owned(), what.into()));
     }
 
+    /// A policy that names no principal, or more than one by a `*`, lets any workload speak for users.
+    fn principals(&mut self) {
+        let principals = &self.file.kubeflow.principals;
+        if principals.is_empty() {
+            self.mistake("kubeflow.principals", "found none, expected at least one");
+        }
+        for (position, principal) in principals.iter().enumerate().filter(|(_, principal)| !is_principal(principal)) {
+            let what = format!("found {principal:?}, expected TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT without `*`");
+            self.mistake(&format!("kubeflow.principals[{position}]"), what);
+        }
+    }
+
     fn user(&mut self, field: &str, user: &User) {
         let User { user: claim, namespace, resource_quota_spec, plugins, contributors } = user;
         let Some(owner) = self.user_name(&format!("{field}.user"), claim) else { return };
@@ -123,8 +136,8 @@ impl Planner<'_> {
         let Group { group: name, role, owner, namespace, resource_quota_spec, plugins, contributors } = group;
         let owner = match owner {
             Some(claim) => self.user_name(&format!("{field}.owner"), claim),
-            // A name that no user can have: the filter lets none begin with a space, nor does HTTP.
-            None => Some(format!(" group {name}")),
+            // A name that no user can have: the filter lets none end with a space, nor does HTTP, whatever stands before it.
+            None => Some(format!(" group {name} ")),
         };
         let (Some(owner), Some(binding)) = (owner, self.members(&format!("{field}.group"), name, *role)) else {
             return;
@@ -172,7 +185,7 @@ impl Planner<'_> {
             return None;
         }
         let prefix = &self.file.kubeflow.user_id_prefix;
-        match id.strip_prefix(prefix.as_str()).filter(|name| !name.is_empty()) {
+        match id.strip_prefix(prefix.as_str()).filter(|name| !name.is_empty() && name.trim() == *name) {
             Some(name) => self.is_free(field, name).then(|| name.to_owned()),
             None => {
                 self.mistake(field, format!("found the user id {id:?}, expected one after the prefix {prefix:?}"));
@@ -184,7 +197,7 @@ impl Planner<'_> {
     /// The members of the group of which claims say `name`.
     fn members(&mut self, field: &str, name: &str, role: Role) -> Option<Binding> {
         let Some(rules) = &self.identity.groups else {
-            self.mistake(field, "found a group, expected none, or `groups` in the plugin config");
+            self.mistake(field, "found a group, expected none, or `groups` in the plugin config, given with --config");
             return None;
         };
         let what = match rules.made_of(name) {
@@ -272,8 +285,7 @@ impl Planner<'_> {
     fn add(&mut self, namespace: String, tenant: Tenant) {
         let field = format!("{}.namespace", tenant.field);
         let expected = match namespace.as_str() {
-            "default" | "istio-system" | "kubeflow" => Some("one that is not the cluster's own"),
-            name if name.starts_with("kube-") => Some("one that is not the cluster's own"),
+            name if is_the_clusters(name) => Some("one that is not the cluster's own"),
             name if is_label(name) => None,
             _ => Some("1 to 63 of a-z, 0-9 and -, with a letter or digit at each end"),
         };
@@ -290,6 +302,20 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+fn is_principal(text: &str) -> bool {
+    let parts: Vec<_> = text.split('/').collect();
+    matches!(parts[..], [domain, "ns", namespace, "sa", account]
+        if ![domain, namespace, account].iter().any(|part| part.is_empty() || part.contains(['*', ':'])))
+}
+
+/// Namespaces that a cluster with Kubeflow has for itself: the profile controller would hand them over to their new owner.
+fn is_the_clusters(namespace: &str) -> bool {
+    let names =
+        ["argocd", "auth", "cert-manager", "default", "kubeflow", "kubeflow-system", "monitoring", "oauth2-proxy"];
+    let beginnings = ["flux-", "istio-", "knative-", "kube-"];
+    names.contains(&namespace) || beginnings.iter().any(|beginning| namespace.starts_with(beginning))
 }
 
 /// The namespace that Kubeflow's dashboard proposes to a user: what stands before the `@`, in lower case, without `_`, and

@@ -46,10 +46,19 @@ fn labels() -> Value {
     json!({"app.kubernetes.io/managed-by": "alb-oidc"})
 }
 
+/// Has Argo CD and Flux keep what goes from the file: with a namespace goes all that is in it.
+fn kept() -> Map<String, Value> {
+    let annotations =
+        [("argocd.argoproj.io/sync-options", "Prune=false"), ("kustomize.toolkit.fluxcd.io/prune", "disabled")];
+    annotations.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect()
+}
+
 /// The profile controller would make it, but later: what lies in it can be applied at once so. The annotation is what the
 /// controller takes for its own; it adds the labels that Kubeflow and Istio want.
 fn namespace(name: &str, tenant: &Tenant) -> Value {
-    let metadata = json!({"name": name, "labels": labels(), "annotations": {"owner": tenant.owner}});
+    let mut annotations = kept();
+    annotations.insert("owner".to_owned(), json!(tenant.owner));
+    let metadata = json!({"name": name, "labels": labels(), "annotations": annotations});
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 }
 
@@ -62,7 +71,7 @@ fn profile(name: &str, tenant: &Tenant) -> Value {
     if !tenant.plugins.is_empty() {
         spec.insert("plugins".to_owned(), json!(tenant.plugins));
     }
-    let metadata = json!({"name": name, "labels": labels()});
+    let metadata = json!({"name": name, "labels": labels(), "annotations": kept()});
     json!({"apiVersion": "kubeflow.org/v1", "kind": "Profile", "metadata": metadata, "spec": spec})
 }
 
