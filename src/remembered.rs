@@ -158,7 +158,7 @@ mod tests {
         }
         for length in 0..token.len() {
             assert!(!is_same(&token, &token[..length]) && !is_same(&token[..length], &token), "{length}");
-            assert!(is_same(&token[..length], &token[..length].to_vec()), "{length}");
+            assert!(is_same(&token[..length], &token.clone()[..length]), "{length}");
             assert!(tokens.user(&token[..length], &[]).is_none(), "{length}");
             assert!(tokens.user(&token[length + 1..], &[]).is_none(), "{length}");
         }
