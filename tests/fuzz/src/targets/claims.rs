@@ -76,8 +76,10 @@ pub fn run(data: &[u8]) {
     let found = config.identity.identity(&claims);
     match (found, judged) {
         (Ok(found), Ok(judged)) => {
-            let headers: Vec<_> =
-                found.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
+            // The user id's own header is the gate's to add.
+            let user_id = (config.identity.user_id_header.clone(), found.user_id.clone());
+            let headers = std::iter::once(user_id).chain(found.headers);
+            let headers: Vec<_> = headers.map(|(name, value)| (name, value.into_bytes())).collect();
             assert_eq!(headers, judged.headers, "{expected}");
             assert_eq!(
                 (found.user_id, found.email_domain, found.groups, found.subject),
