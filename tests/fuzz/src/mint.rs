@@ -42,20 +42,8 @@ fn text(u: &mut Unstructured<'_>, from: &[&str]) -> Result<String> {
     if rarely(u, 8)? { Ok(u.arbitrary::<&str>()?.chars().take(40).collect()) } else { Ok((*pick(u, from)?).to_owned()) }
 }
 
-const CLAIM_NAMES: [&str; 12] = [
-    "email",
-    "sub",
-    "email_verified",
-    "custom:groups",
-    "name",
-    "a.b",
-    "a.b.c",
-    "a",
-    "roles",
-    "username",
-    "client_id",
-    "exp",
-];
+const CLAIM_NAMES: [&str; 11] =
+    ["email", "sub", "email_verified", "custom:groups", "name", "a.b", "a.b.c", "a", "roles", "username", "client_id"];
 const CLAIM_PATHS: [&str; 12] = [
     "email",
     "sub",
@@ -101,7 +89,7 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
         user_id.insert("header".into(), json!(*pick(u, &HEADER_NAMES[..3])?));
     }
     if rarely(u, 4)? {
-        user_id.insert("prefix".into(), json!(*pick(u, &["user:", "https://idp#", "é"])?));
+        user_id.insert("prefix".into(), json!(*pick(u, &["user:", "https://idp#", "a b/"])?));
     }
     if rarely(u, 4)? {
         user_id.insert("lowercase".into(), json!(true));
@@ -167,7 +155,44 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
     if rarely(u, 6)? {
         config.insert("mode".into(), json!("report"));
     }
-    Ok(Value::Object(config))
+    let mut config = Value::Object(config);
+    without_contradictions(&mut config);
+    Ok(config)
+}
+
+/// Takes out what would have the config refused.
+fn without_contradictions(config: &mut Value) {
+    if let Some(entries) = config["loadBalancers"].as_array_mut() {
+        without_twins(entries);
+    }
+    let has_access_token = config.get("accessToken").is_some();
+    let is_of_access_token = |claim: &Value| claim.as_str().is_some_and(|claim| claim.starts_with("access:"));
+    for pointer in ["/userId/claims", "/groups/claims"] {
+        if let Some(claims) = config.pointer_mut(pointer).and_then(Value::as_array_mut) {
+            claims.retain(|claim| has_access_token || !is_of_access_token(claim));
+            without_twins(claims);
+            if claims.is_empty() {
+                claims.push(json!("email"));
+            }
+        }
+    }
+    if config.pointer("/claimHeaders/0/claim").is_some_and(|claim| is_of_access_token(claim) && !has_access_token) {
+        config["claimHeaders"] = json!([]);
+    }
+    let claims = config.pointer("/userId/claims").and_then(Value::as_array);
+    if claims.is_some_and(|claims| claims.iter().any(is_of_access_token)) {
+        // Which token's `email_verified` would it be?
+        config["userId"]["requireVerifiedEmail"] = json!(false);
+    }
+}
+
+fn without_twins(values: &mut Vec<Value>) {
+    let mut seen = Vec::new();
+    values.retain(|value| {
+        let is_new = !seen.contains(value);
+        seen.push(value.clone());
+        is_new
+    });
 }
 
 fn claim_paths(u: &mut Unstructured<'_>) -> Result<Value> {
@@ -298,7 +323,7 @@ fn changed(u: &mut Unstructured<'_>, genuine: &mut Map<String, Value>, names: &[
 /// Its text, and rarely one that is not quite JSON.
 fn written(u: &mut Unstructured<'_>, object: &Map<String, Value>) -> Result<Vec<u8>> {
     let mut text = serde_json::to_string(object).expect("JSON");
-    if rarely(u, 12)? {
+    if rarely(u, 32)? {
         let inserted = *pick(
             u,
             &[
@@ -320,7 +345,7 @@ fn written(u: &mut Unstructured<'_>, object: &Map<String, Value>) -> Result<Vec<
         text.push_str(inserted);
     }
     let mut bytes = text.into_bytes();
-    if rarely(u, 12)? && !bytes.is_empty() {
+    if rarely(u, 32)? && !bytes.is_empty() {
         let at = u.choose_index(bytes.len())?;
         let genuine = std::mem::replace(&mut bytes[at], u.arbitrary()?);
         if jws::has_minus_zero(&bytes) {
@@ -339,7 +364,7 @@ fn encoding(u: &mut Unstructured<'_>) -> Result<Encoding> {
 }
 
 fn spoiled(u: &mut Unstructured<'_>, text: &mut Vec<u8>) -> Result<()> {
-    if rarely(u, 12)? && !text.is_empty() {
+    if rarely(u, 32)? && !text.is_empty() {
         let at = u.choose_index(text.len())?;
         match u.int_in_range(0..=3)? {
             0 => text[at] = u.arbitrary()?,
@@ -351,19 +376,24 @@ fn spoiled(u: &mut Unstructured<'_>, text: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// An ALB's token.
-pub(crate) fn alb_token(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+/// A token of one of the config's load balancers, or nearly.
+pub(crate) fn alb_token(u: &mut Unstructured<'_>, config: &Value) -> Result<Vec<u8>> {
+    let entries = config["loadBalancers"].as_array().expect("load balancers");
+    let entry = u.choose(entries)?;
+    let genuine = |u: &mut Unstructured<'_>, name: &str, others: &[&str]| -> Result<Value> {
+        Ok(if entry[name].is_null() || rarely(u, 16)? { json!(*pick(u, others)?) } else { entry[name].clone() })
+    };
     let mut header = Map::from_iter([
         ("typ".to_owned(), json!("JWT")),
         ("alg".to_owned(), json!("ES256")),
         ("kid".to_owned(), json!(KIDS[usize::from(u.int_in_range(0..=23u8)?).saturating_sub(18)])),
-        ("signer".to_owned(), json!(*pick(u, &ARNS)?)),
-        ("iss".to_owned(), json!(*pick(u, &ISSUERS)?)),
-        ("client".to_owned(), json!(*pick(u, &CLIENTS)?)),
+        ("signer".to_owned(), genuine(u, "arn", &ARNS)?),
+        ("iss".to_owned(), genuine(u, "issuer", &ISSUERS)?),
+        ("client".to_owned(), genuine(u, "clientId", &CLIENTS)?),
         ("exp".to_owned(), json!(expiry(u)?)),
     ]);
     let names = ["alg", "kid", "signer", "iss", "client", "exp", "typ", "crit", "jwk", "x", "b64"];
-    if rarely(u, 6)? {
+    if rarely(u, 12)? {
         changed(u, &mut header, &names)?;
     }
     let mut payload = Map::from_iter([
@@ -373,9 +403,10 @@ pub(crate) fn alb_token(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         ("exp".to_owned(), json!(expiry(u)?)),
         ("iss".to_owned(), header.get("iss").cloned().unwrap_or_default()),
     ]);
-    let mut names = CLAIM_NAMES.to_vec();
-    names.push("iss");
-    changed(u, &mut payload, &names)?;
+    changed(u, &mut payload, &CLAIM_NAMES)?;
+    if rarely(u, 12)? {
+        changed(u, &mut payload, &["exp", "iss"])?;
+    }
     let encoding = encoding(u)?;
     let mut text = encoding.encode(&written(u, &header)?).into_bytes();
     text.push(b'.');
@@ -397,7 +428,7 @@ pub(crate) fn alb_token(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 }
 
 fn expiry(u: &mut Unstructured<'_>) -> Result<u64> {
-    Ok(if rarely(u, 6)? { NOW + u.int_in_range(0..=700)? - 350 } else { NOW + 120 })
+    Ok(if rarely(u, 8)? { NOW + u.int_in_range(0..=700)? - 350 } else { NOW + 120 })
 }
 
 /// A provider's token.

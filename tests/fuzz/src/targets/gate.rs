@@ -18,7 +18,7 @@ use crate::{seeds, toy};
 
 /// Bytes to begin with: the structure makes sense of any.
 pub fn seeds() -> Vec<Vec<u8>> {
-    seeds::random(64, 900)
+    seeds::random(64, 1200)
 }
 
 /// Plays what `data` says.
@@ -58,16 +58,16 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let sources = &gate.config().key_sources;
     let mut ring = KeyRing::new(gate.config().key_ttl, sources.iter().map(|source| source.timeout));
     let (mut wall, mut steady) = (NOW * 1000, 5000);
-    let (token, access_token) = (mint::alb_token(u)?, mint::access_token(u)?);
+    let (token, access_token) = (mint::alb_token(u, &config_value)?, mint::access_token(u)?);
     for number in 0..u.int_in_range(1..=3)? {
-        let mut head = request(u, &token, &access_token)?;
+        let mut head = request(u, &config_value, &token, &access_token)?;
         if number > 0 && rarely(u, 3)? {
             // What another request left behind must not serve this one.
             head.retain(|(name, _)| name != OIDC_DATA);
-            head.push((OIDC_DATA.to_owned(), mint::alb_token(u)?));
+            head.push((OIDC_DATA.to_owned(), mint::alb_token(u, &config_value)?));
         }
-        if rarely(u, 3)? {
-            wall += u.int_in_range(0..=500u64)? * 1000;
+        if rarely(u, 4)? {
+            wall += u.int_in_range(0..=200u64)? * 1000;
         }
         if rarely(u, 4)? {
             wall += u.int_in_range(0..=1999u64)?;
@@ -77,12 +77,18 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-fn request(u: &mut Unstructured<'_>, token: &[u8], access_token: &[u8]) -> Result<Headers> {
+fn request(u: &mut Unstructured<'_>, config: &Value, token: &[u8], access_token: &[u8]) -> Result<Headers> {
     let (method, authority) = mint::target(u)?;
+    let mut path = mint::path(u)?;
+    if let Some(sign_out) = config.pointer("/logout/path").and_then(Value::as_str)
+        && rarely(u, 3)?
+    {
+        path = [sign_out, *mint::pick(u, &["", "", "?x=/", "/"])?].concat().into_bytes();
+    }
     let mut head = vec![
         (":method".to_owned(), method.into_bytes()),
         (":authority".to_owned(), authority.into_bytes()),
-        (":path".to_owned(), mint::path(u)?),
+        (":path".to_owned(), path),
     ];
     for (name, value) in [(OIDC_DATA, token), (ACCESS_TOKEN, access_token)] {
         let copies = if rarely(u, 16)? { u.int_in_range(0..=2)? } else { 1 };
