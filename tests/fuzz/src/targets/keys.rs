@@ -60,6 +60,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seeds.push(of(4, json!({"keys": keys}).to_string().as_bytes()));
     }
     seeds.push(of(5, &[&[3, 1, 0, 1][..], &[0x81; 256]].concat()));
+    // Exponents and moduli that are no use.
+    for (exponent, modulus) in [(1, 0x81), (0, 0x81), (2, 0x81), (3, 0x81), (3, 0x80), (3, 0x7f)] {
+        seeds.push(of(5, &[&[1, exponent][..], &[modulus; 256]].concat()));
+    }
     seeds.push(of(5, &[&[4, 0, 1, 0, 1, 0][..], &[0xff; 1024]].concat()));
     seeds
 }
