@@ -94,20 +94,22 @@ pub struct Work {
 pub struct Gate {
     config: Config,
     jose: Jose,
-    /// The identity headers, which only this filter may set.
-    owned: Vec<String>,
+    /// The identity headers, which only this filter may set, and the ALB's; no name twice.
+    reserved: Vec<String>,
     /// What the names of the member headers begin with; only this filter may set those either.
-    owned_prefix: Option<String>,
+    reserved_prefix: Option<String>,
     remembered: RememberedTokens,
 }
 
 impl Gate {
     /// A gate for `config`.
     pub fn new(config: Config, jose: Jose) -> Self {
-        let mut owned: Vec<_> = KUBEFLOW_HEADERS.map(str::to_owned).to_vec();
-        owned.extend(config.identity.header_names().map(str::to_owned));
-        let owned_prefix = config.identity.groups.as_ref().and_then(|groups| groups.member_header_prefix.clone());
-        Self { config, jose, owned, owned_prefix, remembered: RememberedTokens::default() }
+        let names = KUBEFLOW_HEADERS.into_iter().chain(ALB_HEADERS).chain(config.identity.header_names());
+        let mut reserved: Vec<_> = names.map(str::to_owned).collect();
+        reserved.sort_unstable();
+        reserved.dedup();
+        let reserved_prefix = config.identity.groups.as_ref().and_then(|groups| groups.member_header_prefix.clone());
+        Self { config, jose, reserved, reserved_prefix, remembered: RememberedTokens::default() }
     }
 
     /// The config that it judges by.
@@ -129,8 +131,9 @@ impl Gate {
 
     fn is_reserved(&self, name: &[u8]) -> bool {
         let is_member = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| same_but_for_signs(start, prefix));
-        self.owned.iter().map(String::as_str).chain(ALB_HEADERS).any(|ours| same_but_for_signs(name, ours))
-            || self.owned_prefix.as_deref().is_some_and(is_member)
+        // Most names differ in length from all of them: told first, it spares each request some thousands of instructions.
+        self.reserved.iter().any(|reserved| name.len() == reserved.len() && same_but_for_signs(name, reserved))
+            || self.reserved_prefix.as_deref().is_some_and(is_member)
     }
 
     /// Judges the request `now`.
@@ -266,11 +269,11 @@ fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderE
 }
 
 /// CGI and its kin cannot tell `a-b` from `a_b`, some of them neither from `a.b` nor from any other sign.
-fn same_but_for_signs(name: &[u8], owned: &str) -> bool {
+fn same_but_for_signs(name: &[u8], reserved: &str) -> bool {
     // The colon of `:path` is none of them.
     let is_sign = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b':';
     let folded = |byte: &u8| if is_sign(byte) { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == owned.len() && name.iter().map(folded).eq(owned.as_bytes().iter().map(folded))
+    name.iter().map(folded).eq(reserved.as_bytes().iter().map(folded))
 }
 
 fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
