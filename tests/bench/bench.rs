@@ -1,9 +1,10 @@
 //! `make bench`: what the filter costs, side by side with no filter, Envoy's own `jwt_authn`, a module that does nothing and a Lua
 //! filter that only decodes, on one worker of one Envoy. The setups take turns in rounds, and what is told is each one's share
-//! of another's throughput in the same round: times of a shared machine say little, ratios say something.
+//! of another's throughput in the same round: times of a shared machine say little, ratios say something. Each setup has a listener
+//! for each kind of token, so that what one run leaves in a cache is not what another finds there.
 //!
-//! `BENCH_ONLY` (words) runs only what has them in its name, beside no filter; `BENCH_ROUNDS` (default 7) and `BENCH_SECONDS` (default 2, for each setup in each round) set how long it takes. Everything that was
-//! measured is left in `target/bench.json`.
+//! `BENCH_ONLY` (words) runs only what has them in its name, beside no filter; `BENCH_ROUNDS` (default 11) and `BENCH_SECONDS`
+//! (default 1, for each setup in each round) set how long it takes. Everything that was measured is left in `target/bench.json`.
 
 // A benchmark may panic: that is how it fails.
 #![allow(
@@ -43,8 +44,12 @@ const CONNECTIONS: u32 = 16;
 const SIZES: [usize; 2] = [1200, 4000];
 /// So many that each is forgotten before its turn comes again: they are more than a token cache holds.
 const NEW: usize = 40_000;
+/// The first round warms up, in seconds for each setup: long enough for each token of a case to have come once.
+const WARM_UP: u32 = 4;
 /// How often thousands of requests wait for one key.
-const WAITS: usize = 3;
+const WAITS: usize = 5;
+/// The listener that they come to.
+const WAITING: &str = "waiting";
 
 /// What one setup did in one round.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -60,16 +65,19 @@ struct Sample {
 /// One line of the table: a setup and the tokens that it got.
 struct Case {
     name: String,
+    listener: String,
     filter: Filter,
     tokens: Tokens,
     size: usize,
+    /// How many requests it got so far: the next one has the token after the last one's.
+    sent: u64,
     rounds: Vec<Sample>,
 }
 
 #[tokio::main]
 async fn main() {
-    let rounds = number("BENCH_ROUNDS", 7);
-    let seconds = number("BENCH_SECONDS", 2);
+    let rounds = number("BENCH_ROUNDS", 11);
+    let seconds = number("BENCH_SECONDS", 1);
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let mut cases = Vec::new();
     for size in SIZES {
@@ -80,15 +88,15 @@ async fn main() {
             if !is_reference && !only.is_empty() && !name.contains(&only) {
                 continue;
             }
-            cases.push(Case { name, filter, tokens, size, rounds: Vec::new() });
+            let listener = format!("{name}, {size} bytes");
+            cases.push(Case { name, listener, filter, tokens, size, sent: 0, rounds: Vec::new() });
         }
     }
-    let stage = Stage::start().await;
+    let stage = Stage::start(&cases).await;
     let mut streamed = BTreeMap::from(Stream::ALL.map(|stream| (stream.name(), Vec::new())));
     for round in 0..=rounds {
         for case in &mut cases {
-            let sample = stage.measure(case, seconds).await;
-            // The first round warms up: keys are fetched, code is compiled.
+            let sample = stage.measure(case, if round > 0 { seconds } else { WARM_UP }).await;
             if round > 0 {
                 case.rounds.push(sample);
             }
@@ -104,7 +112,7 @@ async fn main() {
     stage.check().await;
     let mut waits = Vec::new();
     for _ in 0..WAITS {
-        waits.push(waiters::run(stage.listeners[Filter::Ours.name()], &stage.keys, &stage.known).await);
+        waits.push(waiters::run(stage.listeners[WAITING], &stage.keys, &stage.known).await);
     }
     let memory = stage.memory().await;
     stage.envoy.stop().await;
@@ -119,7 +127,7 @@ fn number(variable: &str, default: u32) -> u32 {
 /// The Envoy, its surroundings, and the files of tokens.
 struct Stage {
     envoy: Envoy,
-    listeners: BTreeMap<&'static str, SocketAddr>,
+    listeners: BTreeMap<String, SocketAddr>,
     folder: tempfile::TempDir,
     keys: KeyServer,
     /// A token of a key that the gateway has.
@@ -128,7 +136,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn start() -> Stage {
+    async fn start(cases: &[Case]) -> Stage {
         let (keys, upstream) = (KeyServer::start().await, streams::upstream().await);
         let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
         keys.publish(&format!("/{kid}"), &key, Answer::default());
@@ -142,15 +150,16 @@ impl Stage {
         setup.log_level = "error";
         let at_once = json!({"direct_response": {"status": 200}});
         let onward = json!({"route": {"cluster": "upstream", "timeout": "0s"}});
-        let mut names: Vec<_> = Filter::ALL.map(|filter| (filter, filter.name(), &at_once)).into();
+        let mut names: Vec<_> = cases.iter().map(|case| (case.filter, case.listener.as_str(), &at_once)).collect();
         names.extend(streams::FILTERS.map(|filter| (filter, before_streams(filter), &onward)));
+        names.push((Filter::Ours, WAITING, &at_once));
         for (filter, name, action) in &names {
             setup.listeners.push(filter.listener(name, action, &kid, &key, &modules));
         }
         let envoy = Envoy::must_start(&setup).await;
         let mut listeners = BTreeMap::new();
         for (_, name, _) in names {
-            listeners.insert(name, envoy.listener(name).await.expect("the listener"));
+            listeners.insert(name.to_owned(), envoy.listener(name).await.expect("the listener"));
         }
         let spec = TokenSpec { exp: 6 * 3600, payload_exp: 6 * 3600, ..TokenSpec::of("ann@example.com") };
         let known = spec.mint(&kid, &key).text;
@@ -166,16 +175,17 @@ impl Stage {
         took[0] / took[1]
     }
 
-    async fn measure(&self, case: &Case, seconds: u32) -> Sample {
+    async fn measure(&self, case: &mut Case, seconds: u32) -> Sample {
         let before = on_processor(self.envoy.process_id());
         let start = Instant::now();
         let output = Command::new("wrk")
             .args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--latency"])
             .args(["--duration", &format!("{seconds}s"), "--script"])
             .arg(self.folder.path().join("load.lua"))
-            .arg(format!("http://{}/", self.listeners[case.filter.name()]))
+            .arg(format!("http://{}/", self.listeners[&case.listener]))
             .env("TOKENS", self.folder.path().join(case.size.to_string()))
             .env("COUNT", case.tokens.count().to_string())
+            .env("SENT", case.sent.to_string())
             .output()
             .await
             .unwrap_or_else(|error| panic!("cannot run wrk: {error}"));
@@ -191,6 +201,7 @@ impl Stage {
         });
         let numbers: Vec<f64> = line.split(' ').map(|word| word.parse().expect("a number")).collect();
         let [requests, microseconds, p50, p99, failed] = numbers[..] else { panic!("{line}") };
+        case.sent += requests as u64;
         assert!(failed == 0.0, "{}: {failed} of {requests} requests were not answered with 200", case.name);
         Sample {
             requests_per_second: requests / microseconds * 1e6,

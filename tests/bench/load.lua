@@ -1,4 +1,4 @@
--- The load: GETs with the first COUNT tokens of the file TOKENS, one after the other, for ever.
+-- The load: GETs with the first COUNT tokens of the file TOKENS, one after the other, for ever. SENT of them were sent before.
 local requests, position = {}, 0
 
 function init()
@@ -7,8 +7,7 @@ function init()
     if #requests >= count then break end
     requests[#requests + 1] = wrk.format("GET", "/", { ["x-amzn-oidc-data"] = token, ["accept"] = "*/*", ["user-agent"] = "bench" })
   end
-  -- Each run begins somewhere else, so that what the last one left in a cache is not what this one begins with.
-  position = os.time() * 7919 % #requests
+  position = tonumber(os.getenv("SENT")) % #requests
 end
 
 function request()

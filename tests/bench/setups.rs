@@ -92,17 +92,6 @@ impl Tokens {
 }
 
 impl Filter {
-    pub(crate) const ALL: [Filter; 8] = [
-        Filter::Nothing,
-        Filter::EmptyModule,
-        Filter::LeastModule,
-        Filter::JwtAuthn,
-        Filter::JwtAuthnWithCache,
-        Filter::Ours,
-        Filter::OursAlone,
-        Filter::Lua,
-    ];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Filter::Nothing => "no filter",

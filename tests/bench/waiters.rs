@@ -8,17 +8,19 @@ use hyper::body::Bytes;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::Serialize;
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// How many requests come at once, and over how many connections.
 const REQUESTS: usize = 5000;
 const CONNECTIONS: usize = 50;
 /// How long the key server takes.
-const FETCH: Duration = Duration::from_secs(3);
+const FETCH: Duration = Duration::from_secs(4);
+/// By then all of them have come, and wait. That many arrivals hold a worker up without any filter, too.
+const COME: Duration = Duration::from_secs(2);
 
 /// What was seen, in milliseconds.
 #[derive(Debug, Serialize)]
@@ -29,7 +31,7 @@ pub(crate) struct Wait {
     pub(crate) after_the_key: f64,
     /// How long as many requests with other new tokens took when the key was known.
     pub(crate) with_the_key_known: f64,
-    /// The longest that a request of somebody else took meanwhile, and in quieter times.
+    /// The longest that a request of somebody else took while those who waited went on, and in quieter times.
     pub(crate) others_meanwhile: f64,
     pub(crate) others_otherwise: f64,
 }
@@ -46,8 +48,8 @@ pub(crate) async fn run(gateway: SocketAddr, keys: &KeyServer, known: &str) -> W
         (0..REQUESTS).map(user).collect()
     };
     let (first, second) = (tokens(1), tokens(2));
-    let (_, others_otherwise) = beside(gateway, known, tokio::time::sleep(Duration::from_secs(1))).await;
-    let (took, others_meanwhile) = beside(gateway, known, all(gateway, &first)).await;
+    let (_, others_otherwise) = beside(gateway, known, Duration::ZERO, tokio::time::sleep(COME)).await;
+    let (took, others_meanwhile) = beside(gateway, known, COME, all(gateway, &first)).await;
     let with_the_key_known = all(gateway, &second).await;
     let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
     Wait {
@@ -64,6 +66,7 @@ type Sender = SendRequest<Empty<Bytes>>;
 
 async fn connect(gateway: SocketAddr) -> Sender {
     let stream = TcpStream::connect(gateway).await.expect("a connection");
+    stream.set_nodelay(true).expect("a connection that does not hold back what is small");
     let (sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("an HTTP/2 connection");
     tokio::spawn(connection);
@@ -95,22 +98,30 @@ async fn all(gateway: SocketAddr, tokens: &[String]) -> Duration {
     start.elapsed()
 }
 
-/// How long `work` takes, and the longest that one of the requests took that somebody else sent meanwhile.
-async fn beside<T>(gateway: SocketAddr, token: &str, work: impl Future<Output = T>) -> (T, Duration) {
-    let mut sender = connect(gateway).await;
+/// How long `work` takes, and the longest that one of the requests took that somebody else sent meanwhile, the first of them
+/// after `from`. They come from a thread of their own: what is measured is not this program's own load.
+async fn beside<T>(gateway: SocketAddr, token: &str, from: Duration, work: impl Future<Output = T>) -> (T, Duration) {
     let token = token.to_owned();
-    let longest = Arc::new(AtomicU64::new(0));
-    let seen = Arc::clone(&longest);
-    let others = tokio::spawn(async move {
-        loop {
-            let start = Instant::now();
-            get(&mut sender, &token).await;
-            let took = u64::try_from(start.elapsed().as_nanos()).expect("a short time");
-            seen.fetch_max(took, Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    let (end, ended) = oneshot::channel();
+    let others = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let longest = Cell::new(Duration::ZERO);
+        runtime.block_on(async {
+            let requests = async {
+                let mut sender = connect(gateway).await;
+                tokio::time::sleep(from).await;
+                loop {
+                    let start = Instant::now();
+                    get(&mut sender, &token).await;
+                    longest.set(longest.get().max(start.elapsed()));
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! { () = requests => {}, _ = ended => {} }
+        });
+        longest.get()
     });
     let result = work.await;
-    others.abort();
-    (result, Duration::from_nanos(longest.load(Ordering::Relaxed)))
+    end.send(()).expect("requests of somebody else");
+    (result, others.join().expect("requests of somebody else"))
 }
