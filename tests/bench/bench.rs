@@ -1,10 +1,10 @@
 //! `make bench`: what the filter costs, side by side with no filter, Envoy's own `jwt_authn`, a module that does nothing and a Lua
-//! filter that only decodes, on one worker of one Envoy. The setups take turns in rounds, and what is told is each one's share
-//! of another's throughput in the same round: times of a shared machine say little, ratios say something. Each setup has a listener
-//! for each kind of token, so that what one run leaves in a cache is not what another finds there.
+//! filter that only decodes, on one worker of one Envoy. The setups take turns of a fifth of a second, and what is told is each
+//! one's share of another's throughput in the same round of turns: times of a shared machine say little, ratios say something. Each
+//! setup has a listener for each kind of token, so that what one leaves in a cache is not what another finds there.
 //!
-//! `BENCH_ONLY` (words) runs only what has them in its name, beside no filter; `BENCH_ROUNDS` (default 11) and `BENCH_SECONDS`
-//! (default 1, for each setup in each round) set how long it takes. Everything that was measured is left in `target/bench.json`.
+//! `BENCH_ONLY` (words) runs only what has them in its name, beside no filter; `BENCH_ROUNDS` (default 60) is how many turns each
+//! setup has. Everything that was measured is left in `target/bench.json`.
 
 // A benchmark may panic: that is how it fails.
 #![allow(
@@ -27,9 +27,9 @@ use serde::Serialize;
 use serde_json::json;
 use setups::{Filter, Modules, Tokens};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Instant;
+use std::path::PathBuf;
 use streams::Stream;
 use support::envoy::{Envoy, Setup};
 use support::key_server::{Answer, KeyServer};
@@ -38,27 +38,30 @@ use support::token::{Key, TokenSpec};
 use tokio::process::Command;
 use waiters::Wait;
 
-/// Connections that the load comes over.
-const CONNECTIONS: u32 = 16;
+/// Connections that each setup's load comes over.
+const CONNECTIONS: usize = 16;
+/// Milliseconds of a turn, as in load.lua.
+const TURN: usize = 200;
 /// The sizes of a token, in bytes: a user with few claims, and one with as many as fit.
 const SIZES: [usize; 2] = [1200, 4000];
 /// So many that each is forgotten before its turn comes again: they are more than a token cache holds.
-const NEW: usize = 40_000;
-/// The first round warms up, in seconds for each setup: long enough for each token of a case to have come once.
-const WARM_UP: u32 = 4;
+const NEW: usize = 20_000;
+/// Seconds that each setup warms up: long enough for each token of a case that comes again to have come once.
+const WARM_UP: usize = 4;
+/// Seconds in which each setup's latency is measured.
+const ALONE: usize = 2;
+/// How often each kind of stream is measured.
+const STREAMS: usize = 9;
 /// How often thousands of requests wait for one key.
 const WAITS: usize = 5;
 /// The listener that they come to.
 const WAITING: &str = "waiting";
 
-/// What one setup did in one round.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+/// What one setup did in one turn.
+#[derive(Clone, Copy, Debug, Serialize)]
 struct Sample {
     requests_per_second: f64,
-    /// Milliseconds.
-    p50: f64,
-    p99: f64,
-    /// Microseconds that Envoy was on a processor.
+    /// Microseconds that Envoy's worker was on a processor.
     cpu_per_request: f64,
 }
 
@@ -71,13 +74,16 @@ struct Case {
     size: usize,
     /// How many requests it got so far: the next one has the token after the last one's.
     sent: u64,
-    rounds: Vec<Sample>,
+    /// Milliseconds that requests took that came alone.
+    p50: f64,
+    p99: f64,
+    /// By round.
+    turns: BTreeMap<usize, Sample>,
 }
 
 #[tokio::main]
 async fn main() {
-    let rounds = number("BENCH_ROUNDS", 11);
-    let seconds = number("BENCH_SECONDS", 1);
+    let rounds = rounds();
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let mut cases = Vec::new();
     for size in SIZES {
@@ -89,25 +95,32 @@ async fn main() {
                 continue;
             }
             let listener = format!("{name}, {size} bytes");
-            cases.push(Case { name, listener, filter, tokens, size, sent: 0, rounds: Vec::new() });
+            cases.push(Case {
+                name,
+                listener,
+                filter,
+                tokens,
+                size,
+                sent: 0,
+                p50: 0.0,
+                p99: 0.0,
+                turns: BTreeMap::new(),
+            });
         }
     }
     let stage = Stage::start(&cases).await;
+    for case in &mut cases {
+        stage.alone(case).await;
+    }
+    for cases in cases.chunk_by_mut(|one, next| one.size == next.size) {
+        eprintln!("{rounds} rounds of {} setups with tokens of {} bytes", cases.len(), cases[0].size);
+        stage.in_turns(cases, rounds).await;
+    }
     let mut streamed = BTreeMap::from(Stream::ALL.map(|stream| (stream.name(), Vec::new())));
-    for round in 0..=rounds {
-        for case in &mut cases {
-            let sample = stage.measure(case, if round > 0 { seconds } else { WARM_UP }).await;
-            if round > 0 {
-                case.rounds.push(sample);
-            }
-        }
+    for _ in 0..STREAMS {
         for stream in Stream::ALL {
-            let share = stage.stream(stream).await;
-            if round > 0 {
-                streamed.entry(stream.name()).or_default().push(share);
-            }
+            streamed.entry(stream.name()).or_default().push(stage.stream(stream).await);
         }
-        eprintln!("round {round} of {rounds}");
     }
     stage.check().await;
     let mut waits = Vec::new();
@@ -119,9 +132,9 @@ async fn main() {
     report(&cases, streamed, &waits, &memory);
 }
 
-fn number(variable: &str, default: u32) -> u32 {
-    std::env::var(variable)
-        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: not a number")))
+fn rounds() -> usize {
+    std::env::var("BENCH_ROUNDS")
+        .map_or(60, |text| text.parse().unwrap_or_else(|_| panic!("BENCH_ROUNDS={text}: not a number")))
 }
 
 /// The Envoy, its surroundings, and the files of tokens.
@@ -132,6 +145,8 @@ struct Stage {
     keys: KeyServer,
     /// A token of a key that the gateway has.
     known: String,
+    /// What tells how long Envoy's worker has been on a processor.
+    processor: PathBuf,
     _upstream: Server,
 }
 
@@ -163,7 +178,8 @@ impl Stage {
         }
         let spec = TokenSpec { exp: 6 * 3600, payload_exp: 6 * 3600, ..TokenSpec::of("ann@example.com") };
         let known = spec.mint(&kid, &key).text;
-        Stage { envoy, listeners, folder, keys, known, _upstream: upstream }
+        let processor = worker(envoy.process_id()).join("schedstat");
+        Stage { envoy, listeners, folder, keys, known, processor, _upstream: upstream }
     }
 
     /// How much of the speed without a filter is left with this one before it.
@@ -175,40 +191,63 @@ impl Stage {
         took[0] / took[1]
     }
 
-    async fn measure(&self, case: &mut Case, seconds: u32) -> Sample {
-        let before = on_processor(self.envoy.process_id());
-        let start = Instant::now();
+    /// Warms a setup up, and measures its latency.
+    async fn alone(&self, case: &mut Case) {
+        for seconds in [WARM_UP, ALONE] {
+            let cases = std::slice::from_ref(&*case);
+            let lines = self.load(cases, seconds).await;
+            let [requests, p50, p99] = lines.result;
+            case.sent += requests as u64;
+            (case.p50, case.p99) = (p50 / 1000.0, p99 / 1000.0);
+        }
+    }
+
+    async fn in_turns(&self, cases: &mut [Case], rounds: usize) {
+        // The first round and the last may be in part.
+        let seconds = ((rounds + 2) * cases.len() * TURN).div_ceil(1000);
+        for line in self.load(cases, seconds).await.turns {
+            let [number, round, requests, nanoseconds, used] = line;
+            let sample =
+                Sample { requests_per_second: requests / nanoseconds * 1e9, cpu_per_request: used / requests / 1000.0 };
+            cases[number as usize - 1].turns.insert(round as usize, sample);
+        }
+    }
+
+    /// Has `wrk` load these setups, in turns.
+    async fn load(&self, cases: &[Case], seconds: usize) -> Load {
+        let mut plan = format!("return {{ processor = {:?}, cases = {{\n", self.processor);
+        for case in cases {
+            let port = self.listeners[&case.listener].port();
+            let tokens = self.folder.path().join(case.size.to_string());
+            let (count, sent) = (case.tokens.count(), case.sent);
+            writeln!(plan, "{{ port = \"{port}\", tokens = {tokens:?}, count = {count}, sent = {sent} }},")
+                .expect("a string");
+        }
+        let file = self.folder.path().join("plan.lua");
+        std::fs::write(&file, plan + "} }\n").expect("the plan");
         let output = Command::new("wrk")
-            .args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--latency"])
+            .args(["--threads", &cases.len().to_string(), "--connections", &(cases.len() * CONNECTIONS).to_string()])
             .args(["--duration", &format!("{seconds}s"), "--script"])
             .arg(self.folder.path().join("load.lua"))
-            .arg(format!("http://{}/", self.listeners[&case.listener]))
-            .env("TOKENS", self.folder.path().join(case.size.to_string()))
-            .env("COUNT", case.tokens.count().to_string())
-            .env("SENT", case.sent.to_string())
+            .arg(format!("http://{}/", self.listeners[&cases[0].listener]))
+            .env("PLAN", &file)
             .output()
             .await
             .unwrap_or_else(|error| panic!("cannot run wrk: {error}"));
-        let used = on_processor(self.envoy.process_id()) - before;
         let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().find_map(|line| line.strip_prefix("RESULT ")).unwrap_or_else(|| {
-            panic!(
-                "{}: no result after {:?}:\n{text}{}",
-                case.name,
-                start.elapsed(),
-                String::from_utf8_lossy(&output.stderr)
-            )
-        });
-        let numbers: Vec<f64> = line.split(' ').map(|word| word.parse().expect("a number")).collect();
-        let [requests, microseconds, p50, p99, failed] = numbers[..] else { panic!("{line}") };
-        case.sent += requests as u64;
-        assert!(failed == 0.0, "{}: {failed} of {requests} requests were not answered with 200", case.name);
-        Sample {
-            requests_per_second: requests / microseconds * 1e6,
-            p50: p50 / 1000.0,
-            p99: p99 / 1000.0,
-            cpu_per_request: used / requests,
-        }
+        let numbers = |line: &str| -> Vec<f64> {
+            line.split(' ').map(|word| word.parse().unwrap_or_else(|_| panic!("{line}: {word}"))).collect()
+        };
+        let Some(result) = text.lines().find_map(|line| line.strip_prefix("RESULT ")) else {
+            panic!("{}: no result:\n{text}{}", cases[0].name, String::from_utf8_lossy(&output.stderr))
+        };
+        let [requests, p50, p99, failed] = numbers(result)[..] else { panic!("{result}") };
+        assert!(failed == 0.0, "{}: {failed} of {requests} requests were not answered with 200", cases[0].name);
+        let turns = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("TURN "))
+            .map(|line| numbers(line).try_into().unwrap_or_else(|numbers| panic!("{line}: {numbers:?}")));
+        Load { result: [requests, p50, p99], turns: turns.collect() }
     }
 
     /// That what was measured was what is claimed: no token was refused, and those that were to be new were.
@@ -230,34 +269,43 @@ fn before_streams(filter: Filter) -> &'static str {
     if filter == Filter::Nothing { "streams, no filter" } else { "streams, this filter" }
 }
 
-/// Microseconds that the threads of a process have been on a processor.
-fn on_processor(process: u32) -> f64 {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of Envoy");
-    let time = |path: &Path| -> Option<f64> {
-        std::fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
-    };
-    tasks.flatten().filter_map(|task| time(&task.path())).sum::<f64>() / 1000.0
+/// What `wrk` said.
+struct Load {
+    /// Requests, and the microseconds that half of them and all but one in a hundred took at most.
+    result: [f64; 3],
+    /// A setup's number from 1, the round, requests, nanoseconds from the first one sent to the last one answered, nanoseconds
+    /// that Envoy's worker was on a processor meanwhile.
+    turns: Vec<[f64; 5]>,
 }
 
-/// Least, median and greatest.
+/// The folder of Envoy's worker thread.
+fn worker(process: u32) -> PathBuf {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of Envoy");
+    let is_worker =
+        |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("wrk:worker_0"));
+    tasks.flatten().map(|task| task.path()).find(is_worker).expect("a worker thread")
+}
+
+/// Median and quartiles.
 #[derive(Clone, Copy, Serialize)]
 struct Spread {
-    least: f64,
+    lower: f64,
     median: f64,
-    greatest: f64,
+    upper: f64,
 }
 
 impl Spread {
     fn of(values: impl Iterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
-        Spread { least: values[0], median: values[values.len() / 2], greatest: values[values.len() - 1] }
+        let at = |quarters: usize| values[(values.len() - 1) * quarters / 4];
+        Spread { lower: at(1), median: at(2), upper: at(3) }
     }
 }
 
 impl std::fmt::Display for Spread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:>6.2} ({:.2}–{:.2})", self.median, self.least, self.greatest)
+        write!(f, "{:>6.2} ({:.2}–{:.2})", self.median, self.lower, self.upper)
     }
 }
 
@@ -276,7 +324,7 @@ struct Line<'a> {
     p99_milliseconds: f64,
     /// Of what no filter takes.
     cpu_of_no_filter: Spread,
-    rounds: &'a [Sample],
+    turns: &'a BTreeMap<usize, Sample>,
 }
 
 fn report(cases: &[Case], streamed: BTreeMap<&str, Vec<f64>>, waits: &[Wait], memory: &BTreeMap<String, i64>) {
@@ -286,20 +334,20 @@ fn report(cases: &[Case], streamed: BTreeMap<&str, Vec<f64>>, waits: &[Wait], me
     };
     let mut lines = Vec::new();
     println!(
-        "{:<44} {:>6}  {:<20} {:<20} {:<20} {:<20} {:<20} {:>7} {:>7}",
+        "{:<50} {:>6}  {:<20} {:<20} {:<20} {:<20} {:<20} {:>7} {:>7}",
         "", "bytes", "× no filter", "× jwt_authn", "× Lua", "× least module", "CPU × no filter", "p50 ms", "p99 ms"
     );
     for case in cases {
         let (tokens, size) = (case.tokens, case.size);
         let ratio = |other: &Case, of: fn(&Sample) -> f64| {
-            Spread::of(case.rounds.iter().zip(&other.rounds).map(|(mine, theirs)| of(mine) / of(theirs)))
+            let both = case.turns.iter().filter_map(|(round, mine)| Some((mine, other.turns.get(round)?)));
+            Spread::of(both.map(|(mine, theirs)| of(mine) / of(theirs)))
         };
         let rate = |sample: &Sample| sample.requests_per_second;
         let rate_of = |filter, tokens| find(filter, tokens, size).map(|other| ratio(other, rate));
         let native = if tokens == Tokens::New { Filter::JwtAuthn } else { Filter::JwtAuthnWithCache };
         let lua = if tokens == Tokens::New { Tokens::New } else { Tokens::Thousand };
         let none = find(Filter::Nothing, tokens, size).expect("no filter is always measured");
-        let median = |of: fn(&Sample) -> f64| Spread::of(case.rounds.iter().map(of)).median;
         let line = Line {
             setup: case.filter.name(),
             tokens: tokens.name(),
@@ -308,13 +356,13 @@ fn report(cases: &[Case], streamed: BTreeMap<&str, Vec<f64>>, waits: &[Wait], me
             of_jwt_authn: rate_of(native, tokens).expect("jwt_authn is always measured"),
             of_lua: rate_of(Filter::Lua, lua).expect("Lua is always measured"),
             of_least: rate_of(Filter::LeastModule, tokens),
-            p50_milliseconds: median(|sample| sample.p50),
-            p99_milliseconds: median(|sample| sample.p99),
+            p50_milliseconds: case.p50,
+            p99_milliseconds: case.p99,
             cpu_of_no_filter: ratio(none, |sample| sample.cpu_per_request),
-            rounds: &case.rounds,
+            turns: &case.turns,
         };
         println!(
-            "{:<44} {:>6}  {:<20} {:<20} {:<20} {:<20} {:<20} {:>7.2} {:>7.2}",
+            "{:<50} {:>6}  {:<20} {:<20} {:<20} {:<20} {:<20} {:>7.2} {:>7.2}",
             case.name,
             size,
             line.of_no_filter.to_string(),
@@ -327,20 +375,23 @@ fn report(cases: &[Case], streamed: BTreeMap<&str, Vec<f64>>, waits: &[Wait], me
         );
         lines.push(line);
     }
-    println!("\n{:<44}         × no filter", "");
+    println!("\n{:<50}         × no filter", "");
     let streamed: BTreeMap<_, _> =
         streamed.into_iter().map(|(name, shares)| (name, Spread::of(shares.into_iter()))).collect();
     for (name, share) in &streamed {
-        println!("{name:<44}        {share}");
+        println!("{name:<50}        {share}");
     }
     println!("\n{} requests at once whose key has to be fetched, {} times over:", waits[0].requests, waits.len());
-    let fetches: Vec<_> = waits.iter().map(|wait| wait.fetches).collect();
-    println!("{:<60} {fetches:?}", "fetches");
-    let of = |of: fn(&Wait) -> f64| Spread::of(waits.iter().map(of));
-    let after = of(|wait| wait.after_the_key / wait.with_the_key_known);
-    println!("{:<60} {after}", "the last is answered, × the time of as many with a known key");
-    println!("{:<60} {}", "others wait meanwhile, milliseconds at most", of(|wait| wait.others_meanwhile));
-    println!("{:<60} {}", "others wait otherwise, milliseconds at most", of(|wait| wait.others_otherwise));
+    let each = |name: &str, of: fn(&Wait) -> f64| {
+        let values: Vec<_> = waits.iter().map(|wait| format!("{:.2}", of(wait))).collect();
+        println!("{name:<65} {}", values.join("  "));
+    };
+    each("fetches", |wait| wait.fetches as f64);
+    each("the last is answered, × the time of as many with a known key", |wait| {
+        wait.after_the_key / wait.with_the_key_known
+    });
+    each("others wait meanwhile, milliseconds at most", |wait| wait.others_meanwhile);
+    each("others wait otherwise, milliseconds at most", |wait| wait.others_otherwise);
     plot::write(&support::repository("target/bench.svg"), &lines);
     let json = json!({
         "lines": lines,
@@ -351,5 +402,5 @@ fn report(cases: &[Case], streamed: BTreeMap<&str, Vec<f64>>, waits: &[Wait], me
     });
     let path = support::repository("target/bench.json");
     std::fs::write(&path, serde_json::to_string_pretty(&json).expect("JSON")).expect("target/bench.json");
-    println!("\nmedian (least–greatest) of the rounds; all of it: target/bench.json, as a picture: target/bench.svg");
+    println!("\nmedian (quartiles) of the rounds; all of it: target/bench.json, as a picture: target/bench.svg");
 }

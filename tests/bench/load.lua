@@ -1,16 +1,72 @@
--- The load: GETs with the first COUNT tokens of the file TOKENS, one after the other, for ever. SENT of them were sent before.
-local requests, position = {}, 0
+-- The load. The setups of the file PLAN take turns: each has a thread of its own, which sends for SENDING of its SLOT, and rests
+-- until its next one: its last answers come before another setup begins. What a busy machine does to one it does to all.
+-- A plan is `return { processor = FILE, cases = { { port = TEXT, tokens = FILE, count = NUMBER, sent = NUMBER }, ... } }`: each
+-- case gets GETs with the first `count` tokens of its file, over and over, `sent` of which were sent before.
+local ffi = require("ffi")
+ffi.cdef("struct bench_time { long seconds, nanoseconds; }; int clock_gettime(int clock, struct bench_time *time);")
+
+-- Milliseconds.
+local SLOT, SENDING = 200, 160
+
+local plan = dofile(os.getenv("PLAN"))
+local time = ffi.new("struct bench_time")
+local requests, position, turn = {}, 0, nil
+local threads = {}
+-- What `done` asks each thread for: one line a turn.
+turns = ""
+
+-- Milliseconds of the monotonic clock, which all threads share.
+local function now()
+  ffi.C.clock_gettime(1, time)
+  return tonumber(time.seconds) * 1e3 + tonumber(time.nanoseconds) / 1e6
+end
+
+-- Nanoseconds that Envoy's worker has been on a processor.
+local function on_processor()
+  local file = assert(io.open(plan.processor))
+  local nanoseconds = file:read("*n")
+  file:close()
+  return nanoseconds
+end
+
+function setup(thread)
+  threads[#threads + 1] = thread
+  thread:set("number", #threads)
+  thread.addr = wrk.lookup("127.0.0.1", plan.cases[#threads].port)[1]
+end
 
 function init()
-  local count = tonumber(os.getenv("COUNT"))
-  for token in io.lines(os.getenv("TOKENS")) do
-    if #requests >= count then break end
+  local case = plan.cases[number]
+  for token in io.lines(case.tokens) do
+    if #requests >= case.count then break end
     requests[#requests + 1] = wrk.format("GET", "/", { ["x-amzn-oidc-data"] = token, ["accept"] = "*/*", ["user-agent"] = "bench" })
   end
-  position = tonumber(os.getenv("SENT")) % #requests
+  position = case.sent % #requests
+end
+
+-- Asked before each request: milliseconds until it may be sent.
+function delay()
+  local time = now()
+  local slot = math.floor(time / SLOT)
+  local ahead = (number - 1 - slot) % #plan.cases
+  if ahead == 0 and time < slot * SLOT + SENDING then return 0 end
+  -- Here an answer has come that a turn waited for.
+  if turn then turn.ended, turn.used = time, on_processor() - turn.before end
+  if ahead == 0 then ahead = #plan.cases end
+  return math.ceil((slot + ahead) * SLOT - time)
 end
 
 function request()
+  local time = now()
+  local slot = math.floor(time / SLOT)
+  if not turn or turn.slot ~= slot then
+    if turn and turn.ended then
+      local round = math.floor(turn.slot / #plan.cases)
+      turns = turns .. string.format("TURN %d %d %d %.0f %.0f\n", number, round, turn.requests, (turn.ended - turn.began) * 1e6, turn.used)
+    end
+    turn = { slot = slot, began = time, before = on_processor(), requests = 0 }
+  end
+  turn.requests = turn.requests + 1
   position = position % #requests + 1
   return requests[position]
 end
@@ -18,5 +74,6 @@ end
 function done(summary, latency)
   local errors = summary.errors
   local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-  io.write(string.format("RESULT %d %d %d %d %d\n", summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), failed))
+  for _, thread in ipairs(threads) do io.write(thread:get("turns")) end
+  io.write(string.format("RESULT %d %d %d %d\n", summary.requests, latency:percentile(50), latency:percentile(99), failed))
 end

@@ -45,7 +45,7 @@ pub(crate) fn write(file: &Path, lines: &[Line<'_>]) {
             colour.filled(),
         );
         bar.set_margin(4, 4, 0, 0);
-        let spread = [(share.least, SegmentValue::CenterOf(row)), (share.greatest, SegmentValue::CenterOf(row))];
+        let spread = [(share.lower, SegmentValue::CenterOf(row)), (share.upper, SegmentValue::CenterOf(row))];
         chart.draw_series([bar]).expect("a bar");
         chart.draw_series([PathElement::new(spread.to_vec(), BLACK)]).expect("its spread");
     }
