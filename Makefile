@@ -144,6 +144,7 @@ CARGO_DENY := target/cargo-deny/0.20.2/bin/cargo-deny
 .PHONY: deny
 deny: rust $(CARGO_DENY) ## Check the dependencies: licences and sources of all, duplicates in the module
 	$(CARGO_DENY) --locked --workspace --all-features --config .ci/deny.toml check licenses sources $(ADVISORIES)
+	$(CARGO_DENY) --locked --manifest-path tests/fuzz/Cargo.toml --config .ci/deny.toml check --allow license-not-encountered licenses sources $(ADVISORIES)
 	$(CARGO_DENY) --locked --target wasm32-wasip1 --exclude-dev --config .ci/deny.toml check bans
 
 .PHONY: clean
