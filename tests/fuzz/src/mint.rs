@@ -553,9 +553,15 @@ pub(crate) fn target(u: &mut Unstructured<'_>) -> Result<(String, String)> {
     Ok((method, authority))
 }
 
-const EXTRA: [&str; 24] = [
+const EXTRA: [&str; 30] = [
     "kubeflow-userid",
     "kubeflow_userid",
+    "kubeflow.userid",
+    "kubeflow~userid",
+    "kubeflow|groups",
+    "x.user",
+    "x-group!admins",
+    "x-amzn.oidc+data",
     "kubeflow-groups",
     "kubeflow_groups",
     "x-user",

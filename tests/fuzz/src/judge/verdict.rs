@@ -289,7 +289,9 @@ fn upstream(world: &World<'_>, head: &Headers, user: Option<&Identity>) -> Heade
 
 /// Whether no client may send it.
 pub fn is_owned(config: &Value, name: &str) -> bool {
-    let hyphens = |name: &str| name.replace('_', "-").to_ascii_lowercase();
+    // An upstream may take any sign for a hyphen; the colon of `:path` no client can send in a name of its own.
+    let hyphen = |sign: char| if sign.is_ascii_alphanumeric() || sign == ':' { sign } else { '-' };
+    let hyphens = |name: &str| name.to_ascii_lowercase().chars().map(hyphen).collect::<String>();
     let mut owned = identity::named_headers(config);
     owned.extend([OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY, "kubeflow-userid", "kubeflow-groups"].map(str::to_owned));
     owned.iter().any(|owned| hyphens(owned) == hyphens(name))
