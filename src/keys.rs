@@ -606,6 +606,29 @@ mod tests {
     }
 
     #[test]
+    fn no_more_than_so_many_requests_wait_at_once() {
+        let mut ring = ring();
+        for waiter in 0..MAX_WAITERS {
+            ring.wait(name(waiter % 2), waiter as Waiter, at(0)).unwrap();
+        }
+        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, at(0)), Err(Reason::KeyUnavailable));
+        ring.leave(0);
+        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, at(0)), Ok(()));
+    }
+
+    #[test]
+    fn who_hangs_up_makes_no_room_for_more_who_wait_for_the_same_key() {
+        let mut ring = ring();
+        for waiter in 0..MAX_WAITERS {
+            ring.wait(name(1), waiter as Waiter, at(0)).unwrap();
+            ring.leave(waiter as Waiter);
+        }
+        assert_eq!(ring.waiting(), 0);
+        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, at(0)), Err(Reason::KeyUnavailable));
+        assert_eq!(ring.wait(name(2), MAX_WAITERS as Waiter, at(0)), Ok(()));
+    }
+
+    #[test]
     fn one_who_left_is_not_woken() {
         let mut ring = ring();
         ring.wait(name(1), 7, at(0)).unwrap();
