@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::client::{Request, send_upgrade};
-use support::envoy::{Envoy, Plugin, Setup, gateway_config, write_listeners};
+use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener, write_listeners};
 use support::key_server::{Answer, Fault, KeyServer};
 use support::token::{Key, TokenSpec};
 use support::upstream::{ANSWER_BYTES, Upstream};
@@ -106,6 +106,8 @@ fn answer(status: u16, body: &str) -> Answer {
 /// Of a listener: its name, what share of the requests it gets, and what they are, each so many times as likely.
 type Crowd = (&'static str, usize, &'static [(Kind, usize)]);
 
+/// The listener without the filter.
+const BARE: &str = "bare";
 const FAULTY: Kind = Kind::Faulty(0);
 const CROWDS: [Crowd; 4] = [
     // Its keys are good for two seconds only: an outage of the key server is many of their lives long.
@@ -178,6 +180,8 @@ struct World {
     /// While the key server is down, and until the fetch budgets have filled up again.
     disturbed: AtomicBool,
     messages: AtomicUsize,
+    /// The longest that the machine alone made a request wait: one to a listener without the filter.
+    slowest: Mutex<Duration>,
     file: PathBuf,
     _folder: tempfile::TempDir,
 }
@@ -203,6 +207,7 @@ async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else()
     world.warm_up().await;
     let before = Memory::of(&world.envoy).await;
     let director = tokio::spawn(direct(Arc::clone(&world)));
+    let watch = tokio::spawn(watch(Arc::clone(&world)));
     let mut half = None;
     let mut crowd = JoinSet::new();
     let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
@@ -224,6 +229,7 @@ async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else()
     load::at_most(0, &mut crowd).await;
     let took = began.elapsed();
     director.abort();
+    watch.abort();
     world.keys.set_outage(None);
     world.lanes.values().for_each(Lane::close);
     world.balance(took, &[before, half.expect("a half")]).await;
@@ -242,6 +248,7 @@ impl World {
             plugins: [("known", 2), ("calm", 60), ("storm", 3)]
                 .map(|(name, ttl)| Plugin::new(name, config(ttl, TIMEOUT_MS)))
                 .into(),
+            listeners: vec![http_listener(BARE, &[], &json!({"direct_response": {"status": 200}}), json!({}))],
             drain: Duration::from_secs(30),
             watched_listeners: Some(file.clone()),
             ..Setup::new(&support::default_envoy(), upstream.address(), keys.address())
@@ -261,7 +268,7 @@ impl World {
             stranger,
         };
         let mut lanes = HashMap::new();
-        for (name, ..) in CROWDS {
+        for name in CROWDS.map(|crowd| crowd.0).into_iter().chain([BARE]) {
             let mut address = None;
             while address.is_none() {
                 address = envoy.listener(name).await;
@@ -280,6 +287,7 @@ impl World {
             books: Mutex::default(),
             disturbed: AtomicBool::new(false),
             messages: AtomicUsize::new(0),
+            slowest: Mutex::default(),
             file,
             _folder: folder,
         };
@@ -445,6 +453,21 @@ impl World {
         let method = if matches!(form, Form::Upload(_)) { "POST" } else { "GET" };
         let request = Request { method: method.into(), ..Request::get(&format!("{place}/{id}"), &headers) };
         (id, request, body)
+    }
+}
+
+/// Sees how long the machine makes those wait who wait for nothing.
+async fn watch(world: Arc<World>) {
+    loop {
+        let began = Instant::now();
+        world.lanes[BARE]
+            .send(Protocol::Http1, &Request::get("/", &[("host", "gateway.test")]), Bytes::new(), None)
+            .await;
+        {
+            let mut slowest = world.slowest.lock().expect("the longest wait");
+            *slowest = began.elapsed().max(*slowest);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -6,7 +6,7 @@ use crate::load::memory::Memory;
 use crate::support::key_server::KeyServer;
 use crate::support::upstream::Seen;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ pub(crate) const SPOOFED: [&str; 4] = ["kubeflow-userid", "kubeflow_userid", "ku
 /// What upstream sees none of.
 const HIDDEN: [&str; 4] = ["kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-identity", "x-amzn-oidc-data"];
 const COUNTERS: &str = "wasmcustom.wasm_filter.alb_oidc.";
-/// What an answer may be late beside what the machine makes of it.
+/// What an answer may be late beside the longest that the machine made a request wait that no filter saw.
 const SLACK: Duration = Duration::from_secs(1);
 /// What Envoy's heap may have more at the end than before it began: buffers, drained listeners, statistics.
 const HEAP_SLACK: u64 = 20 << 20;
@@ -24,6 +24,9 @@ const HEAP_SLACK: u64 = 20 << 20;
 const RESIDENT_SLACK: u64 = 192 << 20;
 /// What a VM may have beyond what its plugins remember of tokens.
 const LINEAR_SLACK: u64 = 24 << 20;
+const WORKERS: i64 = 2;
+/// So many fetches of unknown keys at once, and one more each second: README, `key-unavailable`.
+const BUDGET: i64 = 20;
 /// What a plugin remembers of tokens at most, and a little.
 const REMEMBERED: u64 = 16 << 20;
 
@@ -106,8 +109,7 @@ impl Books {
     }
 
     /// Each request was answered, in time, with what it may be answered with.
-    fn judge_answers(&self, complaints: &mut Complaints) {
-        let machine = self.slowness();
+    fn judge_answers(&self, machine: Duration, complaints: &mut Complaints) {
         let deadline = Duration::from_millis(3 * TIMEOUT_MS) + SLACK + machine;
         // Where the machine takes longer than a fetch may, not every key can be there in time.
         let too_slow = machine > Duration::from_millis(TIMEOUT_MS);
@@ -133,12 +135,6 @@ impl Books {
                 complaints.must("downloads cut short", reply.body.len() == size, (id, reply.body.len(), size));
             }
         }
-    }
-
-    /// What a busy machine adds to a wait: the longest that somebody took who waits for nothing.
-    fn slowness(&self) -> Duration {
-        let waits = |kind| matches!(kind, Kind::Faulty(_) | Kind::Invented | Kind::Rotated | Kind::Swapped);
-        self.sent.iter().filter(|sent| !waits(sent.kind)).filter_map(Sent::took).max().unwrap_or_default()
     }
 
     /// Upstream was told of each request what its token says, or nothing.
@@ -207,17 +203,76 @@ impl Books {
         complaints.must("requests that are still counted as waiting", waiting == Some(&0), waiting);
     }
 
+    /// The filter counted the fetches that the key server saw, and made no more for unknown keys than its budgets allow.
+    fn judge_fetches(
+        &self,
+        keys: &KeyServer,
+        stats: &BTreeMap<String, i64>,
+        (took, reloads): (Duration, i64),
+        complaints: &mut Complaints,
+    ) {
+        let fetches = keys.fetches();
+        let of = |outcome: &str| stats.get(&format!("{COUNTERS}key_fetch.{outcome}")).copied().unwrap_or(0);
+        let counted: i64 = ["ok", "not-found", "invalid", "failed"].map(of).iter().sum();
+        let seen = i64::try_from(fetches.len()).expect("a count");
+        // Whoever is replaced hears of no answer, and a connection may break before the key server sees the request.
+        let agree = (counted - seen).abs() <= WORKERS * reloads;
+        complaints.must("fetches that were not counted, or not made", agree, (counted, seen));
+        let known = |path: &str| self.sent.iter().any(|sent| sent.kind == Kind::Steady && sent.key.0 == path);
+        let unknown = fetches.iter().filter(|fetch| !known(&fetch.path)).count();
+        // One budget for each worker of each plugin, a full one for each new configuration of the one that is replaced.
+        let rings = i64::try_from(super::CROWDS.len()).expect("a few") * WORKERS;
+        let seconds = i64::try_from(took.as_secs()).expect("a few") + 1;
+        let allowed = rings * seconds + (rings + WORKERS * reloads) * BUDGET;
+        complaints.must(
+            "fetches beyond the budget",
+            i64::try_from(unknown).expect("a count") <= allowed,
+            (unknown, allowed),
+        );
+    }
+
     /// What was to be shown was shown.
-    fn judge_coverage(&self, complaints: &mut Complaints) -> BTreeMap<String, BTreeMap<String, usize>> {
+    fn judge_coverage(
+        &self,
+        keys: &KeyServer,
+        complaints: &mut Complaints,
+    ) -> BTreeMap<String, BTreeMap<String, usize>> {
         let mut table: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
         for sent in &self.sent {
             let what = sent.answer().unwrap_or_else(|| "(hung up)".into());
             *table.entry(sent.name()).or_default().entry(what).or_default() += 1;
         }
-        for (name, _, answers) in FAULTS {
-            let found = table.get(&format!("key: {name}"));
-            let shown = found.is_some_and(|found| answers.iter().any(|answer| found.contains_key(*answer)));
-            complaints.must("misbehaviours that nobody felt", shown, (name, found));
+        let fetches = keys.fetches();
+        let asked = |in_outage: bool| -> HashSet<&str> {
+            fetches.iter().filter(|fetch| fetch.in_outage == in_outage).map(|fetch| fetch.path.as_str()).collect()
+        };
+        let (served, refused) = (asked(false), asked(true));
+        for (fault, (name, _, answers)) in FAULTS.iter().enumerate() {
+            let felt = |sent: &&Sent| {
+                let answer = sent.answer();
+                sent.kind == Kind::Faulty(fault)
+                    && served.contains(sent.key.0.as_str())
+                    && answer.is_some_and(|answer| answers.contains(&answer.as_str()))
+            };
+            let shown = self.sent.iter().any(|sent| felt(&sent));
+            complaints.must("misbehaviours that nobody felt", shown, (name, table.get(&format!("key: {name}"))));
+        }
+        let seen = |what: &str, kind: Option<Kind>, and: fn(&Sent) -> bool| {
+            self.sent.iter().any(|sent| {
+                kind.is_none_or(|kind| kind == sent.kind) && sent.answer().as_deref() == Some(what) && and(sent)
+            })
+        };
+        let steady = self.sent.iter().find(|sent| sent.kind == Kind::Steady).map(|sent| sent.key.0.as_str());
+        for (what, shown) in [
+            ("a fetch of a known key while the key server was down", steady.is_some_and(|path| refused.contains(path))),
+            ("a new key that could not be had then", seen("key-unavailable", Some(Kind::Rotated), |_| true)),
+            ("a new key that could", seen("admitted", Some(Kind::Rotated), |_| true)),
+            ("a key that was another's a moment before", seen("admitted", Some(Kind::Swapped), |_| true)),
+            ("an upload", seen("admitted", None, |sent| sent.uploads > 0)),
+            ("a download", seen("admitted", None, |sent| sent.downloads.is_some())),
+            ("a client that hung up", self.sent.iter().any(|sent| matches!(sent.outcome, Some(Outcome::HungUp)))),
+        ] {
+            complaints.must("what was to come and did not", shown, what);
         }
         table
     }
@@ -282,10 +337,11 @@ impl World {
         }
         let memory = Memory::of(&self.envoy).await;
         let books = self.books.lock().expect("the books");
-        books.judge_answers(&mut complaints);
+        let machine = *self.slowest.lock().expect("the longest wait");
+        books.judge_answers(machine, &mut complaints);
         books.judge_upstream(&self.keys, &mut complaints);
         books.judge_counters(&log, &stats, &mut complaints);
-        let table = books.judge_coverage(&mut complaints);
+        let table = books.judge_coverage(&self.keys, &mut complaints);
 
         let logged = self.envoy.log();
         let died: Vec<&str> =
@@ -296,6 +352,7 @@ impl World {
         complaints.must("VMs that were rebuilt", rebuilt.is_empty(), &rebuilt);
         let reloads = stats.get("listener_manager.lds.update_success").copied().unwrap_or(0);
         complaints.must("configurations that were not replaced", reloads > 2, reloads);
+        books.judge_fetches(&self.keys, &stats, (took, reloads), &mut complaints);
         let messages = self.messages.load(Ordering::Relaxed);
         complaints.must("WebSockets without messages", messages > 0, messages);
         let [before, half] = earlier;
@@ -316,7 +373,7 @@ impl World {
             println!("  {name:<24} {}", answers.join(", "));
         }
         let longest = books.sent.iter().filter_map(Sent::took).max().unwrap_or_default();
-        println!("  longest wait             {longest:.1?}; of those who wait for nothing {:.1?}", books.slowness());
+        println!("  longest wait             {longest:.1?}; of who went past the filter {machine:.1?}");
         for (when, memory) in [("before", before), ("half-way", half), ("after", &memory)] {
             println!("  memory {when:<17} {memory}");
         }

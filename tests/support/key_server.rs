@@ -92,6 +92,8 @@ pub(crate) struct Fetch {
     pub(crate) host: String,
     /// Every header, in order.
     pub(crate) headers: Vec<(String, String)>,
+    /// An outage answered it, not what is published there.
+    pub(crate) in_outage: bool,
 }
 
 #[derive(Default)]
@@ -193,7 +195,8 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<R
     let (method, path) = (request.method().to_string(), request.uri().to_string());
     let (status, body, answer) = {
         let mut state = state.lock().expect("the keys");
-        state.fetches.push(Fetch { method, path: path.clone(), host, headers });
+        let in_outage = state.outage.is_some();
+        state.fetches.push(Fetch { method, path: path.clone(), host, headers, in_outage });
         state.answer(&path)
     };
     tokio::time::sleep(Duration::from_millis(answer.delay_ms)).await;
