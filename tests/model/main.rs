@@ -133,6 +133,22 @@ fn a_key_that_dies_while_it_is_fetched_anew_is_not_fetched_twice_at_once() {
     assert_eq!((world.tally["fetches"], world.tally["admitted"]), (3, 4));
 }
 
+#[test]
+fn a_key_server_that_is_down_for_ten_minutes_harms_nobody_whose_key_is_known() {
+    const ROUNDS: u16 = 60;
+    let arrives = |worker, user| Step::Arrives(worker, Arrival::With(Worker::claim(user)));
+    let mut steps = vec![arrives(0, 0), Step::AnswersAll(Reply::GenuineKey), arrives(1, 0)];
+    for user in 1..=ROUNDS {
+        steps.extend([Step::Passes(10_000), arrives(0, user), arrives(1, user), Step::AnswersAll(Reply::Status(503))]);
+    }
+    let nobody_knows = Template::new();
+    let mut world = World::new(&nobody_knows, 2);
+    world.play(&steps);
+    assert_eq!(world.tally["admitted"], 2 + 2 * u64::from(ROUNDS));
+    // Each of the two asked for it once a minute, from four fifths of its TTL on.
+    assert!(world.tally["answers failed"] >= 2 * 8, "{:#?}", world.tally);
+}
+
 /// One worker with one plugin, outside of any schedule.
 struct Worker {
     process: Rc<RefCell<Process>>,
