@@ -1,23 +1,19 @@
 -- What a filter costs that verifies nothing: takes the payload of the token, decodes it, and believes its email.
 local alphabet = {}
-for position, letter in ipairs({ "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" }) do
-  for index = 1, #letter do alphabet[letter:byte(index)] = index - 1 end
+do
+  local letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+  for index = 1, #letters do alphabet[letters:byte(index)] = index - 1 end
 end
 
+-- Four letters are three bytes. What is missing at the end comes out as NULs, behind the payload's last brace.
 local function decode(text)
-  local bytes, bits, count = {}, 0, 0
-  for index = 1, #text do
-    local value = alphabet[text:byte(index)]
-    if value then
-      bits, count = bits * 64 + value, count + 6
-      if count >= 8 then
-        local rest = 2 ^ (count - 8)
-        bytes[#bytes + 1] = string.char(math.floor(bits / rest))
-        bits, count = bits % rest, count - 8
-      end
-    end
+  local pieces, floor, char = {}, math.floor, string.char
+  for index = 1, #text, 4 do
+    local a, b, c, d = text:byte(index, index + 3)
+    local bits = (((alphabet[a] or 0) * 64 + (alphabet[b] or 0)) * 64 + (alphabet[c] or 0)) * 64 + (alphabet[d] or 0)
+    pieces[#pieces + 1] = char(floor(bits / 65536), floor(bits / 256) % 256, bits % 256)
   end
-  return table.concat(bytes)
+  return table.concat(pieces)
 end
 
 function envoy_on_request(handle)

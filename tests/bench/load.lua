@@ -1,12 +1,13 @@
 -- The load. The setups of the file PLAN take turns: each has a thread of its own, which sends for SENDING of its SLOT, and rests
--- until its next one: its last answers come before another setup begins. What a busy machine does to one it does to all.
+-- until its next one: time for its last answers. What a busy machine does to one it does to all. A turn whose answers came too
+-- late all the same does not count.
 -- A plan is `return { processor = FILE, cases = { { port = TEXT, tokens = FILE, count = NUMBER, sent = NUMBER }, ... } }`: each
 -- case gets GETs with the first `count` tokens of its file, over and over, `sent` of which were sent before.
 local ffi = require("ffi")
 ffi.cdef("struct bench_time { long seconds, nanoseconds; }; int clock_gettime(int clock, struct bench_time *time);")
 
 -- Milliseconds.
-local SLOT, SENDING = 200, 160
+local SLOT, SENDING = 240, 160
 
 local plan = dofile(os.getenv("PLAN"))
 local time = ffi.new("struct bench_time")
@@ -44,29 +45,42 @@ function init()
   position = case.sent % #requests
 end
 
+-- How many slots lie ahead until this thread's next one; 0 in its own.
+local function ahead(slot)
+  return (number - 1 - slot) % #plan.cases
+end
+
 -- Asked before each request: milliseconds until it may be sent.
 function delay()
   local time = now()
   local slot = math.floor(time / SLOT)
-  local ahead = (number - 1 - slot) % #plan.cases
-  if ahead == 0 and time < slot * SLOT + SENDING then return 0 end
+  if ahead(slot) == 0 and time < slot * SLOT + SENDING then return 0 end
   -- Here an answer has come that a turn waited for.
   if turn then turn.ended, turn.used = time, on_processor() - turn.before end
-  if ahead == 0 then ahead = #plan.cases end
-  return math.ceil((slot + ahead) * SLOT - time)
+  local wait = ahead(slot)
+  if wait == 0 then wait = #plan.cases end
+  -- A timer may be early by less than a millisecond.
+  return math.ceil((slot + wait) * SLOT - time) + 1
+end
+
+local function report(turn)
+  if turn.ended and turn.ended < (turn.slot + 1) * SLOT then
+    local round = math.floor(turn.slot / #plan.cases)
+    turns = turns .. string.format("TURN %d %d %d %.0f %.0f\n", number, round, turn.requests, (turn.ended - turn.began) * 1e6, turn.used)
+  end
 end
 
 function request()
   local time = now()
   local slot = math.floor(time / SLOT)
-  if not turn or turn.slot ~= slot then
-    if turn and turn.ended then
-      local round = math.floor(turn.slot / #plan.cases)
-      turns = turns .. string.format("TURN %d %d %d %.0f %.0f\n", number, round, turn.requests, (turn.ended - turn.began) * 1e6, turn.used)
+  -- Outside its own slots come the first request of all, which is for show, and what a stopped machine sends too late.
+  if ahead(slot) == 0 then
+    if not turn or turn.slot ~= slot then
+      if turn then report(turn) end
+      turn = { slot = slot, began = time, before = on_processor(), requests = 0 }
     end
-    turn = { slot = slot, began = time, before = on_processor(), requests = 0 }
+    turn.requests = turn.requests + 1
   end
-  turn.requests = turn.requests + 1
   position = position % #requests + 1
   return requests[position]
 end

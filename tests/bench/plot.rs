@@ -18,7 +18,7 @@ pub(crate) fn write(file: &Path, lines: &[Line<'_>]) {
         .margin(12)
         .y_label_area_size(330)
         .x_label_area_size(30)
-        .build_cartesian_2d(0.0..1.0, (0..count).into_segmented())
+        .build_cartesian_2d(0.0..1.1, (0..count).into_segmented())
         .expect("a chart");
     let label = |place: &SegmentValue<i32>| match place {
         SegmentValue::CenterOf(row) => {
