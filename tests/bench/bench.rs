@@ -16,6 +16,7 @@
     clippy::unwrap_used
 )]
 
+mod instructions;
 mod plot;
 mod setups;
 mod streams;
@@ -23,6 +24,7 @@ mod streams;
 mod support;
 mod waiters;
 
+use instructions::Count;
 use serde::Serialize;
 use serde_json::json;
 use setups::{Filter, Modules, Tokens};
@@ -131,8 +133,11 @@ async fn main() {
         waits.push(waiters::run(stage.listeners[WAITING], &stage.keys, &stage.known).await);
     }
     let memory = stage.memory().await;
-    stage.envoy.stop().await;
-    report(&cases, streamed, &waits, &memory);
+    let Stage { envoy, folder, keys, kid, key, .. } = stage;
+    envoy.stop().await;
+    let tokens = folder.path().join(SIZES[0].to_string());
+    let counts = instructions::count(folder.path(), &tokens, &keys, &kid, &key).await;
+    report(&cases, streamed, &waits, counts.as_deref(), &memory);
 }
 
 fn rounds() -> usize {
@@ -148,6 +153,8 @@ struct Stage {
     keys: KeyServer,
     /// A token of a key that the gateway has.
     known: String,
+    kid: String,
+    key: Key,
     /// What tells how long Envoy's worker has been on a processor.
     processor: PathBuf,
     _upstream: Server,
@@ -182,7 +189,7 @@ impl Stage {
         let spec = TokenSpec { exp: 6 * 3600, payload_exp: 6 * 3600, ..TokenSpec::of("ann@example.com") };
         let known = spec.mint(&kid, &key).text;
         let processor = worker(envoy.process_id()).join("schedstat");
-        Stage { envoy, listeners, folder, keys, known, processor, _upstream: upstream }
+        Stage { envoy, listeners, folder, keys, known, kid, key, processor, _upstream: upstream }
     }
 
     /// What share of a worker's time without a filter it takes with this one before it. Which of the two comes first alternates.
@@ -358,7 +365,13 @@ struct Line<'a> {
     turns: &'a BTreeMap<usize, Sample>,
 }
 
-fn report(cases: &[Case], streamed: BTreeMap<&str, Vec<f64>>, waits: &[Wait], memory: &BTreeMap<String, i64>) {
+fn report(
+    cases: &[Case],
+    streamed: BTreeMap<&str, Vec<f64>>,
+    waits: &[Wait],
+    counts: Option<&[Count]>,
+    memory: &BTreeMap<String, i64>,
+) {
     let find = |filter: Filter, tokens: Tokens, size: usize| {
         let same = |case: &&Case| case.filter == filter && case.tokens == tokens && case.size == size;
         cases.iter().find(same)
@@ -454,11 +467,23 @@ fn report(cases: &[Case], streamed: BTreeMap<&str, Vec<f64>>, waits: &[Wait], me
     });
     each("others wait meanwhile, milliseconds at most", |wait| wait.others_meanwhile);
     each("others wait otherwise, milliseconds at most", |wait| wait.others_otherwise);
+    println!("\ninstructions for each request with a token of {} bytes, without the kernel's:", SIZES[0]);
+    match counts {
+        None => println!("not counted: there is no valgrind"),
+        Some(counts) => {
+            for Count { setup, again, instructions } in counts {
+                let of_none = *instructions as f64 / counts[0].instructions as f64;
+                let token = if *again { "" } else { ", every token new" };
+                println!("{:<50} {instructions:>9}  {of_none:.2} × no filter", format!("{setup}{token}"));
+            }
+        }
+    }
     plot::write(&support::repository("target/bench.svg"), &lines);
     let json = json!({
         "lines": lines,
         "streams": streamed,
         "waits": waits,
+        "instructions": counts,
         "envoy": support::version(&support::default_envoy()),
         "memory": memory,
     });
