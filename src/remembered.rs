@@ -21,7 +21,8 @@ const HASHED: usize = 64;
 /// since their turn last came.
 #[derive(Default)]
 pub(crate) struct RememberedTokens {
-    entries: HashTable<Entry>,
+    /// In boxes: as tokens come and go the table doubles, which is to cost a few pages and not megabytes.
+    entries: HashTable<Box<Entry>>,
     /// The hash of each entry, in the order in which their turn comes.
     turns: VecDeque<u64>,
     bytes: usize,
@@ -83,11 +84,11 @@ impl RememberedTokens {
         while self.bytes.saturating_add(cost) > MAX_BYTES && self.forget_one() {}
         self.bytes = self.bytes.saturating_add(cost);
         if let Some(known) = self.entries.find_mut(hash, |known| is_same(&known.token, &entry.token)) {
-            let before = std::mem::replace(known, entry);
+            let before = std::mem::replace(&mut **known, entry);
             self.bytes = self.bytes.saturating_sub(before.cost());
         } else {
             self.turns.push_back(hash);
-            self.entries.insert_unique(hash, entry, |entry| entry.hash);
+            self.entries.insert_unique(hash, Box::new(entry), |entry| entry.hash);
         }
     }
 
@@ -200,6 +201,6 @@ mod tests {
         let remembered = (0..40_000).filter(|number| tokens.user(&token(*number), &[]).is_some()).count();
         assert!(remembered >= 10_000, "{remembered}");
         assert_eq!(tokens.turns.len(), tokens.entries.len());
-        assert_eq!(tokens.bytes, tokens.entries.iter().map(Entry::cost).sum::<usize>());
+        assert_eq!(tokens.bytes, tokens.entries.iter().map(|entry| entry.cost()).sum::<usize>());
     }
 }
