@@ -11,6 +11,7 @@ pub(crate) fn write(file: &Path, lines: &[Line<'_>]) {
     let bytes = lines[0].token_bytes;
     let lines: Vec<_> = lines.iter().filter(|line| line.token_bytes == bytes && line.setup != "no filter").collect();
     let count = i32::try_from(lines.len()).expect("few lines");
+    let end = lines.iter().map(|line| line.of_no_filter.upper).fold(1.0, f64::max) * 1.02;
     let area = SVGBackend::new(file, SIZE).into_drawing_area();
     area.fill(&WHITE).expect("a file");
     let mut chart = ChartBuilder::on(&area)
@@ -18,7 +19,7 @@ pub(crate) fn write(file: &Path, lines: &[Line<'_>]) {
         .margin(12)
         .y_label_area_size(330)
         .x_label_area_size(30)
-        .build_cartesian_2d(0.0..1.1, (0..count).into_segmented())
+        .build_cartesian_2d(0.0..end, (0..count).into_segmented())
         .expect("a chart");
     let label = |place: &SegmentValue<i32>| match place {
         SegmentValue::CenterOf(row) => {
