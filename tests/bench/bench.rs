@@ -133,10 +133,10 @@ async fn main() {
         waits.push(waiters::run(stage.listeners[WAITING], &stage.keys, &stage.known).await);
     }
     let memory = stage.memory().await;
-    let Stage { envoy, folder, keys, kid, key, .. } = stage;
+    let Stage { envoy, folder, keys, kid, key, modules, .. } = stage;
     envoy.stop().await;
     let tokens = folder.path().join(SIZES[0].to_string());
-    let counts = instructions::count(folder.path(), &tokens, &keys, &kid, &key).await;
+    let counts = instructions::count(folder.path(), &tokens, &keys, (&kid, &key), &modules).await;
     report(&cases, streamed, &waits, counts.as_deref(), &memory);
 }
 
@@ -155,6 +155,7 @@ struct Stage {
     known: String,
     kid: String,
     key: Key,
+    modules: Modules,
     /// What tells how long Envoy's worker has been on a processor.
     processor: PathBuf,
     _upstream: Server,
@@ -189,7 +190,7 @@ impl Stage {
         let spec = TokenSpec { exp: 6 * 3600, payload_exp: 6 * 3600, ..TokenSpec::of("ann@example.com") };
         let known = spec.mint(&kid, &key).text;
         let processor = worker(envoy.process_id()).join("schedstat");
-        Stage { envoy, listeners, folder, keys, known, kid, key, processor, _upstream: upstream }
+        Stage { envoy, listeners, folder, keys, known, kid, key, modules, processor, _upstream: upstream }
     }
 
     /// What share of a worker's time without a filter it takes with this one before it. Which of the two comes first alternates.

@@ -41,7 +41,13 @@ pub(crate) struct Count {
 }
 
 /// Counts; `None` where there is no valgrind. `tokens` are of `key`, which `keys` serves under `kid`; `folder` is for files.
-pub(crate) async fn count(folder: &Path, tokens: &Path, keys: &KeyServer, kid: &str, key: &Key) -> Option<Vec<Count>> {
+pub(crate) async fn count(
+    folder: &Path,
+    tokens: &Path,
+    keys: &KeyServer,
+    (kid, key): (&str, &Key),
+    modules: &Modules,
+) -> Option<Vec<Count>> {
     Command::new("valgrind").arg("--version").output().ok()?;
     let envoy = support::default_envoy();
     // In Envoy's place: the same arguments, under callgrind. What the VM compiles is code that changes.
@@ -55,11 +61,10 @@ pub(crate) async fn count(folder: &Path, tokens: &Path, keys: &KeyServer, kid: &
     std::fs::set_permissions(&counted, std::fs::Permissions::from_mode(0o755)).expect("the script");
     let mut setup = Setup::new(&counted, keys.address(), keys.address());
     setup.log_level = "error";
-    let modules = Modules::assemble(folder);
     let name = |(filter, tokens): (Filter, Tokens)| format!("{}, {}", filter.name(), tokens.name());
     let at_once = json!({"direct_response": {"status": 200}});
     for case in CASES {
-        setup.listeners.push(case.0.listener(&name(case), &at_once, kid, key, &modules));
+        setup.listeners.push(case.0.listener(&name(case), &at_once, kid, key, modules));
     }
     let envoy = Envoy::must_start(&setup).await;
     let text = std::fs::read_to_string(tokens).expect("the tokens");

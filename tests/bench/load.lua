@@ -54,10 +54,10 @@ end
 function delay()
   local time = now()
   local slot = math.floor(time / SLOT)
-  if ahead(slot) == 0 and time < slot * SLOT + SENDING then return 0 end
+  local wait = ahead(slot)
+  if wait == 0 and time < slot * SLOT + SENDING then return 0 end
   -- Here an answer has come that a turn waited for.
   if turn then turn.ended, turn.used = time, on_processor() - turn.before end
-  local wait = ahead(slot)
   if wait == 0 then wait = #plan.cases end
   -- A timer may be early by less than a millisecond.
   return math.ceil((slot + wait) * SLOT - time) + 1
