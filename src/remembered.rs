@@ -42,13 +42,17 @@ struct Entry {
 impl Entry {
     /// What an entry takes beyond its texts.
     const OVERHEAD: usize = 208;
+    /// What a group or one side of a header takes beyond its letters: its place in a list that may be half full, and what
+    /// the allocator adds.
+    const OVERHEAD_OF_TEXT: usize = 40;
 
     fn cost(&self) -> usize {
         let Identity { user_id, email_domain, groups, subject, headers, left_out: _ } = &*self.identity;
-        let texts = [user_id].into_iter().chain(email_domain).chain(subject).chain(groups).map(String::len);
-        let headers = headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+        let single = [user_id].into_iter().chain(email_domain).chain(subject).map(String::len);
+        let listed = groups.iter().chain(headers.iter().flat_map(|(name, value)| [name, value]));
+        let listed = listed.map(|text| text.len().saturating_add(Self::OVERHEAD_OF_TEXT));
         let tokens = [self.token.len(), self.access_token.as_ref().map_or(0, |token| token.len())];
-        texts.chain(headers).chain(tokens).fold(Self::OVERHEAD, usize::saturating_add)
+        single.chain(listed).chain(tokens).fold(Self::OVERHEAD, usize::saturating_add)
     }
 }
 

@@ -97,20 +97,20 @@ impl GroupRules {
     }
 }
 
-/// The names in a groups claim: a JSON array, or a string `a,b` or `[a, b]`, which is what Cognito makes of a SAML list.
-/// A name with a comma in it can only come from an array.
+/// The names in a groups claim: a JSON array, also one that is written into a string, or a string `a,b` or `[a, b]`, which
+/// is what Cognito makes of a SAML list. A name with a comma in it can only come from an array.
 fn names(claim: &Value) -> Vec<String> {
+    let in_array = |elements: &[Value]| elements.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     match claim {
-        Value::Array(elements) => elements.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        Value::String(text) => {
-            let text = text.trim();
-            let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-            let unquoted = |name: &str| {
-                let name = name.trim();
-                name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(name).to_owned()
-            };
-            list.split(',').map(unquoted).filter(|name| !name.is_empty()).collect()
-        }
+        Value::Array(elements) => in_array(elements),
+        Value::String(text) => match serde_json::from_str(text) {
+            Ok(Value::Array(elements)) => in_array(&elements),
+            _ => {
+                let text = text.trim();
+                let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+                list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+            }
+        },
         _ => Vec::new(),
     }
 }
@@ -164,6 +164,14 @@ mod tests {
         for claim in [json!([]), json!(""), json!("[]"), json!(null), json!(7), json!({"a": "b"}), json!([1, null])] {
             assert_eq!(of(claim.clone()), (vec![], 0), "{claim}");
         }
+    }
+
+    #[test]
+    fn an_array_in_a_string_is_read_as_the_array_and_quotes_elsewhere_are_part_of_a_name() {
+        assert_eq!(of(json!(r#" ["x,admins,y", "b\u002ca", "c"] "#)), (vec!["c".to_owned()], 2));
+        assert_eq!(of(json!(r#"["a", 1, ["b"]]"#)), (vec!["a".to_owned()], 0));
+        assert_eq!(of(json!(r#""a",b"#)), (vec![r#""a""#.to_owned(), "b".to_owned()], 0));
+        assert_eq!(of(json!(r#"["a", b]"#)), (vec![r#""a""#.to_owned(), "b".to_owned()], 0));
     }
 
     #[test]

@@ -168,15 +168,14 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
     for claim in names.iter().filter_map(|name| claims.find(name)) {
         let members: Vec<String> = match claim {
             Value::Array(_) => strings(Some(claim)),
-            Value::String(list) => {
-                let inner = list.trim();
-                let inner = inner.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(inner);
-                let unquoted = |name: &str| {
-                    let name = name.trim();
-                    name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(name).to_owned()
-                };
-                inner.split(',').map(unquoted).collect()
-            }
+            Value::String(list) => serde_json::from_str::<Vec<Value>>(list).map_or_else(
+                |_| {
+                    let list = list.trim();
+                    let inner = list.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(list);
+                    inner.split(',').map(|name| name.trim().to_owned()).collect()
+                },
+                |array| strings(Some(&Value::Array(array))),
+            ),
             _ => Vec::new(),
         };
         for name in members {
