@@ -12,8 +12,9 @@ use crate::identity::Identity;
 
 /// How often a path may have been percent-encoded to be read.
 const MAX_DECODINGS: usize = 3;
-/// The longest path that is read in more than one way, in bytes: the readings must not cost an attacker's request more.
-const MAX_AMBIGUOUS_BYTES: usize = 1024;
+/// The most bytes that the readings of one path may have together. Each is tried with the regexes of all rules before
+/// anybody has shown a token, and that takes hundreds of instructions for each byte and regex.
+const MAX_READING_BYTES: usize = 2048;
 /// The most readings that one path may have.
 const MAX_READINGS: usize = 48;
 
@@ -191,19 +192,20 @@ pub(crate) fn has_one_reading(path: &str) -> bool {
 /// up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot be said.
 fn readings(path: &str) -> Option<Vec<String>> {
     let written = path.split('?').next().unwrap_or_default();
-    if !written.starts_with('/') {
+    if !written.starts_with('/') || written.len() > MAX_READING_BYTES {
         return None;
     }
     if has_one_reading(written) {
         return Some(vec![written.to_owned()]);
     }
-    if written.len() > MAX_AMBIGUOUS_BYTES {
-        return None;
-    }
     let mut forms = vec![(written.to_owned(), 0)];
     let mut next = 0;
     while let Some((form, decodings)) = forms.get(next).cloned() {
-        if form.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER) || forms.len() > MAX_READINGS {
+        let bytes = forms.iter().fold(0, |bytes: usize, (form, _)| bytes.saturating_add(form.len()));
+        if form.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+            || forms.len() > MAX_READINGS
+            || bytes > MAX_READING_BYTES
+        {
             return None;
         }
         let mut add = |reading: String, decodings: usize| {
@@ -468,7 +470,7 @@ mod tests {
         let mut of_a_host = rule(&[prefix("/x")], admins());
         of_a_host.hosts = vec!["argocd.example".to_owned()];
         let rules = AccessRules { rules: vec![rule(&[prefix("/public")], Access::Open), of_a_host] };
-        let long = format!("/public/{}/%2e", "a".repeat(MAX_AMBIGUOUS_BYTES));
+        let long = format!("/public/{}/%2e", "a".repeat(MAX_READING_BYTES / 2));
         let many = "//h;a/%2e%2e/b%2f..;/c\\d//%252e%252e/e%253bf/./g%5c..%2f;h";
         assert!(readings(many).is_none());
         for (authority, path) in [

@@ -7,7 +7,7 @@
 
 mod support;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -43,15 +43,23 @@ struct Worker {
 
 impl Worker {
     fn start() -> Worker {
+        Worker::with_config(&gateway_config())
+    }
+
+    fn with_config(config: &Value) -> Worker {
         let wall = Duration::from_secs(u64::try_from(now()).expect("a time after 1970"));
         let process = Process::at(wall, Duration::from_secs(1000));
         let mut vm = Vm::start(&process, &[]);
-        let root = vm.add_plugin(&gateway_config().to_string()).expect("a config that is taken");
+        let root = vm.add_plugin(&config.to_string()).expect("a config that is taken");
         Worker { process, vm, root, key: Key::generate() }
     }
 
     fn with_key() -> Worker {
-        let mut worker = Worker::start();
+        Worker::start().and_key()
+    }
+
+    fn and_key(self) -> Worker {
+        let mut worker = self;
         let waiting = worker.send(&worker.token(0));
         worker.fetch();
         assert_eq!(worker.vm.end(waiting).fate, Fate::Continued);
@@ -164,6 +172,35 @@ fn a_forged_token_costs_less_than_a_good_one() {
     assert!(forged.fuel < good.fuel, "{} instructions, {} for a good token", forged.fuel, good.fuel);
 }
 
+/// Before anybody has shown a token, regexes are tried on whatever path a client sends.
+#[test]
+fn no_path_however_long_or_ambiguous_keeps_the_worker_for_more_than_a_few_milliseconds() {
+    let patterns = ["/api/[a-z]+/admin$", "^/(health|ready)z?$", r"\.(css|js)$"];
+    let rules = patterns.map(|regex| json!({"match": {"paths": [{"regex": regex}]}, "require": "none"}));
+    let mut config = gateway_config();
+    config["rules"] = json!(rules);
+    let mut worker = Worker::with_config(&config);
+    for (path, length) in [
+        ("/", 2047),
+        ("/", 60_000),
+        ("/a%20b", 1000),
+        ("//a;x/%2e%2e", 1000),
+        ("/a;x/%2e%2e/b//c", 40),
+        ("/a;x/%2e%2e/b//c", 1000),
+        ("/%25252e;x\\", 200),
+    ] {
+        worker.vm.take_meter();
+        let path = format!("{path}{}", "a".repeat(length));
+        let id = worker.vm.request(
+            worker.root,
+            headers(&[(":authority", "a.example.com"), (":path", &path), (":method", "GET"), (":scheme", "https")]),
+        );
+        assert_eq!(worker.vm.end(id).reason().as_deref(), Some("token-missing"));
+        let fuel = worker.vm.take_meter().fuel;
+        assert!(fuel < 12_000_000, "{fuel} instructions for {} bytes: {path:.30}", path.len());
+    }
+}
+
 #[test]
 fn memory_stays_within_sixteen_mib_with_ten_thousand_users_and_then_grows_no_more() {
     const USERS: usize = 10_000;
@@ -190,6 +227,24 @@ fn memory_stays_within_sixteen_mib_with_ten_thousand_users_and_then_grows_no_mor
         worker.pass(&worker.token(user));
     }
     assert_eq!(worker.vm.memory_size(), full, "bytes, once it is full");
+}
+
+#[test]
+fn users_of_many_groups_are_remembered_within_the_same_memory() {
+    const USERS: usize = 1000;
+    let mut config = gateway_config();
+    config["groups"] = json!({"memberHeaderPrefix": "x-group-"});
+    let mut worker = Worker::with_config(&config).and_key();
+    let groups: Vec<_> = (0..512).map(|group| format!("{group:x}")).collect();
+    let mut full = 0;
+    for user in 0..USERS {
+        let mut spec = TokenSpec::of(&format!("user-{user:06}@example.com"));
+        (spec.exp, spec.payload_exp) = (3600, 3600);
+        spec.payload.insert("custom:groups".into(), json!(groups));
+        worker.pass(&spec.mint(KID, &worker.key).text);
+        full = full.max(worker.vm.memory_size());
+    }
+    assert!(full <= 17 * MIB, "{full} bytes");
 }
 
 #[test]

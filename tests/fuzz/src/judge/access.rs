@@ -12,8 +12,8 @@ const DECODINGS: usize = 3;
 const ENOUGH: usize = 400;
 /// With more readings than this the filter may ask for all rules. It says when only as "too many".
 const FEW: usize = 16;
-/// A longer path, in bytes, may be one that cannot be read in several ways.
-const SHORT: usize = 512;
+/// The most bytes that they may have together.
+const SHORT: usize = 2048;
 
 /// What rules ask for.
 #[derive(Clone, Copy, PartialEq)]
@@ -87,7 +87,7 @@ pub fn demands<'c>(config: &'c Value, method: &str, authority: &str, path: &[u8]
             each.push(first.map_or(Demand::AnyUser, |rule| demand(rule)));
         }
     }
-    let may_be_unreadable = readings.len() > FEW || (path.len() > SHORT && readings.len() > 1);
+    let may_be_unreadable = readings.len() > FEW || readings.keys().map(String::len).sum::<usize>() > SHORT;
     Demands { each, all, may_be_unreadable, is_unreadable: false }
 }
 
