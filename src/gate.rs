@@ -268,12 +268,15 @@ fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderE
     Some(if kept.is_empty() { HeaderEdit::Remove(name) } else { HeaderEdit::Set(name, kept.join(&b"; "[..])) })
 }
 
-/// CGI and its kin cannot tell `a-b` from `a_b`, some of them neither from `a.b` nor from any other sign.
 fn same_but_for_signs(name: &[u8], reserved: &str) -> bool {
+    name.iter().copied().map(without_sign).eq(reserved.bytes().map(without_sign))
+}
+
+/// A byte of a header's name as the most careless upstream reads it: CGI and its kin cannot tell `a-b` from `a_b`, some of
+/// them neither from `a.b` nor from any other sign.
+pub(crate) fn without_sign(byte: u8) -> u8 {
     // The colon of `:path` is none of them.
-    let is_sign = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b':';
-    let folded = |byte: &u8| if is_sign(byte) { b'-' } else { byte.to_ascii_lowercase() };
-    name.iter().map(folded).eq(reserved.as_bytes().iter().map(folded))
+    if byte.is_ascii_alphanumeric() || byte == b':' { byte.to_ascii_lowercase() } else { b'-' }
 }
 
 fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::access::AccessRules;
 use crate::access_token::AccessTokenRules;
-use crate::gate::KUBEFLOW_HEADERS;
+use crate::gate::{KUBEFLOW_HEADERS, without_sign};
 use crate::identity::{ACCESS_TOKEN_CLAIM, ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
 use crate::json;
 use crate::logout::SignOut;
@@ -236,11 +236,14 @@ fn read(root: &Object<'_>) -> Config {
     }
 
     let access_token = root.optional_object("accessToken").and_then(|entry| {
-        let mut issuers: Vec<_> = load_balancers.iter().filter_map(|entry| entry.issuer.as_deref()).collect();
+        let mut issuers: Vec<_> = load_balancers.iter().map(|entry| entry.issuer.as_deref()).collect();
         issuers.sort_unstable();
         issuers.dedup();
-        if issuers.len() > 1 {
-            let found = format!("`loadBalancers` of {} issuers beside it", issuers.len());
+        if issuers.len() > 1 || issuers.contains(&None) {
+            let found = match issuers.len() {
+                1 => "`loadBalancers` of any issuer beside it".to_owned(),
+                several => format!("`loadBalancers` of {several} issuers beside it"),
+            };
             entry.mistake("", found, "one: a `sub` names the same user with one issuer only");
         }
         let source = read_key_set(&entry, timeout)?;
@@ -313,7 +316,6 @@ fn read_identity(root: &Object<'_>) -> IdentityRules {
 
 /// Two kinds of identity in one header would overwrite each other, or one of them pass for the other.
 fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRules) {
-    let folded = |name: &str| name.replace('_', "-");
     let mut names: Vec<String> = Vec::new();
     for name in rules.header_names().map(folded).filter(|name| !name.is_empty()) {
         if names.contains(&name) {
@@ -325,18 +327,22 @@ fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRules) {
         }
         names.push(name);
     }
-    let prefix = rules.groups.as_ref().and_then(|groups| groups.member_header_prefix.as_deref()).map(folded);
-    let believed = FORBIDDEN_HEADERS.iter().chain(&FORBIDDEN_HEADER_PREFIXES).chain(&KUBEFLOW_HEADERS);
-    if let Some(prefix) = &prefix
-        && (!prefix.ends_with('-') || believed.into_iter().any(|name| name.starts_with(prefix.as_str())))
-    {
+    let Some(given) = rules.groups.as_ref().and_then(|groups| groups.member_header_prefix.as_deref()) else { return };
+    let prefix = folded(given);
+    let mut believed = FORBIDDEN_HEADERS.iter().chain(&FORBIDDEN_HEADER_PREFIXES).chain(&KUBEFLOW_HEADERS);
+    if !given.ends_with('-') || believed.any(|name| name.starts_with(&prefix)) {
         let expected = "a prefix that ends in `-` and that no header of HTTP, Envoy, the ALB or Kubeflow begins with";
-        root.mistake("groups.memberHeaderPrefix", quoted(prefix), expected);
+        root.mistake("groups.memberHeaderPrefix", quoted(given), expected);
     }
-    if let Some(prefix) = prefix.filter(|prefix| names.iter().any(|name| name.starts_with(prefix.as_str()))) {
+    if names.iter().any(|name| name.starts_with(&prefix)) {
         let expected = "a prefix that the header of user id, groups and claims does not begin with";
-        root.mistake("groups.memberHeaderPrefix", quoted(&prefix), expected);
+        root.mistake("groups.memberHeaderPrefix", quoted(given), expected);
     }
+}
+
+/// A header's name as the most careless upstream reads it.
+fn folded(name: &str) -> String {
+    name.bytes().map(|byte| char::from(without_sign(byte))).collect()
 }
 
 fn read_prefix(object: &Object<'_>) -> String {
@@ -405,7 +411,7 @@ fn read_header(object: &Object<'_>, field: &str) -> String {
     let text = object.string(field);
     let name = text.to_ascii_lowercase();
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let known = name.replace('_', "-");
+    let known = folded(&name);
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
         || FORBIDDEN_HEADER_PREFIXES.iter().any(|prefix| known.starts_with(prefix));
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token) {
@@ -570,11 +576,16 @@ mod tests {
             }))
         };
         assert_eq!(of_issuers([json!("https://idp.test"), json!("https://idp.test")]), [""; 0]);
-        assert_eq!(
-            of_issuers([json!("https://idp.test"), json!("https://partners.test")]),
-            [
-                "accessToken: found `loadBalancers` of 2 issuers beside it, expected one: a `sub` names the same user with one issuer only"
-            ]
+        for (second, found) in [(json!("https://partners.test"), "2 issuers"), (Value::Null, "2 issuers")] {
+            assert_eq!(
+                of_issuers([json!("https://idp.test"), second]),
+                [format!(
+                    "accessToken: found `loadBalancers` of {found} beside it, expected one: a `sub` names the same user with one issuer only"
+                )]
+            );
+        }
+        assert!(
+            of_issuers([Value::Null, Value::Null])[0].starts_with("accessToken: found `loadBalancers` of any issuer")
         );
     }
 
@@ -731,6 +742,12 @@ mod tests {
                 "rules[0].allow: found an object, expected no `allow`",
             ),
             ("/groups", json!({"header": "kubeflow_userid"}), "the header \"kubeflow-userid\" twice"),
+            ("/groups", json!({"header": "kubeflow.userid"}), "the header \"kubeflow-userid\" twice"),
+            (
+                "/groups",
+                json!({"memberHeaderPrefix": "x-group."}),
+                "groups.memberHeaderPrefix: found \"x-group.\", expected a prefix",
+            ),
             (
                 "/groups",
                 json!({"memberHeaderPrefix": "kubeflow-"}),
