@@ -28,6 +28,7 @@ const ALB_HEADERS: [&str; 3] = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY];
 pub(crate) const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
 
 /// The head of a request: its headers in order, names in lower case, duplicates and all.
+#[derive(Default)]
 pub struct RequestHead<'a> {
     headers: Vec<(&'a [u8], &'a [u8])>,
 }
@@ -147,10 +148,10 @@ impl Gate {
             return (Decision::Skip(self.admission(head, None)), work);
         }
         let decision = match identify(&self.config, self.jose, &mut self.remembered, head, keys, now, &mut work) {
-            Ok(Ok(identity)) if !requirement.admits(&identity) => self.refusal(head, Reason::UserNotAllowed),
-            Ok(Ok(identity)) => Decision::Admit(self.admission(head, Some(&identity))),
-            Ok(Err(key)) => Decision::NeedKey(key),
-            Err(reason) => self.refusal(head, reason),
+            Ok(identity) if !requirement.admits(&identity) => self.refusal(head, Reason::UserNotAllowed),
+            Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
+            Err(Stop::NeedKey(key)) => Decision::NeedKey(key),
+            Err(Stop::Refuse(reason)) => self.refusal(head, reason),
         };
         (decision, work)
     }
@@ -197,7 +198,22 @@ impl Gate {
     }
 }
 
-/// Who sent the request, or the key that it takes to say so.
+/// Why it cannot be said who sent a request.
+enum Stop {
+    /// Not before this key is known.
+    NeedKey(KeyName),
+    /// Not at all.
+    Refuse(Reason),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Refuse(reason)
+    }
+}
+
+/// Who sent the request.
+#[expect(clippy::result_large_err, reason = "a key id is held in place, and few requests need one")]
 fn identify(
     config: &Config,
     jose: Jose,
@@ -206,51 +222,49 @@ fn identify(
     keys: &mut KeyRing,
     now: Now,
     work: &mut Work,
-) -> Result<Result<Rc<Identity>, KeyName>, Reason> {
-    let mut tokens = head.values(OIDC_DATA);
-    let text = tokens.next().unwrap_or_default();
-    if tokens.next().is_some() {
-        return Err(Reason::TokenDuplicate);
-    }
-    // Where none is read, none counts.
-    let read = config.access_token.is_some();
-    let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| read);
+) -> Result<Rc<Identity>, Stop> {
+    let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
+    // Where the config reads no access token, one that a client sends changes nothing, not even what is remembered.
+    let reads_access_token = config.access_token.is_some();
+    let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
     if let Some(identity) = remembered.get(text, access_tokens(), now.wall) {
         work.token_cache_hit = true;
-        return Ok(Ok(identity));
+        return Ok(identity);
     }
     let skew = config.clock_skew;
     let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
     let name = KeyName { source: token.key_source(), id: token.key_id() };
-    let Some(key) = find(keys, name, now)? else { return Ok(Err(name)) };
-    let PublicKey::P256(key) = key else { return Err(Reason::KeyInvalid) };
+    let PublicKey::P256(key) = find(keys, name, now)? else { return Err(Reason::KeyInvalid.into()) };
     work.signatures_checked = 1;
+    // Trust is earned here.
     let mut claims = jose.verify(&token, &key)?.claims(now.wall, skew)?;
     if let Some(rules) = &config.access_token {
-        let mut access_tokens = access_tokens();
-        let text = access_tokens.next().unwrap_or_default();
-        if access_tokens.next().is_some() {
-            return Err(Reason::AccessTokenInvalid);
-        }
+        let text = only(access_tokens()).ok_or(Reason::AccessTokenInvalid)?;
         let token = UntrustedAccessToken::parse(text)?;
         let name = KeyName { source: rules.key_source, id: token.key_id() };
-        let Some(key) = find(keys, name, now)? else { return Ok(Err(name)) };
-        let PublicKey::Rsa(key) = key else { return Err(Reason::KeyInvalid) };
+        let PublicKey::Rsa(key) = find(keys, name, now)? else { return Err(Reason::KeyInvalid.into()) };
         work.signatures_checked = 2;
         claims = jose.verify_access_token(&token, &key, claims, &rules.issuer, now.wall, skew)?;
     }
     let identity = Rc::new(config.identity.identity(&claims)?);
     work.left_out = identity.left_out;
     remembered.put(text, access_tokens().next(), &identity, claims.expires().plus(skew));
-    Ok(Ok(identity))
+    Ok(identity)
 }
 
-/// The key `name`; `None` if it must be fetched first.
-fn find(keys: &mut KeyRing, name: KeyName, now: Now) -> Result<Option<PublicKey>, Reason> {
+/// The one value, empty where there is none; `None` where there are several.
+fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
+    let value = values.next().unwrap_or_default();
+    values.next().is_none().then_some(value)
+}
+
+/// The key `name`, if it is there.
+#[expect(clippy::result_large_err, reason = "as that of `identify`")]
+fn find(keys: &mut KeyRing, name: KeyName, now: Now) -> Result<PublicKey, Stop> {
     match keys.find(name, now.steady) {
-        Found::Ready(key) => Ok(Some(key)),
-        Found::Refused(reason) => Err(reason),
-        Found::Unknown => Ok(None),
+        Found::Ready(key) => Ok(key),
+        Found::Refused(reason) => Err(Stop::Refuse(reason)),
+        Found::Unknown => Err(Stop::NeedKey(name)),
     }
 }
 
@@ -294,7 +308,7 @@ fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
 mod tests {
     use super::*;
     use crate::keys::Answer;
-    use crate::signature::{P256_PROVIDER, VerificationKey};
+    use crate::signature::{P256_PROVIDER, P256Key};
     use crate::time::Timestamp;
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE;
@@ -332,11 +346,7 @@ mod tests {
         setting.keys.wait(name, 1, STEADY).unwrap();
         setting.keys.tick(STEADY);
         let spki = signing_key().verifying_key().to_public_key_der().unwrap();
-        setting.keys.answered(
-            name,
-            Answer::Key(PublicKey::P256(VerificationKey::from_spki(spki.as_bytes()).unwrap())),
-            STEADY,
-        );
+        setting.keys.answered(name, Answer::Key(PublicKey::P256(P256Key::from_spki(spki.as_bytes()).unwrap())), STEADY);
         setting
     }
 

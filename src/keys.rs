@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::KeySourceId;
 use crate::reason::Reason;
-use crate::signature::{PublicKey, SPKI_LENGTH, VerificationKey};
+use crate::signature::{P256Key, PublicKey, SPKI_LENGTH};
 use crate::time::Timestamp;
 use crate::token::KeyId;
 
@@ -95,8 +95,8 @@ pub struct Due {
 }
 
 enum Entry {
-    /// Not known yet. While a fetch is under way, `ask` is when its answer is given up for lost. The waiters stand in the
-    /// order in which they came, which is that of their deadlines.
+    /// Not known yet. `ask` is when to fetch it; while a fetch is under way, when that is given up for lost and made again.
+    /// The waiters stand in the order in which they came, which is that of their deadlines.
     Fetching {
         ask: Timestamp,
         failures: u32,
@@ -198,7 +198,10 @@ impl KeyRing {
             Some(Entry::Fetching { waiters, .. }) => {
                 waiters.push_back(Waiting { waiter, deadline, left: false });
             }
-            before if source.budget.take(now) => {
+            before => {
+                if !source.budget.take(now) {
+                    return Err(Reason::KeyUnavailable);
+                }
                 // A key may die while it is fetched anew: that fetch is waited for.
                 let under_way = match before {
                     Some(Entry::Ready(ready)) => ready.refresh,
@@ -208,7 +211,6 @@ impl KeyRing {
                 let fetching = Entry::Fetching { ask: under_way.unwrap_or(now), failures: 0, waiters };
                 self.insert(name, fetching, now);
             }
-            _ => return Err(Reason::KeyUnavailable),
         }
         self.waiting = self.waiting.saturating_add(1);
         self.changed = true;
@@ -308,7 +310,7 @@ impl KeyRing {
                         due.woken.refused.push((waiter, Reason::KeyUnavailable));
                     }
                 }
-                // A retry is worth its fetch while somebody waits for it.
+                // Who waited for this retry may have left since it was planned.
                 if *ask <= now && *failures > 0 && waiters.iter().all(|waiting| waiting.left) {
                     *entry = Entry::Refused { reason: Reason::KeyUnavailable, until: now.plus(UNAVAILABLE_TTL) };
                 }
@@ -500,16 +502,16 @@ impl SharedKeys {
 
     /// The key `id` and its age, unless that is negative or `ttl` and more. `now` is of the clock that [`SharedKeys::put`]
     /// was given: one that all workers share.
-    pub fn get(&self, id: KeyId, ttl: Duration, now: Timestamp) -> Option<(VerificationKey, Duration)> {
+    pub fn get(&self, id: KeyId, ttl: Duration, now: Timestamp) -> Option<(P256Key, Duration)> {
         let shared = self.0.iter().find(|shared| shared.id == id)?;
         let age = shared.fetched.until(now);
         let fresh = shared.fetched <= now && age < ttl;
-        let key = if fresh { VerificationKey::from_spki(&shared.spki) } else { None };
+        let key = if fresh { P256Key::from_spki(&shared.spki) } else { None };
         Some((key?, age))
     }
 
     /// Adds a key that was just fetched, in place of an older one of the same id or of the one fetched longest ago.
-    pub fn put(&mut self, id: KeyId, key: &VerificationKey, fetched: Timestamp) {
+    pub fn put(&mut self, id: KeyId, key: &P256Key, fetched: Timestamp) {
         self.0.retain(|shared| shared.id != id);
         self.0.push(SharedKey { id, spki: *key.spki(), fetched });
         if self.0.len() > Self::MAX {
@@ -535,8 +537,8 @@ mod tests {
         KeyName { source: KeySourceId(0), id: KeyId::uuid(id.as_bytes()).unwrap() }
     }
 
-    fn p256() -> VerificationKey {
-        VerificationKey::from_spki(&known_answer::SPKI).unwrap()
+    fn p256() -> P256Key {
+        P256Key::from_spki(&known_answer::SPKI).unwrap()
     }
 
     fn key() -> PublicKey {

@@ -17,7 +17,7 @@ mod support;
 
 use alb_oidc_filter::config::Config;
 use alb_oidc_filter::reason::Reason;
-use alb_oidc_filter::signature::{Jose, P256_PROVIDER, VerificationKey};
+use alb_oidc_filter::signature::{Jose, P256_PROVIDER, P256Key};
 use alb_oidc_filter::time::Timestamp;
 use alb_oidc_filter::token::UntrustedToken;
 use base64::Engine;
@@ -67,7 +67,7 @@ async fn verified(simulator: &Simulator, token: &str) -> Result<Value, Reason> {
     let kid = part(token, 0)["kid"].as_str().expect("a kid").to_owned();
     let pem = Browser::default().get(&simulator.elsewhere(&format!("/{kid}"))).await;
     assert_eq!(pem.status, 200, "no key {kid}");
-    let key = VerificationKey::from_pem(pem.body.as_bytes()).expect("a P-256 key");
+    let key = P256Key::from_pem(pem.body.as_bytes()).expect("a P-256 key");
     let config = json!({"loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}]});
     let config = Config::from_value(&config).expect("a config");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();

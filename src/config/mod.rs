@@ -149,7 +149,7 @@ pub struct KeySource {
 pub struct Forward {
     /// `x-amzn-oidc-data`, and `x-amzn-oidc-identity` where it is the verified `sub`.
     pub oidc_data: bool,
-    /// `x-amzn-oidc-accesstoken`, which is not verified.
+    /// `x-amzn-oidc-accesstoken`, which is verified only where [`Config::access_token`] says whose.
     pub access_token: bool,
     /// The cookies that hold the ALB's session.
     pub session_cookies: bool,
@@ -174,7 +174,7 @@ impl Config {
         Self::from_value(&value)
     }
 
-    /// Where the keys of a load balancer are published.
+    /// Where the keys of this source are published.
     pub fn key_source(&self, id: KeySourceId) -> Option<&KeySource> {
         self.key_sources.get(id.0)
     }

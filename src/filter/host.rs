@@ -12,6 +12,12 @@ use crate::time::{Now, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal(pub(super) u32);
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "found status {}, expected {OK}", self.0)
+    }
+}
+
 type Outcome<T> = Result<T, Refusal>;
 
 const OK: u32 = 0;

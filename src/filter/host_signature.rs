@@ -9,7 +9,7 @@ use super::host;
 use crate::jwks;
 use crate::signature::{P256, P256_PROVIDER, VerifySignature, known_answer, provider, to_der};
 
-/// ES256 by the host; by [`P256`] for a call that the host refuses.
+/// ES256 and RS256 by the host. For a call that the host refuses, ES256 is verified by [`P256`], and RS256 counts as invalid.
 struct Host;
 
 static HOST_PROVIDER: CryptoProvider = provider::<Host>();

@@ -2,6 +2,7 @@
 
 use super::host;
 use super::host_signature::Backend;
+use crate::keys::Answer;
 use crate::reason::Reason;
 
 /// What stands before each name. Istio exposes stats that begin with `wasm`.
@@ -14,7 +15,7 @@ pub enum FetchOutcome {
     Ok,
     /// The key server has no such key.
     NotFound,
-    /// Not one P-256 public key.
+    /// Not one public key of the kind that its source has.
     Invalid,
     /// Time-out, reset, a server error, no such cluster.
     Failed,
@@ -25,6 +26,15 @@ pub enum FetchOutcome {
 impl FetchOutcome {
     /// Every outcome.
     pub const ALL: [Self; 5] = [Self::Ok, Self::NotFound, Self::Invalid, Self::Failed, Self::OverBudget];
+
+    pub(super) fn of(answer: &Answer) -> Self {
+        match answer {
+            Answer::Key(_) => Self::Ok,
+            Answer::NotFound => Self::NotFound,
+            Answer::Invalid => Self::Invalid,
+            Answer::Failed => Self::Failed,
+        }
+    }
 
     /// Its name in the counter.
     pub const fn name(self) -> &'static str {

@@ -42,13 +42,13 @@ mod entry {
 /// One plugin config in one worker.
 struct Root {
     id: u32,
-    plugin: Option<Rc<RefCell<Plugin>>>,
+    plugin: PluginCell,
 }
 
 impl Root {
     fn configure(&mut self, size: usize) -> Result<(), Vec<String>> {
-        let text = host::plugin_configuration(size)
-            .map_err(|refusal| vec![format!("cannot read pluginConfig: {refusal:?}")])?;
+        let text =
+            host::plugin_configuration(size).map_err(|refusal| vec![format!("cannot read pluginConfig: {refusal}")])?;
         let config =
             Config::parse(&text).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let backend = Backend::choose();
@@ -60,7 +60,7 @@ impl Root {
             ]);
         }
         let plugin = Plugin::new(self.id, config, backend)
-            .map_err(|refusal| vec![format!("cannot define metrics: {refusal:?}")])?;
+            .map_err(|refusal| vec![format!("cannot define metrics: {refusal}")])?;
         host::log(
             Level::Info,
             &format!("alb-oidc: version {}, signatures verified by the {}", env!("CARGO_PKG_VERSION"), backend.name()),
@@ -68,19 +68,20 @@ impl Root {
         self.plugin = Some(Rc::new(RefCell::new(plugin)));
         Ok(())
     }
+}
 
-    fn with_plugin(&self, act: impl FnOnce(&mut Plugin)) {
-        if let Some(plugin) = &self.plugin
-            && let Ok(mut plugin) = plugin.try_borrow_mut()
-        {
-            act(&mut plugin);
-        }
-    }
+/// One plugin config in one worker, as the root context and its requests share it.
+type PluginCell = Option<Rc<RefCell<Plugin>>>;
+
+/// What `act` makes of the plugin; `None` where no config was taken, or the host has entered the VM from within one of its
+/// own calls, which no Envoy does. Then nothing can be counted: the counters are the plugin's.
+fn with<T>(plugin: &PluginCell, act: impl FnOnce(&mut Plugin) -> T) -> Option<T> {
+    Some(act(&mut *plugin.as_ref()?.try_borrow_mut().ok()?))
 }
 
 impl Context for Root {
     fn on_http_call_response(&mut self, call: u32, headers: usize, body_size: usize, _trailers: usize) {
-        self.with_plugin(|plugin| plugin.on_answer(call, headers, body_size));
+        with(&self.plugin, |plugin| plugin.on_answer(call, headers, body_size));
     }
 }
 
@@ -98,7 +99,7 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        self.with_plugin(Plugin::on_tick);
+        with(&self.plugin, Plugin::on_tick);
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
@@ -113,7 +114,7 @@ impl RootContext for Root {
 /// One request.
 struct Request {
     id: u32,
-    plugin: Option<Rc<RefCell<Plugin>>>,
+    plugin: PluginCell,
 }
 
 impl Context for Request {}
@@ -121,23 +122,16 @@ impl Context for Request {}
 /// The SDK drops it as soon as the host says that the request is over.
 impl Drop for Request {
     fn drop(&mut self) {
-        if let Some(plugin) = &self.plugin
-            && let Ok(mut plugin) = plugin.try_borrow_mut()
-        {
-            plugin.on_gone(self.id);
-        }
+        with(&self.plugin, |plugin| plugin.on_gone(self.id));
     }
 }
 
 impl Request {
     fn act(&self, act: impl FnOnce(&mut Plugin) -> Next) -> Action {
-        let next = match self.plugin.as_ref().map(|plugin| plugin.try_borrow_mut()) {
-            Some(Ok(mut plugin)) => act(&mut plugin),
-            _ => {
-                plugin::answer(&RequestHead::new(Vec::new()), Reason::InternalError, None);
-                Next::Answered
-            }
-        };
+        let next = with(&self.plugin, act).unwrap_or_else(|| {
+            plugin::send_denial(&RequestHead::default(), Reason::InternalError, None);
+            Next::Answered
+        });
         match next {
             Next::Continue => Action::Continue,
             Next::Wait | Next::Answered => Action::Pause,

@@ -13,19 +13,19 @@ use crate::jwks;
 use crate::keys::{Answer, KeyName, KeyRing, SharedKeys, Waiter, Woken};
 use crate::logout::SignOut;
 use crate::reason::Reason;
-use crate::signature::{Jose, PublicKey, VerificationKey};
+use crate::signature::{Jose, P256Key, PublicKey};
 use crate::time::{Now, Timestamp};
 
 /// The longest answer with one key that is read, in bytes. A key in PEM has fewer than 200.
 const MAX_PEM_BYTES: usize = 4096;
 
-/// How long woken requests are gone on with in one go. The verification of one's token may come on top.
+/// How long one go at woken requests takes. One verification may exceed it.
 const SLICE: Duration = Duration::from_millis(5);
 
 /// How often a shared value is written before another worker's write is left to stand.
 const SHARING_ATTEMPTS: usize = 3;
 
-/// When those are gone on with that are left: as soon as others have had their turn.
+/// When the next tick is due while woken requests are left: at once, after the worker's other work.
 const OVERDUE: Timestamp = Timestamp::from_unix_millis(0);
 
 /// What an access log finds in the filter state, behind `wasm.`: who was let pass, or why somebody was or would be denied.
@@ -79,7 +79,7 @@ impl Plugin {
             let edits = self.gate.strip_trailers(&trailers);
             edits.iter().all(|edit| host::edit_request(Part::Trailers, edit).is_ok())
         });
-        if stripped { Next::Continue } else { self.deny(&RequestHead::new(Vec::new()), Reason::InternalError) }
+        if stripped { Next::Continue } else { self.deny(&RequestHead::default(), Reason::InternalError) }
     }
 
     /// The request `id` is over, whoever ended it.
@@ -114,15 +114,16 @@ impl Plugin {
         let (_, name) = self.calls.swap_remove(place);
         let Ok(now) = host::now() else { return };
         let status = if headers == 0 { None } else { host::call_response_status() };
-        let (outcome, answer) = match status {
-            Some(200) => match self.read_answer(name, body_size, now.wall) {
-                Answer::Key(key) => (FetchOutcome::Ok, Answer::Key(key)),
-                Answer::NotFound => (FetchOutcome::NotFound, Answer::NotFound),
-                Answer::Invalid | Answer::Failed => (FetchOutcome::Invalid, Answer::Invalid),
-            },
-            Some(403 | 404 | 410) => (FetchOutcome::NotFound, Answer::NotFound),
-            _ => (FetchOutcome::Failed, Answer::Failed),
+        let answer = match status {
+            Some(200) => self.read_answer(name, body_size),
+            Some(403 | 404 | 410) => Answer::NotFound,
+            _ => Answer::Failed,
         };
+        // Keys of a set are not shared between workers: a pool has two, and each worker asks for them once a day.
+        if let Answer::Key(PublicKey::P256(key)) = &answer {
+            self.share(name, key, now.wall);
+        }
+        let outcome = FetchOutcome::of(&answer);
         self.metrics.key_fetch(outcome);
         if outcome != FetchOutcome::Ok {
             let status = status.map_or("none".to_owned(), |status| status.to_string());
@@ -135,28 +136,23 @@ impl Plugin {
     }
 
     /// The key `name` in the body of the answer to its fetch.
-    fn read_answer(&self, name: KeyName, size: usize, now: Timestamp) -> Answer {
-        let Some(format) = self.key_source(name).map(|source| source.format) else { return Answer::Failed };
+    fn read_answer(&self, name: KeyName, size: usize) -> Answer {
+        let format = self.gate.config().key_source(name.source).map(|source| source.format);
         let most = match format {
-            KeyFormat::Pem => MAX_PEM_BYTES,
-            KeyFormat::KeySet => jwks::MAX_SET_BYTES,
+            Some(KeyFormat::KeySet) => jwks::MAX_SET_BYTES,
+            _ => MAX_PEM_BYTES,
         };
         let body = if size <= most { host::call_response_body(size).ok() } else { None };
         match (format, body) {
-            (_, None) => Answer::Invalid,
-            (KeyFormat::Pem, Some(body)) => match VerificationKey::from_pem(&body) {
-                Some(key) => {
-                    self.share(name, &key, now);
-                    Answer::Key(PublicKey::P256(key))
-                }
-                None => Answer::Invalid,
-            },
-            // Not shared between workers: a pool has two keys, and each worker asks for them once a day.
-            (KeyFormat::KeySet, Some(body)) => match jwks::find(&body, name.id) {
+            (Some(KeyFormat::Pem), Some(body)) => {
+                P256Key::from_pem(&body).map_or(Answer::Invalid, |key| Answer::Key(PublicKey::P256(key)))
+            }
+            (Some(KeyFormat::KeySet), Some(body)) => match jwks::find(&body, name.id) {
                 jwks::Lookup::Key(key) => Answer::Key(PublicKey::Rsa(key)),
                 jwks::Lookup::NotFound => Answer::NotFound,
                 jwks::Lookup::Invalid => Answer::Invalid,
             },
+            (None, _) | (_, None) => Answer::Invalid,
         }
     }
 
@@ -164,7 +160,7 @@ impl Plugin {
     fn judge(&mut self, id: u32, waited_for: Option<KeyName>) -> Next {
         let headers = host::request(Part::Headers).unwrap_or_default();
         let Some(head) = host::pairs(&headers).map(RequestHead::new) else {
-            return self.deny(&RequestHead::new(Vec::new()), Reason::InternalError);
+            return self.deny(&RequestHead::default(), Reason::InternalError);
         };
         let Ok(now) = host::now() else {
             return self.deny(&head, Reason::InternalError);
@@ -240,7 +236,7 @@ impl Plugin {
 
     fn deny(&mut self, head: &RequestHead<'_>, reason: Reason) -> Next {
         self.metrics.denied(reason);
-        answer(head, reason, self.gate.config().sign_out.as_ref());
+        send_denial(head, reason, self.gate.config().sign_out.as_ref());
         Next::Answered
     }
 
@@ -291,22 +287,20 @@ impl Plugin {
                 let decision = self.gate.refusal(&head, reason);
                 self.carry_out(&head, decision)
             }
-            None => self.deny(&RequestHead::new(Vec::new()), Reason::InternalError),
+            None => self.deny(&RequestHead::default(), Reason::InternalError),
         }
-    }
-
-    fn key_source(&self, name: KeyName) -> Option<&KeySource> {
-        self.gate.config().key_sources.get(name.source.0)
     }
 
     /// Sends the GET for a key; `None` if the host would not.
     fn fetch(&self, name: KeyName) -> Option<u32> {
-        let KeySource { cluster, authority, path, format, timeout } = self.key_source(name)?;
+        let KeySource { cluster, authority, path, format, timeout } = self.gate.config().key_source(name.source)?;
         let path = match format {
             KeyFormat::Pem => format!("{path}{}", name.id),
             KeyFormat::KeySet => path.clone(),
         };
         let headers = vec![(":method", "GET"), (":path", path.as_str()), (":authority", authority.as_str())];
+        // The SDK's own call, not one of `host`: it alone tells the SDK's dispatcher which context the answer is for. Its panic
+        // on a status that Envoy does not have is argued in tests/panic_free.rs.
         match proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), *timeout) {
             Ok(call) => Some(call),
             Err(status) => {
@@ -347,7 +341,8 @@ impl Plugin {
     }
 
     fn shared_name(&self, name: KeyName) -> Option<String> {
-        let KeySource { cluster, authority, path, format: KeyFormat::Pem, .. } = self.key_source(name)? else {
+        let source = self.gate.config().key_source(name.source)?;
+        let KeySource { cluster, authority, path, format: KeyFormat::Pem, .. } = source else {
             return None;
         };
         // No field can hold a line break.
@@ -355,12 +350,12 @@ impl Plugin {
     }
 
     /// The key as another worker, or this one before its VM was rebuilt, fetched it.
-    fn shared(&self, name: KeyName, now: Timestamp) -> Option<(VerificationKey, Duration)> {
+    fn shared(&self, name: KeyName, now: Timestamp) -> Option<(P256Key, Duration)> {
         let (value, _) = host::shared_data(&self.shared_name(name)?)?;
         SharedKeys::from_bytes(&value).get(name.id, self.gate.config().key_ttl, now)
     }
 
-    fn share(&self, name: KeyName, key: &VerificationKey, now: Timestamp) {
+    fn share(&self, name: KeyName, key: &P256Key, now: Timestamp) {
         let Some(shared_name) = self.shared_name(name) else {
             return;
         };
@@ -387,7 +382,7 @@ fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>) {
 }
 
 /// Denies the request of the effective context, and logs why.
-pub(super) fn answer(head: &RequestHead<'_>, reason: Reason, sign_out: Option<&SignOut>) {
+pub(super) fn send_denial(head: &RequestHead<'_>, reason: Reason, sign_out: Option<&SignOut>) {
     log_reason("denied", reason, head);
     host::note(REASON, reason.name().as_bytes());
     send(&Reply::denial(head, reason, sign_out), &format!("alb_oidc_{reason}"));

@@ -5,6 +5,8 @@ use regex_lite::Regex;
 use serde_json::Value;
 
 use super::{Sources, is_safe_value};
+use crate::json;
+use crate::signature::MAX_CLAIMS_DEPTH;
 
 /// The most groups that are read of one user.
 pub const MAX_GROUPS: usize = 512;
@@ -103,7 +105,7 @@ fn names(claim: &Value) -> Vec<String> {
     let in_array = |elements: &[Value]| elements.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     match claim {
         Value::Array(elements) => in_array(elements),
-        Value::String(text) => match serde_json::from_str(text) {
+        Value::String(text) => match json::parse(text.as_bytes(), MAX_CLAIMS_DEPTH) {
             Ok(Value::Array(elements)) => in_array(&elements),
             _ => {
                 let text = text.trim();

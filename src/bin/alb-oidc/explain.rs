@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use alb_oidc_filter::config::{Config, KeyFormat};
 use alb_oidc_filter::gate::{Decision, HeaderEdit};
-use alb_oidc_filter::signature::VerificationKey;
+use alb_oidc_filter::signature::P256Key;
 use alb_oidc_filter::time::Timestamp;
 use alb_oidc_filter::token::KeyId;
 use clap::Args;
@@ -177,7 +177,7 @@ impl Explain {
         if let Some(path) = &self.key {
             let (name, pem) = read_text(path)?;
             let public = AlbKey::from_pem(&pem).ok().and_then(|key| key.public_pem().ok()).unwrap_or(pem);
-            return VerificationKey::from_pem(public.as_bytes()).map(KnownKey::Key).ok_or_else(|| {
+            return P256Key::from_pem(public.as_bytes()).map(KnownKey::Key).ok_or_else(|| {
                 Trouble(format!("{name}: found no key, expected one PEM `PUBLIC KEY` of the curve P-256"))
             });
         }
@@ -192,7 +192,7 @@ impl Explain {
         if !path.exists() {
             return Ok(KnownKey::Absent);
         }
-        Ok(VerificationKey::from_pem(read_text(&path)?.1.as_bytes()).map_or(KnownKey::Invalid, KnownKey::Key))
+        Ok(P256Key::from_pem(read_text(&path)?.1.as_bytes()).map_or(KnownKey::Invalid, KnownKey::Key))
     }
 }
 

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use alb_oidc_filter::config::Config;
     use alb_oidc_filter::reason::Reason;
-    use alb_oidc_filter::signature::{Claims, Jose, P256_PROVIDER, VerificationKey};
+    use alb_oidc_filter::signature::{Claims, Jose, P256_PROVIDER, P256Key};
     use alb_oidc_filter::time::Timestamp;
     use alb_oidc_filter::token::UntrustedToken;
     use serde_json::json;
@@ -113,7 +113,7 @@ mod tests {
     fn claims(text: &str, key: &AlbKey) -> Result<Claims, Reason> {
         let config = json!({"loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}]});
         let config = Config::from_value(&config).unwrap();
-        let key = VerificationKey::from_pem(key.public_pem().unwrap().as_bytes()).unwrap();
+        let key = P256Key::from_pem(key.public_pem().unwrap().as_bytes()).unwrap();
         let (now, skew) = (Timestamp::from_unix_seconds(999), std::time::Duration::ZERO);
         let token = UntrustedToken::parse(text.as_bytes())?.screen(&config.load_balancers, now, skew)?;
         Jose::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)

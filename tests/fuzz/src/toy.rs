@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::LazyLock;
 
 use alb_oidc_filter::jwks::RsaKey;
-use alb_oidc_filter::signature::{Jose, VerificationKey, VerifySignature, known_answer, provider};
+use alb_oidc_filter::signature::{Jose, P256Key, VerifySignature, known_answer, provider};
 use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::crypto::CryptoProvider;
 
@@ -44,11 +44,11 @@ fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
 }
 
 /// The load balancers' keys: a real point on P-256, and the same one mirrored.
-pub(crate) fn p256(number: u8) -> &'static VerificationKey {
-    static KEYS: LazyLock<[VerificationKey; 2]> = LazyLock::new(|| {
+pub(crate) fn p256(number: u8) -> &'static P256Key {
+    static KEYS: LazyLock<[P256Key; 2]> = LazyLock::new(|| {
         let mut mirrored = known_answer::SPKI;
         mirrored[59..].copy_from_slice(&negated(&known_answer::SPKI[59..]));
-        [known_answer::SPKI, mirrored].map(|spki| VerificationKey::from_spki(&spki).expect("a point"))
+        [known_answer::SPKI, mirrored].map(|spki| P256Key::from_spki(&spki).expect("a point"))
     });
     &KEYS[usize::from(number % 2)]
 }

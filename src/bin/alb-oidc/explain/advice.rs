@@ -5,7 +5,7 @@ use std::path::Path;
 
 use alb_oidc_filter::config::Config;
 use alb_oidc_filter::reason::Reason;
-use alb_oidc_filter::signature::VerificationKey;
+use alb_oidc_filter::signature::P256Key;
 use alb_oidc_filter::time::Timestamp;
 use alb_oidc_filter::token::{MAX_TOKEN_BYTES, UntrustedToken, decode_base64};
 use serde::Serialize;
@@ -186,7 +186,7 @@ pub(super) fn advice(reason: Reason, config: &Config, verdict: &Verdict, token: 
 }
 
 /// Whether `key` signed `token`, whenever that was.
-fn holds(token: &str, config: &Config, key: &VerificationKey) -> bool {
+fn holds(token: &str, config: &Config, key: &P256Key) -> bool {
     let epoch = Timestamp::from_unix_seconds(0);
     let screened = UntrustedToken::parse(token.as_bytes())
         .and_then(|token| token.screen(&config.load_balancers, epoch, config.clock_skew));

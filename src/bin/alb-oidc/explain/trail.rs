@@ -9,7 +9,7 @@ use alb_oidc_filter::gate::{ACCESS_TOKEN, Decision, Gate, OIDC_DATA, RequestHead
 use alb_oidc_filter::jwks;
 use alb_oidc_filter::keys::{Answer, KeyName, KeyRing};
 use alb_oidc_filter::reason::Reason;
-use alb_oidc_filter::signature::{Claims, Jose, PublicKey, VerificationKey};
+use alb_oidc_filter::signature::{Claims, Jose, P256Key, PublicKey};
 use alb_oidc_filter::time::{Now, Timestamp};
 use alb_oidc_filter::token::{KeyId, UntrustedToken};
 use serde::Serialize;
@@ -92,7 +92,7 @@ pub(super) struct Request<'a> {
 /// What is known of the key that the token names.
 pub(super) enum KnownKey {
     NotGiven,
-    Key(VerificationKey),
+    Key(P256Key),
     /// The key server has none of that id.
     Absent,
     /// The key server has something else.
@@ -104,7 +104,7 @@ pub(super) struct Verdict {
     pub(super) steps: Vec<Step>,
     pub(super) decision: Decision,
     /// The key that the signature was checked with.
-    pub(super) key: Option<VerificationKey>,
+    pub(super) key: Option<P256Key>,
 }
 
 /// Has the library judge the tokens, stage by stage, and then its gate, as of the same request.
@@ -148,7 +148,7 @@ struct Trail<'a> {
     config: &'a Config,
     tokens: &'a Tokens<'a>,
     now: Timestamp,
-    key: Option<VerificationKey>,
+    key: Option<P256Key>,
 }
 
 /// A check that a call into the library makes: the reasons for which it fails, what it looked at, and what that had to be.
@@ -403,7 +403,7 @@ mod tests {
     }
 
     fn public(key: &AlbKey) -> KnownKey {
-        KnownKey::Key(VerificationKey::from_pem(key.public_pem().unwrap().as_bytes()).unwrap())
+        KnownKey::Key(P256Key::from_pem(key.public_pem().unwrap().as_bytes()).unwrap())
     }
 
     fn judged(text: &str, known: &dyn Fn() -> KnownKey, path: &str) -> Verdict {

@@ -3,7 +3,7 @@
 use alb_oidc_filter::access_token::UntrustedAccessToken;
 use alb_oidc_filter::filter::host_verdict;
 use alb_oidc_filter::jwks::{self, Lookup, RsaKey};
-use alb_oidc_filter::signature::{P256, VerificationKey, VerifySignature};
+use alb_oidc_filter::signature::{P256, P256Key, VerifySignature};
 use alb_oidc_filter::time::Timestamp;
 use alb_oidc_filter::token::KeyId;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
@@ -93,7 +93,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn pem(text: &[u8]) {
-    let found = VerificationKey::from_pem(text);
+    let found = P256Key::from_pem(text);
     let blocks = pem::parse_many(text).unwrap_or_default();
     let of_other = match &blocks[..] {
         [block] if block.tag() == "PUBLIC KEY" => Some(block.contents().to_vec()),
@@ -115,16 +115,16 @@ fn pem(text: &[u8]) {
 }
 
 fn der(spki: &[u8]) {
-    assert_eq!(VerificationKey::from_spki(spki).is_some(), judge::is_p256(spki), "{}", HEXLOWER.encode(spki));
+    assert_eq!(P256Key::from_spki(spki).is_some(), judge::is_p256(spki), "{}", HEXLOWER.encode(spki));
     // Of uncompressed points the filter takes whatever another library takes at this length; of hybrid ones (X9.62) none.
     let is_uncompressed = spki.get(26) == Some(&4);
-    let refused = VerificationKey::from_spki(spki).is_none();
+    let refused = P256Key::from_spki(spki).is_none();
     assert!(!(refused && is_uncompressed && judge::is_any_p256(spki)), "{}", HEXLOWER.encode(spki));
 }
 
 /// All that verify ES256 say the same.
 fn verdicts(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    if VerificationKey::from_spki(spki).is_none() {
+    if P256Key::from_spki(spki).is_none() {
         return false;
     }
     let expected = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, spki).verify(message, signature).is_ok();
