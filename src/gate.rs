@@ -320,7 +320,7 @@ mod tests {
     const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
     const KID: &str = "31d3e334-9a02-440a-867b-356248ecfb7d";
     const EXPIRES: u64 = 2_000_000_000;
-    const STEADY: Timestamp = Timestamp::from_unix_millis(1_000_000);
+    const STEADY: Timestamp = Timestamp::from_millis(1_000_000);
 
     struct Setting {
         gate: Gate,
@@ -351,7 +351,7 @@ mod tests {
     }
 
     fn now(seconds_before_expiry: u64) -> Timestamp {
-        Timestamp::from_unix_seconds(EXPIRES - seconds_before_expiry)
+        Timestamp::from_seconds(EXPIRES - seconds_before_expiry)
     }
 
     fn token(claims: Value) -> String {
@@ -415,7 +415,7 @@ mod tests {
                 .decide(
                     &head(&headers),
                     &mut setting.keys,
-                    Now { wall: Timestamp::from_unix_millis(millis), steady: STEADY },
+                    Now { wall: Timestamp::from_millis(millis), steady: STEADY },
                 )
                 .0
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::KeySourceId;
 use crate::reason::Reason;
-use crate::signature::{P256Key, PublicKey, SPKI_LENGTH};
+use crate::signature::PublicKey;
 use crate::time::Timestamp;
 use crate::token::KeyId;
 
@@ -30,9 +30,9 @@ const BUDGET: u32 = 20;
 /// How often one more fetch of an unknown key is allowed.
 const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
 /// The most entries that are kept, known keys and refused ones together.
-pub const MAX_KEYS: usize = 512;
+const MAX_KEYS: usize = 512;
 /// The most requests that may wait at once.
-pub const MAX_WAITERS: usize = 16 * 1024;
+const MAX_WAITERS: usize = 16 * 1024;
 
 /// A key's full name: key ids are unique only within their key server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -421,7 +421,7 @@ impl Source {
     fn new(timeout: Duration) -> Self {
         Self {
             patience: timeout.saturating_mul(WAIT_IN_TIMEOUTS),
-            budget: Budget { left: BUDGET, refilled: Timestamp::from_unix_millis(0) },
+            budget: Budget { left: BUDGET, refilled: Timestamp::from_millis(0) },
         }
     }
 }
@@ -457,73 +457,10 @@ impl Budget {
     }
 }
 
-/// Keys of ALBs that workers share, as one value of Envoy's shared data: the last [`SharedKeys::MAX`] fetched.
-///
-/// One value, for nothing in shared data is ever deleted. Each record is the key id, the SubjectPublicKeyInfo and the
-/// time of the fetch in milliseconds since the epoch, little-endian.
-#[derive(Default)]
-pub struct SharedKeys(Vec<SharedKey>);
-
-struct SharedKey {
-    id: KeyId,
-    spki: [u8; SPKI_LENGTH],
-    fetched: Timestamp,
-}
-
-impl SharedKeys {
-    /// The most keys that are shared.
-    pub const MAX: usize = 32;
-
-    /// Reads a value that [`SharedKeys::to_bytes`] wrote. What is not of that form is left out.
-    pub fn from_bytes(bytes: &[u8]) -> Self {
-        let mut records = Vec::new();
-        let mut rest = bytes;
-        while let Some((id, after_id)) = rest.split_first_chunk::<{ KeyId::UUID_LENGTH }>()
-            && let Some((spki, after_spki)) = after_id.split_first_chunk::<SPKI_LENGTH>()
-            && let Some((fetched, after)) = after_spki.split_first_chunk::<8>()
-        {
-            if let Some(id) = KeyId::uuid(id) {
-                let fetched = Timestamp::from_unix_millis(u64::from_le_bytes(*fetched));
-                records.push(SharedKey { id, spki: *spki, fetched });
-            }
-            rest = after;
-        }
-        Self(records)
-    }
-
-    /// The value to share.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let record = |key: &SharedKey| {
-            let fetched = key.fetched.unix_millis().to_le_bytes();
-            [key.id.as_bytes(), &key.spki, &fetched].concat()
-        };
-        self.0.iter().flat_map(record).collect()
-    }
-
-    /// The key `id` and its age, unless that is negative or `ttl` and more. `now` is of the clock that [`SharedKeys::put`]
-    /// was given: one that all workers share.
-    pub fn get(&self, id: KeyId, ttl: Duration, now: Timestamp) -> Option<(P256Key, Duration)> {
-        let shared = self.0.iter().find(|shared| shared.id == id)?;
-        let age = shared.fetched.until(now);
-        let fresh = shared.fetched <= now && age < ttl;
-        let key = if fresh { P256Key::from_spki(&shared.spki) } else { None };
-        Some((key?, age))
-    }
-
-    /// Adds a key that was just fetched, in place of an older one of the same id or of the one fetched longest ago.
-    pub fn put(&mut self, id: KeyId, key: &P256Key, fetched: Timestamp) {
-        self.0.retain(|shared| shared.id != id);
-        self.0.push(SharedKey { id, spki: *key.spki(), fetched });
-        if self.0.len() > Self::MAX {
-            self.0.remove(0);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::known_answer;
+    use crate::signature::{P256Key, known_answer};
 
     const TTL: Duration = Duration::from_secs(1000);
     const TIMEOUT: Duration = Duration::from_secs(1);
@@ -537,16 +474,12 @@ mod tests {
         KeyName { source: KeySourceId(0), id: KeyId::uuid(id.as_bytes()).unwrap() }
     }
 
-    fn p256() -> P256Key {
-        P256Key::from_spki(&known_answer::SPKI).unwrap()
-    }
-
     fn key() -> PublicKey {
-        PublicKey::P256(p256())
+        PublicKey::P256(P256Key::from_spki(&known_answer::SPKI).unwrap())
     }
 
     fn at(millis: u64) -> Timestamp {
-        Timestamp::from_unix_millis(1_000_000_000_000 + millis)
+        Timestamp::from_millis(1_000_000_000_000 + millis)
     }
 
     #[test]
@@ -837,40 +770,5 @@ mod tests {
         fetch(&mut ring, 10_000, millis + 3000);
         assert_eq!(refusal(&mut ring, 9999, millis + 3000), None);
         assert!(is_ready(&mut ring, 3, millis + 3000));
-    }
-
-    #[test]
-    fn a_shared_key_is_read_as_it_was_written_and_only_while_fresh() {
-        let mut shared = SharedKeys::default();
-        shared.put(name(1).id, &p256(), at(0));
-        let shared = SharedKeys::from_bytes(&shared.to_bytes());
-        let (found, age) = shared.get(name(1).id, TTL, at(5)).unwrap();
-        assert_eq!((found.spki(), age), (&known_answer::SPKI, Duration::from_millis(5)));
-        assert!(shared.get(name(2).id, TTL, at(5)).is_none());
-        assert!(shared.get(name(1).id, TTL, at(1_000_000)).is_none());
-        assert!(shared.get(name(1).id, TTL, at(0).min(Timestamp::from_unix_millis(1))).is_none());
-    }
-
-    #[test]
-    fn only_the_last_keys_fetched_are_shared() {
-        let mut shared = SharedKeys::default();
-        for number in 0..100 {
-            shared.put(name(number).id, &p256(), at(number as u64));
-            shared.put(name(number).id, &p256(), at(number as u64));
-        }
-        assert_eq!(shared.0.len(), SharedKeys::MAX);
-        assert!(shared.get(name(99).id, TTL, at(100)).is_some() && shared.get(name(67).id, TTL, at(100)).is_none());
-    }
-
-    #[test]
-    fn what_is_no_shared_key_is_left_out() {
-        let mut shared = SharedKeys::default();
-        shared.put(name(1).id, &p256(), at(0));
-        let bytes = shared.to_bytes();
-        assert_eq!(SharedKeys::from_bytes(&bytes[..bytes.len() - 1]).0.len(), 0);
-        let mut off_curve = bytes.clone();
-        off_curve[KeyId::UUID_LENGTH + SPKI_LENGTH - 1] ^= 1;
-        assert!(SharedKeys::from_bytes(&off_curve).get(name(1).id, TTL, at(1)).is_none());
-        assert!(SharedKeys::from_bytes(b"x").0.is_empty());
     }
 }

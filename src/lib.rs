@@ -36,3 +36,4 @@ pub mod filter;
 mod json;
 pub mod logout;
 mod remembered;
+mod shared_keys;

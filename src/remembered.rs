@@ -129,8 +129,8 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const NOW: Timestamp = Timestamp::from_unix_seconds(1);
-    const LATER: Timestamp = Timestamp::from_unix_seconds(2);
+    const NOW: Timestamp = Timestamp::from_seconds(1);
+    const LATER: Timestamp = Timestamp::from_seconds(2);
 
     fn identity(user_id: &str) -> Rc<Identity> {
         Rc::new(Identity {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The two times that it is: tokens expire by the wall clock, which can be set; waits end by one that cannot.
+/// The time by two clocks: tokens expire by the wall clock, which can be set; waits end by one that cannot.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// Since the Unix epoch.
@@ -17,17 +17,17 @@ pub struct Timestamp(u64);
 
 impl Timestamp {
     /// The time `millis` milliseconds after the epoch.
-    pub const fn from_unix_millis(millis: u64) -> Self {
+    pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
     /// The time `seconds` seconds after the epoch: the unit of a JWT's `exp` (RFC 7519, section 2, NumericDate).
-    pub const fn from_unix_seconds(seconds: u64) -> Self {
+    pub const fn from_seconds(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
 
     /// Milliseconds since the epoch.
-    pub const fn unix_millis(self) -> u64 {
+    pub const fn millis(self) -> u64 {
         self.0
     }
 
@@ -55,14 +55,14 @@ mod tests {
 
     #[test]
     fn sums_saturate_instead_of_wrapping() {
-        let end = Timestamp::from_unix_millis(u64::MAX);
+        let end = Timestamp::from_millis(u64::MAX);
         assert_eq!(end.plus(Duration::MAX), end);
-        assert_eq!(Timestamp::from_unix_seconds(u64::MAX), end);
+        assert_eq!(Timestamp::from_seconds(u64::MAX), end);
     }
 
     #[test]
     fn a_past_time_is_zero_away() {
-        let (early, late) = (Timestamp::from_unix_seconds(1), Timestamp::from_unix_seconds(3));
+        let (early, late) = (Timestamp::from_seconds(1), Timestamp::from_seconds(3));
         assert_eq!(early.until(late), Duration::from_secs(2));
         assert_eq!(late.until(early), Duration::ZERO);
     }

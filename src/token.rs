@@ -264,7 +264,7 @@ pub(crate) fn numeric_date(object: &Map<String, Value>, name: &str) -> Result<Op
     match object.get(name) {
         None => Ok(None),
         Some(value) => match value.as_u64() {
-            Some(seconds) if seconds <= MAX_NUMERIC_DATE => Ok(Some(Timestamp::from_unix_seconds(seconds))),
+            Some(seconds) if seconds <= MAX_NUMERIC_DATE => Ok(Some(Timestamp::from_seconds(seconds))),
             _ => Err(Reason::TokenMalformed),
         },
     }
@@ -297,7 +297,7 @@ mod tests {
     fn screened(believed: &[LoadBalancer], now: u64) -> Option<Reason> {
         let text = token(HEADER);
         let token = UntrustedToken::parse(text.as_bytes()).ok().unwrap();
-        token.screen(believed, Timestamp::from_unix_seconds(now), Duration::from_secs(30)).err()
+        token.screen(believed, Timestamp::from_seconds(now), Duration::from_secs(30)).err()
     }
 
     #[test]

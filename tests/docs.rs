@@ -100,7 +100,8 @@ fn every_plugin_config_of_the_readme_is_taken() {
         let yaml: serde_json::Value = serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
         let mut config = yaml["pluginConfig"].clone();
         let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
-        config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": "https://issuer.example", "clientId": null}]);
+        config["loadBalancers"] =
+            serde_json::json!([{"arn": arn, "issuer": "https://issuer.example", "clientId": null}]);
         Config::from_value(&config).expect("a good config");
     }
 }

@@ -71,7 +71,7 @@ async fn verified(simulator: &Simulator, token: &str) -> Result<Value, Reason> {
     let config = json!({"loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}]});
     let config = Config::from_value(&config).expect("a config");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
-    let (now, skew) = (Timestamp::from_unix_seconds(now), Duration::ZERO);
+    let (now, skew) = (Timestamp::from_seconds(now), Duration::ZERO);
     let token = UntrustedToken::parse(token.as_bytes())?.screen(&config.load_balancers, now, skew)?;
     let claims = Jose::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)?;
     Ok(Value::Object(claims.by_name().clone()))

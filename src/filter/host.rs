@@ -146,7 +146,7 @@ pub(super) fn now() -> Outcome<Now> {
     let (mut wall, mut steady) = (0u64, 0u64);
     outcome(unsafe { proxy_get_current_time_nanoseconds(&mut wall) })?;
     outcome(unsafe { clock_time_get(MONOTONIC, 1, &mut steady) })?;
-    let time = |nanoseconds: u64| Timestamp::from_unix_millis(nanoseconds / 1_000_000);
+    let time = |nanoseconds: u64| Timestamp::from_millis(nanoseconds / 1_000_000);
     Ok(Now { wall: time(wall), steady: time(steady).plus(BEFORE_STEADY) })
 }
 

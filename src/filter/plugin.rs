@@ -10,9 +10,10 @@ use super::reply::{Reply, request_id};
 use crate::config::{Config, KeyFormat, KeySource};
 use crate::gate::{Decision, Gate, HeaderEdit, RequestHead};
 use crate::jwks;
-use crate::keys::{Answer, KeyName, KeyRing, SharedKeys, Waiter, Woken};
+use crate::keys::{Answer, KeyName, KeyRing, Waiter, Woken};
 use crate::logout::SignOut;
 use crate::reason::Reason;
+use crate::shared_keys::SharedKeys;
 use crate::signature::{Jose, P256Key, PublicKey};
 use crate::time::{Now, Timestamp};
 
@@ -26,7 +27,7 @@ const SLICE: Duration = Duration::from_millis(5);
 const SHARING_ATTEMPTS: usize = 3;
 
 /// When the next tick is due while woken requests are left: at once, after the worker's other work.
-const OVERDUE: Timestamp = Timestamp::from_unix_millis(0);
+const OVERDUE: Timestamp = Timestamp::from_millis(0);
 
 /// What an access log finds in the filter state, behind `wasm.`: who was let pass, or why somebody was or would be denied.
 const USER: &str = "alb_oidc_user";
@@ -93,7 +94,7 @@ impl Plugin {
         let Ok(now) = host::now() else { return };
         let due = self.keys.tick(now.steady);
         // The host goes on ticking at the old period until it is told another.
-        self.tick_at = Some(Timestamp::from_unix_millis(u64::MAX));
+        self.tick_at = Some(Timestamp::from_millis(u64::MAX));
         self.refuse(due.woken.refused);
         for name in due.fetch {
             if let Some(call) = self.fetch(name) {

@@ -155,7 +155,7 @@ impl Explain {
         }
         let now = match self.at {
             Some(at) => at,
-            None => Timestamp::from_unix_seconds(clock::seconds()?),
+            None => Timestamp::from_seconds(clock::seconds()?),
         };
         let find = |id| self.find_key(id);
         let access_token = match self.access_token.as_deref().map(|text| (text, text.strip_prefix('@'))) {
@@ -200,7 +200,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
     let expected = "expected a time such as 2026-01-01T12:00:00Z, or seconds since 1970";
     let seconds = text.parse::<i64>().or_else(|_| text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_second));
     let seconds = seconds.ok().and_then(|seconds| u64::try_from(seconds).ok());
-    seconds.map(Timestamp::from_unix_seconds).ok_or_else(|| expected.to_owned())
+    seconds.map(Timestamp::from_seconds).ok_or_else(|| expected.to_owned())
 }
 
 impl Told {

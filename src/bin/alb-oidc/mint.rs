@@ -114,7 +114,7 @@ mod tests {
         let config = json!({"loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}]});
         let config = Config::from_value(&config).unwrap();
         let key = P256Key::from_pem(key.public_pem().unwrap().as_bytes()).unwrap();
-        let (now, skew) = (Timestamp::from_unix_seconds(999), std::time::Duration::ZERO);
+        let (now, skew) = (Timestamp::from_seconds(999), std::time::Duration::ZERO);
         let token = UntrustedToken::parse(text.as_bytes())?.screen(&config.load_balancers, now, skew)?;
         Jose::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)
     }

@@ -120,7 +120,7 @@ pub(super) fn malformation(text: &str, token: &Unverified) -> (String, String) {
 
 /// A time, and how long it is from `now`.
 pub(super) fn ago(seconds: i64, now: Timestamp) -> String {
-    let now = i64::try_from(now.unix_millis() / 1000).unwrap_or(i64::MAX);
+    let now = i64::try_from(now.millis() / 1000).unwrap_or(i64::MAX);
     let time = jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string());
     let apart = now.abs_diff(seconds);
     let span = match (apart / 86_400, apart / 3_600 % 24, apart / 60 % 60, apart % 60) {
@@ -187,7 +187,7 @@ pub(super) fn advice(reason: Reason, config: &Config, verdict: &Verdict, token: 
 
 /// Whether `key` signed `token`, whenever that was.
 fn holds(token: &str, config: &Config, key: &P256Key) -> bool {
-    let epoch = Timestamp::from_unix_seconds(0);
+    let epoch = Timestamp::from_seconds(0);
     let screened = UntrustedToken::parse(token.as_bytes())
         .and_then(|token| token.screen(&config.load_balancers, epoch, config.clock_skew));
     screened.and_then(|screened| jose().verify(&screened, key)).is_ok()

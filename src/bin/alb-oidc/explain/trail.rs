@@ -141,7 +141,7 @@ pub(super) fn judge(
 }
 
 /// The key ring's clock stands still.
-const STEADY: Timestamp = Timestamp::from_unix_millis(0);
+const STEADY: Timestamp = Timestamp::from_millis(0);
 
 struct Trail<'a> {
     steps: Vec<Step>,
@@ -408,7 +408,7 @@ mod tests {
 
     fn judged(text: &str, known: &dyn Fn() -> KnownKey, path: &str) -> Verdict {
         let request = Request { path, host: "a.example", method: "GET" };
-        let now = Timestamp::from_unix_seconds(NOW);
+        let now = Timestamp::from_seconds(NOW);
         let tokens = Tokens { text, decoded: &Unverified::decode(text), access: "", key_set: None };
         judge(&config(), &tokens, Some(&request), &|_| Ok(known()), now).unwrap()
     }
@@ -476,7 +476,7 @@ mod tests {
         config["logout"] = json!({"path": "/logout", "redirectTo": "https://idp.example/"});
         let tokens = Tokens { text: "x", decoded: &Unverified::decode("x"), access: "", key_set: None };
         let request = Request { path: "/logout", host: "a.example", method: "GET" };
-        let now = Timestamp::from_unix_seconds(NOW);
+        let now = Timestamp::from_seconds(NOW);
         let find = |_| Ok(KnownKey::NotGiven);
         let verdict = judge(&Config::from_value(&config).unwrap(), &tokens, Some(&request), &find, now).unwrap();
         assert!(verdict.steps.iter().all(|step| step.outcome == Outcome::NotReached), "{:?}", verdict.steps);
@@ -511,7 +511,7 @@ mod tests {
         let text = with("sub", json!("ann")).mint(&alb).unwrap();
         let judged = |access: &str, key_set: Option<&str>| {
             let tokens = Tokens { text: &text, decoded: &Unverified::decode(&text), access, key_set };
-            judge(&config, &tokens, None, &|_| Ok(public(&alb)), Timestamp::from_unix_seconds(NOW)).unwrap()
+            judge(&config, &tokens, None, &|_| Ok(public(&alb)), Timestamp::from_seconds(NOW)).unwrap()
         };
 
         let verdict = judged(&access("ann"), Some(&set("k")));

@@ -132,7 +132,7 @@ fn claims(config: &Config, payload: &[u8]) -> Option<Result<Claims, &'static str
         json!({"alg": "ES256", "kid": KIDS[0], "signer": ARNS[0], "iss": ISSUERS[0], "client": CLIENTS[0], "exp": NOW});
     let signed = format!("{}.{}", BASE64URL.encode(header.to_string().as_bytes()), BASE64URL.encode(payload));
     let token = format!("{signed}.{}", BASE64URL.encode(&toy::sign_es256(0, signed.as_bytes())));
-    let (now, skew) = (Timestamp::from_unix_seconds(NOW), Duration::from_secs(30));
+    let (now, skew) = (Timestamp::from_seconds(NOW), Duration::from_secs(30));
     let screened = UntrustedToken::parse(token.as_bytes()).ok()?.screen(&config.load_balancers, now, skew).ok()?;
     let verified = toy::jose().verify(&screened, toy::p256(0)).expect("a genuine signature");
     Some(verified.claims(now, skew).map_err(|reason| reason.name()))

@@ -142,7 +142,7 @@ fn decide(
     let edits = gate.strip(&raw);
     let mut waited_for: Option<KeyName> = None;
     loop {
-        let now = Now { wall: Timestamp::from_unix_millis(wall), steady: Timestamp::from_unix_millis(*steady) };
+        let now = Now { wall: Timestamp::from_millis(wall), steady: Timestamp::from_millis(*steady) };
         let (decision, _) = gate.decide(&raw, ring, now);
         let Decision::NeedKey(name) = decision else { return (edits, decision) };
         assert!(name.may_be_waited_for_after(waited_for), "{name:?} after {waited_for:?}");
@@ -156,9 +156,9 @@ fn decide(
 /// Fetches keys until this waiter is woken.
 fn wait(gate: &Gate, ring: &mut KeyRing, name: KeyName, steady: &mut u64) -> std::result::Result<(), Reason> {
     const WAITER: u32 = 1;
-    ring.wait(name, WAITER, Timestamp::from_unix_millis(*steady))?;
+    ring.wait(name, WAITER, Timestamp::from_millis(*steady))?;
     for _ in 0..100 {
-        let now = Timestamp::from_unix_millis(*steady);
+        let now = Timestamp::from_millis(*steady);
         let due = ring.tick(now);
         let mut woken = vec![due.woken];
         for name in due.fetch {
@@ -172,7 +172,7 @@ fn wait(gate: &Gate, ring: &mut KeyRing, name: KeyName, steady: &mut u64) -> std
                 return Err(*reason);
             }
         }
-        let next = ring.next_tick().expect("somebody waits").unix_millis();
+        let next = ring.next_tick().expect("somebody waits").millis();
         *steady = next.max(*steady + 1);
     }
     panic!("{name:?} is waited for without end");

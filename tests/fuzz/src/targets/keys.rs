@@ -201,7 +201,7 @@ fn spki(key: &RsaKey) -> Vec<u8> {
     let header = BASE64URL_NOPAD.encode(br#"{"alg":"RS256","kid":"pool"}"#);
     let text = format!("{header}.e30.AAAA");
     let token = UntrustedAccessToken::parse(text.as_bytes()).unwrap_or_else(|_| panic!("a token"));
-    let (now, skew) = (Timestamp::from_unix_seconds(0), Duration::ZERO);
+    let (now, skew) = (Timestamp::from_seconds(0), Duration::ZERO);
     let verdict = toy::jose().verify_access_token(&token, key, claims::of_nobody(), "", now, skew);
     assert!(verdict.is_err(), "a signature of three bytes");
     toy::last_rsa_key()
