@@ -1,17 +1,71 @@
-//! What a load balancer's ARN says, and the key server that AWS documents for its region. Nothing here may be derived
-//! from a token: only from the operator's config.
+//! `loadBalancers` of the plugin config: what a load balancer's ARN says, and the key server that AWS documents for its
+//! region. Nothing here may be derived from a token: only from the operator's config.
+
+use std::time::Duration;
+
+use super::reader::Object;
+use super::{KeyFormat, KeySource, KeySourceId, LoadBalancer};
+
+/// `loadBalancers`, and where their keys are published: each place once.
+pub(super) fn read(
+    root: &Object<'_>,
+    public_keys: &Object<'_>,
+    timeout: Duration,
+) -> (Vec<LoadBalancer>, Vec<KeySource>) {
+    let endpoint = public_keys
+        .optional_string("endpoint")
+        .and_then(|text| public_keys.check("endpoint", text, Endpoint::parse(text), Endpoint::EXPECTED));
+    let cluster = public_keys.optional_string("cluster").map(str::to_owned);
+    let mut key_sources: Vec<KeySource> = Vec::new();
+    let mut load_balancers: Vec<LoadBalancer> = Vec::new();
+    for entry in root.objects("loadBalancers") {
+        let issuer = entry.optional_string("issuer").map(str::to_owned);
+        let client_id = entry.optional_string("clientId").map(str::to_owned);
+        let arn_text = entry.string("arn");
+        let Some(arn) = entry.check("arn", arn_text, Arn::parse(arn_text), Arn::EXPECTED) else {
+            continue;
+        };
+        let derived = endpoint.clone().or_else(|| arn.key_endpoint());
+        let Some(endpoint) = entry.check(
+            "arn",
+            arn_text,
+            derived,
+            "an ARN of the partition aws or aws-us-gov, or `publicKeys.endpoint` beside it: other partitions document no key server",
+        ) else {
+            continue;
+        };
+        let source = KeySource {
+            cluster: cluster.clone().unwrap_or_else(|| endpoint.cluster()),
+            authority: endpoint.authority(),
+            path: endpoint.path.clone(),
+            format: KeyFormat::Pem,
+            timeout,
+        };
+        let position = key_sources.iter().position(|known| *known == source).unwrap_or_else(|| {
+            key_sources.push(source);
+            key_sources.len().saturating_sub(1)
+        });
+        let load_balancer =
+            LoadBalancer { arn: arn_text.to_owned(), issuer, client_id, key_source: KeySourceId(position) };
+        if load_balancers.contains(&load_balancer) {
+            entry.mistake("", "the same load balancer, issuer and client as an earlier entry", "each once");
+        }
+        load_balancers.push(load_balancer);
+    }
+    (load_balancers, key_sources)
+}
 
 /// The ARN of an Application Load Balancer.
-pub(super) struct Arn<'a> {
+struct Arn<'a> {
     partition: &'a str,
     region: &'a str,
 }
 
 impl<'a> Arn<'a> {
-    pub(super) const EXPECTED: &'static str =
+    const EXPECTED: &'static str =
         "an Application Load Balancer's ARN: arn:aws:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/app/NAME/ID";
 
-    pub(super) fn parse(text: &'a str) -> Option<Self> {
+    fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.splitn(6, ':');
         let mut next = || parts.next();
         let (scheme, partition, service) = (next()?, next()?, next()?);
@@ -36,7 +90,7 @@ impl<'a> Arn<'a> {
     }
 
     /// The key server that AWS documents for the ARN's partition and region; `None` where it documents none.
-    pub(super) fn key_endpoint(&self) -> Option<Endpoint> {
+    fn key_endpoint(&self) -> Option<Endpoint> {
         let region = self.region;
         let (host, path) = match self.partition {
             "aws" => (format!("public-keys.auth.elb.{region}.amazonaws.com"), "/".to_owned()),

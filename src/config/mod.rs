@@ -18,7 +18,7 @@ use crate::gate::{KUBEFLOW_HEADERS, without_sign};
 use crate::identity::{ACCESS_TOKEN_CLAIM, ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
 use crate::json;
 use crate::logout::SignOut;
-use load_balancer::Arn;
+use load_balancer::Endpoint;
 pub use reader::ConfigError;
 use reader::{Mistakes, Object};
 
@@ -196,45 +196,7 @@ impl Config {
 fn read(root: &Object<'_>) -> Config {
     let public_keys = root.object("publicKeys");
     let timeout = Duration::from_millis(public_keys.number("timeoutMs"));
-    let endpoint = public_keys.optional_string("endpoint").and_then(|text| read_endpoint(&public_keys, text));
-    let cluster = public_keys.optional_string("cluster").map(str::to_owned);
-    let mut key_sources: Vec<KeySource> = Vec::new();
-    let mut load_balancers: Vec<LoadBalancer> = Vec::new();
-    for entry in root.objects("loadBalancers") {
-        let issuer = entry.optional_string("issuer").map(str::to_owned);
-        let client_id = entry.optional_string("clientId").map(str::to_owned);
-        let arn_text = entry.string("arn");
-        let Some(arn) = entry.check("arn", arn_text, Arn::parse(arn_text), Arn::EXPECTED) else {
-            continue;
-        };
-        let derived = endpoint.clone().or_else(|| arn.key_endpoint());
-        let Some(endpoint) = entry.check(
-            "arn",
-            arn_text,
-            derived,
-            "an ARN of the partition aws or aws-us-gov, or `publicKeys.endpoint` beside it: other partitions document no key server",
-        ) else {
-            continue;
-        };
-        let source = KeySource {
-            cluster: cluster.clone().unwrap_or_else(|| endpoint.cluster()),
-            authority: endpoint.authority(),
-            path: endpoint.path.clone(),
-            format: KeyFormat::Pem,
-            timeout,
-        };
-        let position = key_sources.iter().position(|known| *known == source).unwrap_or_else(|| {
-            key_sources.push(source);
-            key_sources.len().saturating_sub(1)
-        });
-        let load_balancer =
-            LoadBalancer { arn: arn_text.to_owned(), issuer, client_id, key_source: KeySourceId(position) };
-        if load_balancers.contains(&load_balancer) {
-            entry.mistake("", "the same load balancer, issuer and client as an earlier entry", "each once");
-        }
-        load_balancers.push(load_balancer);
-    }
-
+    let (load_balancers, mut key_sources) = load_balancer::read(root, &public_keys, timeout);
     let access_token = root.optional_object("accessToken").and_then(|entry| {
         let mut issuers: Vec<_> = load_balancers.iter().map(|entry| entry.issuer.as_deref()).collect();
         issuers.sort_unstable();
@@ -362,23 +324,21 @@ fn read_group_prefix(groups: &Object<'_>) -> String {
     prefix
 }
 
-fn read_endpoint(public_keys: &Object<'_>, text: &str) -> Option<load_balancer::Endpoint> {
-    public_keys.check("endpoint", text, load_balancer::Endpoint::parse(text), load_balancer::Endpoint::EXPECTED)
-}
-
 fn read_key_set(entry: &Object<'_>, timeout: Duration) -> Option<KeySource> {
-    let issuer = entry.string("issuer");
-    let (field, text, endpoint) = match entry.optional_string("jwksUri") {
-        Some(uri) => ("jwksUri", uri, load_balancer::Endpoint::parse(uri)),
-        None => ("issuer", issuer, load_balancer::Endpoint::parse(issuer)),
-    };
-    let expected = load_balancer::Endpoint::EXPECTED;
-    let endpoint = entry.check(field, text, endpoint, expected)?;
-    let path = match field {
-        // As it is written: only of the address alone, the path is `/`.
-        "jwksUri" if text.ends_with('/') || endpoint.path == "/" => endpoint.path.clone(),
-        "jwksUri" => endpoint.path.trim_end_matches('/').to_owned(),
-        _ => format!("{}.well-known/jwks.json", endpoint.path),
+    let endpoint = |field, text: &str| entry.check(field, text, Endpoint::parse(text), Endpoint::EXPECTED);
+    let (endpoint, path) = match entry.optional_string("jwksUri") {
+        Some(uri) => {
+            let endpoint = endpoint("jwksUri", uri)?;
+            // `Endpoint` ends every path in `/`; this one is asked for as it is written.
+            let is_folder = uri.ends_with('/') || endpoint.path == "/";
+            let path = if is_folder { endpoint.path.as_str() } else { endpoint.path.trim_end_matches('/') }.to_owned();
+            (endpoint, path)
+        }
+        None => {
+            let endpoint = endpoint("issuer", entry.string("issuer"))?;
+            let path = format!("{}.well-known/jwks.json", endpoint.path);
+            (endpoint, path)
+        }
     };
     let cluster = entry.optional_string("jwksCluster").map_or_else(|| endpoint.cluster(), str::to_owned);
     Some(KeySource { cluster, authority: endpoint.authority(), path, format: KeyFormat::KeySet, timeout })
