@@ -40,6 +40,31 @@ fn scenario_files() -> Vec<toml::Table> {
     files.map(|file| String::from_utf8(file).expect("UTF-8").parse().expect("TOML")).collect()
 }
 
+/// The configurations of the scenarios, by name: each over the one named `default`.
+pub fn configs() -> Vec<(String, Value)> {
+    let mut configs = Vec::new();
+    for table in scenario_files() {
+        for (name, config) in table.get("config").and_then(toml::Value::as_table).into_iter().flatten() {
+            let plugin = config.get("plugin").and_then(toml::Value::as_str).unwrap_or("{}");
+            configs.push((name.clone(), serde_json::from_str::<Value>(plugin).expect("JSON")));
+        }
+    }
+    let default = configs.iter().find(|(name, _)| name == "default").expect("a default").1.clone();
+    let over = |config: Value| {
+        let mut whole = default.clone();
+        whole.as_object_mut().expect("an object").extend(config.as_object().cloned().unwrap_or_default());
+        whole
+    };
+    configs.into_iter().map(|(name, config)| (name, over(config))).collect()
+}
+
+/// The rows of the scenarios, as they are written.
+pub fn rows() -> Vec<toml::Table> {
+    let rows = |table: toml::Table| table.get("row").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+    let tables = scenario_files().into_iter().flat_map(rows);
+    tables.filter_map(|row| row.as_table().cloned()).collect()
+}
+
 /// Every text in the table of scenarios that has one of these names.
 pub fn scenarios(names: &[&str]) -> Vec<String> {
     let mut found = Vec::new();

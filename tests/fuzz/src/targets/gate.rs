@@ -1,4 +1,5 @@
-//! The whole gate: one config, a few requests one after the other, and for each what the second reading of the rules says.
+//! The whole gate: one config, a few requests one after the other, and for each what the second reading of the rules says. Made of
+//! the fuzzer's bytes, or written out as [`written`] has it: so are the scenarios, which are what it begins with.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +17,21 @@ use crate::judge::verdict::{Headers, Key, Verdict, World, is_owned, stem, verdic
 use crate::mint::{self, KIDS, NOW, rarely};
 use crate::{seeds, toy};
 
-/// Bytes to begin with: the structure makes sense of any.
+mod written;
+
+/// The scenarios, and bytes: the structure makes sense of any.
 pub fn seeds() -> Vec<Vec<u8>> {
-    seeds::random(64, 1200)
+    let rows = seeds::rows();
+    rows.iter().flat_map(written::seeds).chain(seeds::random(64, 1200)).collect()
 }
 
 /// Plays what `data` says.
 pub fn run(data: &[u8]) {
-    // Too few bytes are no finding.
-    let _ = play(&mut Unstructured::new(data));
+    // Too few bytes, and a text that is no request, are no finding.
+    let _ = match data.strip_prefix(&[written::MARK]) {
+        Some(text) => std::str::from_utf8(text).ok().and_then(written::play),
+        None => play(&mut Unstructured::new(data)).ok(),
+    };
 }
 
 /// What each key server has: the kid alone says it.
@@ -54,9 +61,7 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
         Ok(config) => config,
         Err(_) => return Ok(()),
     };
-    let mut gate = Gate::new(config, toy::jose());
-    let sources = &gate.config().key_sources;
-    let mut ring = KeyRing::new(gate.config().key_ttl, sources.iter().map(|source| source.timeout));
+    let (mut gate, mut ring) = worker(config);
     let (mut wall, mut steady) = (NOW * 1000, 5000);
     let (token, access_token) = (mint::alb_token(u, &config_value)?, mint::access_token(u)?);
     for number in 0..u.int_in_range(1..=3)? {
@@ -75,6 +80,11 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
         judge(&config_value, &mut gate, &mut ring, &head, wall, &mut steady);
     }
     Ok(())
+}
+
+fn worker(config: Config) -> (Gate, KeyRing) {
+    let ring = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout));
+    (Gate::new(config, toy::jose()), ring)
 }
 
 fn request(u: &mut Unstructured<'_>, config: &Value, token: &[u8], access_token: &[u8]) -> Result<Headers> {
