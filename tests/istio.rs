@@ -523,10 +523,10 @@ async fn a_group_opens_argocd_and_grafanas_health_is_open() {
     world.denied("argocd.example.com", "/api/health", &[], 401, "token-missing").await;
 }
 
-#[tokio::test]
-async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for_the_other() {
+/// What a user of `machine-clients` changes: the one client, and the keys, which here are in the manifest.
+fn one_machine_client() -> String {
     let keys = fill_in_keys(r#"{"keys":[{key}]}"#, POOL_KEY);
-    let own = format!(
+    format!(
         "
 - target: {{kind: RequestAuthentication, name: alb-oidc-machine-clients}}
   patch: |-
@@ -535,8 +535,13 @@ async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for
 - target: {{kind: AuthorizationPolicy, name: alb-oidc-machine-clients}}
   patch: |-
     - {{op: replace, path: /spec/rules/1/when/0/notValues, value: [{MACHINE}]}}"
-    );
-    let world = World::start(&["kubeflow", "machine-clients", "gateway-api"], "", &own, KEY_SERVER).await;
+    )
+}
+
+#[tokio::test]
+async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for_the_other() {
+    let overlays = ["kubeflow", "machine-clients", "gateway-api"];
+    let world = World::start(&overlays, "", &one_machine_client(), KEY_SERVER).await;
     let (browsers, machines) = ("kubeflow.example.com", "machines.example.com");
     let of = |client: &str| AccessTokenSpec {
         payload: [("client_id".to_owned(), json!(client)), ("sub".to_owned(), json!(client))].into_iter().collect(),
@@ -591,23 +596,14 @@ async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for
 
 #[tokio::test]
 async fn machine_clients_share_a_gateway_with_argocd_and_grafana() {
-    let keys = fill_in_keys(r#"{"keys":[{key}]}"#, POOL_KEY);
-    let own = format!(
-        "
-- target: {{kind: RequestAuthentication, name: alb-oidc-machine-clients}}
+    let gateway = "
+- target: {kind: VirtualService, name: alb-oidc-machine-clients}
   patch: |-
-    - {{op: remove, path: /spec/jwtRules/0/jwksUri}}
-    - {{op: add, path: /spec/jwtRules/0/jwks, value: '{keys}'}}
-- target: {{kind: AuthorizationPolicy, name: alb-oidc-machine-clients}}
+    - {op: replace, path: /spec/gateways, value: [alb]}
+- target: {kind: Gateway, name: alb}
   patch: |-
-    - {{op: replace, path: /spec/rules/1/when/0/notValues, value: [{MACHINE}]}}
-- target: {{kind: VirtualService, name: alb-oidc-machine-clients}}
-  patch: |-
-    - {{op: replace, path: /spec/gateways, value: [alb]}}
-- target: {{kind: Gateway, name: alb}}
-  patch: |-
-    - {{op: replace, path: /spec/servers/0/port/number, value: PORT}}"
-    );
+    - {op: replace, path: /spec/servers/0/port/number, value: PORT}";
+    let own = one_machine_client() + gateway;
     let world = World::start(&["machine-clients", "standalone"], "", &own, KEY_SERVER).await;
     let machine = world.bearer(&AccessTokenSpec {
         payload: [("client_id".to_owned(), json!(MACHINE)), ("sub".to_owned(), json!(MACHINE))].into_iter().collect(),
