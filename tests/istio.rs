@@ -513,7 +513,15 @@ async fn a_group_opens_argocd_and_grafanas_health_is_open() {
     world.denied("argocd.example.com", "/", &[("x-amzn-oidc-data", &other)], 403, DENIED_BY_POLICY).await;
     let spoofed = [("x-amzn-oidc-data", other.as_str()), ("x-member-of-platform", "true")];
     world.denied("argocd.example.com", "/", &spoofed, 403, DENIED_BY_POLICY).await;
-    world.denied("ARGOCD.example.com", "/", &spoofed, 403, DENIED_BY_POLICY).await;
+    // What the route takes for its host the policy has to take for it too.
+    let led_to = |seen: &Seen| seen.header("x-envoy-decorator-operation")[0].to_owned();
+    for spelling in ["ARGOCD.example.com", "argocd.example.com:80", "Argocd.example.com:1234", "argocd.example.com:"] {
+        let seen = world.admitted(spelling, "/", &[("x-amzn-oidc-data", &member)]).await;
+        assert_eq!(led_to(&seen), "argocd-server.argocd.svc.cluster.local:80/*", "{spelling}");
+        world.denied(spelling, "/", &spoofed, 403, DENIED_BY_POLICY).await;
+    }
+    let seen = world.admitted("argocd.example.com.", "/", &spoofed).await;
+    assert_eq!(led_to(&seen), "dashboard.kubeflow.svc.cluster.local:80/*", "another host to both");
     world.admitted("grafana.example.com", "/d/1", &[("x-amzn-oidc-data", &other)]).await;
     world.admitted("web-view.example.com", "/", &[("x-amzn-oidc-data", &other)]).await;
 
@@ -706,6 +714,21 @@ async fn a_key_server_that_cannot_prove_its_name_gives_no_keys() {
     assert!(world.keys.fetches().is_empty());
 }
 
+/// A policy compares a host with its port, which is the client's choice: what is denied for a host has to be for all its ports.
+fn deny_hosts_with_every_port(manifests: &str) {
+    for document in manifests.split("\n---\n") {
+        let policy: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
+        let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+        let rules = if policy["spec"]["action"] == "DENY" { list(&policy["spec"]["rules"]) } else { Vec::new() };
+        for to in rules.iter().flat_map(|rule| list(&rule["to"])) {
+            let hosts = list(&to["operation"]["hosts"]);
+            for host in hosts.iter().filter_map(|host| host.as_str()).filter(|host| !host.ends_with(":*")) {
+                assert!(hosts.contains(&json!(format!("{host}:*"))), "{host} in {document}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn istioctl_finds_no_fault_with_any_overlay() {
     let istioctl = program("istioctl");
@@ -730,6 +753,7 @@ async fn istioctl_finds_no_fault_with_any_overlay() {
             !manifests.contains("FROM-VALUES") && !manifests.contains("DOMAIN") && !manifests.contains("GATEWAY"),
             "{manifests}"
         );
+        deny_hosts_with_every_port(&manifests);
         let file = install.folder.path().join("manifests.yaml");
         std::fs::write(&file, &manifests).expect("the manifests' file");
         let file = file.to_str().expect("a path");
