@@ -481,18 +481,29 @@ spec:
 }
 
 #[tokio::test]
-async fn where_the_filter_lets_everybody_pass_the_policy_lets_nobody_pass() {
+async fn report_mode_opens_the_gateway_only_without_the_policy() {
     let report = "
 - target: {kind: WasmPlugin, name: alb-oidc}
   patch: |-
     - {op: add, path: /spec/pluginConfig/mode, value: report}";
-    let world = World::start(&["kubeflow"], "", report, KEY_SERVER).await;
     let host = "kubeflow.example.com";
+    let world = World::start(&["kubeflow"], "", report, KEY_SERVER).await;
     world.denied(host, "/", &[], 403, DENIED_BY_POLICY).await;
     world.denied(host, "/", &[("kubeflow-userid", "ann@example.com")], 403, DENIED_BY_POLICY).await;
     let ann = world.token(&TokenSpec::of("ann@example.com"));
     let seen = world.admitted(host, "/", &[("x-amzn-oidc-data", &ann)]).await;
     assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"]);
+    drop(world);
+
+    let deleted = "
+- target: {kind: AuthorizationPolicy, name: alb-oidc-require-user}
+  patch: |-
+    $patch: delete
+    kind: AuthorizationPolicy
+    metadata: {name: alb-oidc-require-user}";
+    let world = World::start(&["kubeflow"], "", &[report, deleted].concat(), KEY_SERVER).await;
+    let seen = world.admitted(host, "/", &[("kubeflow-userid", "ann@example.com")]).await;
+    assert!(seen.header("kubeflow-userid").is_empty(), "{seen:?}");
 }
 
 #[tokio::test]
