@@ -507,6 +507,35 @@ async fn report_mode_opens_the_gateway_only_without_the_policy() {
 }
 
 #[tokio::test]
+async fn without_the_filter_any_user_id_gets_past_the_policy_and_nothing_past_a_gateway_that_is_shut() {
+    let deleted = "
+- target: {kind: WasmPlugin, name: alb-oidc}
+  patch: |-
+    $patch: delete
+    kind: WasmPlugin
+    metadata: {name: alb-oidc}";
+    let host = "kubeflow.example.com";
+    let forged = [("kubeflow-userid", "admin@example.com")];
+    let open = World::start(&["kubeflow"], "", deleted, KEY_SERVER).await;
+    open.denied(host, "/", &[], 403, DENIED_BY_POLICY).await;
+    assert_eq!(open.admitted(host, "/", &forged).await.header("kubeflow-userid"), ["admin@example.com"]);
+    drop(open);
+
+    let shut = World::start(&["kubeflow", "shut"], "", deleted, KEY_SERVER).await;
+    shut.denied(host, "/", &[], 403, DENIED_BY_POLICY).await;
+    shut.denied(host, "/", &forged, 403, DENIED_BY_POLICY).await;
+    let ann = shut.token(&TokenSpec::of("ann@example.com"));
+    shut.denied(host, "/", &[("x-amzn-oidc-data", &ann)], 403, DENIED_BY_POLICY).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_shut_lets_nobody_pass_with_the_filter_either() {
+    let world = World::start(&["kubeflow", "shut", "gateway-api"], "", "", KEY_SERVER).await;
+    let ann = world.token(&TokenSpec::of("ann@example.com"));
+    world.denied("kubeflow.example.com", "/", &[("x-amzn-oidc-data", &ann)], 403, DENIED_BY_POLICY).await;
+}
+
+#[tokio::test]
 async fn a_group_opens_argocd_and_grafanas_health_is_open() {
     let port = "
 - target: {kind: Gateway, name: alb}
@@ -754,6 +783,8 @@ async fn istioctl_finds_no_fault_with_any_overlay() {
         &["standalone", "cognito-groups", "machine-clients"],
         &["govcloud"],
         &["fail-close"],
+        &["standalone", "machine-clients", "shut"],
+        &["kubeflow", "shut", "gateway-api"],
     ] {
         let mut install = Install::new(overlays);
         if overlays.contains(&"govcloud") {
