@@ -6,6 +6,7 @@ use std::time::Duration;
 use alb_oidc_filter::access_token::{AccessTokenRules, UntrustedAccessToken};
 use alb_oidc_filter::config::{Config, LoadBalancer};
 use alb_oidc_filter::gate::{ACCESS_TOKEN, Decision, Gate, OIDC_DATA, RequestHead};
+use alb_oidc_filter::identity::MAX_USER_ID_BYTES;
 use alb_oidc_filter::jwks;
 use alb_oidc_filter::keys::{Answer, KeyName, KeyRing};
 use alb_oidc_filter::reason::Reason;
@@ -347,7 +348,9 @@ impl Trail<'_> {
             Ok(id) => format!("{claim:?} became {id:?}{by}"),
             Err(_) => format!("what became of {claim:?}{by}"),
         };
-        let expected = "an id of 1 to 320 bytes, without space at its ends, control or invisible characters".to_owned();
+        let expected = format!(
+            "an id of 1 to {MAX_USER_ID_BYTES} bytes, without space at its ends, control or invisible characters"
+        );
         Check(&[Reason::UserIdInvalid], found, expected)
     }
 }
