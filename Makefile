@@ -113,7 +113,6 @@ ISTIO_ENVOY = $(or $(ENVOY),$(filter target/envoy/1.39.%,$(VERSIONS:%=target/env
 .PHONY: test-istio
 test-istio: export ENVOY := $(abspath $(ISTIO_ENVOY))
 test-istio: module $(ISTIO_ENVOY) target/istio/built ## Run istio/ on Istio's own control plane, which is built for it (long)
-	cargo clippy --locked --features cli --test istio -- -D warnings
 	cargo test --locked --features cli --test istio -- --test-threads 1
 
 .PHONY: image
@@ -129,6 +128,7 @@ lint: rust ## Check the formatting and run the linter
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
+	cargo clippy --locked --features cli --test browser --test soak --test istio -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
 
 .PHONY: envoy
@@ -158,10 +158,8 @@ help: ## List the targets
 # A second module around the same core, with which the tests reach the host's verifier on a real Envoy.
 .PHONY: probe
 probe: rust
-ifneq ($(wildcard tests/verifier_probe/Cargo.toml),)
 	@.ci/wasm-cargo build --release --package verifier-probe --locked --target-dir target/wasm
 	@cmp -s $(BUILT)/verifier_probe.wasm $(PROBE) || cp $(BUILT)/verifier_probe.wasm $(PROBE)
-endif
 
 .PHONY: rust
 rust:

@@ -2,7 +2,8 @@
 //!
 //! What happens to a request, told once:
 //!
-//! 1. [`gate::Gate::strip`] names the identity headers that the client has no right to send. They go first, on every path.
+//! 1. [`gate::Gate::strip`] names the identity headers that the client has no right to send. They are removed before
+//!    anything else, on every path.
 //! 2. Whoever asks to sign out ([`logout`]) is answered here, whoever they are. [`access::AccessRules`] say whether the request needs a token at all. [`gate::Gate::decide`] then reads
 //!    `x-amzn-oidc-data`: [`token::UntrustedToken`] takes it apart, and [`token::UntrustedToken::screen`] compares signer,
 //!    issuer, client and expiry with the configured load balancers. A forged token ends here, before anything is fetched.

@@ -481,18 +481,58 @@ spec:
 }
 
 #[tokio::test]
-async fn where_the_filter_lets_everybody_pass_the_policy_lets_nobody_pass() {
+async fn report_mode_opens_the_gateway_only_without_the_policy() {
     let report = "
 - target: {kind: WasmPlugin, name: alb-oidc}
   patch: |-
     - {op: add, path: /spec/pluginConfig/mode, value: report}";
-    let world = World::start(&["kubeflow"], "", report, KEY_SERVER).await;
     let host = "kubeflow.example.com";
+    let world = World::start(&["kubeflow"], "", report, KEY_SERVER).await;
     world.denied(host, "/", &[], 403, DENIED_BY_POLICY).await;
     world.denied(host, "/", &[("kubeflow-userid", "ann@example.com")], 403, DENIED_BY_POLICY).await;
     let ann = world.token(&TokenSpec::of("ann@example.com"));
     let seen = world.admitted(host, "/", &[("x-amzn-oidc-data", &ann)]).await;
     assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"]);
+    drop(world);
+
+    let deleted = "
+- target: {kind: AuthorizationPolicy, name: alb-oidc-require-user}
+  patch: |-
+    $patch: delete
+    kind: AuthorizationPolicy
+    metadata: {name: alb-oidc-require-user}";
+    let world = World::start(&["kubeflow"], "", &[report, deleted].concat(), KEY_SERVER).await;
+    let seen = world.admitted(host, "/", &[("kubeflow-userid", "ann@example.com")]).await;
+    assert!(seen.header("kubeflow-userid").is_empty(), "{seen:?}");
+}
+
+#[tokio::test]
+async fn without_the_filter_any_user_id_gets_past_the_policy_and_nothing_past_a_gateway_that_is_shut() {
+    let deleted = "
+- target: {kind: WasmPlugin, name: alb-oidc}
+  patch: |-
+    $patch: delete
+    kind: WasmPlugin
+    metadata: {name: alb-oidc}";
+    let host = "kubeflow.example.com";
+    let forged = [("kubeflow-userid", "admin@example.com")];
+    let open = World::start(&["kubeflow"], "", deleted, KEY_SERVER).await;
+    open.denied(host, "/", &[], 403, DENIED_BY_POLICY).await;
+    assert_eq!(open.admitted(host, "/", &forged).await.header("kubeflow-userid"), ["admin@example.com"]);
+    drop(open);
+
+    let shut = World::start(&["kubeflow", "shut"], "", deleted, KEY_SERVER).await;
+    shut.denied(host, "/", &[], 403, DENIED_BY_POLICY).await;
+    shut.denied(host, "/", &forged, 403, DENIED_BY_POLICY).await;
+    let ann = shut.token(&TokenSpec::of("ann@example.com"));
+    shut.denied(host, "/", &[("x-amzn-oidc-data", &ann)], 403, DENIED_BY_POLICY).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_shut_lets_nobody_pass_with_the_filter_either() {
+    let world = World::start(&["kubeflow", "shut", "gateway-api"], "", "", KEY_SERVER).await;
+    let ann = world.token(&TokenSpec::of("ann@example.com"));
+    world.denied("kubeflow.example.com", "/", &[("x-amzn-oidc-data", &ann)], 403, DENIED_BY_POLICY).await;
 }
 
 #[tokio::test]
@@ -513,7 +553,15 @@ async fn a_group_opens_argocd_and_grafanas_health_is_open() {
     world.denied("argocd.example.com", "/", &[("x-amzn-oidc-data", &other)], 403, DENIED_BY_POLICY).await;
     let spoofed = [("x-amzn-oidc-data", other.as_str()), ("x-member-of-platform", "true")];
     world.denied("argocd.example.com", "/", &spoofed, 403, DENIED_BY_POLICY).await;
-    world.denied("ARGOCD.example.com", "/", &spoofed, 403, DENIED_BY_POLICY).await;
+    // What the route takes for its host the policy has to take for it too.
+    let led_to = |seen: &Seen| seen.header("x-envoy-decorator-operation")[0].to_owned();
+    for spelling in ["ARGOCD.example.com", "argocd.example.com:80", "Argocd.example.com:1234", "argocd.example.com:"] {
+        let seen = world.admitted(spelling, "/", &[("x-amzn-oidc-data", &member)]).await;
+        assert_eq!(led_to(&seen), "argocd-server.argocd.svc.cluster.local:80/*", "{spelling}");
+        world.denied(spelling, "/", &spoofed, 403, DENIED_BY_POLICY).await;
+    }
+    let seen = world.admitted("argocd.example.com.", "/", &spoofed).await;
+    assert_eq!(led_to(&seen), "dashboard.kubeflow.svc.cluster.local:80/*", "another host to both");
     world.admitted("grafana.example.com", "/d/1", &[("x-amzn-oidc-data", &other)]).await;
     world.admitted("web-view.example.com", "/", &[("x-amzn-oidc-data", &other)]).await;
 
@@ -523,10 +571,10 @@ async fn a_group_opens_argocd_and_grafanas_health_is_open() {
     world.denied("argocd.example.com", "/api/health", &[], 401, "token-missing").await;
 }
 
-#[tokio::test]
-async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for_the_other() {
+/// What a user of `machine-clients` changes: the one client, and the keys, which here are in the manifest.
+fn one_machine_client() -> String {
     let keys = fill_in_keys(r#"{"keys":[{key}]}"#, POOL_KEY);
-    let own = format!(
+    format!(
         "
 - target: {{kind: RequestAuthentication, name: alb-oidc-machine-clients}}
   patch: |-
@@ -535,8 +583,13 @@ async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for
 - target: {{kind: AuthorizationPolicy, name: alb-oidc-machine-clients}}
   patch: |-
     - {{op: replace, path: /spec/rules/1/when/0/notValues, value: [{MACHINE}]}}"
-    );
-    let world = World::start(&["kubeflow", "machine-clients", "gateway-api"], "", &own, KEY_SERVER).await;
+    )
+}
+
+#[tokio::test]
+async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for_the_other() {
+    let overlays = ["kubeflow", "machine-clients", "gateway-api"];
+    let world = World::start(&overlays, "", &one_machine_client(), KEY_SERVER).await;
     let (browsers, machines) = ("kubeflow.example.com", "machines.example.com");
     let of = |client: &str| AccessTokenSpec {
         payload: [("client_id".to_owned(), json!(client)), ("sub".to_owned(), json!(client))].into_iter().collect(),
@@ -591,23 +644,14 @@ async fn machine_clients_and_browser_users_share_a_gateway_and_none_can_pass_for
 
 #[tokio::test]
 async fn machine_clients_share_a_gateway_with_argocd_and_grafana() {
-    let keys = fill_in_keys(r#"{"keys":[{key}]}"#, POOL_KEY);
-    let own = format!(
-        "
-- target: {{kind: RequestAuthentication, name: alb-oidc-machine-clients}}
+    let gateway = "
+- target: {kind: VirtualService, name: alb-oidc-machine-clients}
   patch: |-
-    - {{op: remove, path: /spec/jwtRules/0/jwksUri}}
-    - {{op: add, path: /spec/jwtRules/0/jwks, value: '{keys}'}}
-- target: {{kind: AuthorizationPolicy, name: alb-oidc-machine-clients}}
+    - {op: replace, path: /spec/gateways, value: [alb]}
+- target: {kind: Gateway, name: alb}
   patch: |-
-    - {{op: replace, path: /spec/rules/1/when/0/notValues, value: [{MACHINE}]}}
-- target: {{kind: VirtualService, name: alb-oidc-machine-clients}}
-  patch: |-
-    - {{op: replace, path: /spec/gateways, value: [alb]}}
-- target: {{kind: Gateway, name: alb}}
-  patch: |-
-    - {{op: replace, path: /spec/servers/0/port/number, value: PORT}}"
-    );
+    - {op: replace, path: /spec/servers/0/port/number, value: PORT}";
+    let own = one_machine_client() + gateway;
     let world = World::start(&["machine-clients", "standalone"], "", &own, KEY_SERVER).await;
     let machine = world.bearer(&AccessTokenSpec {
         payload: [("client_id".to_owned(), json!(MACHINE)), ("sub".to_owned(), json!(MACHINE))].into_iter().collect(),
@@ -710,6 +754,21 @@ async fn a_key_server_that_cannot_prove_its_name_gives_no_keys() {
     assert!(world.keys.fetches().is_empty());
 }
 
+/// A policy compares a host with its port, which is the client's choice: what is denied for a host has to be for all its ports.
+fn deny_hosts_with_every_port(manifests: &str) {
+    for document in manifests.split("\n---\n") {
+        let policy: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
+        let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+        let rules = if policy["spec"]["action"] == "DENY" { list(&policy["spec"]["rules"]) } else { Vec::new() };
+        for to in rules.iter().flat_map(|rule| list(&rule["to"])) {
+            let hosts = list(&to["operation"]["hosts"]);
+            for host in hosts.iter().filter_map(|host| host.as_str()).filter(|host| !host.ends_with(":*")) {
+                assert!(hosts.contains(&json!(format!("{host}:*"))), "{host} in {document}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn istioctl_finds_no_fault_with_any_overlay() {
     let istioctl = program("istioctl");
@@ -724,6 +783,8 @@ async fn istioctl_finds_no_fault_with_any_overlay() {
         &["standalone", "cognito-groups", "machine-clients"],
         &["govcloud"],
         &["fail-close"],
+        &["standalone", "machine-clients", "shut"],
+        &["kubeflow", "shut", "gateway-api"],
     ] {
         let mut install = Install::new(overlays);
         if overlays.contains(&"govcloud") {
@@ -734,6 +795,7 @@ async fn istioctl_finds_no_fault_with_any_overlay() {
             !manifests.contains("FROM-VALUES") && !manifests.contains("DOMAIN") && !manifests.contains("GATEWAY"),
             "{manifests}"
         );
+        deny_hosts_with_every_port(&manifests);
         let file = install.folder.path().join("manifests.yaml");
         std::fs::write(&file, &manifests).expect("the manifests' file");
         let file = file.to_str().expect("a path");

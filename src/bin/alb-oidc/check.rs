@@ -112,6 +112,17 @@ impl Report {
 
 /// What the filter will do.
 fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
+    let mut words = tokens_in_words(plugin, config);
+    words.push(user_id_in_words(config));
+    words.extend(groups_and_claims_in_words(config));
+    words.extend(rules_in_words(config));
+    words.extend(session_in_words(config));
+    words.push(forward_in_words(config));
+    words.push(denials_in_words(config));
+    words
+}
+
+fn tokens_in_words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     let mut words = Vec::new();
     for load_balancer in &config.load_balancers {
         let issuer = load_balancer.issuer.as_deref().unwrap_or("ANY issuer");
@@ -129,7 +140,10 @@ fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
         ));
     }
     words.push(format!("believes a token until {} s after its `exp`", config.clock_skew.as_secs()));
+    words
+}
 
+fn user_id_in_words(config: &Config) -> String {
     let rules = &config.identity.user_id;
     let mut user_id = format!("takes the user id from {}", alternatives(&rules.claims));
     if rules.require_verified_email {
@@ -154,10 +168,12 @@ fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     if !rules.prefix.is_empty() {
         user_id += &format!(", after the prefix `{}`", rules.prefix);
     }
-    words.push(format!("{user_id}, and sets it in the header {}", config.identity.user_id_header));
+    format!("{user_id}, and sets it in the header {}", config.identity.user_id_header)
+}
 
-    match &config.identity.groups {
-        None => words.push("reads no groups, and removes those that a client sends".to_owned()),
+fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
+    let groups = match &config.identity.groups {
+        None => "reads no groups, and removes those that a client sends".to_owned(),
         Some(groups) => {
             let mut text = format!(
                 "takes groups from {}",
@@ -173,33 +189,36 @@ fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
             if let Some(prefix) = &groups.member_header_prefix {
                 text += &format!(" and each in a header {prefix}GROUP");
             }
-            words.push(text);
+            text
         }
-    }
-    words.extend(
-        config
-            .identity
-            .claim_headers
-            .iter()
-            .map(|entry| format!("sets the claim `{}` in the header {}", entry.claim, entry.header)),
-    );
+    };
+    let claims = config.identity.claim_headers.iter();
+    let claims = claims.map(|entry| format!("sets the claim `{}` in the header {}", entry.claim, entry.header));
+    std::iter::once(groups).chain(claims).collect()
+}
 
+fn rules_in_words(config: &Config) -> Vec<String> {
     let rules = &config.access.rules;
-    words.extend(
-        rules.iter().enumerate().map(|(position, rule)| format!("by rules[{position}], {}", rule_in_words(rule))),
-    );
     let others = if rules.is_empty() {
         "lets any user with such a token pass"
     } else {
         "lets any user with such a token pass where no rule matches"
     };
-    words.push(others.to_owned());
+    let each = rules.iter().enumerate();
+    let each = each.map(|(position, rule)| format!("by rules[{position}], {}", rule_in_words(rule)));
+    each.chain([others.to_owned()]).collect()
+}
 
+fn session_in_words(config: &Config) -> Vec<String> {
+    let mut words = Vec::new();
     if let Some(SignOut { path, redirect_to }) = &config.sign_out {
         words.push(format!("signs out who gets or posts {path}, and sends them to {redirect_to}"));
     }
     words.push(format!("takes cookies named {0} and {0}-N for the load balancer's session", config.session_cookie));
+    words
+}
 
+fn forward_in_words(config: &Config) -> String {
     let forward = config.forward;
     let shown: Vec<_> = [
         (forward.oidc_data, "x-amzn-oidc-data"),
@@ -210,16 +229,18 @@ fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     .into_iter()
     .filter_map(|(shown, what)| shown.then_some(what))
     .collect();
-    words.push(match shown.as_slice() {
+    match shown.as_slice() {
         [] => "hides the load balancer's tokens and session cookies from upstream".to_owned(),
         shown => format!("lets upstream see {}", shown.join(", ")),
-    });
-    words.push(if config.report_only {
+    }
+}
+
+fn denials_in_words(config: &Config) -> String {
+    if config.report_only {
         "REPORTS ONLY: counts and logs what it would deny, and lets it pass without a user id".to_owned()
     } else {
         "answers everything else itself, with 401, 403 or 503".to_owned()
-    });
-    words
+    }
 }
 
 fn alternatives(claims: &[String]) -> String {

@@ -2,6 +2,8 @@
 //! JSON. A WebSocket's messages come back. Believes and keeps nothing.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
@@ -9,10 +11,12 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use clap::Args;
 use http_body_util::BodyExt as _;
 use maud::html;
 use serde::Serialize;
 
+use crate::input::Trouble;
 use crate::page::layout;
 use crate::serve::{self, Listener, say};
 
@@ -21,17 +25,17 @@ Example: show a user id that is in another header, and a way out
 
   alb-oidc echo --listen 127.0.0.1:8081 --user-header x-user --link 'Sign out=/logout'";
 
-/// Show the requests that reach it: the service behind the gateway in the local stack.
-#[derive(clap::Args)]
+/// Show the requests that reach it: the service behind the gateway in the local stack
+#[derive(Args)]
 #[command(after_help = EXAMPLE)]
-pub(crate) struct Options {
-    /// Where requests come.
+pub(crate) struct Echo {
+    /// Where requests come
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
-    /// The header that carries the user id.
+    /// The header that carries the user id
     #[arg(long, value_name = "NAME", default_value = "kubeflow-userid")]
     user_header: HeaderName,
-    /// A link on the page; may be given more than once.
+    /// A link on the page; may be given more than once
     #[arg(long, value_name = "TEXT=URL", value_parser = link)]
     link: Vec<(String, String)>,
 }
@@ -41,13 +45,15 @@ fn link(text: &str) -> Result<(String, String), String> {
     Ok((text.to_owned(), url.to_owned()))
 }
 
-/// Serves until told to stop.
-pub(crate) fn run(options: Options) -> Result<(), String> {
-    serve::run(async {
-        let listener = Listener::bind(options.listen).await?;
-        say(format_args!("echoing at http://{}", listener.address()));
-        listener.serve(Router::new().fallback(echo).with_state(std::sync::Arc::new(options))).await
-    })
+impl Echo {
+    /// Serves until told to stop.
+    pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
+        serve::run(async {
+            let listener = Listener::bind(self.listen).await?;
+            say(format_args!("echoing at http://{}", listener.address()));
+            listener.serve(Router::new().fallback(echo).with_state(Arc::new(self))).await
+        })
+    }
 }
 
 /// What reached the service.
@@ -60,7 +66,7 @@ struct Seen {
 }
 
 async fn echo(
-    State(options): State<std::sync::Arc<Options>>,
+    State(options): State<Arc<Echo>>,
     socket: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
     request: Request,
 ) -> Response {
@@ -90,7 +96,7 @@ fn wants_page(headers: &HeaderMap) -> bool {
     accepted.any(|accept| accept.contains("text/html"))
 }
 
-fn page(options: &Options, headers: &HeaderMap, seen: &Seen) -> maud::Markup {
+fn page(options: &Echo, headers: &HeaderMap, seen: &Seen) -> maud::Markup {
     let user = headers.get(&options.user_header).map(|value| String::from_utf8_lossy(value.as_bytes()));
     layout(
         "What the service sees",

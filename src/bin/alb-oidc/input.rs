@@ -6,7 +6,7 @@ use std::path::Path;
 
 use alb_oidc_filter::config::{Config, ConfigError, KeyFormat, KeySource};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use serde_saphyr::{Spanned, UserMessageFormatter};
 
 /// The most that is read of a file or of standard input, in bytes.
@@ -338,6 +338,13 @@ fn collect(file: &str, document: &Node, configs: &mut Vec<PluginConfig>) {
     let name = name.into_iter().flatten().collect::<Vec<_>>().join("/");
     let resource = format!("{} {name}", kind.unwrap_or_default());
     configs.push(PluginConfig::new(file, Some(resource), document, document.member(path)));
+}
+
+/// A config that has only `members`. Whose tokens it would believe is beside the point: its load balancer is none.
+pub(crate) fn config_of(mut members: Map<String, Value>) -> Result<Config, Vec<ConfigError>> {
+    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/any/0000000000000000";
+    members.insert("loadBalancers".to_owned(), json!([{"arn": arn, "issuer": null, "clientId": null}]));
+    Config::from_value(&Value::Object(members))
 }
 
 /// The one good config in the file `path`.

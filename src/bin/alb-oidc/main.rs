@@ -36,13 +36,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Simulate(simulate::Options),
+    Simulate(simulate::Simulate),
     Check(check::Check),
     Explain(explain::Explain),
     Token(token::Token),
     Transform(transform::Transform),
     Tenancy(tenancy::Tenancy),
-    Echo(echo::Options),
+    Echo(echo::Echo),
 }
 
 fn main() -> ExitCode {
@@ -51,13 +51,13 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let outcome = match command {
-        Command::Simulate(options) => done(simulate::run(options)),
+        Command::Simulate(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Token(command) => command.run(),
         Command::Transform(command) => command.run(),
         Command::Tenancy(command) => command.run(),
-        Command::Echo(options) => done(echo::run(options)),
+        Command::Echo(command) => command.run(),
     };
     outcome.unwrap_or_else(|trouble| {
         for line in trouble.to_string().lines() {
@@ -80,8 +80,4 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let line = lines.join(" ");
     output::remark(&format!("alb-oidc: {}", output::printable(line.trim_start_matches("error: "))));
     ExitCode::from(2)
-}
-
-fn done(outcome: Result<(), String>) -> Result<ExitCode, input::Trouble> {
-    outcome.map(|()| ExitCode::SUCCESS).map_err(input::Trouble)
 }

@@ -3,10 +3,13 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::input::Trouble;
 
 /// A bound listener.
 pub(crate) struct Listener {
@@ -15,8 +18,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, String> {
-        let failed = |error| format!("cannot listen on {address}: {error}");
+    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, Trouble> {
+        let failed = |error| Trouble(format!("cannot listen on {address}: {error}"));
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address })
@@ -28,18 +31,18 @@ impl Listener {
     }
 
     /// Answers until the process ends.
-    pub(crate) async fn serve(self, routes: Router) -> Result<(), String> {
+    pub(crate) async fn serve(self, routes: Router) -> Result<(), Trouble> {
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-        axum::serve(self.listener, service).await.map_err(|error| format!("{}: {error}", self.address))
+        axum::serve(self.listener, service).await.map_err(|error| Trouble(format!("{}: {error}", self.address)))
     }
 }
 
 /// Runs `server` until it fails, or until Ctrl-C or SIGTERM.
-pub(crate) fn run(server: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start threads: {error}"))?;
+pub(crate) fn run(server: impl Future<Output = Result<(), Trouble>>) -> Result<ExitCode, Trouble> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| Trouble(format!("cannot start threads: {error}")))?;
     let done = runtime.block_on(async {
         let mut terminated =
-            signal(SignalKind::terminate()).map_err(|error| format!("cannot wait for a signal: {error}"))?;
+            signal(SignalKind::terminate()).map_err(|error| Trouble(format!("cannot wait for a signal: {error}")))?;
         tokio::select! {
             done = server => done,
             _ = tokio::signal::ctrl_c() => Ok(()),
@@ -48,7 +51,7 @@ pub(crate) fn run(server: impl Future<Output = Result<(), String>>) -> Result<()
     });
     // Connections that are open, such as WebSockets, end with the process.
     runtime.shutdown_background();
-    done
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Writes a line to standard output. Where nobody reads it any more there is nobody to tell.

@@ -10,10 +10,10 @@ use std::process::ExitCode;
 
 use alb_oidc_filter::config::Config;
 use clap::Args;
-use serde_json::json;
+use serde_json::Map;
 use serde_saphyr::ser_options;
 
-use crate::input::{Document, Trouble, read_config};
+use crate::input::{Document, Trouble, config_of, read_config};
 use crate::output::print;
 use file::File;
 use plan::Plan;
@@ -65,11 +65,8 @@ impl Tenancy {
 }
 
 /// A config that changes no name and knows no groups: which headers a gateway keeps clients from sending only its own config
-/// says. Whose tokens it would believe is beside the point here.
+/// says.
 fn as_written() -> Result<Config, Trouble> {
-    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/any/0000000000000000";
-    let load_balancer = json!({"arn": arn, "issuer": null, "clientId": null});
-    let config = json!({"loadBalancers": [load_balancer]});
-    Config::from_value(&config)
+    config_of(Map::new())
         .map_err(|mistakes| Trouble(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use alb_oidc_filter::config::Config;
 use alb_oidc_filter::identity::UserIdRules;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::input::{Trouble, read_config, read_text};
+use crate::input::{Trouble, config_of, read_config, read_text};
 use crate::output::{BAD, FAINT, print, printable, styled};
 
 const EXAMPLES: &str = r#"Examples:
@@ -36,7 +36,7 @@ impl Transform {
     pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
         let config = match (&self.config, &self.transformers) {
             (Some(path), _) => read_config(path)?.1,
-            (None, transformers) => config_of(transformers.as_deref().unwrap_or_default())?,
+            (None, transformers) => config_with(transformers.as_deref().unwrap_or_default())?,
         };
         let rules = &config.identity.user_id;
         let user_ids = match self.user_ids.as_slice() {
@@ -54,14 +54,12 @@ fn lines() -> Result<Vec<String>, Trouble> {
     Ok(read_text(Path::new("-"))?.1.lines().map(str::to_owned).collect())
 }
 
-/// A config with these transformers. Whose tokens it would believe is beside the point here.
-fn config_of(transformers: &str) -> Result<Config, Trouble> {
+/// A config with these transformers.
+fn config_with(transformers: &str) -> Result<Config, Trouble> {
     let transformers: Value = serde_json::from_str(transformers)
         .map_err(|error| Trouble(format!("--transformers: found text that is not JSON: {error}")))?;
-    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/any/0000000000000000";
-    let load_balancer = json!({"arn": arn, "issuer": null, "clientId": null});
-    let config = json!({"loadBalancers": [load_balancer], "userId": {"transformers": transformers}});
-    Config::from_value(&config).map_err(|mistakes| {
+    let members = Map::from_iter([("userId".to_owned(), json!({"transformers": transformers}))]);
+    config_of(members).map_err(|mistakes| {
         let lines = mistakes.iter().map(|mistake| format!("--transformers: {mistake}"));
         Trouble(lines.collect::<Vec<_>>().join("\n"))
     })

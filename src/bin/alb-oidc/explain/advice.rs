@@ -98,9 +98,10 @@ pub(super) fn malformation(text: &str, token: &Unverified) -> (String, String) {
     let (dots, length) = (text.matches('.').count(), text.len());
     let signature = text.rsplit('.').next().and_then(decode_base64).map(|signature| signature.len());
     let is_text = |name: &&str| token.header.as_ref().and_then(|header| header.get(*name)).is_none_or(Value::is_string);
+    let most = format!("at most {MAX_TOKEN_BYTES}");
     let (found, expected) = match signature {
         _ if text.is_empty() => ("nothing".to_owned(), "a token"),
-        _ if length > MAX_TOKEN_BYTES => (format!("{length} bytes"), "at most 16384"),
+        _ if length > MAX_TOKEN_BYTES => (format!("{length} bytes"), most.as_str()),
         _ if dots != 2 => (format!("{dots} dot(s)"), "two: header.claims.signature"),
         _ if token.header.is_none() => {
             ("something else before the first dot".to_owned(), "the JOSE header: a JSON object in base64")

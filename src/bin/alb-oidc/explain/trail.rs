@@ -3,15 +3,17 @@
 
 use std::time::Duration;
 
+use alb_oidc_filter::access::Requirement;
 use alb_oidc_filter::access_token::{AccessTokenRules, UntrustedAccessToken};
 use alb_oidc_filter::config::{Config, LoadBalancer};
 use alb_oidc_filter::gate::{ACCESS_TOKEN, Decision, Gate, OIDC_DATA, RequestHead};
+use alb_oidc_filter::identity::{Identity, MAX_USER_ID_BYTES};
 use alb_oidc_filter::jwks;
 use alb_oidc_filter::keys::{Answer, KeyName, KeyRing};
 use alb_oidc_filter::reason::Reason;
-use alb_oidc_filter::signature::{Claims, Jose, P256Key, PublicKey};
+use alb_oidc_filter::signature::{Claims, Jose, P256Key, PublicKey, VerifiedToken};
 use alb_oidc_filter::time::{Now, Timestamp};
-use alb_oidc_filter::token::{KeyId, UntrustedToken};
+use alb_oidc_filter::token::{KeyId, ScreenedToken, UntrustedToken};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -154,7 +156,7 @@ struct Trail<'a> {
 /// A check that a call into the library makes: the reasons for which it fails, what it looked at, and what that had to be.
 struct Check<'r>(&'r [Reason], String, String);
 
-impl Trail<'_> {
+impl<'a> Trail<'a> {
     /// Notes the checks of a call that made them in this order until one failed.
     fn note<T, const N: usize>(&mut self, checks: [Check<'_>; N], outcome: Result<T, Reason>) -> Option<T> {
         let failed = outcome.as_ref().err();
@@ -181,11 +183,23 @@ impl Trail<'_> {
         find: &dyn Fn(KeyId) -> Result<KnownKey, Trouble>,
         keys: &mut KeyRing,
     ) -> Result<(), Trouble> {
-        let (config, text, token, now) = (self.config, self.tokens.text, self.tokens.decoded, self.now);
-        let requirement = config.access.requirement(head);
+        let requirement = self.config.access.requirement(head);
         if requirement.is_open() {
             return Ok(());
         }
+        let Some(token) = self.parse() else { return Ok(()) };
+        let Some(token) = self.screen(token) else { return Ok(()) };
+        let Some(key) = self.find_key(&token, find, keys)? else { return Ok(()) };
+        let Some(token) = self.verify(&token, key, jose) else { return Ok(()) };
+        let Some(claims) = self.claims(token) else { return Ok(()) };
+        let Some(claims) = self.access_token(claims, jose, keys) else { return Ok(()) };
+        let Some(identity) = self.identity(&claims) else { return Ok(()) };
+        self.rules(&requirement, &identity);
+        Ok(())
+    }
+
+    fn parse(&mut self) -> Option<UntrustedToken<'a>> {
+        let Tokens { text, decoded: token, .. } = *self.tokens;
         let parsed = UntrustedToken::parse(text.as_bytes());
         let of_form = [Reason::TokenMissing, Reason::TokenTooLarge, Reason::TokenMalformed];
         let is_malformed = parsed.as_ref().err().is_some_and(|reason| of_form.contains(reason));
@@ -196,9 +210,13 @@ impl Trail<'_> {
             Check(&[Reason::AlgorithmNotEs256], found_in(&token.header, "alg"), "ES256".to_owned()),
             Check(&[Reason::KeyIdInvalid], found_in(&token.header, "kid"), "a UUID".to_owned()),
         ];
-        let Some(parsed) = self.note(checks, parsed) else { return Ok(()) };
+        self.note(checks, parsed)
+    }
 
-        let screened = parsed.screen(&config.load_balancers, now, config.clock_skew);
+    /// Compares the token with the load balancers.
+    fn screen(&mut self, parsed: UntrustedToken<'a>) -> Option<ScreenedToken<'a>> {
+        let (config, token) = (self.config, self.tokens.decoded);
+        let screened = parsed.screen(&config.load_balancers, self.now, config.clock_skew);
         let signer = token.text("signer");
         let known = |field: fn(&LoadBalancer) -> Option<&str>| -> String {
             let of_signer = config.load_balancers.iter().filter(|known| Some(known.arn.as_str()) == signer);
@@ -215,13 +233,21 @@ impl Trail<'_> {
             ),
             self.expiry(&token.header),
         ];
-        let Some(screened) = self.note(checks, screened) else { return Ok(()) };
+        self.note(checks, screened)
+    }
 
+    /// Finds the key that the token names, and has the ring know it.
+    fn find_key(
+        &mut self,
+        screened: &ScreenedToken<'_>,
+        find: &dyn Fn(KeyId) -> Result<KnownKey, Trouble>,
+        keys: &mut KeyRing,
+    ) -> Result<Option<P256Key>, Trouble> {
         let name = KeyName { source: screened.key_source(), id: screened.key_id() };
         let key = match find(name.id)? {
             KnownKey::NotGiven => {
                 self.push(Outcome::NotReached, "no key was given".to_owned());
-                return Ok(());
+                return Ok(None);
             }
             KnownKey::Key(key) => {
                 keys.adopt(name, PublicKey::P256(key.clone()), Duration::ZERO, STEADY);
@@ -237,16 +263,21 @@ impl Trail<'_> {
         };
         let expected = "one PEM `PUBLIC KEY` of the curve P-256".to_owned();
         let reasons = [Reason::KeyNotFound, Reason::KeyInvalid, Reason::KeyUnavailable];
-        let Some(key) = self.note([Check(&reasons, found, expected)], key) else { return Ok(()) };
+        Ok(self.note([Check(&reasons, found, expected)], key))
+    }
 
-        self.key = Some(key.clone());
-        let verified = jose.verify(&screened, &key);
+    fn verify(&mut self, screened: &ScreenedToken<'_>, key: P256Key, jose: Jose) -> Option<VerifiedToken> {
+        let verified = jose.verify(screened, &key);
+        self.key = Some(key);
         let whose = if verified.is_ok() { "the key's" } else { "one that is not the key's" };
         let expected = "the key's own, over header and claims, byte for byte".to_owned();
         let check = Check(&[Reason::SignatureInvalid], whose.to_owned(), expected);
-        let Some(verified) = self.note([check], verified) else { return Ok(()) };
+        self.note([check], verified)
+    }
 
-        let claims = verified.claims(now, config.clock_skew);
+    fn claims(&mut self, verified: VerifiedToken) -> Option<Claims> {
+        let token = self.tokens.decoded;
+        let claims = verified.claims(self.now, self.config.clock_skew);
         let is_malformed = matches!(claims, Err(Reason::TokenMalformed));
         let found = if is_malformed { "something else" } else { "one JSON object" }.to_owned();
         let expected = "one JSON object, no key twice, `exp` in whole seconds, `iss` a string".to_owned();
@@ -255,22 +286,7 @@ impl Trail<'_> {
             self.expiry(&token.claims),
             Check(&[Reason::IssuerMismatch], found_in(&token.claims, "iss"), found_in(&token.header, "iss")),
         ];
-        let Some(claims) = self.note(checks, claims) else { return Ok(()) };
-        let Some(claims) = self.access_token(claims, jose, keys) else { return Ok(()) };
-
-        let identity = config.identity.identity(&claims);
-        let checks = [self.user_id_claim(&claims), self.verified_email(&claims), self.user_id(&claims)];
-        let Some(identity) = self.note(checks, identity) else { return Ok(()) };
-
-        let admitted = if requirement.admits(&identity) { Ok(()) } else { Err(Reason::UserNotAllowed) };
-        let found = match &admitted {
-            _ if config.access.rules.is_empty() => "none, so any user may pass",
-            Ok(_) => "a user who may pass",
-            Err(_) => "another user",
-        };
-        let expected = "one whose user id, email domain or group is in the rule's `allow`".to_owned();
-        self.note([Check(&[Reason::UserNotAllowed], found.to_owned(), expected)], admitted);
-        Ok(())
+        self.note(checks, claims)
     }
 
     /// Adds the claims of the access token, where the config reads it.
@@ -311,6 +327,23 @@ impl Trail<'_> {
         self.note([Check(&reasons, found, expected)], outcome)
     }
 
+    fn identity(&mut self, claims: &Claims) -> Option<Identity> {
+        let identity = self.config.identity.identity(claims);
+        let checks = [self.user_id_claim(claims), self.verified_email(claims), self.user_id(claims)];
+        self.note(checks, identity)
+    }
+
+    fn rules(&mut self, requirement: &Requirement<'_>, identity: &Identity) {
+        let admitted = if requirement.admits(identity) { Ok(()) } else { Err(Reason::UserNotAllowed) };
+        let found = match &admitted {
+            _ if self.config.access.rules.is_empty() => "none, so any user may pass",
+            Ok(_) => "a user who may pass",
+            Err(_) => "another user",
+        };
+        let expected = "one whose user id, email domain or group is in the rule's `allow`".to_owned();
+        self.note([Check(&[Reason::UserNotAllowed], found.to_owned(), expected)], admitted);
+    }
+
     fn expiry(&self, part: &Option<Value>) -> Check<'static> {
         let exp = part.as_ref().and_then(|part| part.get("exp")).and_then(Value::as_i64);
         let found = exp.map_or_else(|| "nothing".to_owned(), |seconds| ago(seconds, self.now));
@@ -347,7 +380,9 @@ impl Trail<'_> {
             Ok(id) => format!("{claim:?} became {id:?}{by}"),
             Err(_) => format!("what became of {claim:?}{by}"),
         };
-        let expected = "an id of 1 to 320 bytes, without space at its ends, control or invisible characters".to_owned();
+        let expected = format!(
+            "an id of 1 to {MAX_USER_ID_BYTES} bytes, without space at its ends, control or invisible characters"
+        );
         Check(&[Reason::UserIdInvalid], found, expected)
     }
 }

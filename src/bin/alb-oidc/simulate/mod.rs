@@ -14,6 +14,7 @@ mod users;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alb_oidc_filter::config::Config;
@@ -21,9 +22,11 @@ use axum::Router;
 use axum::http::HeaderMap;
 use axum::http::header::HOST;
 use axum::http::uri::{Authority, Scheme, Uri};
+use clap::Args;
 use serde_json::json;
 
 use crate::clock;
+use crate::input::Trouble;
 use crate::serve::{self, Listener, say};
 use forward::Upstream;
 use keys::Keys;
@@ -43,47 +46,47 @@ and rotates keys. The same for scripts:
   curl -X POST http://localhost:9000/rotate
   curl -d on=expired-token -d on=key-error http://localhost:9000/misbehave     (those that are not named are switched off)";
 
-/// Stand in for the load balancer, its identity provider and its key server.
-#[derive(clap::Args)]
+/// Stand in for the load balancer, its identity provider and its key server
+#[derive(Args)]
 #[command(after_help = EXAMPLE)]
-pub(crate) struct Options {
-    /// Where browsers come: the load balancer.
+pub(crate) struct Simulate {
+    /// Where browsers come: the load balancer
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where signed-in requests go: the gateway.
+    /// Where signed-in requests go: the gateway
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:10000", value_parser = upstream)]
     upstream: Authority,
-    /// Where keys, the identity provider and the switches are.
+    /// Where keys, the identity provider and the switches are
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     keys_listen: SocketAddr,
-    /// The load balancer's ARN: the signer of its tokens.
+    /// The load balancer's ARN: the signer of its tokens
     #[arg(
         long,
         default_value = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188"
     )]
     arn: String,
-    /// The identity provider's issuer. Its last path segment is the user pool.
+    /// The identity provider's issuer. Its last path segment is the user pool
     #[arg(long, value_name = "URL", default_value = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE")]
     issuer: String,
-    /// The load balancer's client id at the identity provider.
+    /// The load balancer's client id at the identity provider
     #[arg(long, value_name = "ID", default_value = "1example23456789")]
     client: String,
-    /// Sample users, YAML: a list of {name, groups, claims}. Users that are typed in are added to it, if it can be written.
+    /// Sample users, YAML: a list of {name, groups, claims}. Users that are typed in are added to it, if it can be written
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
-    /// What the names of the session cookies begin with.
+    /// What the names of the session cookies begin with
     #[arg(long, value_name = "NAME", default_value = "AWSELBAuthSessionCookie")]
     session_cookie: String,
-    /// How long a session lasts.
+    /// How long a session lasts
     #[arg(long, value_name = "SECONDS", default_value_t = 604_800, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     session_lifetime: u64,
-    /// How long a token is good for. Each request gets a fresh one.
+    /// How long a token is good for. Each request gets a fresh one
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     token_lifetime: u64,
-    /// Leave `Secure` out of the cookies, for browsers on another machine than this, which are not at `localhost`.
+    /// Leave `Secure` out of the cookies, for browsers on another machine than this, which are not at `localhost`
     #[arg(long)]
     insecure_cookies: bool,
-    /// Misbehave so from the start; may be given more than once.
+    /// Misbehave so from the start; may be given more than once
     #[arg(long, value_name = "NAME")]
     misbehave: Vec<Misbehaviour>,
 }
@@ -101,7 +104,7 @@ fn upstream(text: &str) -> Result<Authority, String> {
 
 /// What both listeners know.
 struct Simulator {
-    options: Options,
+    options: Simulate,
     seal: Seal,
     keys: Mutex<Keys>,
     misbehaviours: Mutex<BTreeSet<Misbehaviour>>,
@@ -111,7 +114,7 @@ struct Simulator {
 }
 
 impl Simulator {
-    fn new(mut options: Options) -> Result<Self, String> {
+    fn new(mut options: Simulate) -> Result<Self, Trouble> {
         // What no gateway would believe is wrong here too.
         let config = json!({
             "loadBalancers": [{"arn": options.arn, "issuer": options.issuer, "clientId": options.client}],
@@ -119,12 +122,12 @@ impl Simulator {
             "logout": {"sessionCookie": options.session_cookie},
         });
         Config::from_value(&config)
-            .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+            .map_err(|mistakes| Trouble(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
         let misbehaviours = Mutex::new(std::mem::take(&mut options.misbehave).into_iter().collect());
         Ok(Self {
-            seal: Seal::new()?,
-            keys: Mutex::new(Keys::generate()?),
-            users: Mutex::new(Users::read(options.users.clone())?),
+            seal: Seal::new().map_err(Trouble)?,
+            keys: Mutex::new(Keys::generate().map_err(Trouble)?),
+            users: Mutex::new(Users::read(options.users.clone()).map_err(Trouble)?),
             idp: idp::Sessions::default(),
             upstream: Upstream::at(options.upstream.clone()),
             misbehaviours,
@@ -142,21 +145,23 @@ impl Simulator {
     }
 }
 
-/// Serves both listeners until told to stop.
-pub(crate) fn run(mut options: Options) -> Result<(), String> {
-    serve::run(async {
-        let alb = Listener::bind(options.listen).await?;
-        let elsewhere = Listener::bind(options.keys_listen).await?;
-        // Port 0 is any that is free: from here on the one that it became.
-        (options.listen, options.keys_listen) = (alb.address(), elsewhere.address());
-        let simulator = Arc::new(Simulator::new(options)?);
-        say(format_args!("sign in at http://{}", browsable(alb.address())));
-        say(format_args!("keys, identity provider and switches at http://{}", browsable(elsewhere.address())));
-        let pages = Router::new().merge(keys::routes()).merge(idp::routes()).merge(operator::routes());
-        let pages = pages.with_state(Arc::clone(&simulator));
-        tokio::try_join!(alb.serve(alb::routes(simulator)), elsewhere.serve(pages))?;
-        Ok(())
-    })
+impl Simulate {
+    /// Serves both listeners until told to stop.
+    pub(crate) fn run(mut self) -> Result<ExitCode, Trouble> {
+        serve::run(async {
+            let alb = Listener::bind(self.listen).await?;
+            let elsewhere = Listener::bind(self.keys_listen).await?;
+            // Port 0 is any that is free: from here on the one that it became.
+            (self.listen, self.keys_listen) = (alb.address(), elsewhere.address());
+            let simulator = Arc::new(Simulator::new(self)?);
+            say(format_args!("sign in at http://{}", browsable(alb.address())));
+            say(format_args!("keys, identity provider and switches at http://{}", browsable(elsewhere.address())));
+            let pages = Router::new().merge(keys::routes()).merge(idp::routes()).merge(operator::routes());
+            let pages = pages.with_state(Arc::clone(&simulator));
+            tokio::try_join!(alb.serve(alb::routes(simulator)), elsewhere.serve(pages))?;
+            Ok(())
+        })
+    }
 }
 
 /// How a browser on this machine writes the address. Browsers keep `Secure` cookies of plain HTTP for `localhost`.
