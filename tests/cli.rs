@@ -129,7 +129,7 @@ fn a_good_config_is_told_in_words() {
             "wasm-plugin.yaml: WasmPlugin istio-system/alb-oidc: the config is good",
             &format!("believes tokens of {ARN}, issued by https://issuer.example, for client 1example23456789"),
             "fetches keys from https://public-keys.auth.elb.us-west-2.amazonaws.com/KID through the Envoy cluster outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com",
-            r"takes the user id from the claim `email`, with `@example\.com$` removed, and sets it in the header kubeflow-userid",
+            r"takes the user id from the claim `email`, be the email verified or not, with `@example\.com$` removed, and sets it in the header kubeflow-userid",
             "takes groups from `custom:groups`, and sets them in the header kubeflow-groups",
             "by rules[0], lets requests at /healthz pass without a token, and without a user id",
             "by rules[1], lets only groups admins make requests to argocd.example.com",

@@ -148,6 +148,8 @@ fn user_id_in_words(config: &Config) -> String {
     let mut user_id = format!("takes the user id from {}", alternatives(&rules.claims));
     if rules.require_verified_email {
         user_id += ", of users whose email is verified only";
+    } else if rules.claims.iter().any(|claim| claim == "email") {
+        user_id += ", be the email verified or not";
     }
     if rules.lowercase {
         user_id += ", in lower case";
