@@ -118,6 +118,8 @@ pub(crate) struct Fetch {
     pub(crate) headers: Vec<(String, String)>,
     /// An outage answered it, not what is published there.
     pub(crate) in_outage: bool,
+    /// Whoever asks with this host had been given what is published there before.
+    pub(crate) again: bool,
 }
 
 #[derive(Default)]
@@ -130,6 +132,8 @@ struct State {
     outage: Option<Answer>,
     /// What was answered with 200, whole, by path.
     given: HashMap<String, Vec<String>>,
+    /// The same by host and path.
+    given_to: HashSet<(String, String)>,
     /// The paths whose answers are held no longer.
     released: HashSet<String>,
 }
@@ -249,7 +253,8 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<R
     let (status, body, answer) = {
         let mut state = state.lock().expect("the keys");
         let in_outage = state.outage.is_some();
-        state.fetches.push(Fetch { method, path: path.clone(), host, headers, in_outage });
+        let again = state.given_to.contains(&(host.clone(), path.clone()));
+        state.fetches.push(Fetch { method, path: path.clone(), host: host.clone(), headers, in_outage, again });
         state.answer(&path)
     };
     tokio::time::sleep(Duration::from_millis(answer.delay_ms)).await;
@@ -260,6 +265,7 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<R
         None => {
             if answer.status == 200 && body.len() < LARGEST_KEY {
                 let mut state = state.lock().expect("the keys");
+                state.given_to.insert((host, path.clone()));
                 let given = state.given.entry(path).or_default();
                 if !given.contains(&body) {
                     given.push(body.clone());
