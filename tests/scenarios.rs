@@ -132,7 +132,7 @@ impl World {
             secrets: BTreeSet::new(),
             envoy,
         };
-        world.counters = world.module_stats().await;
+        world.counters = world.envoy.counters().await;
         world
     }
 
@@ -193,7 +193,7 @@ impl World {
         let path = if one_path { scene.fill(&row.fetch_path) } else { String::new() };
         let deadline = Instant::now() + SETTLED;
         loop {
-            let counters = self.module_stats().await;
+            let counters = self.envoy.counters().await;
             let (log, logged) = self.envoy.log_since(self.logged);
             let mut wrong = expect::counters(&expected, &self.counters, &counters);
             // What is still under way would be counted in the next row.
@@ -224,15 +224,6 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    }
-
-    /// The module's counters and gauges, without the part of the name that all of them have.
-    async fn module_stats(&self) -> BTreeMap<String, i64> {
-        let stats = self.envoy.stats("wasm_filter").await;
-        stats
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.split_once("wasm_filter.alb_oidc.")?.1.to_owned(), value)))
-            .collect()
     }
 }
 

@@ -247,7 +247,7 @@ async fn a_vm_that_dies_lets_nobody_through_unless_told_to_and_is_rebuilt_where_
             }
         }
         // What nobody is left to count down.
-        let left = world.stat("wasmcustom.wasm_filter.alb_oidc.waiting").await;
+        let left = world.envoy.counters().await["waiting"];
         assert_eq!(left, 3 * i64::try_from(CASES.len()).expect("a few"), "[envoy {}] the gauge", world.version);
     }
     assert!(failed.is_empty(), "failed: {failed:?}");

@@ -24,7 +24,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-const MODULE: &str = "wasmcustom.wasm_filter.alb_oidc";
 /// One fetch may take this long, where no answer is to be late.
 const PATIENT_MS: u64 = 10_000;
 /// What has not come by then never will.
@@ -100,40 +99,36 @@ impl World {
 
     /// A counter or gauge of the module.
     async fn stat(&self, name: &str) -> i64 {
-        self.stats().await[&format!("{MODULE}.{name}")]
-    }
-
-    async fn stats(&self) -> BTreeMap<String, i64> {
-        self.envoy.stats(MODULE).await
+        self.envoy.counters().await[name]
     }
 
     /// Waits until so many requests wait. Meanwhile no fetch may come to an end.
     async fn until_waiting(&self, requests: i64) {
-        let stats = self.until(|stats| stats[&format!("{MODULE}.waiting")] == requests).await;
-        assert_eq!(fetched(&stats), 0, "[envoy {}] fetches that were over too soon", self.version);
+        let counters = self.until(|counters| counters["waiting"] == requests).await;
+        assert_eq!(fetched(&counters), 0, "[envoy {}] fetches that were over too soon", self.version);
     }
 
     async fn until_nobody_waits(&self) {
-        self.until(|stats| stats[&format!("{MODULE}.waiting")] == 0).await;
+        self.until(|counters| counters["waiting"] == 0).await;
     }
 
     /// Waits until the counters and gauges are as told, and returns them.
     async fn until(&self, they_are: impl Fn(&BTreeMap<String, i64>) -> bool) -> BTreeMap<String, i64> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let stats = self.stats().await;
-            if they_are(&stats) {
-                return stats;
+            let counters = self.envoy.counters().await;
+            if they_are(&counters) {
+                return counters;
             }
-            assert!(Instant::now() < deadline, "[envoy {}] {stats:#?}", self.version);
+            assert!(Instant::now() < deadline, "[envoy {}] {counters:#?}", self.version);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
 /// Fetches that have come to an end.
-fn fetched(stats: &BTreeMap<String, i64>) -> usize {
-    let outcomes = stats.iter().filter(|(name, _)| name.starts_with(&format!("{MODULE}.key_fetch.")));
+fn fetched(counters: &BTreeMap<String, i64>) -> usize {
+    let outcomes = counters.iter().filter(|(name, _)| name.starts_with("key_fetch."));
     usize::try_from(outcomes.map(|(_, count)| count).sum::<i64>()).expect("a count")
 }
 
@@ -202,7 +197,7 @@ async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
         world.keys.release(&fails_late);
         // One that was on its way when the client hung up still arrives.
         let made = || [&hangs, &fails_late, &fails_at_once].map(|signer| world.keys.fetches_of(signer));
-        world.until(|stats| fetched(stats) == made().iter().sum::<usize>()).await;
+        world.until(|counters| fetched(counters) == made().iter().sum::<usize>()).await;
         let planned = made();
         assert_eq!(
             planned[..2],

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 pub(crate) const SPOOFED: [&str; 4] = ["kubeflow-userid", "kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-identity"];
 /// What upstream sees none of.
 const HIDDEN: [&str; 4] = ["kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-identity", "x-amzn-oidc-data"];
-const COUNTERS: &str = "wasmcustom.wasm_filter.alb_oidc.";
 /// What an answer may be late beside the longest that the machine made a request wait that no filter saw.
 const SLACK: Duration = Duration::from_secs(1);
 /// What Envoy's heap may have more at the end than before it began: buffers, drained listeners, statistics.
@@ -175,7 +174,7 @@ impl Books {
     }
 
     /// The access log has a line for each, and the filter counted what it says.
-    fn judge_counters(&self, log: &[(usize, Logged)], stats: &BTreeMap<String, i64>, complaints: &mut Complaints) {
+    fn judge_counters(&self, log: &[(usize, Logged)], counters: &BTreeMap<String, i64>, complaints: &mut Complaints) {
         let mut lines: HashMap<usize, &Logged> = HashMap::new();
         let mut expected: BTreeMap<String, i64> = BTreeMap::new();
         for (id, logged) in log {
@@ -199,27 +198,27 @@ impl Books {
             let about = line.map(|line| (line.status, line.reason.clone()));
             complaints.must("answers that do not agree with the access log", agrees, (id, reply.status, reason, about));
         }
-        let counted: BTreeMap<String, i64> = stats
+        let counted: BTreeMap<String, i64> = counters
             .iter()
-            .filter_map(|(name, count)| Some((name.strip_prefix(COUNTERS)?.to_owned(), *count)))
             .filter(|(name, count)| {
-                *count != 0 && (name.starts_with("denied.") || ["admitted", "skipped"].contains(&name.as_str()))
+                **count != 0 && (name.starts_with("denied.") || ["admitted", "skipped"].contains(&name.as_str()))
             })
+            .map(|(name, count)| (name.clone(), *count))
             .collect();
         complaints.must("counters that do not add up to the requests", counted == expected, (&counted, &expected));
-        let waiting = stats.get(&format!("{COUNTERS}waiting"));
+        let waiting = counters.get("waiting");
         complaints.must("requests that are still counted as waiting", waiting == Some(&0), waiting);
     }
 
     /// The filter counted the fetches that the key server saw, and made no more for unknown keys than its budgets allow.
     fn judge_fetches(
         keys: &KeyServer,
-        stats: &BTreeMap<String, i64>,
+        counters: &BTreeMap<String, i64>,
         (took, machine, reloads): (Duration, Duration, i64),
         complaints: &mut Complaints,
     ) {
         let fetches = keys.fetches();
-        let (counted, seen) = (fetched(stats), count(fetches.len()));
+        let (counted, seen) = (fetched(counters), count(fetches.len()));
         // Whoever is replaced hears of no answer.
         let agree = seen <= counted + reloads;
         complaints.must("fetches that were not counted", agree, (counted, seen));
@@ -331,24 +330,25 @@ impl World {
         let mut complaints = Complaints::default();
         // Lines of those who hung up, and what was sent upstream meanwhile, come a moment later.
         let deadline = Instant::now() + Duration::from_secs(30);
-        let (mut log, mut stats);
+        let (mut log, mut counters);
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
             self.books.lock().expect("the books").arrived(self.upstream.take_seen());
             log = read(&self.envoy.access_log_since(0).0);
-            stats = self.envoy.stats("(wasm|http.*rx_reset|lds)").await;
+            counters = self.envoy.counters().await;
             let all = log.len() == self.books.lock().expect("the books").sent.len();
-            let over = fetched(&stats) >= count(self.keys.fetches().len());
-            if (all && over && stats.get(&format!("{COUNTERS}waiting")) == Some(&0)) || Instant::now() > deadline {
+            let over = fetched(&counters) >= count(self.keys.fetches().len());
+            if (all && over && counters.get("waiting") == Some(&0)) || Instant::now() > deadline {
                 break;
             }
         }
+        let stats = self.envoy.stats("(wasm|http.*rx_reset|lds)").await;
         let memory = Memory::of(&self.envoy).await;
         let books = self.books.lock().expect("the books");
         let machine = *self.slowest.lock().expect("the longest wait");
         books.judge_answers(machine, &mut complaints);
         books.judge_upstream(&self.keys, &mut complaints);
-        books.judge_counters(&log, &stats, &mut complaints);
+        books.judge_counters(&log, &counters, &mut complaints);
         let table = books.judge_coverage(&self.keys, &mut complaints);
 
         let logged = self.envoy.log();
@@ -360,7 +360,7 @@ impl World {
         complaints.must("VMs that were rebuilt", rebuilt.is_empty(), &rebuilt);
         let reloads = stats.get("listener_manager.lds.update_success").copied().unwrap_or(0);
         complaints.must("configurations that were not replaced", reloads > 2, reloads);
-        Books::judge_fetches(&self.keys, &stats, (took, machine, reloads), &mut complaints);
+        Books::judge_fetches(&self.keys, &counters, (took, machine, reloads), &mut complaints);
         let messages = self.messages.load(Ordering::Relaxed);
         complaints.must("WebSockets without messages", messages > 0, messages);
         let [before, half] = earlier;
@@ -408,8 +408,8 @@ fn count(of: usize) -> i64 {
 }
 
 /// Fetches that were answered, or were not in time.
-fn fetched(stats: &BTreeMap<String, i64>) -> i64 {
-    let of = |outcome: &str| stats.get(&format!("{COUNTERS}key_fetch.{outcome}")).copied().unwrap_or(0);
+fn fetched(counters: &BTreeMap<String, i64>) -> i64 {
+    let of = |outcome: &str| counters.get(&format!("key_fetch.{outcome}")).copied().unwrap_or(0);
     ["ok", "not-found", "invalid", "failed"].map(of).iter().sum()
 }
 

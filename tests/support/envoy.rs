@@ -14,6 +14,8 @@ use tokio::process::{Child, Command};
 
 /// Compiling the module for every listener takes a second or two; a busy machine takes longer.
 const START_UP: Duration = Duration::from_secs(60);
+/// What Envoy has the names of the module's counters begin with.
+const COUNTERS: &str = "wasmcustom.wasm_filter.alb_oidc.";
 
 /// One plugin configuration, on a listener of its own.
 #[derive(Clone, Debug)]
@@ -184,6 +186,12 @@ impl Envoy {
             .filter_map(|line| line.split_once(": "))
             .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
             .collect()
+    }
+
+    /// The module's own, without what the names of all of them begin with.
+    pub(crate) async fn counters(&self) -> BTreeMap<String, i64> {
+        let stats = self.stats(COUNTERS).await;
+        stats.into_iter().filter_map(|(name, value)| Some((name.strip_prefix(COUNTERS)?.to_owned(), value))).collect()
     }
 
     async fn admin(&self, path: &str) -> Reply {
