@@ -20,7 +20,7 @@ const SLACK: Duration = Duration::from_secs(1);
 /// What Envoy's heap may have more at the end than before it began: buffers, drained listeners, statistics.
 const HEAP_SLACK: u64 = 8 << 20;
 /// What its process may have more: beside the modules' memory, the pages that key answers of 40 MB have left behind.
-const RESIDENT_SLACK: u64 = 100 << 20;
+const RESIDENT_SLACK: u64 = 128 << 20;
 /// What a VM may have without what it remembers of tokens.
 const LINEAR: u64 = 4 << 20;
 /// What it may remember, of each request that was sent: a token of 1.2 KB and what belongs to it, where every other request
