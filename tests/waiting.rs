@@ -19,7 +19,7 @@ use support::envoy::{Envoy, Plugin, Setup, gateway_config};
 use support::key_server::{Answer, Fault, KeyServer, Signer};
 use support::server::Broken;
 use support::token::TokenSpec;
-use support::upstream::Upstream;
+use support::upstream::{ANSWER_BYTES, Upstream};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -215,33 +215,38 @@ async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
 
 #[tokio::test]
 async fn an_upload_that_begins_before_the_key_is_there_reaches_upstream_whole() {
-    on_every_envoy(PATIENT_MS, async |world: World| {
-        const LENGTH: usize = 8 << 20;
-        const PIECE: usize = 1 << 16;
-        // No two lines are alike, so that none can be lost, repeated or put elsewhere unseen.
-        let body: String = (0..LENGTH / 16).map(|line| format!("{line:015}\n")).collect();
-        let pieces = Bytes::from(body.clone());
-        let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
-        let sent = tokio::spawn(async move {
-            for start in (0..LENGTH).step_by(PIECE) {
-                sender.send_data(pieces.slice(start..start + PIECE)).await.expect("a client that takes the body");
-            }
-        });
-        let gateway = world.gateway;
-        let signer = world.keys.signer(held());
-        let request = Request { method: "POST".into(), ..by_user(0, &signer) };
-        let upload = tokio::spawn(async move { send_body(gateway, &request, channel.boxed()).await });
-        world.until_waiting(1).await;
-        world.keys.release(&signer);
-        let reply = upload.await.expect("the client").expect("an answer");
-        assert_eq!(reply.status, 200, "[envoy {}]", world.version);
-        sent.await.expect("the whole body sent");
-        let seen = world.upstream.take_seen();
-        assert_eq!(seen.len(), 1, "[envoy {}]", world.version);
-        assert_eq!(seen[0].header("kubeflow-userid"), ["user-0@example.com"], "[envoy {}]", world.version);
-        assert_eq!(seen[0].body.len(), LENGTH, "[envoy {}] bytes upstream", world.version);
-        assert!(seen[0].body == body, "[envoy {}] the body was changed", world.version);
-        world.envoy.stop().await;
+    const LENGTH: usize = 8 << 20;
+    const PIECE: usize = 1 << 16;
+    // No two lines are alike, so that none can be lost, repeated or put elsewhere unseen.
+    let body = Bytes::from((0..LENGTH / 16).map(|line| format!("{line:015}\n")).collect::<String>());
+    on_every_envoy(PATIENT_MS, move |world: World| {
+        let body = body.clone();
+        async move {
+            let pieces = body.clone();
+            let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
+            let sent = tokio::spawn(async move {
+                for start in (0..LENGTH).step_by(PIECE) {
+                    sender.send_data(pieces.slice(start..start + PIECE)).await.expect("a client that takes the body");
+                }
+            });
+            let gateway = world.gateway;
+            let signer = world.keys.signer(held());
+            let mut request = Request { method: "POST".into(), ..by_user(0, &signer) };
+            // Upstream's account of it would be as long as the body.
+            request.headers.push((ANSWER_BYTES.into(), "0".into()));
+            let upload = tokio::spawn(async move { send_body(gateway, &request, channel.boxed()).await });
+            world.until_waiting(1).await;
+            world.keys.release(&signer);
+            let reply = upload.await.expect("the client").expect("an answer");
+            assert_eq!(reply.status, 200, "[envoy {}]", world.version);
+            sent.await.expect("the whole body sent");
+            let seen = world.upstream.take_seen();
+            assert_eq!(seen.len(), 1, "[envoy {}]", world.version);
+            assert_eq!(seen[0].header("kubeflow-userid"), ["user-0@example.com"], "[envoy {}]", world.version);
+            assert_eq!(seen[0].body.len(), LENGTH, "[envoy {}] bytes upstream", world.version);
+            assert!(seen[0].body.as_bytes() == body, "[envoy {}] the body was changed", world.version);
+            world.envoy.stop().await;
+        }
     })
     .await;
 }

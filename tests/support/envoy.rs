@@ -319,7 +319,7 @@ fn listener(plugin: &Plugin) -> Value {
         }],
         "preserve_external_request_id": true,
     });
-    let route = json!({"route": {"cluster": "upstream", "timeout": "10s"}});
+    let route = json!({"route": {"cluster": "upstream", "timeout": "60s"}});
     let mut listener = http_listener(&plugin.name, &[wasm_filter(plugin)], &route, more);
     listener["address"]["socket_address"]["port_value"] = plugin.port.into();
     listener
