@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::client::{Reply, Request, send, send_raw};
-use support::envoy::{Envoy, Setup};
+use support::envoy::{Envoy, Setup, fetched};
 use support::expect::{self, Access, Denial, Sent};
 use support::key_server::{CLUSTERS, KeyServer};
 use support::server::{Server, full};
@@ -225,12 +225,6 @@ impl World {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-}
-
-/// Fetches that were answered, or were not in time.
-fn fetched(counters: &BTreeMap<String, i64>) -> i64 {
-    let outcomes = ["ok", "not-found", "invalid", "failed"].map(|outcome| format!("key_fetch.{outcome}"));
-    outcomes.iter().filter_map(|name| counters.get(name)).sum()
 }
 
 /// One row being run: its key, its tokens, and what is to be found of them afterwards.

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::client::{Reply, Request, send, send_body};
-use support::envoy::{Envoy, Plugin, Setup, gateway_config};
+use support::envoy::{Envoy, Plugin, Setup, fetched, gateway_config};
 use support::key_server::{Answer, Fault, KeyServer, Signer};
 use support::server::Broken;
 use support::token::TokenSpec;
@@ -126,12 +126,6 @@ impl World {
     }
 }
 
-/// Fetches that have come to an end.
-fn fetched(counters: &BTreeMap<String, i64>) -> usize {
-    let outcomes = counters.iter().filter(|(name, _)| name.starts_with("key_fetch."));
-    usize::try_from(outcomes.map(|(_, count)| count).sum::<i64>()).expect("a count")
-}
-
 #[tokio::test]
 async fn requests_that_come_before_their_key_wait_for_one_fetch_and_are_counted_while_they_do() {
     on_every_envoy(PATIENT_MS, async |world: World| {
@@ -197,7 +191,7 @@ async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
         world.keys.release(&fails_late);
         // One that was on its way when the client hung up still arrives.
         let made = || [&hangs, &fails_late, &fails_at_once].map(|signer| world.keys.fetches_of(signer));
-        world.until(|counters| fetched(counters) == made().iter().sum::<usize>()).await;
+        world.until(|counters| usize::try_from(fetched(counters)) == Ok(made().iter().sum())).await;
         let planned = made();
         assert_eq!(
             planned[..2],

@@ -3,6 +3,7 @@
 use super::{CROWDS, FAULTS, Kind, PROBE, TIMEOUT_MS, World};
 use crate::load::Outcome;
 use crate::load::memory::Memory;
+use crate::support::envoy::fetched;
 use crate::support::key_server::KeyServer;
 use crate::support::upstream::Seen;
 use serde_json::Value;
@@ -405,12 +406,6 @@ impl World {
 
 fn count(of: usize) -> i64 {
     i64::try_from(of).expect("a count")
-}
-
-/// Fetches that were answered, or were not in time.
-fn fetched(counters: &BTreeMap<String, i64>) -> i64 {
-    let of = |outcome: &str| counters.get(&format!("key_fetch.{outcome}")).copied().unwrap_or(0);
-    ["ok", "not-found", "invalid", "failed"].map(of).iter().sum()
 }
 
 fn read(access_log: &str) -> Vec<(usize, Logged)> {

@@ -227,6 +227,12 @@ impl Envoy {
     }
 }
 
+/// Fetches of keys that are over, by the module's counters: each was answered, or was not in time.
+pub(crate) fn fetched(counters: &BTreeMap<String, i64>) -> i64 {
+    let outcomes = ["ok", "not-found", "invalid", "failed"].map(|outcome| format!("key_fetch.{outcome}"));
+    outcomes.iter().filter_map(|name| counters.get(name)).sum()
+}
+
 /// Writes the file that `Setup::watched_listeners` names. Envoy takes it as soon as it is there.
 pub(crate) fn write_listeners(file: &Path, version: u32, plugins: &[Plugin]) {
     let mut listeners: Vec<Value> = plugins.iter().map(listener).collect();
