@@ -9,13 +9,16 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, MutexGuard};
 
 const FRONT: &str = "http://localhost:8080";
 const OPERATOR: &str = "http://localhost:9000";
+
+/// What a page does not show by then it never will.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One browser at a time: the misbehaviours are everybody's.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -86,7 +89,8 @@ impl Browser {
     /// The text of the page, once it has this in it.
     async fn shows(&self, expected: &str) -> String {
         let mut text = String::new();
-        for _ in 0..50 {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
             if let Ok(body) = self.client.find(Locator::Css("body")).await {
                 text = body.text().await.unwrap_or_default();
             }

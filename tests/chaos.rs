@@ -33,11 +33,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::client::{Request, send_upgrade};
 use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener, write_listeners};
-use support::key_server::{Answer, Fault, KeyServer};
+use support::key_server::{Answer, Fault, KeyServer, Signer};
 use support::token::{Key, TokenSpec};
 use support::upstream::{ANSWER_BYTES, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 /// How many requests begin in a second.
@@ -105,8 +105,12 @@ fn answer(status: u16, body: &str) -> Answer {
 /// Of a listener: its name, what share of the requests it gets, and what they are, each so many times as likely.
 type Crowd = (&'static str, usize, &'static [(Kind, usize)]);
 
-/// The listener without the filter.
+/// The listener without the filter, and the path of the requests that only show how fast the machine is.
 const BARE: &str = "bare";
+const PROBE: &str = "/probe";
+/// Of what size they and their answers are, and how many are under way at once.
+const PROBE_BYTES: usize = 16 << 10;
+const PROBES: usize = 4;
 const FAULTY: Kind = Kind::Faulty(0);
 const CROWDS: [Crowd; 4] = [
     // Its keys are good for two seconds only: an outage of the key server is many of their lives long.
@@ -139,22 +143,6 @@ enum Form {
     WebSocket,
 }
 
-/// A load balancer's key.
-struct Signer {
-    kid: String,
-    key: Key,
-}
-
-impl Signer {
-    fn new() -> Signer {
-        Signer { kid: uuid::Uuid::new_v4().to_string(), key: Key::generate() }
-    }
-
-    fn path(&self) -> String {
-        format!("/{}", self.kid)
-    }
-}
-
 /// The keys that are in use now.
 struct Signers {
     steady: Arc<Signer>,
@@ -176,6 +164,8 @@ struct World {
     /// Tokens that come again, by user and key.
     tokens: Mutex<HashMap<(u32, String), (String, Instant)>>,
     books: Mutex<Books>,
+    /// Requests that have begun.
+    begun: AtomicUsize,
     /// While the key server is down, and until the fetch budgets have filled up again.
     disturbed: AtomicBool,
     messages: AtomicUsize,
@@ -185,8 +175,10 @@ struct World {
     _folder: tempfile::TempDir,
 }
 
-fn config(ttl_seconds: u64, timeout_ms: u64) -> Value {
+/// Each plugin has a key server's name of its own, by which its fetches are known.
+fn config(listener: &str, ttl_seconds: u64, timeout_ms: u64) -> Value {
     let mut config = gateway_config();
+    config["publicKeys"]["endpoint"] = json!(format!("https://{}", books::key_host(listener)));
     config["publicKeys"]["timeoutMs"] = json!(timeout_ms);
     config["publicKeys"]["cacheTtlSeconds"] = json!(ttl_seconds);
     config["rules"] = json!([{"match": {"paths": [{"prefix": "/open/"}]}, "require": "none"}]);
@@ -194,7 +186,7 @@ fn config(ttl_seconds: u64, timeout_ms: u64) -> Value {
 }
 
 fn moving(version: u64) -> Plugin {
-    Plugin::new("moving", config(86_400, TIMEOUT_MS - version % 3 * 50))
+    Plugin::new("moving", config("moving", 86_400, TIMEOUT_MS - version % 3 * 50))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,7 +198,7 @@ async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else()
     world.warm_up().await;
     let before = Memory::of(&world.envoy).await;
     let director = tokio::spawn(direct(Arc::clone(&world)));
-    let watch = tokio::spawn(watch(Arc::clone(&world)));
+    let probes: Vec<_> = (0..PROBES).map(|_| tokio::spawn(probe(Arc::clone(&world)))).collect();
     let mut half = None;
     let mut crowd = JoinSet::new();
     let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
@@ -216,6 +208,7 @@ async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else()
         ticks.tick().await;
         let rng = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number as u64));
         load::at_most(AT_ONCE, &mut crowd).await;
+        world.begun.store(number, Ordering::Relaxed);
         crowd.spawn(Arc::clone(&world).request(rng));
         if number % 100 == 0 {
             let seen = world.upstream.take_seen();
@@ -227,9 +220,9 @@ async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else()
     }
     load::at_most(0, &mut crowd).await;
     director.abort();
-    watch.abort();
     world.keys.set_outage(None);
     world.catch_up().await;
+    probes.iter().for_each(JoinHandle::abort);
     let took = began.elapsed();
     world.lanes.values().for_each(Lane::close);
     world.balance(took, &[before, half.expect("a half")]).await;
@@ -246,9 +239,9 @@ impl World {
             // One line for each denial.
             log_level: "info",
             plugins: [("known", 2), ("calm", 60), ("storm", 3)]
-                .map(|(name, ttl)| Plugin::new(name, config(ttl, TIMEOUT_MS)))
+                .map(|(name, ttl)| Plugin::new(name, config(name, ttl, TIMEOUT_MS)))
                 .into(),
-            listeners: vec![http_listener(BARE, &[], &json!({"direct_response": {"status": 200}}), json!({}))],
+            listeners: vec![http_listener(BARE, &[], &json!({"route": {"cluster": "upstream"}}), json!({}))],
             drain: Duration::from_secs(30),
             watched_listeners: Some(file.clone()),
             ..Setup::new(&support::default_envoy(), upstream.address(), keys.address())
@@ -285,6 +278,7 @@ impl World {
             signers: Mutex::new(signers),
             tokens: Mutex::default(),
             books: Mutex::default(),
+            begun: AtomicUsize::new(0),
             disturbed: AtomicBool::new(false),
             messages: AtomicUsize::new(0),
             slowest: Mutex::default(),
@@ -472,38 +466,42 @@ impl World {
     }
 }
 
-/// Sees how long the machine makes those wait who wait for nothing.
-async fn watch(world: Arc<World>) {
+/// Sees how long the machine makes a request wait that no filter sees: each on a new connection, of which the kernel gives
+/// every worker some, and through upstream, with a body both ways.
+async fn probe(world: Arc<World>) {
+    let size = PROBE_BYTES.to_string();
+    let request = Request::get(PROBE, &[("host", "gateway.test"), (ANSWER_BYTES, &size)]);
+    let request = Request { method: "POST".into(), ..request };
     loop {
         let began = Instant::now();
-        world.lanes[BARE]
-            .send(Protocol::Http1, &Request::get("/", &[("host", "gateway.test")]), Bytes::new(), None)
-            .await;
+        let lane = Lane::to(world.lanes[BARE].address);
+        lane.send(Protocol::Http1, &request, Bytes::from_static(&[b'p'; PROBE_BYTES]), None).await;
         {
             let mut slowest = world.slowest.lock().expect("the longest wait");
             *slowest = began.elapsed().max(*slowest);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Has keys rotate, the key server misbehave and go down, and the configuration be replaced, until it is stopped.
+/// Has keys rotate, the key server misbehave and go down, and the configuration be replaced, until it is stopped. It counts
+/// requests for seconds: where the machine is slow, as many keys rotate under as many requests, and the fetch budgets suffice.
 async fn direct(world: Arc<World>) {
     let mut rng = Rng::with_seed(world.seed);
     let whole = Duration::from_secs_f64(world.requests as f64 / RATE as f64);
     let share = |of: f64, least_ms: u64| whole.mul_f64(of).max(Duration::from_millis(least_ms));
     // Of each fault, two turns.
     let (fault_turn, rotation, swap, reload) =
-        (share(0.5 / FAULTS.len() as f64, 400), share(0.02, 400), share(0.04, 500), share(0.05, 1000));
+        (share(0.5 / FAULTS.len() as f64, 400), share(0.02, 600), share(0.04, 500), share(0.05, 1000));
     // Longer than the shortest-lived keys live, and a request waits, together.
     let outage = (whole.mul_f64(0.4), whole.mul_f64(0.4) + share(0.2, 6000));
-    let began = Instant::now();
-    let due = |count: u64, every: Duration| began.elapsed().as_secs_f64() > count as f64 * every.as_secs_f64();
+    let elapsed = || Duration::from_secs_f64(world.begun.load(Ordering::Relaxed) as f64 / RATE as f64);
+    let due = |count: u64, every: Duration| elapsed().as_secs_f64() > count as f64 * every.as_secs_f64();
     let (mut faults, mut rotations, mut swaps, mut reloads) = (1, 1, 1, 1);
     let mut is_down = false;
     loop {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let now = began.elapsed();
+        let now = elapsed();
         let down = now > outage.0 && now < outage.1;
         if down != is_down {
             is_down = down;

@@ -22,12 +22,12 @@ use load::memory::Memory;
 use load::{Lane, Outcome, Protocol, number};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::client::Request;
 use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener};
-use support::key_server::{Answer, KeyServer};
+use support::key_server::{Answer, KeyServer, Signer};
 use support::token::{Key, TokenSpec};
 use support::upstream::Upstream;
 use tokio::task::JoinSet;
@@ -39,19 +39,38 @@ const WARM_UP: usize = 36_000;
 /// How many of them are under way at once.
 const AT_ONCE: usize = 64;
 const USERS: u32 = 2000;
-/// A user's token is replaced after so long, as a load balancer does.
-const TOKEN_LIVES: Duration = Duration::from_secs(60);
-/// A new key signs after so long.
-const KEY_LIVES: Duration = Duration::from_secs(30);
-/// Every key is fetched again after four fifths of so long.
-const TTL_SECONDS: u64 = 60;
-/// What memory may have grown by in the end: what the machine makes of it, and not what the requests do.
+/// What the heap and the resident memory may have grown by in the end: what the machine makes of them, and not what the
+/// requests do.
 const SLACK: u64 = 8 << 20;
+/// What a VM may have grown by once it remembers as many tokens as it may: a table of them that doubles.
+const LINEAR_SLACK: u64 = 512 << 10;
+/// What a VM with one plugin may have: 16 MiB, which it stays below with as many tokens as it may remember, and a little.
+const LINEAR: u64 = (16 << 20) + (600 << 10);
+/// How often at least a key must have been replaced, a key fetched anew and a token replaced.
+const SEVERAL: usize = 3;
 /// How many times as much more than a listener without it the one with the filter may take in the end as in the beginning: of so
 /// many requests that the machine's own doing is spread over both, and of fewer, whose slowest are not judged at all.
 const GROWTH: f64 = 2.0;
 const GROWTH_OF_FEW: f64 = 4.0;
 const MANY: usize = 10_000;
+
+/// How long things live. In a short run they live shorter, so that every run sees several of each end.
+#[derive(Clone, Copy)]
+struct Lives {
+    /// A new key signs after so long.
+    key: Duration,
+    /// How long the test uses one token of a user.
+    token: Duration,
+    /// Every key that is in use is fetched again after four fifths of so long: before it is replaced.
+    ttl: Duration,
+}
+
+impl Lives {
+    fn of(run: Duration) -> Lives {
+        let key = (run / 8).clamp(Duration::from_secs(2), Duration::from_secs(30));
+        Lives { key, token: key * 2, ttl: key / 2 }
+    }
+}
 
 /// A user's token for now.
 struct Token {
@@ -65,9 +84,12 @@ struct World {
     upstream: Upstream,
     gateway: Lane,
     bare: Lane,
-    signer: Mutex<(String, Key)>,
+    lives: Lives,
+    signer: Mutex<(Signer, Instant)>,
     tokens: Mutex<Vec<Option<Token>>>,
     sent: AtomicU64,
+    rotations: AtomicUsize,
+    replaced: AtomicUsize,
 }
 
 /// What was measured in one span of time.
@@ -105,12 +127,12 @@ enum Kind {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_and_latency_are_at_the_end_what_they_were_at_the_start() {
-    let seconds = number("SOAK_SECONDS", 30);
-    let world = Arc::new(World::start().await);
+    let time = Duration::from_secs(number("SOAK_SECONDS", 30));
+    let world = Arc::new(World::start(Lives::of(time)).await);
     world.warm_up().await;
     // A span at either end; between them, the load alone.
-    let span = Duration::from_secs((seconds / 5).clamp(5, 300));
-    let rest = Duration::from_secs(seconds).saturating_sub(span * 2);
+    let span = (time / 5).clamp(Duration::from_secs(5), Duration::from_secs(300));
+    let rest = time.saturating_sub(span * 2);
     let first = world.run(span).await;
     if !rest.is_zero() {
         world.run(rest).await;
@@ -120,10 +142,10 @@ async fn memory_and_latency_are_at_the_end_what_they_were_at_the_start() {
 }
 
 impl World {
-    async fn start() -> World {
+    async fn start(lives: Lives) -> World {
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
         let mut config = gateway_config();
-        config["publicKeys"]["cacheTtlSeconds"] = json!(TTL_SECONDS);
+        config["publicKeys"]["cacheTtlSeconds"] = json!(lives.ttl.as_secs());
         let route = json!({"route": {"cluster": "upstream"}});
         let setup = Setup {
             concurrency: 2,
@@ -144,29 +166,37 @@ impl World {
         let envoy = Envoy::must_start(&setup).await;
         let gateway = Lane::to(envoy.listener("gateway").await.expect("the listener"));
         let bare = Lane::to(envoy.listener("bare").await.expect("the listener"));
-        let world = World {
+        let signer = keys.signer(Answer::default());
+        World {
             envoy,
             keys,
             upstream,
             gateway,
             bare,
-            signer: Mutex::new((String::new(), Key::generate())),
+            lives,
+            signer: Mutex::new((signer, Instant::now())),
             tokens: Mutex::new((0..USERS).map(|_| None).collect()),
             sent: AtomicU64::new(0),
-        };
-        world.rotate();
-        world
+            rotations: AtomicUsize::new(0),
+            replaced: AtomicUsize::new(0),
+        }
     }
 
-    /// A new key signs from now on. The old ones stay where they are, as a load balancer's do.
+    /// Where a key has signed for long enough, another does from now on. The old ones stay where they are, as a load balancer's
+    /// do.
     fn rotate(&self) {
-        let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
-        self.keys.publish(&format!("/{kid}"), &key, Answer::default());
-        *self.signer.lock().expect("the key") = (kid, key);
+        let mut signer = self.signer.lock().expect("the key");
+        if signer.1.elapsed() > self.lives.key {
+            *signer = (self.keys.signer(Answer::default()), Instant::now());
+            self.rotations.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn mint(&self, user: u32, kind: Kind) -> String {
-        let (kid, key) = self.signer.lock().expect("the key").clone();
+        let (kid, key) = {
+            let signer = &self.signer.lock().expect("the key").0;
+            (signer.kid.clone(), signer.key.clone())
+        };
         let seconds = if kind == Kind::Expired { -3600 } else { 120 };
         let spec = TokenSpec { exp: seconds, payload_exp: seconds, ..TokenSpec::of(&email(user)) };
         spec.mint(&kid, &if kind == Kind::Forged { Key::generate() } else { key }).text
@@ -176,8 +206,9 @@ impl World {
     fn token(&self, user: u32) -> String {
         let mut tokens = self.tokens.lock().expect("the tokens");
         match &mut tokens[user as usize] {
-            Some(token) if token.since.elapsed() < TOKEN_LIVES => token.text.clone(),
+            Some(token) if token.since.elapsed() < self.lives.token => token.text.clone(),
             place => {
+                self.replaced.fetch_add(usize::from(place.is_some()), Ordering::Relaxed);
                 let text = self.mint(user, Kind::User);
                 place.insert(Token { text, since: Instant::now() }).text.clone()
             }
@@ -200,21 +231,19 @@ impl World {
             }
         }
         load::at_most(0, &mut under_way).await;
+        self.keys.forget_fetches();
     }
 
     async fn run(self: &Arc<World>, time: Duration) -> Sample {
         let (filtered, bare) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
         let mut under_way = JoinSet::new();
-        let (began, mut rotated, mut rng) = (Instant::now(), Instant::now(), Rng::new());
+        let (began, mut rng) = (Instant::now(), Rng::new());
         let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
         // Where the machine was away, the requests that it missed are not made up for.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while began.elapsed() < time {
             ticks.tick().await;
-            if rotated.elapsed() > KEY_LIVES {
-                self.rotate();
-                rotated = Instant::now();
-            }
+            self.rotate();
             let kind = match rng.u32(..100) {
                 0..3 => Kind::Forged,
                 3..5 => Kind::Expired,
@@ -283,8 +312,10 @@ impl World {
         let mut lines: Vec<(String, String, String)> = vec![
             ("resident".into(), mebibytes(first.memory.resident), mebibytes(last.memory.resident)),
             ("Envoy's heap".into(), mebibytes(first.memory.heap), mebibytes(last.memory.heap)),
-            ("VMs' linear memory".into(), mebibytes(first.memory.linear_sum()), mebibytes(last.memory.linear_sum())),
         ];
+        for (first, last) in first.memory.linear.iter().zip(&last.memory.linear) {
+            lines.push(("linear memory of a VM".into(), mebibytes(*first), mebibytes(*last)));
+        }
         type Of = fn(&Sample) -> Duration;
         let times: [(&str, Of); 4] = [
             ("p50", |sample| sample.filtered.p50),
@@ -304,17 +335,30 @@ impl World {
             support::version(&support::default_envoy()),
             self.sent.load(Ordering::Relaxed)
         );
+        let anew = self.keys.fetches().iter().filter(|fetch| fetch.again).count();
+        let happened = [
+            ("keys that were replaced", self.rotations.load(Ordering::Relaxed)),
+            ("fetches of a key that was known", anew),
+            ("tokens that were replaced", self.replaced.load(Ordering::Relaxed)),
+        ];
+        for (what, count) in happened {
+            println!("{count} {what}");
+        }
         println!("{:<60} {:>14} {:>14}", "", "at the start", "at the end");
         for (name, first, last) in &lines {
             println!("{name:<60} {first:>14} {last:>14}");
         }
 
-        let flat = |what: &str, first: u64, last: u64| {
-            assert!(last < first + SLACK, "{what} grew from {} to {}", mebibytes(first), mebibytes(last));
+        let flat = |what: &str, first: u64, last: u64, slack: u64| {
+            assert!(last < first + slack, "{what} grew from {} to {}", mebibytes(first), mebibytes(last));
         };
-        flat("resident memory", first.memory.resident, last.memory.resident);
-        flat("Envoy's heap", first.memory.heap, last.memory.heap);
-        flat("the VMs' linear memory", first.memory.linear_sum(), last.memory.linear_sum());
+        flat("resident memory", first.memory.resident, last.memory.resident, SLACK);
+        flat("Envoy's heap", first.memory.heap, last.memory.heap, SLACK);
+        assert_eq!(first.memory.linear.len(), last.memory.linear.len(), "VMs");
+        for (first, last) in first.memory.linear.iter().zip(&last.memory.linear) {
+            flat("a VM's linear memory", *first, *last, LINEAR_SLACK);
+            assert!(*last <= LINEAR, "a VM's linear memory is {}", mebibytes(*last));
+        }
         type Time = fn(Latency) -> Duration;
         let many = first.filtered.requests.min(last.filtered.requests) >= MANY;
         let p99: Option<(&str, Time)> = many.then_some(("p99", |latency| latency.p99));
@@ -323,6 +367,9 @@ impl World {
             let ratio = |sample: &Sample| of(sample.filtered).as_secs_f64() / of(sample.bare).as_secs_f64();
             let grown = ratio(last) / ratio(first);
             assert!(grown < bound, "the filter's {name} has grown {grown:.1} times as much as that without it");
+        }
+        for (what, count) in happened {
+            assert!(count >= SEVERAL, "{count} {what}");
         }
         let denied: i64 =
             last.counters.iter().filter(|(name, _)| name.contains(".denied.")).map(|(_, count)| count).sum();

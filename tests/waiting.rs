@@ -15,21 +15,23 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::client::{Reply, Request, send, send_body};
-use support::envoy::{Envoy, Plugin, Setup, gateway_config};
-use support::key_server::{Answer, Fault, KeyServer};
+use support::envoy::{Envoy, Plugin, Setup, fetched, gateway_config};
+use support::key_server::{Answer, Fault, KeyServer, Signer};
 use support::server::Broken;
-use support::token::{Key, TokenSpec};
-use support::upstream::Upstream;
+use support::token::TokenSpec;
+use support::upstream::{ANSWER_BYTES, Upstream};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-const MODULE: &str = "wasmcustom.wasm_filter.alb_oidc";
-/// A key that takes this long leaves the time to see who waits for it.
-const SLOW_MS: u64 = 1500;
+/// One fetch may take this long, where no answer is to be late.
+const PATIENT_MS: u64 = 10_000;
+/// What has not come by then never will.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-fn slow() -> Answer {
-    Answer { delay_ms: SLOW_MS, ..Answer::default() }
+/// The answer comes when everybody is there who is to wait for it.
+fn held() -> Answer {
+    Answer { held: true, ..Answer::default() }
 }
 
 /// A gateway that knows no key yet.
@@ -41,18 +43,10 @@ struct World {
     upstream: Upstream,
 }
 
-/// A load balancer's key.
-struct Signer {
-    kid: String,
-    key: Key,
-}
-
-impl Signer {
-    /// A new user's request.
-    fn request(&self, user: usize) -> Request {
-        let token = TokenSpec::of(&format!("user-{user}@example.com")).mint(&self.kid, &self.key).text;
-        Request::get("/", &[("host", "gateway.test"), ("x-amzn-oidc-data", &token)])
-    }
+/// A new user's request.
+fn by_user(user: usize, signer: &Signer) -> Request {
+    let token = TokenSpec::of(&format!("user-{user}@example.com")).mint(&signer.kid, &signer.key).text;
+    Request::get("/", &[("host", "gateway.test"), ("x-amzn-oidc-data", &token)])
 }
 
 /// Plays a scene on every Envoy. One is started after the other; the scenes, which mostly wait, overlap.
@@ -86,13 +80,6 @@ impl World {
         World { version: support::version(binary), envoy, gateway, keys, upstream }
     }
 
-    /// A new key, served as `answer` tells.
-    fn signer(&self, answer: Answer) -> Signer {
-        let signer = Signer { kid: uuid::Uuid::new_v4().to_string(), key: Key::generate() };
-        self.keys.publish(&format!("/{}", signer.kid), &signer.key, answer);
-        signer
-    }
-
     /// Sends a request whose answer is read later.
     fn send(&self, request: Request) -> JoinHandle<Result<Reply, String>> {
         let gateway = self.gateway;
@@ -110,70 +97,48 @@ impl World {
         connection
     }
 
-    /// How often the key server was asked for this key.
-    fn fetches(&self, signer: &Signer) -> usize {
-        self.keys.fetches().iter().filter(|fetch| fetch.path.contains(&signer.kid)).count()
-    }
-
     /// A counter or gauge of the module.
     async fn stat(&self, name: &str) -> i64 {
-        self.stats().await[&format!("{MODULE}.{name}")]
+        self.envoy.counters().await[name]
     }
 
-    async fn stats(&self) -> BTreeMap<String, i64> {
-        self.envoy.stats(MODULE).await
-    }
-
-    /// Waits until so many requests wait, and no fetch has come to an end.
+    /// Waits until so many requests wait. Meanwhile no fetch may come to an end.
     async fn until_waiting(&self, requests: i64) {
-        let (gauge, fetched) = (format!("{MODULE}.waiting"), format!("{MODULE}.key_fetch."));
-        let deadline = Instant::now() + Duration::from_millis(SLOW_MS);
-        loop {
-            let stats = self.stats().await;
-            let over = stats.iter().any(|(name, count)| name.starts_with(&fetched) && *count > 0);
-            if stats[&gauge] == requests && !over {
-                return;
-            }
-            assert!(
-                !over && Instant::now() < deadline,
-                "[envoy {}] {requests} requests should wait before a fetch is over: {stats:#?}",
-                self.version
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let counters = self.until(|counters| counters["waiting"] == requests).await;
+        assert_eq!(fetched(&counters), 0, "[envoy {}] fetches that were over too soon", self.version);
     }
 
-    /// Waits until nobody waits.
     async fn until_nobody_waits(&self) {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while self.stat("waiting").await != 0 {
-            assert!(Instant::now() < deadline, "[envoy {}] {:#?}", self.version, self.stats().await);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.until(|counters| counters["waiting"] == 0).await;
     }
 
-    /// Waits until the key server was asked so many times for this key.
-    async fn until_fetched(&self, signer: &Signer, times: usize) {
-        let deadline = Instant::now() + Duration::from_secs(3);
-        while self.fetches(signer) < times {
-            assert!(Instant::now() < deadline, "[envoy {}] {} of {times} fetches", self.version, self.fetches(signer));
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    /// Waits until the counters and gauges are as told, and returns them.
+    async fn until(&self, they_are: impl Fn(&BTreeMap<String, i64>) -> bool) -> BTreeMap<String, i64> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let counters = self.envoy.counters().await;
+            if they_are(&counters) {
+                return counters;
+            }
+            assert!(Instant::now() < deadline, "[envoy {}] {counters:#?}", self.version);
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
 #[tokio::test]
 async fn requests_that_come_before_their_key_wait_for_one_fetch_and_are_counted_while_they_do() {
-    on_every_envoy(5000, async |world: World| {
-        let signer = world.signer(slow());
-        let sent: Vec<_> = (0..5).map(|user| world.send(signer.request(user))).collect();
+    on_every_envoy(PATIENT_MS, async |world: World| {
+        let signer = world.keys.signer(held());
+        let sent: Vec<_> = (0..5).map(|user| world.send(by_user(user, &signer))).collect();
         world.until_waiting(5).await;
+        world.keys.release(&signer);
         for reply in sent {
             let reply = reply.await.expect("the client").expect("an answer");
             assert_eq!(reply.status, 200, "[envoy {}] {}", world.version, reply.body);
         }
         world.until_nobody_waits().await;
-        assert_eq!(world.fetches(&signer), 1, "[envoy {}] fetches of one key", world.version);
+        assert_eq!(world.keys.fetches_of(&signer), 1, "[envoy {}] fetches of one key", world.version);
         let mut users: Vec<_> =
             world.upstream.take_seen().iter().map(|seen| seen.header("kubeflow-userid").join(",")).collect();
         users.sort();
@@ -186,14 +151,15 @@ async fn requests_that_come_before_their_key_wait_for_one_fetch_and_are_counted_
 
 #[tokio::test]
 async fn a_client_that_hangs_up_waits_no_longer_and_the_others_are_admitted() {
-    on_every_envoy(5000, async |world: World| {
-        let signer = world.signer(slow());
-        let before = world.send(signer.request(0));
-        let impatient = world.send_and_hold(signer.request(1)).await;
-        let after = world.send(signer.request(2));
+    on_every_envoy(PATIENT_MS, async |world: World| {
+        let signer = world.keys.signer(held());
+        let before = world.send(by_user(0, &signer));
+        let impatient = world.send_and_hold(by_user(1, &signer)).await;
+        let after = world.send(by_user(2, &signer));
         world.until_waiting(3).await;
         drop(impatient);
         world.until_waiting(2).await;
+        world.keys.release(&signer);
         for reply in [before, after] {
             let reply = reply.await.expect("the client").expect("an answer");
             assert_eq!(reply.status, 200, "[envoy {}] {}", world.version, reply.body);
@@ -208,29 +174,33 @@ async fn a_client_that_hangs_up_waits_no_longer_and_the_others_are_admitted() {
 
 #[tokio::test]
 async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
-    on_every_envoy(1000, async |world: World| {
-        let hangs = world.signer(Answer { fault: Some(Fault::Hang), ..Answer::default() });
-        let fails_late = world.signer(Answer { status: 500, delay_ms: 600, ..Answer::default() });
-        let fails_at_once = world.signer(Answer { status: 500, ..Answer::default() });
+    on_every_envoy(3000, async |world: World| {
+        let hangs = world.keys.signer(Answer { fault: Some(Fault::Hang), ..Answer::default() });
+        let fails_late = world.keys.signer(Answer { status: 500, ..held() });
+        let fails_at_once = world.keys.signer(Answer { status: 500, ..Answer::default() });
         let mut clients = Vec::new();
         for signer in [&hangs, &fails_late, &fails_at_once] {
-            clients.push(world.send_and_hold(signer.request(0)).await);
+            clients.push(world.send_and_hold(by_user(0, signer)).await);
         }
-        world.until_fetched(&hangs, 1).await;
-        world.until_fetched(&fails_late, 1).await;
+        world.keys.until_fetched(&hangs, 1).await;
+        world.keys.until_fetched(&fails_late, 1).await;
         // The first retry is 100 ms after the failure, the others would be 200, 400 and 800 ms after the one before.
-        world.until_fetched(&fails_at_once, 2).await;
+        world.keys.until_fetched(&fails_at_once, 2).await;
         drop(clients);
         world.until_nobody_waits().await;
-        // One that was on its way when the client hung up may still arrive.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let planned = world.fetches(&fails_at_once);
-        tokio::time::sleep(Duration::from_millis(1600)).await;
-        assert_eq!(world.fetches(&hangs), 1, "[envoy {}] fetches of a key server that hangs", world.version);
-        assert_eq!(world.fetches(&fails_late), 1, "[envoy {}] fetches of a key server that fails late", world.version);
-        let fetches = world.fetches(&fails_at_once);
-        assert_eq!(fetches, planned, "[envoy {}] fetches of a key server that fails at once", world.version);
-        world.until_nobody_waits().await;
+        world.keys.release(&fails_late);
+        // One that was on its way when the client hung up still arrives.
+        let made = || [&hangs, &fails_late, &fails_at_once].map(|signer| world.keys.fetches_of(signer));
+        world.until(|counters| usize::try_from(fetched(counters)) == Ok(made().iter().sum())).await;
+        let planned = made();
+        assert_eq!(
+            planned[..2],
+            [1, 1],
+            "[envoy {}] fetches of key servers that hang and that fail late",
+            world.version
+        );
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        assert_eq!(made(), planned, "[envoy {}] fetches for which nobody waits", world.version);
         assert_eq!(world.upstream.take_seen().len(), 0, "[envoy {}]", world.version);
         world.envoy.stop().await;
     })
@@ -239,31 +209,38 @@ async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
 
 #[tokio::test]
 async fn an_upload_that_begins_before_the_key_is_there_reaches_upstream_whole() {
-    on_every_envoy(5000, async |world: World| {
-        const LENGTH: usize = 8 << 20;
-        const PIECE: usize = 1 << 16;
-        // No two lines are alike, so that none can be lost, repeated or put elsewhere unseen.
-        let body: String = (0..LENGTH / 16).map(|line| format!("{line:015}\n")).collect();
-        let pieces = Bytes::from(body.clone());
-        let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
-        let sent = tokio::spawn(async move {
-            for start in (0..LENGTH).step_by(PIECE) {
-                sender.send_data(pieces.slice(start..start + PIECE)).await.expect("a client that takes the body");
-            }
-        });
-        let gateway = world.gateway;
-        let request = Request { method: "POST".into(), ..world.signer(slow()).request(0) };
-        let upload = tokio::spawn(async move { send_body(gateway, &request, channel.boxed()).await });
-        world.until_waiting(1).await;
-        let reply = upload.await.expect("the client").expect("an answer");
-        assert_eq!(reply.status, 200, "[envoy {}]", world.version);
-        sent.await.expect("the whole body sent");
-        let seen = world.upstream.take_seen();
-        assert_eq!(seen.len(), 1, "[envoy {}]", world.version);
-        assert_eq!(seen[0].header("kubeflow-userid"), ["user-0@example.com"], "[envoy {}]", world.version);
-        assert_eq!(seen[0].body.len(), LENGTH, "[envoy {}] bytes upstream", world.version);
-        assert!(seen[0].body == body, "[envoy {}] the body was changed", world.version);
-        world.envoy.stop().await;
+    const LENGTH: usize = 8 << 20;
+    const PIECE: usize = 1 << 16;
+    // No two lines are alike, so that none can be lost, repeated or put elsewhere unseen.
+    let body = Bytes::from((0..LENGTH / 16).map(|line| format!("{line:015}\n")).collect::<String>());
+    on_every_envoy(PATIENT_MS, move |world: World| {
+        let body = body.clone();
+        async move {
+            let pieces = body.clone();
+            let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
+            let sent = tokio::spawn(async move {
+                for start in (0..LENGTH).step_by(PIECE) {
+                    sender.send_data(pieces.slice(start..start + PIECE)).await.expect("a client that takes the body");
+                }
+            });
+            let gateway = world.gateway;
+            let signer = world.keys.signer(held());
+            let mut request = Request { method: "POST".into(), ..by_user(0, &signer) };
+            // Upstream's account of it would be as long as the body.
+            request.headers.push((ANSWER_BYTES.into(), "0".into()));
+            let upload = tokio::spawn(async move { send_body(gateway, &request, channel.boxed()).await });
+            world.until_waiting(1).await;
+            world.keys.release(&signer);
+            let reply = upload.await.expect("the client").expect("an answer");
+            assert_eq!(reply.status, 200, "[envoy {}]", world.version);
+            sent.await.expect("the whole body sent");
+            let seen = world.upstream.take_seen();
+            assert_eq!(seen.len(), 1, "[envoy {}]", world.version);
+            assert_eq!(seen[0].header("kubeflow-userid"), ["user-0@example.com"], "[envoy {}]", world.version);
+            assert_eq!(seen[0].body.len(), LENGTH, "[envoy {}] bytes upstream", world.version);
+            assert!(seen[0].body.as_bytes() == body, "[envoy {}] the body was changed", world.version);
+            world.envoy.stop().await;
+        }
     })
     .await;
 }

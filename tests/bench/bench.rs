@@ -232,8 +232,7 @@ impl Stage {
     }
 
     async fn remembered(&self) -> i64 {
-        let name = "wasmcustom.wasm_filter.alb_oidc.token_cache_hit";
-        self.envoy.stats(name).await.get(name).copied().unwrap_or(0)
+        self.envoy.counters().await.get("token_cache_hit").copied().unwrap_or(0)
     }
 
     async fn in_turns(&self, cases: &mut [Case], rounds: usize) {
@@ -287,11 +286,11 @@ impl Stage {
 
     /// That what was measured was what is claimed: no token was refused.
     async fn check(&self) {
-        let stats = self.envoy.stats("wasm_filter.alb_oidc").await;
-        let count = |name: &str| stats.get(&format!("wasmcustom.wasm_filter.alb_oidc.{name}")).copied().unwrap_or(0);
-        assert!(count("admitted") > 0 && count("verified.host") > 0 && count("token_cache_hit") > 0, "{stats:#?}");
-        let denied: i64 = stats.iter().filter(|(name, _)| name.contains(".denied.")).map(|(_, count)| count).sum();
-        assert_eq!(denied, 0, "{stats:#?}");
+        let counters = self.envoy.counters().await;
+        let count = |name: &str| counters.get(name).copied().unwrap_or(0);
+        assert!(count("admitted") > 0 && count("verified.host") > 0 && count("token_cache_hit") > 0, "{counters:#?}");
+        let denied: i64 = counters.iter().filter(|(name, _)| name.starts_with("denied.")).map(|(_, count)| count).sum();
+        assert_eq!(denied, 0, "{counters:#?}");
     }
 
     async fn memory(&self) -> BTreeMap<String, i64> {

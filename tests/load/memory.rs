@@ -24,11 +24,6 @@ impl Memory {
         let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).expect("the memory map of Envoy");
         Memory { resident: resident * 1024, heap: u64::try_from(heap).expect("a size"), linear: linear_memories(&maps) }
     }
-
-    /// All VMs' together.
-    pub(crate) fn linear_sum(&self) -> u64 {
-        self.linear.iter().sum()
-    }
 }
 
 impl fmt::Display for Memory {

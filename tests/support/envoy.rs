@@ -14,6 +14,8 @@ use tokio::process::{Child, Command};
 
 /// Compiling the module for every listener takes a second or two; a busy machine takes longer.
 const START_UP: Duration = Duration::from_secs(60);
+/// What Envoy has the names of the module's counters begin with.
+const COUNTERS: &str = "wasmcustom.wasm_filter.alb_oidc.";
 
 /// One plugin configuration, on a listener of its own.
 #[derive(Clone, Debug)]
@@ -186,6 +188,12 @@ impl Envoy {
             .collect()
     }
 
+    /// The module's own, without what the names of all of them begin with.
+    pub(crate) async fn counters(&self) -> BTreeMap<String, i64> {
+        let stats = self.stats(COUNTERS).await;
+        stats.into_iter().filter_map(|(name, value)| Some((name.strip_prefix(COUNTERS)?.to_owned(), value))).collect()
+    }
+
     async fn admin(&self, path: &str) -> Reply {
         let reply = send(self.admin, &Request::get(path, &[("host", "admin")])).await;
         reply.unwrap_or_else(|error| panic!("Envoy's admin interface: {path}: {error}\n{}", self.log()))
@@ -217,6 +225,12 @@ impl Envoy {
     pub(crate) async fn stop(mut self) {
         self.process.kill().await.expect("the end of Envoy");
     }
+}
+
+/// Fetches of keys that are over, by the module's counters: each was answered, or was not in time.
+pub(crate) fn fetched(counters: &BTreeMap<String, i64>) -> i64 {
+    let outcomes = ["ok", "not-found", "invalid", "failed"].map(|outcome| format!("key_fetch.{outcome}"));
+    outcomes.iter().filter_map(|name| counters.get(name)).sum()
 }
 
 /// Writes the file that `Setup::watched_listeners` names. Envoy takes it as soon as it is there.
@@ -311,7 +325,7 @@ fn listener(plugin: &Plugin) -> Value {
         }],
         "preserve_external_request_id": true,
     });
-    let route = json!({"route": {"cluster": "upstream", "timeout": "10s"}});
+    let route = json!({"route": {"cluster": "upstream", "timeout": "60s"}});
     let mut listener = http_listener(&plugin.name, &[wasm_filter(plugin)], &route, more);
     listener["address"]["socket_address"]["port_value"] = plugin.port.into();
     listener

@@ -9,10 +9,10 @@ use http_body_util::channel::Channel;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The clusters that have a key server behind them, each its own. The latter two are those that Istio makes of the endpoints
 /// that AWS documents.
@@ -24,6 +24,8 @@ pub(crate) const CLUSTERS: [&str; 3] = [
 
 /// What is longer is not remembered as given.
 const LARGEST_KEY: usize = 4096;
+/// A fetch that has not come by then never will.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How one key is served. The default is the right answer.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,6 +40,9 @@ pub(crate) struct Answer {
     pub(crate) size: usize,
     /// Waits before it answers.
     pub(crate) delay_ms: u64,
+    /// Waits for [`KeyServer::release`].
+    #[serde(skip)]
+    pub(crate) held: bool,
     /// Breaks the exchange.
     pub(crate) fault: Option<Fault>,
     /// Between two bytes, where they come one by one.
@@ -55,6 +60,7 @@ impl Default for Answer {
             body: "{pem}".into(),
             size: 0,
             delay_ms: 0,
+            held: false,
             fault: None,
             byte_ms: 100,
             good: 0,
@@ -84,6 +90,24 @@ pub(crate) enum Fault {
     Trickle,
 }
 
+/// A load balancer's key, and the id that the key server has it by.
+pub(crate) struct Signer {
+    pub(crate) kid: String,
+    pub(crate) key: Key,
+}
+
+impl Signer {
+    /// A key that nobody has seen yet.
+    pub(crate) fn new() -> Signer {
+        Signer { kid: uuid::Uuid::new_v4().to_string(), key: Key::generate() }
+    }
+
+    /// Where it is fetched from.
+    pub(crate) fn path(&self) -> String {
+        format!("/{}", self.kid)
+    }
+}
+
 /// One request that the key server got.
 #[derive(Clone, Debug)]
 pub(crate) struct Fetch {
@@ -94,6 +118,8 @@ pub(crate) struct Fetch {
     pub(crate) headers: Vec<(String, String)>,
     /// An outage answered it, not what is published there.
     pub(crate) in_outage: bool,
+    /// Whoever asks with this host had been given what is published there before.
+    pub(crate) again: bool,
 }
 
 #[derive(Default)]
@@ -106,6 +132,10 @@ struct State {
     outage: Option<Answer>,
     /// What was answered with 200, whole, by path.
     given: HashMap<String, Vec<String>>,
+    /// The same by host and path.
+    given_to: HashSet<(String, String)>,
+    /// The paths whose answers are held no longer.
+    released: HashSet<String>,
 }
 
 impl State {
@@ -161,6 +191,33 @@ impl KeyServer {
         self.state.lock().expect("the keys").keys.insert(path.to_owned(), (key.clone(), answer));
     }
 
+    /// Serves a new key from now on.
+    pub(crate) fn signer(&self, answer: Answer) -> Signer {
+        let signer = Signer::new();
+        self.publish(&signer.path(), &signer.key, answer);
+        signer
+    }
+
+    /// Gives the answers for this key that were held, and holds none from now on.
+    pub(crate) fn release(&self, signer: &Signer) {
+        self.state.lock().expect("the keys").released.insert(signer.path());
+    }
+
+    /// How often this key was asked for.
+    pub(crate) fn fetches_of(&self, signer: &Signer) -> usize {
+        let path = signer.path();
+        self.state.lock().expect("the keys").fetches.iter().filter(|fetch| fetch.path == path).count()
+    }
+
+    /// Waits until this key was asked for so many times.
+    pub(crate) async fn until_fetched(&self, signer: &Signer, times: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.fetches_of(signer) < times {
+            assert!(Instant::now() < deadline, "{} of {times} fetches", self.fetches_of(signer));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Serves the key set whose signing key is `kid` at `path` from now on.
     pub(crate) fn publish_set(&self, path: &str, kid: &str, answer: Answer) {
         self.state.lock().expect("the keys").sets.insert(path.to_owned(), (kid.to_owned(), answer));
@@ -196,14 +253,19 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<R
     let (status, body, answer) = {
         let mut state = state.lock().expect("the keys");
         let in_outage = state.outage.is_some();
-        state.fetches.push(Fetch { method, path: path.clone(), host, headers, in_outage });
+        let again = state.given_to.contains(&(host.clone(), path.clone()));
+        state.fetches.push(Fetch { method, path: path.clone(), host: host.clone(), headers, in_outage, again });
         state.answer(&path)
     };
     tokio::time::sleep(Duration::from_millis(answer.delay_ms)).await;
+    while answer.held && !state.lock().expect("the keys").released.contains(&path) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let body = match answer.fault {
         None => {
             if answer.status == 200 && body.len() < LARGEST_KEY {
                 let mut state = state.lock().expect("the keys");
+                state.given_to.insert((host, path.clone()));
                 let given = state.given.entry(path).or_default();
                 if !given.contains(&body) {
                     given.push(body.clone());
