@@ -12,8 +12,9 @@ use crate::identity::Identity;
 
 /// How often a path may have been percent-encoded to be read.
 const MAX_DECODINGS: usize = 3;
-/// The most bytes that the readings of one path may have together. Each is tried with the regexes of all rules before
-/// anybody has shown a token, and that takes hundreds of instructions for each byte and regex.
+/// The most bytes that the readings of one path may have together. Each is tried twice, with and without regard to case, with
+/// every regex of the rules that apply, before anybody has shown a token: a short regex takes a thousand instructions for each
+/// byte.
 const MAX_READING_BYTES: usize = 2048;
 /// The most readings that one path may have.
 const MAX_READINGS: usize = 48;

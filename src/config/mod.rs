@@ -7,6 +7,7 @@ mod logout;
 mod reader;
 pub mod reference;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use regex_lite::{Regex, RegexBuilder};
@@ -198,20 +199,16 @@ fn read(root: &Object<'_>) -> Config {
     let timeout = Duration::from_millis(public_keys.number("timeoutMs"));
     let (load_balancers, mut key_sources) = load_balancer::read(root, &public_keys, timeout);
     let access_token = root.optional_object("accessToken").and_then(|entry| {
-        let mut issuers: Vec<_> = load_balancers.iter().map(|entry| entry.issuer.as_deref()).collect();
-        issuers.sort_unstable();
-        issuers.dedup();
-        if issuers.len() > 1 || issuers.contains(&None) {
-            let found = match issuers.len() {
-                1 => "`loadBalancers` of any issuer beside it".to_owned(),
-                several => format!("`loadBalancers` of {several} issuers beside it"),
-            };
-            entry.mistake("", found, "one: a `sub` names the same user with one issuer only");
+        let issuers: BTreeSet<_> = load_balancers.iter().map(|entry| entry.issuer.as_deref()).collect();
+        if issuers.contains(&None) || issuers.len() > 1 {
+            let found = if issuers.contains(&None) { "any issuer" } else { "several issuers" };
+            let expected = "one: a `sub` names the same user with one issuer only";
+            entry.mistake("", format!("`loadBalancers` of {found} beside it"), expected);
         }
-        let source = read_key_set(&entry, timeout)?;
-        key_sources.push(source);
+        let issuer = entry.string("issuer");
+        key_sources.push(read_key_set(&entry, issuer, timeout)?);
         let key_source = KeySourceId(key_sources.len().saturating_sub(1));
-        Some(AccessTokenRules { issuer: entry.string("issuer").to_owned(), key_source })
+        Some(AccessTokenRules { issuer: issuer.to_owned(), key_source })
     });
 
     let (session_cookie, sign_out) = logout::read(&root.object("logout"));
@@ -324,7 +321,7 @@ fn read_group_prefix(groups: &Object<'_>) -> String {
     prefix
 }
 
-fn read_key_set(entry: &Object<'_>, timeout: Duration) -> Option<KeySource> {
+fn read_key_set(entry: &Object<'_>, issuer: &str, timeout: Duration) -> Option<KeySource> {
     let endpoint = |field, text: &str| entry.check(field, text, Endpoint::parse(text), Endpoint::EXPECTED);
     let (endpoint, path) = match entry.optional_string("jwksUri") {
         Some(uri) => {
@@ -335,7 +332,7 @@ fn read_key_set(entry: &Object<'_>, timeout: Duration) -> Option<KeySource> {
             (endpoint, path)
         }
         None => {
-            let endpoint = endpoint("issuer", entry.string("issuer"))?;
+            let endpoint = endpoint("issuer", issuer)?;
             let path = format!("{}.well-known/jwks.json", endpoint.path);
             (endpoint, path)
         }
@@ -536,17 +533,18 @@ mod tests {
             }))
         };
         assert_eq!(of_issuers([json!("https://idp.test"), json!("https://idp.test")]), [""; 0]);
-        for (second, found) in [(json!("https://partners.test"), "2 issuers"), (Value::Null, "2 issuers")] {
+        for (first, second, found) in [
+            (json!("https://idp.test"), json!("https://partners.test"), "several issuers"),
+            (json!("https://idp.test"), Value::Null, "any issuer"),
+            (Value::Null, Value::Null, "any issuer"),
+        ] {
             assert_eq!(
-                of_issuers([json!("https://idp.test"), second]),
+                of_issuers([first, second]),
                 [format!(
                     "accessToken: found `loadBalancers` of {found} beside it, expected one: a `sub` names the same user with one issuer only"
                 )]
             );
         }
-        assert!(
-            of_issuers([Value::Null, Value::Null])[0].starts_with("accessToken: found `loadBalancers` of any issuer")
-        );
     }
 
     #[test]
@@ -703,6 +701,11 @@ mod tests {
             ),
             ("/groups", json!({"header": "kubeflow_userid"}), "the header \"kubeflow-userid\" twice"),
             ("/groups", json!({"header": "kubeflow.userid"}), "the header \"kubeflow-userid\" twice"),
+            (
+                "/groups",
+                json!({"memberHeaderPrefix": "x_group_"}),
+                "groups.memberHeaderPrefix: found \"x_group_\", expected a prefix",
+            ),
             (
                 "/groups",
                 json!({"memberHeaderPrefix": "x-group."}),

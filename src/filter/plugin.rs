@@ -138,22 +138,20 @@ impl Plugin {
 
     /// The key `name` in the body of the answer to its fetch.
     fn read_answer(&self, name: KeyName, size: usize) -> Answer {
-        let format = self.gate.config().key_source(name.source).map(|source| source.format);
-        let most = match format {
-            Some(KeyFormat::KeySet) => jwks::MAX_SET_BYTES,
-            _ => MAX_PEM_BYTES,
+        let Some(source) = self.gate.config().key_source(name.source) else { return Answer::Invalid };
+        let most = match source.format {
+            KeyFormat::Pem => MAX_PEM_BYTES,
+            KeyFormat::KeySet => jwks::MAX_SET_BYTES,
         };
         let body = if size <= most { host::call_response_body(size).ok() } else { None };
-        match (format, body) {
-            (Some(KeyFormat::Pem), Some(body)) => {
-                P256Key::from_pem(&body).map_or(Answer::Invalid, |key| Answer::Key(PublicKey::P256(key)))
-            }
-            (Some(KeyFormat::KeySet), Some(body)) => match jwks::find(&body, name.id) {
+        let Some(body) = body else { return Answer::Invalid };
+        match source.format {
+            KeyFormat::Pem => P256Key::from_pem(&body).map_or(Answer::Invalid, |key| Answer::Key(PublicKey::P256(key))),
+            KeyFormat::KeySet => match jwks::find(&body, name.id) {
                 jwks::Lookup::Key(key) => Answer::Key(PublicKey::Rsa(key)),
                 jwks::Lookup::NotFound => Answer::NotFound,
                 jwks::Lookup::Invalid => Answer::Invalid,
             },
-            (None, _) | (_, None) => Answer::Invalid,
         }
     }
 

@@ -58,13 +58,13 @@ impl GroupRules {
         if fits && self.keep.as_ref().is_some_and(|keep| !keep.is_match(name)) {
             return Err(LeftOut::NotKept);
         }
-        let group = format!("{}{name}", self.prefix);
+        let group = [self.prefix.as_str(), name].concat();
         if fits && group.len() <= MAX_GROUP_BYTES { Ok(group) } else { Err(LeftOut::Unfit) }
     }
 
     /// The name of the header that members of `group` have, and others do not; `None`: groups have no such headers.
     pub fn member_header(&self, group: &str) -> Option<String> {
-        self.member_header_prefix.as_ref().map(|prefix| format!("{prefix}{}", encoded(group)))
+        self.member_header_prefix.as_ref().map(|prefix| [prefix.as_str(), &encoded(group)].concat())
     }
 
     /// The groups that `claims` give, those of all configured claims together.
@@ -105,21 +105,25 @@ fn names(claim: &Value) -> Vec<String> {
     let in_array = |elements: &[Value]| elements.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     match claim {
         Value::Array(elements) => in_array(elements),
-        Value::String(text) => match json::parse(text.as_bytes(), MAX_CLAIMS_DEPTH) {
-            Ok(Value::Array(elements)) => in_array(&elements),
-            _ => {
-                let text = text.trim();
-                let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-                list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        Value::String(text) => {
+            let inner = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+            if inner.is_some_and(|inner| inner.contains('"')) {
+                return match json::parse(text.as_bytes(), MAX_CLAIMS_DEPTH) {
+                    Ok(Value::Array(elements)) => in_array(&elements),
+                    // Nobody can tell where a name ends: it counts as one that fits no header.
+                    _ => vec![String::new()],
+                };
             }
-        },
+            let list = inner.unwrap_or(text).split(',').map(str::trim);
+            list.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        }
         _ => Vec::new(),
     }
 }
 
 /// A group's name as the end of a header's name. Lower-case letters, digits, `-` and `.` stand for themselves; every other
 /// byte is `%` and two hexadecimal digits: two groups never share a header, though header names know no case and some
-/// upstreams take `_` for `-`.
+/// upstreams take `_` for `-`. Those that take `.` or `%` for it must go by the header's value, which is the group.
 fn encoded(name: &str) -> String {
     let mut header = String::with_capacity(name.len());
     for byte in name.bytes() {
@@ -173,7 +177,10 @@ mod tests {
         assert_eq!(of(json!(r#" ["x,admins,y", "b\u002ca", "c"] "#)), (vec!["c".to_owned()], 2));
         assert_eq!(of(json!(r#"["a", 1, ["b"]]"#)), (vec!["a".to_owned()], 0));
         assert_eq!(of(json!(r#""a",b"#)), (vec![r#""a""#.to_owned(), "b".to_owned()], 0));
-        assert_eq!(of(json!(r#"["a", b]"#)), (vec![r#""a""#.to_owned(), "b".to_owned()], 0));
+        for unreadable in [r#"["a", b]"#, r#"["x,admins,y\ud800"]"#, r#"["x,admins", {"a": 1, "a": 2}]"#] {
+            assert_eq!(of(json!(unreadable)), (vec![], 1), "{unreadable}");
+        }
+        assert_eq!(of(json!("[1001, true]")), (vec!["1001".to_owned(), "true".to_owned()], 0));
     }
 
     #[test]

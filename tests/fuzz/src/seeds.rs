@@ -52,10 +52,26 @@ pub fn configs() -> Vec<(String, Value)> {
     let default = configs.iter().find(|(name, _)| name == "default").expect("a default").1.clone();
     let over = |config: Value| {
         let mut whole = default.clone();
-        whole.as_object_mut().expect("an object").extend(config.as_object().cloned().unwrap_or_default());
+        merge(&mut whole, config);
         whole
     };
     configs.into_iter().map(|(name, config)| (name, over(config))).collect()
+}
+
+/// RFC 7396.
+fn merge(onto: &mut Value, over: Value) {
+    match (onto, over) {
+        (Value::Object(onto), Value::Object(over)) => {
+            for (name, value) in over {
+                if value.is_null() {
+                    onto.remove(&name);
+                } else {
+                    merge(onto.entry(name).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (onto, over) => *onto = over,
+    }
 }
 
 /// The rows of the scenarios, as they are written.

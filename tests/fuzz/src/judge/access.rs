@@ -8,12 +8,11 @@ use super::regex;
 
 /// How often a path may have been encoded.
 const DECODINGS: usize = 3;
-/// A judge that has found this many readings need not look for more: the filter may call that too many, and is asked for no less.
+/// A judge that has found this many readings need not look for more.
 const ENOUGH: usize = 400;
-/// With more readings than this the filter may ask for all rules. It says when only as "too many".
-const FEW: usize = 16;
-/// The most bytes that they may have together.
-const SHORT: usize = 2048;
+/// With more readings than this, or more bytes in all of them, a path cannot be read.
+const MOST: usize = 48;
+const MOST_BYTES: usize = 2048;
 
 /// What rules ask for.
 #[derive(Clone, Copy, PartialEq)]
@@ -37,18 +36,6 @@ impl Demand<'_> {
     }
 }
 
-/// What a request has to satisfy.
-pub struct Demands<'c> {
-    /// What every reading asks for.
-    pub each: Vec<Demand<'c>>,
-    /// What all rules for the method ask for: a path that cannot be read.
-    pub all: Vec<Demand<'c>>,
-    /// Whether the filter may ask for `all`.
-    pub may_be_unreadable: bool,
-    /// Whether it must.
-    pub is_unreadable: bool,
-}
-
 /// Whether no token is needed.
 pub fn is_open(demands: &[Demand<'_>]) -> bool {
     demands.iter().all(|demand| *demand == Demand::Nothing)
@@ -59,25 +46,20 @@ pub fn admits(demands: &[Demand<'_>], user: &Identity) -> bool {
     demands.iter().all(|demand| demand.is_met_by(user))
 }
 
-/// What `rules` of this config ask of a request.
-pub fn demands<'c>(config: &'c Value, method: &str, authority: &str, path: &[u8]) -> Demands<'c> {
-    let empty = Vec::new();
-    let rules = config.get("rules").and_then(Value::as_array).unwrap_or(&empty);
+/// What `rules` of this config ask of a request: what every reading of its path asks for, or, of one that cannot be read, what
+/// all rules for its method do.
+pub fn demands<'c>(config: &'c Value, method: &str, authority: &str, path: &[u8]) -> Vec<Demand<'c>> {
+    let rules: Vec<&'c Value> = config.get("rules").and_then(Value::as_array).into_iter().flatten().collect();
     if rules.is_empty() {
-        return Demands {
-            each: vec![Demand::AnyUser],
-            all: vec![Demand::AnyUser],
-            may_be_unreadable: false,
-            is_unreadable: false,
-        };
+        return vec![Demand::AnyUser];
     }
-    // The lifetime of what is found is the config's, not that of `empty`.
-    let rules: Vec<&'c Value> = config["rules"].as_array().into_iter().flatten().collect();
     let for_method: Vec<&Value> = rules.into_iter().filter(|rule| is_for_method(rule, method)).collect();
-    let all = for_method.iter().map(|rule| demand(rule)).filter(|demand| *demand != Demand::Nothing);
-    let all = all.chain([Demand::AnyUser]).collect();
-    let (Some(host), Some(readings)) = (host(authority), readings(path)) else {
-        return Demands { each: Vec::new(), all, may_be_unreadable: true, is_unreadable: true };
+    let is_legible = |readings: &BTreeMap<String, usize>| {
+        readings.len() <= MOST && readings.keys().map(String::len).sum::<usize>() <= MOST_BYTES
+    };
+    let (Some(host), Some(readings)) = (host(authority), readings(path).filter(is_legible)) else {
+        let all = for_method.iter().map(|rule| demand(rule)).filter(|demand| *demand != Demand::Nothing);
+        return all.chain([Demand::AnyUser]).collect();
     };
     let for_host: Vec<&Value> = for_method.into_iter().filter(|rule| is_for_host(rule, &host)).collect();
     let mut each = Vec::new();
@@ -87,8 +69,7 @@ pub fn demands<'c>(config: &'c Value, method: &str, authority: &str, path: &[u8]
             each.push(first.map_or(Demand::AnyUser, |rule| demand(rule)));
         }
     }
-    let may_be_unreadable = readings.len() > FEW || readings.keys().map(String::len).sum::<usize>() > SHORT;
-    Demands { each, all, may_be_unreadable, is_unreadable: false }
+    each
 }
 
 fn demand(rule: &Value) -> Demand<'_> {
@@ -162,7 +143,8 @@ pub fn readings(path: &[u8]) -> Option<BTreeMap<String, usize>> {
     for decodings in 0..=DECODINGS {
         rounds.push(Vec::new());
         while let Some(path) = rounds[decodings].pop() {
-            if path.chars().any(char::is_control) {
+            // The last is what a decoder puts for bytes that are no UTF-8.
+            if path.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
                 return None;
             }
             if found.len() > ENOUGH || found.contains_key(&path) {

@@ -1,6 +1,6 @@
 //! Claims into user id, groups and claim headers: README, Configuration. Regexes are the `regex` crate's.
 
-use super::regex;
+use super::{jws, regex};
 use serde_json::{Map, Value};
 
 type Object = Map<String, Value>;
@@ -168,14 +168,15 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
     for claim in names.iter().filter_map(|name| claims.find(name)) {
         let members: Vec<String> = match claim {
             Value::Array(_) => strings(Some(claim)),
-            Value::String(list) => serde_json::from_str::<Vec<Value>>(list).map_or_else(
-                |_| {
-                    let list = list.trim();
-                    let inner = list.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(list);
-                    inner.split(',').map(|name| name.trim().to_owned()).collect()
-                },
-                |array| strings(Some(&Value::Array(array))),
-            ),
+            Value::String(list) => {
+                let inner = list.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                match inner {
+                    Some(quoted) if quoted.contains('"') => {
+                        strings(jws::json(list.as_bytes(), jws::CLAIMS_DEPTH).as_ref())
+                    }
+                    _ => inner.unwrap_or(list).split(',').map(|name| name.trim().to_owned()).collect(),
+                }
+            }
             _ => Vec::new(),
         };
         for name in members {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::access::{self, Demand};
+use super::access;
 use super::cookies;
 use super::identity::{self, Claims, Identity};
 use super::jws;
@@ -53,10 +53,10 @@ pub enum Verdict {
     SignedOut(Vec<String>),
 }
 
-/// Every verdict that the documents leave room for; nearly always one.
-pub fn verdicts(world: &World<'_>, head: &Headers) -> Vec<Verdict> {
+/// What the documents say of this request.
+pub fn verdict(world: &World<'_>, head: &Headers) -> Verdict {
     if let Some(cookies) = sign_out(world, head) {
-        return vec![Verdict::SignedOut(cookies)];
+        return Verdict::SignedOut(cookies);
     }
     let demands = access::demands(
         world.config,
@@ -64,22 +64,11 @@ pub fn verdicts(world: &World<'_>, head: &Headers) -> Vec<Verdict> {
         &lossy(first(head, ":authority")),
         first(head, ":path").unwrap_or_default(),
     );
-    let mut verdicts = Vec::new();
-    if !demands.is_unreadable {
-        verdicts.push(verdict(world, head, &demands.each));
-    }
-    if demands.may_be_unreadable {
-        verdicts.push(verdict(world, head, &demands.all));
-    }
-    verdicts
-}
-
-fn verdict(world: &World<'_>, head: &Headers, demands: &[Demand<'_>]) -> Verdict {
-    if access::is_open(demands) {
+    if access::is_open(&demands) {
         return Verdict::Skipped(upstream(world, head, None));
     }
     let identity = identify(world, head).and_then(|identity| {
-        if access::admits(demands, &identity) { Ok(identity) } else { Err(vec!["user-not-allowed"]) }
+        if access::admits(&demands, &identity) { Ok(identity) } else { Err(vec!["user-not-allowed"]) }
     });
     match identity {
         Ok(identity) => Verdict::Admitted(upstream(world, head, Some(&identity))),

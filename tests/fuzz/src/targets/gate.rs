@@ -13,7 +13,7 @@ use arbitrary::{Result, Unstructured};
 use serde_json::Value;
 
 use crate::judge::cookies;
-use crate::judge::verdict::{Headers, Key, Verdict, World, is_owned, stem, verdicts};
+use crate::judge::verdict::{Headers, Key, Verdict, World, is_owned, stem, verdict};
 use crate::mint::{self, KIDS, NOW, rarely};
 use crate::{seeds, toy};
 
@@ -28,10 +28,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
 /// Plays what `data` says.
 pub fn run(data: &[u8]) {
     // Too few bytes, and a text that is no request, are no finding.
-    let _ = match data.strip_prefix(&[written::MARK]) {
-        Some(text) => std::str::from_utf8(text).ok().and_then(written::play),
-        None => play(&mut Unstructured::new(data)).ok(),
-    };
+    match data.strip_prefix(&[written::MARK]) {
+        Some(text) => drop(std::str::from_utf8(text).ok().and_then(written::play)),
+        None => drop(play(&mut Unstructured::new(data))),
+    }
 }
 
 /// What each key server has: the kid alone says it.
@@ -111,7 +111,7 @@ fn request(u: &mut Unstructured<'_>, config: &Value, token: &[u8], access_token:
     Ok(head)
 }
 
-fn judge(config: &Value, gate: &mut Gate, ring: &mut KeyRing, head: &Headers, wall: u64, steady: &mut u64) {
+fn judge(config: &Value, gate: &mut Gate, ring: &mut KeyRing, head: &Headers, wall: u64, steady: &mut u64) -> Decision {
     let (edits, decision) = decide(gate, ring, head, wall, steady);
     let world = World {
         config,
@@ -121,11 +121,10 @@ fn judge(config: &Value, gate: &mut Gate, ring: &mut KeyRing, head: &Headers, wa
         },
         now: wall,
     };
-    let verdicts = verdicts(&world, head);
-    let agrees = verdicts.iter().any(|verdict| agrees(verdict, &decision, &edits, head));
+    let verdict = verdict(&world, head);
     assert!(
-        agrees,
-        "the gate says {decision:?}, strips {edits:?}; the rules say {verdicts:?}\n{config}\n{}",
+        agrees(&verdict, &decision, &edits, head),
+        "the gate says {decision:?}, strips {edits:?}; the rules say {verdict:?}\n{config}\n{}",
         shown(head)
     );
     let passes = match &decision {
@@ -138,6 +137,7 @@ fn judge(config: &Value, gate: &mut Gate, ring: &mut KeyRing, head: &Headers, wa
             assert!(!upstream.iter().any(|(name, _)| is_owned(config, name)), "an identity without a verified one");
         }
     }
+    decision
 }
 
 /// The decision, once every key that it takes is there.

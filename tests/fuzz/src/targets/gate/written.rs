@@ -13,8 +13,9 @@
 use std::sync::LazyLock;
 
 use alb_oidc_filter::config::Config;
+use alb_oidc_filter::gate::Decision;
 use data_encoding::{BASE64URL, BASE64URL_NOPAD};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{judge, worker};
 use crate::judge::jws::has_minus_zero;
@@ -25,14 +26,11 @@ use crate::{seeds, toy};
 /// What a request begins with that is written so.
 pub(super) const MARK: u8 = b'@';
 
-/// Those that can be judged: the others are of another time, or of signatures.
-static CONFIGS: LazyLock<Vec<(String, Value)>> = LazyLock::new(|| {
-    let can_be = |config: &Value| Config::parse(config.to_string().as_bytes()).is_ok();
-    seeds::configs().into_iter().filter(|(_, config)| can_be(config)).collect()
-});
+/// The scenarios' configurations, by number.
+static CONFIGS: LazyLock<Vec<(String, Value)>> = LazyLock::new(seeds::configs);
 
 /// Plays it twice, the second time with what is remembered; `None` where it is no request.
-pub(super) fn play(text: &str) -> Option<()> {
+pub(super) fn play(text: &str) -> Option<[Decision; 2]> {
     let (request, tokens) = text.split_once("\n\n")?;
     let mut lines = request.lines();
     let number: usize = lines.next()?.parse().ok()?;
@@ -60,10 +58,7 @@ pub(super) fn play(text: &str) -> Option<()> {
     }
     let (mut gate, mut ring) = worker(Config::parse(config.to_string().as_bytes()).expect("a config"));
     let mut steady = 5000;
-    for _ in 0..2 {
-        judge(config, &mut gate, &mut ring, &head, NOW * 1000, &mut steady);
-    }
-    Some(())
+    Some([(); 2].map(|()| judge(config, &mut gate, &mut ring, &head, NOW * 1000, &mut steady)))
 }
 
 fn alb_token(header: &str, payload: &str) -> String {
@@ -81,7 +76,7 @@ fn access_token(payload: &str) -> String {
 /// The requests of a row, as far as they can be written so.
 pub(super) fn seeds(row: &toml::Table) -> Vec<Vec<u8>> {
     let name = row.get("config").and_then(toml::Value::as_str).unwrap_or("default");
-    let Some(config) = CONFIGS.iter().position(|(known, _)| known == name) else { return Vec::new() };
+    let config = CONFIGS.iter().position(|(known, _)| known == name).expect("a configuration");
     let steps = row.get("requests").and_then(toml::Value::as_array);
     let steps: Vec<toml::Table> = match steps {
         Some(steps) => steps.iter().filter_map(|step| step.as_table().cloned()).collect(),
@@ -101,12 +96,9 @@ pub(super) fn seeds(row: &toml::Table) -> Vec<Vec<u8>> {
             texts("oidc_data").unwrap_or(vec!["{token}"]).iter().map(|value| format!("x-amzn-oidc-data: {value}")),
         );
         lines.extend(texts("headers").unwrap_or_default().into_iter().map(str::to_owned));
-        let access = row.get("access_token").and_then(|token| token.get("payload"));
-        if row.contains_key("access_token") {
-            lines.push("x-amzn-oidc-accesstoken: {access_token}".to_owned());
-        }
-        let token = row.get("token");
-        let part = |name: &str| token.and_then(|token| token.get(name));
+        let access = if row.contains_key("access_token") { vec!["{access_token}"] } else { vec![] };
+        let access = texts("access_tokens").unwrap_or(access);
+        lines.extend(access.iter().map(|value| format!("x-amzn-oidc-accesstoken: {value}")));
         let header = json!({
             "typ": "JWT", "alg": "ES256", "kid": KIDS[0], "signer": ARNS[0], "iss": ISSUERS[0], "client": CLIENTS[0],
             "exp": NOW + 60,
@@ -117,7 +109,8 @@ pub(super) fn seeds(row: &toml::Table) -> Vec<Vec<u8>> {
             "username": "ann",
         });
         lines.push(String::new());
-        lines.extend([over(header, part("header")), over(payload, part("payload")), over(claims, access)]);
+        let (token, access) = (row.get("token"), row.get("access_token"));
+        lines.extend([over(header, token, "header"), over(payload, token, "payload"), over(claims, access, "payload")]);
         [vec![MARK], lines.join("\n").into_bytes()].concat()
     };
     steps.iter().map(written).collect()
@@ -125,11 +118,33 @@ pub(super) fn seeds(row: &toml::Table) -> Vec<Vec<u8>> {
 
 const SUBJECT: &str = "7f3c1c1e";
 
-/// `genuine`, with what a row has in its place.
-fn over(genuine: Value, changed: Option<&toml::Value>) -> String {
-    let changed: Map<String, Value> =
-        changed.and_then(|changed| serde_json::to_value(changed).ok()?.as_object().cloned()).unwrap_or_default();
+/// `genuine`, changed as a row has this part of a token.
+fn over(genuine: Value, token: Option<&toml::Value>, part: &str) -> String {
+    let changed = |name: &str| token.and_then(|token| serde_json::to_value(token.get(name)?).ok()).unwrap_or_default();
     let mut object = genuine;
-    object.as_object_mut().expect("an object").extend(changed);
+    let members = object.as_object_mut().expect("an object");
+    members.extend(changed(part).as_object().cloned().unwrap_or_default());
+    for name in changed(&format!("{part}_without")).as_array().into_iter().flatten().filter_map(Value::as_str) {
+        members.remove(name);
+    }
     object.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scenarios_are_played_and_their_first_row_is_admitted() {
+        let rows = seeds::rows();
+        let seed = &seeds(&rows[0])[0];
+        let text = std::str::from_utf8(&seed[1..]).unwrap();
+        assert_eq!(
+            play(text).map(|decisions| decisions.map(|decision| matches!(decision, Decision::Admit(_)))),
+            Some([true; 2])
+        );
+        let played =
+            rows.iter().flat_map(seeds).filter(|seed| play(std::str::from_utf8(&seed[1..]).unwrap()).is_some());
+        assert!(played.count() > rows.len());
+    }
 }
