@@ -149,6 +149,7 @@ fn assert_cost(found: &Meter, calls: &[(&str, u64)], most_instructions: u64) {
         found.calls.iter().map(|(name, count)| (*name, *count)).collect::<BTreeMap<_, _>>(),
         calls.iter().copied().collect()
     );
+    println!("{} instructions", found.fuel);
     // Made, judged, forgotten.
     assert_eq!(found.entries, 3, "{found:?}");
     assert!(found.fuel <= most_instructions, "{} instructions, expected at most {most_instructions}", found.fuel);
@@ -190,6 +191,14 @@ fn a_forged_token_costs_less_than_a_good_one() {
     assert_eq!(worker.vm.end(id).reason().as_deref(), Some("signature-invalid"));
     let forged = worker.vm.take_meter();
     assert!(forged.fuel < good.fuel, "{} instructions, {} for a good token", forged.fuel, good.fuel);
+}
+
+#[test]
+fn a_new_token_costs_thirty_times_the_instructions_where_the_module_verifies_it() {
+    let mut worker = Worker::of(Key::generate(), &[("ALB_OIDC_VERIFIER", "module")]).that_has_the_key();
+    let token = worker.token(1);
+    let found = worker.cost(&token);
+    assert_cost(&found, &CALLS, 7_000_000);
 }
 
 /// Two workers that differ in nothing but the signature of the token that they remember: in one's region another key signs than in
