@@ -5,7 +5,7 @@
 //!
 //! `BENCH_ONLY` (words) runs only what has them in its name, beside what others are compared with; `BENCH_ROUNDS` (default 50) is
 //! how many turns each setup has. Everything that was measured is left in `target/bench.json`. `BENCH_STAGE` runs one stage alone
-//! that needs no turns and leaves nothing there: `instructions`.
+//! that needs no turns and leaves nothing there: `instructions`, or `memory`, which `BENCH_REQUESTS` is of.
 
 // A benchmark may panic: that is how it fails.
 #![allow(
@@ -17,6 +17,7 @@
     clippy::unwrap_used
 )]
 
+mod flat;
 mod instructions;
 mod plot;
 mod setups;
@@ -92,6 +93,9 @@ async fn main() {
     match std::env::var("BENCH_STAGE").as_deref() {
         Err(_) => everything(signed).await,
         Ok("instructions") => report_counts(signed.count().await.as_deref()),
+        Ok("memory") => {
+            signed.flat().await;
+        }
         Ok(other) => panic!("BENCH_STAGE={other}: there is no such stage"),
     }
 }
@@ -145,7 +149,7 @@ async fn everything(signed: Signed) {
     let memory = stage.memory().await;
     stage.envoy.stop().await;
     let counts = signed.count().await;
-    report(&cases, streamed, &waits, counts.as_deref(), &memory);
+    report(&cases, streamed, &waits, counts.as_deref(), &memory, &signed.flat().await);
 }
 
 fn rounds() -> usize {
@@ -184,6 +188,13 @@ impl Signed {
     async fn count(&self) -> Option<Vec<Count>> {
         let signed = (self.kid.as_str(), &self.key);
         instructions::count(self.folder.path(), &self.file(SIZES[0]), &self.keys, signed, &self.modules).await
+    }
+
+    async fn flat(&self) -> Vec<flat::Sample> {
+        println!("\nmemory under {} requests with tokens of {} bytes:", flat::requests(), SIZES[0]);
+        println!("{:>10}  {:>10}  {:>15}  {:>8}", "requests", "remembered", "linear MiB", "resident");
+        let signed = (self.kid.as_str(), &self.key);
+        flat::run(self.folder.path(), &self.file(SIZES[0]), &self.keys, signed, &self.modules).await
     }
 }
 
@@ -403,6 +414,7 @@ fn report(
     waits: &[Wait],
     counts: Option<&[Count]>,
     memory: &BTreeMap<String, i64>,
+    flat: &[flat::Sample],
 ) {
     let find = |filter: Filter, tokens: Tokens, size: usize| {
         let same = |case: &&Case| case.filter == filter && case.tokens == tokens && case.size == size;
@@ -508,6 +520,7 @@ fn report(
         "instructions": counts,
         "envoy": support::version(&support::default_envoy()),
         "memory": memory,
+        "flat": flat,
     });
     let path = support::repository("target/bench.json");
     std::fs::write(&path, serde_json::to_string_pretty(&json).expect("JSON")).expect("target/bench.json");
