@@ -75,8 +75,9 @@ demo: module $(lastword $(ENVOYS)) ## Show three requests: admitted, forged, spo
 
 .PHONY: bench
 bench: ENVOYS := $(lastword $(ENVOYS))
-bench: module $(lastword $(ENVOYS)) ## Measure the filter beside no filter, jwt_authn, Lua and two modules that do less: 12 minutes
+bench: module $(lastword $(ENVOYS)) ## Measure the filter beside no filter, jwt_authn, Lua and two modules that do less: 14 minutes
 	@command -v wrk >/dev/null || .ci/install "wrk, which makes the load" wrk
+	@command -v valgrind >/dev/null || .ci/install "valgrind, which counts instructions" valgrind || echo "no instructions are counted then" >&2
 	@cargo run --quiet --locked --example bench
 
 .PHONY: chaos

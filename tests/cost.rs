@@ -3,18 +3,25 @@
 //! time that it takes; this keeps it so.
 
 // A test may panic: that is how it fails.
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice
+)]
 
 mod support;
 
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 use support::envoy::gateway_config;
 use support::module::{Fate, Headers, Meter, Process, Response, Vm, headers};
-use support::token::{Key, TokenSpec, now};
+use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec, now};
 
 const MIB: usize = 1 << 20;
 /// A token of this size has a user with few claims.
@@ -43,35 +50,32 @@ struct Worker {
 
 impl Worker {
     fn start() -> Worker {
-        Worker::with_config(&gateway_config())
+        Worker::of(Key::generate(), &gateway_config(), &[])
     }
 
-    fn with_config(config: &Value) -> Worker {
+    /// One of this config, in whose region tokens are signed with this key, and whose VM has these environment variables.
+    fn of(key: Key, config: &Value, environment: &[(&str, &str)]) -> Worker {
         let wall = Duration::from_secs(u64::try_from(now()).expect("a time after 1970"));
         let process = Process::at(wall, Duration::from_secs(1000));
-        let mut vm = Vm::start(&process, &[]);
+        let mut vm = Vm::start(&process, environment);
         let root = vm.add_plugin(&config.to_string()).expect("a config that is taken");
-        Worker { process, vm, root, key: Key::generate() }
+        Worker { process, vm, root, key }
     }
 
     fn with_key() -> Worker {
-        Worker::start().and_key()
+        Worker::start().that_has_the_key()
     }
 
-    fn and_key(self) -> Worker {
-        let mut worker = self;
-        let waiting = worker.send(&worker.token(0));
-        worker.fetch();
-        assert_eq!(worker.vm.end(waiting).fate, Fate::Continued);
-        worker.vm.take_meter();
-        worker
+    fn that_has_the_key(mut self) -> Worker {
+        let waiting = self.send(&self.token(0));
+        self.fetch();
+        assert_eq!(self.vm.end(waiting).fate, Fate::Continued);
+        self.vm.take_meter();
+        self
     }
 
     fn token(&self, user: usize) -> String {
-        let mut spec = TokenSpec::of(&format!("user-{user:06}@example.com"));
-        (spec.exp, spec.payload_exp) = (3600, 3600);
-        spec.payload.insert("profile".into(), Value::from("x".repeat(310)));
-        let token = spec.mint(KID, &self.key).text;
+        let token = spec(user).mint(KID, &self.key).text;
         assert!(token.len().abs_diff(TOKEN_BYTES) < 60, "{} bytes", token.len());
         token
     }
@@ -120,6 +124,22 @@ impl Worker {
         self.pass(token);
         self.vm.take_meter()
     }
+
+    /// The instructions that it takes to refuse this token.
+    fn refusal(&mut self, token: &str) -> u64 {
+        self.vm.take_meter();
+        let id = self.send(token);
+        let stream = self.vm.end(id);
+        assert!(matches!(stream.fate, Fate::Answered(_)), "{:?}", stream.fate);
+        self.vm.take_meter().fuel
+    }
+}
+
+fn spec(user: usize) -> TokenSpec {
+    let mut spec = TokenSpec::of(&format!("user-{user:06}@example.com"));
+    (spec.exp, spec.payload_exp) = (3600, 3600);
+    spec.payload.insert("profile".into(), Value::from("x".repeat(310)));
+    spec
 }
 
 /// That the module was entered, and called the host, just so often, and took no more instructions than these. How many it takes
@@ -129,6 +149,7 @@ fn assert_cost(found: &Meter, calls: &[(&str, u64)], most_instructions: u64) {
         found.calls.iter().map(|(name, count)| (*name, *count)).collect::<BTreeMap<_, _>>(),
         calls.iter().copied().collect()
     );
+    println!("{} instructions", found.fuel);
     // Made, judged, forgotten.
     assert_eq!(found.entries, 3, "{found:?}");
     assert!(found.fuel <= most_instructions, "{} instructions, expected at most {most_instructions}", found.fuel);
@@ -179,7 +200,7 @@ fn no_path_however_long_or_ambiguous_keeps_the_worker_for_more_than_a_few_millis
     let rules = patterns.map(|regex| json!({"match": {"paths": [{"regex": regex}]}, "require": "none"}));
     let mut config = gateway_config();
     config["rules"] = json!(rules);
-    let mut worker = Worker::with_config(&config);
+    let mut worker = Worker::of(Key::generate(), &config, &[]);
     for (path, length) in [
         ("/", 2047),
         ("/", 60_000),
@@ -199,6 +220,114 @@ fn no_path_however_long_or_ambiguous_keeps_the_worker_for_more_than_a_few_millis
         let fuel = worker.vm.take_meter().fuel;
         assert!(fuel < 12_000_000, "{fuel} instructions for {} bytes: {path:.30}", path.len());
     }
+}
+
+#[test]
+fn a_new_token_costs_thirty_times_the_instructions_where_the_module_verifies_it() {
+    let mut worker =
+        Worker::of(Key::generate(), &gateway_config(), &[("ALB_OIDC_VERIFIER", "module")]).that_has_the_key();
+    let token = worker.token(1);
+    let found = worker.cost(&token);
+    assert_cost(&found, &CALLS, 7_000_000);
+}
+
+/// Two workers that differ in nothing but the signature of the token that they remember: in one's region another key signs than in
+/// the other's. What differs in a refusal's cost between them, the signature is the reason of.
+struct Twins {
+    workers: [Worker; 2],
+    /// What the first one remembers.
+    token: String,
+    /// Where its payload begins, and the part of its signature that it is looked up by.
+    payload: usize,
+    hashed: usize,
+}
+
+impl Twins {
+    fn start() -> Twins {
+        let mut workers = [1, 2].map(|key| Worker::of(Key::numbered(key), &gateway_config(), &[]).that_has_the_key());
+        let mut spec = spec(1);
+        // The same for both, though a second may pass.
+        for claims in [&mut spec.header, &mut spec.payload] {
+            claims.insert("exp".into(), Value::from(now() + 3600));
+        }
+        let [token, other] = workers.each_mut().map(|worker| {
+            let token = spec.mint(KID, &worker.key).text;
+            worker.pass(&token);
+            token
+        });
+        let signature = token.rfind('.').expect("a signature") + 1;
+        assert_eq!((&token[..signature], token.len()), (&other[..signature], other.len()));
+        assert_ne!(token, other);
+        let (payload, hashed) = (token.find('.').expect("a payload") + 1, token.len() - 64);
+        Twins { workers, token, payload, hashed }
+    }
+
+    /// What it costs to refuse this where the one token is remembered, and how much more than where the other is.
+    fn refusal(&mut self, token: &str) -> (u64, i64) {
+        let [one, other] = self.workers.each_mut().map(|worker| worker.refusal(token));
+        (one, one as i64 - other as i64)
+    }
+
+    /// The first one's token with another letter in one of these places, for each of them.
+    fn guesses(&self, places: Range<usize>) -> Vec<String> {
+        let mut guesses = Vec::new();
+        for (place, letter) in places.flat_map(|place| b"aZ5k".map(|letter| (place, letter))) {
+            let mut guess = self.token.clone().into_bytes();
+            let before = std::mem::replace(&mut guess[place], letter);
+            if before != letter && before != b'.' && before != b'=' {
+                guesses.push(String::from_utf8(guess).expect("text"));
+            }
+        }
+        guesses
+    }
+}
+
+/// That these differ in almost none. The table of remembered tokens has seven bits of each one's hash at hand: of a hundred other
+/// tokens one or two have the same ones as a token there, by chance, and are compared with it, to no end.
+fn assert_none(differences: &[i64]) {
+    let found = differences.iter().filter(|difference| **difference != 0).count();
+    assert!(differences.len() > 100 && found <= differences.len() / 8, "{found} of {}", differences.len());
+}
+
+#[test]
+fn how_long_a_guess_at_a_remembered_signature_takes_to_refuse_does_not_tell_how_much_of_it_is_right() {
+    let mut twins = Twins::start();
+    let guesses = twins.guesses(twins.hashed..twins.token.len());
+    assert_none(&guesses.iter().map(|guess| twins.refusal(guess).1).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_token_with_the_end_of_a_remembered_signature_is_compared_with_the_remembered_one_at_most() {
+    let mut twins = Twins::start();
+    // By whom the last 62 letters of the signature are known, the token is.
+    let guesses = twins.guesses(twins.payload..twins.hashed);
+    let found: Vec<_> = guesses.iter().map(|guess| twins.refusal(guess).1).collect();
+    let (first, last) = (found[0], found[found.len() - 1]);
+    println!(
+        "{first} instructions more where the payload's first letter differs, {last} where the last does that is not hashed"
+    );
+    assert!(found.iter().all(|more| more.abs() < 3000), "{found:?}");
+}
+
+#[test]
+fn a_token_of_another_signer_issuer_or_client_costs_the_same_whichever_token_is_remembered() {
+    let mut twins = Twins::start();
+    let mut differences = Vec::new();
+    for (name, value) in [("signer", ARN), ("iss", ISSUER), ("client", CLIENT)] {
+        // They are no secrets: what differs later costs more.
+        let costs = [0, value.len() / 2, value.len() - 1].map(|place| {
+            let mut spec = spec(1);
+            let mut other = value.to_owned();
+            other.replace_range(place..=place, "~");
+            spec.header.insert(name.into(), other.into());
+            let forged = (3..19).map(|key| spec.mint(KID, &Key::numbered(key)).text);
+            let (costs, more): (Vec<_>, Vec<_>) = forged.map(|token| twins.refusal(&token)).unzip();
+            differences.extend(more);
+            costs.into_iter().min().expect("a cost")
+        });
+        println!("{name} that differs in its first letter, the middle, the last: {costs:?} instructions");
+    }
+    assert_none(&differences);
 }
 
 #[test]
@@ -234,7 +363,7 @@ fn users_of_many_groups_are_remembered_within_the_same_memory() {
     const USERS: usize = 1000;
     let mut config = gateway_config();
     config["groups"] = json!({"memberHeaderPrefix": "x-group-"});
-    let mut worker = Worker::with_config(&config).and_key();
+    let mut worker = Worker::of(Key::generate(), &config, &[]).that_has_the_key();
     let groups: Vec<_> = (0..512).map(|group| format!("{group:x}")).collect();
     let mut full = 0;
     for user in 0..USERS {

@@ -4,7 +4,8 @@
 //! setup has a listener for each kind of token, so that what one leaves in a cache is not what another finds there.
 //!
 //! `BENCH_ONLY` (words) runs only what has them in its name, beside what others are compared with; `BENCH_ROUNDS` (default 50) is
-//! how many turns each setup has. Everything that was measured is left in `target/bench.json`.
+//! how many turns each setup has. Everything that was measured is left in `target/bench.json`. `BENCH_STAGE` runs one stage alone
+//! that needs no turns and leaves nothing there: `instructions`, or `memory`, which `BENCH_REQUESTS` is of.
 
 // A benchmark may panic: that is how it fails.
 #![allow(
@@ -16,6 +17,7 @@
     clippy::unwrap_used
 )]
 
+mod flat;
 mod instructions;
 mod plot;
 mod setups;
@@ -87,6 +89,18 @@ struct Case {
 
 #[tokio::main]
 async fn main() {
+    let signed = Signed::tokens().await;
+    match std::env::var("BENCH_STAGE").as_deref() {
+        Err(_) => everything(signed).await,
+        Ok("instructions") => report_counts(signed.count().await.as_deref()),
+        Ok("memory") => {
+            signed.flat().await;
+        }
+        Ok(other) => panic!("BENCH_STAGE={other}: there is no such stage"),
+    }
+}
+
+async fn everything(signed: Signed) {
     let rounds = rounds();
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let mut cases = Vec::new();
@@ -113,7 +127,7 @@ async fn main() {
             });
         }
     }
-    let stage = Stage::start(&cases).await;
+    let stage = Stage::start(&cases, &signed).await;
     for case in &mut cases {
         stage.alone(case).await;
     }
@@ -130,14 +144,12 @@ async fn main() {
     stage.check().await;
     let mut waits = Vec::new();
     for _ in 0..WAITS {
-        waits.push(waiters::run(stage.listeners[WAITING], &stage.keys, &stage.known).await);
+        waits.push(waiters::run(stage.listeners[WAITING], &signed.keys, &stage.known).await);
     }
     let memory = stage.memory().await;
-    let Stage { envoy, folder, keys, kid, key, modules, .. } = stage;
-    envoy.stop().await;
-    let tokens = folder.path().join(SIZES[0].to_string());
-    let counts = instructions::count(folder.path(), &tokens, &keys, (&kid, &key), &modules).await;
-    report(&cases, streamed, &waits, counts.as_deref(), &memory);
+    stage.envoy.stop().await;
+    let counts = signed.count().await;
+    report(&cases, streamed, &waits, counts.as_deref(), &memory, &signed.flat().await);
 }
 
 fn rounds() -> usize {
@@ -145,25 +157,18 @@ fn rounds() -> usize {
         .map_or(50, |text| text.parse().unwrap_or_else(|_| panic!("BENCH_ROUNDS={text}: not a number")))
 }
 
-/// The Envoy, its surroundings, and the files of tokens.
-struct Stage {
-    envoy: Envoy,
-    listeners: BTreeMap<String, SocketAddr>,
+/// The files of tokens and other files, and the key that the tokens are signed with.
+struct Signed {
     folder: tempfile::TempDir,
     keys: KeyServer,
-    /// A token of a key that the gateway has.
-    known: String,
     kid: String,
     key: Key,
     modules: Modules,
-    /// What tells how long Envoy's worker has been on a processor.
-    processor: PathBuf,
-    _upstream: Server,
 }
 
-impl Stage {
-    async fn start(cases: &[Case]) -> Stage {
-        let (keys, upstream) = (KeyServer::start().await, streams::upstream().await);
+impl Signed {
+    async fn tokens() -> Signed {
+        let keys = KeyServer::start().await;
         let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
         keys.publish(&format!("/{kid}"), &key, Answer::default());
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -172,6 +177,43 @@ impl Stage {
         }
         std::fs::write(folder.path().join("load.lua"), include_str!("load.lua")).expect("the script");
         let modules = Modules::assemble(folder.path());
+        Signed { folder, keys, kid, key, modules }
+    }
+
+    /// The file of tokens of about this size.
+    fn file(&self, size: usize) -> PathBuf {
+        self.folder.path().join(size.to_string())
+    }
+
+    async fn count(&self) -> Option<Vec<Count>> {
+        let signed = (self.kid.as_str(), &self.key);
+        instructions::count(self.folder.path(), &self.file(SIZES[0]), &self.keys, signed, &self.modules).await
+    }
+
+    async fn flat(&self) -> Vec<flat::Sample> {
+        println!("\nmemory under {} requests with tokens of {} bytes:", flat::requests(), SIZES[0]);
+        println!("{:>10}  {:>10}  {:>15}  {:>8}", "requests", "remembered", "linear MiB", "resident");
+        let signed = (self.kid.as_str(), &self.key);
+        flat::run(self.folder.path(), &self.file(SIZES[0]), &self.keys, signed, &self.modules).await
+    }
+}
+
+/// The Envoy with all the setups, and what is around it.
+struct Stage<'a> {
+    signed: &'a Signed,
+    envoy: Envoy,
+    listeners: BTreeMap<String, SocketAddr>,
+    /// A token of a key that the gateway has.
+    known: String,
+    /// What tells how long Envoy's worker has been on a processor.
+    processor: PathBuf,
+    _upstream: Server,
+}
+
+impl Stage<'_> {
+    async fn start<'a>(cases: &[Case], signed: &'a Signed) -> Stage<'a> {
+        let upstream = streams::upstream().await;
+        let Signed { keys, kid, key, modules, .. } = signed;
         let mut setup = Setup::new(&support::default_envoy(), upstream.address, keys.address());
         setup.log_level = "error";
         let at_once = json!({"direct_response": {"status": 200}});
@@ -180,7 +222,7 @@ impl Stage {
         names.extend(streams::FILTERS.map(|filter| (filter, before_streams(filter), &onward)));
         names.push((Filter::Ours, WAITING, &at_once));
         for (filter, name, action) in &names {
-            setup.listeners.push(filter.listener(name, action, &kid, &key, &modules));
+            setup.listeners.push(filter.listener(name, action, kid, key, modules));
         }
         let envoy = Envoy::must_start(&setup).await;
         let mut listeners = BTreeMap::new();
@@ -188,9 +230,9 @@ impl Stage {
             listeners.insert(name.to_owned(), envoy.listener(name).await.expect("the listener"));
         }
         let spec = TokenSpec { exp: 6 * 3600, payload_exp: 6 * 3600, ..TokenSpec::of("ann@example.com") };
-        let known = spec.mint(&kid, &key).text;
+        let known = spec.mint(kid, key).text;
         let processor = worker(envoy.process_id()).join("schedstat");
-        Stage { envoy, listeners, folder, keys, known, kid, key, modules, processor, _upstream: upstream }
+        Stage { signed, envoy, listeners, known, processor, _upstream: upstream }
     }
 
     /// What share of a worker's time without a filter it takes with this one before it. Which of the two comes first alternates.
@@ -252,17 +294,17 @@ impl Stage {
         let mut plan = format!("return {{ processor = {:?}, cases = {{\n", self.processor);
         for case in cases {
             let port = self.listeners[&case.listener].port();
-            let tokens = self.folder.path().join(case.size.to_string());
+            let tokens = self.signed.file(case.size);
             let (count, sent) = (case.tokens.count(), case.sent);
             writeln!(plan, "{{ port = \"{port}\", tokens = {tokens:?}, count = {count}, sent = {sent} }},")
                 .expect("a string");
         }
-        let file = self.folder.path().join("plan.lua");
+        let file = self.signed.folder.path().join("plan.lua");
         std::fs::write(&file, plan + "} }\n").expect("the plan");
         let output = Command::new("wrk")
             .args(["--threads", &cases.len().to_string(), "--connections", &(cases.len() * CONNECTIONS).to_string()])
             .args(["--duration", &format!("{seconds}s"), "--script"])
-            .arg(self.folder.path().join("load.lua"))
+            .arg(self.signed.folder.path().join("load.lua"))
             .arg(format!("http://{}/", self.listeners[&cases[0].listener]))
             .env("PLAN", &file)
             .output()
@@ -371,6 +413,7 @@ fn report(
     waits: &[Wait],
     counts: Option<&[Count]>,
     memory: &BTreeMap<String, i64>,
+    flat: &[flat::Sample],
 ) {
     let find = |filter: Filter, tokens: Tokens, size: usize| {
         let same = |case: &&Case| case.filter == filter && case.tokens == tokens && case.size == size;
@@ -467,17 +510,7 @@ fn report(
     });
     each("others wait meanwhile, milliseconds at most", |wait| wait.others_meanwhile);
     each("others wait otherwise, milliseconds at most", |wait| wait.others_otherwise);
-    println!("\ninstructions for each request with a token of {} bytes, without the kernel's:", SIZES[0]);
-    match counts {
-        None => println!("not counted: there is no valgrind"),
-        Some(counts) => {
-            for Count { setup, again, instructions } in counts {
-                let of_none = *instructions as f64 / counts[0].instructions as f64;
-                let token = if *again { "" } else { ", every token new" };
-                println!("{:<50} {instructions:>9}  {of_none:.2} × no filter", format!("{setup}{token}"));
-            }
-        }
-    }
+    report_counts(counts);
     plot::write(&support::repository("target/bench.svg"), &lines);
     let json = json!({
         "lines": lines,
@@ -486,8 +519,31 @@ fn report(
         "instructions": counts,
         "envoy": support::version(&support::default_envoy()),
         "memory": memory,
+        "flat": flat,
     });
     let path = support::repository("target/bench.json");
     std::fs::write(&path, serde_json::to_string_pretty(&json).expect("JSON")).expect("target/bench.json");
     println!("\nmedian (quartiles) of the rounds; all of it: target/bench.json, as a picture: target/bench.svg");
+}
+
+fn report_counts(counts: Option<&[Count]>) {
+    println!(
+        "\ninstructions of the worker's for each request with a token of {} bytes, without the kernel's:",
+        SIZES[0]
+    );
+    match counts {
+        None => println!("not counted: there is no valgrind"),
+        Some(counts) => {
+            println!("{:<50} {:>9}  {:<19} {:>13}  {:>11}", "", "median", "least–most", "× no filter", "a step more");
+            for (number, count) in counts.iter().enumerate() {
+                let (median, (least, most)) = (count.median(), count.range());
+                let of_none = median as f64 / counts[0].median() as f64;
+                let setup = format!("{}{}", count.setup, if count.again { "" } else { ", every token new" });
+                let range = format!("{least}–{most}");
+                let above = number.checked_sub(1).filter(|_| number < instructions::STAIRCASE);
+                let more = above.map(|above| format!("{:+}", median as i64 - counts[above].median() as i64));
+                println!("{setup:<50} {median:>9}  {range:<19} {of_none:>13.2}  {:>11}", more.unwrap_or_default());
+            }
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! What a request costs Envoy in instructions, without the kernel's: counted by callgrind, where valgrind is installed, and the
-//! same on every machine. Measures no time.
+//! What a request costs Envoy's worker in instructions, without the kernel's: counted by callgrind, where valgrind is installed.
+//! Two Envoys do not count quite the same, so it is counted in several. Measures no time.
 
 use super::setups::{Filter, Modules, Tokens};
 use super::support;
@@ -18,15 +18,21 @@ use std::process::Command;
 /// Requests before the count, and counted.
 const WARM_UP: usize = 60;
 const COUNTED: usize = 200;
+/// How many Envoys it is counted in.
+const TIMES: usize = 3;
+/// What the names of callgrind's dumps begin with.
+const DUMPS: &str = "counts";
 /// How many tokens come again and again.
 const AGAIN: usize = 20;
+/// The first of these do each what the one before does, and more.
+pub(crate) const STAIRCASE: usize = 5;
 const CASES: [(Filter, Tokens); 7] = [
     (Filter::Nothing, Tokens::Thousand),
     (Filter::EmptyModule, Tokens::Thousand),
-    (Filter::JwtAuthnWithCache, Tokens::Thousand),
     (Filter::LeastModule, Tokens::Thousand),
     (Filter::Ours, Tokens::Thousand),
     (Filter::Ours, Tokens::New),
+    (Filter::JwtAuthnWithCache, Tokens::Thousand),
     (Filter::JwtAuthn, Tokens::New),
 ];
 
@@ -36,8 +42,19 @@ pub(crate) struct Count {
     pub(crate) setup: &'static str,
     /// The token is one of those that came before.
     pub(crate) again: bool,
-    /// For each request.
-    pub(crate) instructions: u64,
+    /// For each request: in each Envoy, the least first.
+    pub(crate) instructions: Vec<u64>,
+}
+
+impl Count {
+    pub(crate) fn median(&self) -> u64 {
+        self.instructions[self.instructions.len() / 2]
+    }
+
+    /// The least and the most.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        (self.instructions[0], self.instructions[self.instructions.len() - 1])
+    }
 }
 
 /// Counts; `None` where there is no valgrind. `tokens` are of `key`, which `keys` serves under `kid`; `folder` is for files.
@@ -51,9 +68,9 @@ pub(crate) async fn count(
     Command::new("valgrind").arg("--version").output().ok()?;
     let envoy = support::default_envoy();
     // In Envoy's place: the same arguments, under callgrind. What the VM compiles is code that changes.
-    let (counted, counts) = (folder.join("counted"), folder.join("counts"));
+    let (counted, counts) = (folder.join("counted"), folder.join(DUMPS));
     let script = format!(
-        "#!/bin/sh\nexec valgrind --tool=callgrind --smc-check=all-non-file --instr-atstart=no --callgrind-out-file={} {} \"$@\"\n",
+        "#!/bin/sh\nexec valgrind --tool=callgrind --smc-check=all-non-file --separate-threads=yes --instr-atstart=no --callgrind-out-file={} {} \"$@\"\n",
         counts.display(),
         envoy.display()
     );
@@ -66,30 +83,56 @@ pub(crate) async fn count(
     for case in CASES {
         setup.listeners.push(case.0.listener(&name(case), &at_once, kid, key, modules));
     }
-    let envoy = Envoy::must_start(&setup).await;
     let text = std::fs::read_to_string(tokens).expect("the tokens");
-    let mut found = Vec::new();
-    for case in CASES {
-        let gateway = envoy.listener(&name(case)).await.expect("the listener");
-        let again = case.1 != Tokens::New;
-        let mut tokens: Box<dyn Iterator<Item = &str>> =
-            if again { Box::new(text.lines().take(AGAIN).cycle()) } else { Box::new(text.lines()) };
-        send(gateway, tokens.by_ref().take(WARM_UP)).await;
-        control(&envoy, &["--instr=on"]);
-        // What is counted on the way there is forgotten.
-        send(gateway, tokens.by_ref().take(3)).await;
-        control(&envoy, &["--zero"]);
-        send(gateway, tokens.by_ref().take(COUNTED)).await;
-        control(&envoy, &["--dump"]);
-        control(&envoy, &["--instr=off"]);
-        let dump = folder.join(format!("counts.{}", found.len() + 1));
-        let dump = std::fs::read_to_string(&dump).unwrap_or_else(|error| panic!("{}: {error}", dump.display()));
-        let total = dump.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
-        let total: u64 = total.and_then(|total| total.trim().parse().ok()).expect("a total in callgrind's dump");
-        found.push(Count { setup: case.0.name(), again, instructions: total / COUNTED as u64 });
+    let mut found = CASES.map(|(filter, tokens)| Count {
+        setup: filter.name(),
+        again: tokens != Tokens::New,
+        instructions: Vec::new(),
+    });
+    for _ in 0..TIMES {
+        let envoy = Envoy::must_start(&setup).await;
+        for (number, case) in CASES.into_iter().enumerate() {
+            let gateway = envoy.listener(&name(case)).await.expect("the listener");
+            send_counted(&envoy, gateway, found[number].again, &text).await;
+            found[number].instructions.push(of_worker(folder) / COUNTED as u64);
+        }
+        envoy.stop().await;
     }
-    envoy.stop().await;
-    Some(found)
+    for count in &mut found {
+        count.instructions.sort_unstable();
+    }
+    Some(found.into())
+}
+
+/// Sends requests with these tokens, and has callgrind dump what [`COUNTED`] of them took.
+async fn send_counted(envoy: &Envoy, gateway: SocketAddr, again: bool, tokens: &str) {
+    let mut tokens: Box<dyn Iterator<Item = &str>> =
+        if again { Box::new(tokens.lines().take(AGAIN).cycle()) } else { Box::new(tokens.lines()) };
+    send(gateway, tokens.by_ref().take(WARM_UP)).await;
+    control(envoy, &["--instr=on"]);
+    // What is counted on the way there is forgotten.
+    send(gateway, tokens.by_ref().take(3)).await;
+    control(envoy, &["--zero"]);
+    send(gateway, tokens.by_ref().take(COUNTED)).await;
+    control(envoy, &["--dump"]);
+    control(envoy, &["--instr=off"]);
+}
+
+/// What the worker took, by callgrind's dumps in `folder`, which are removed. It is the thread that took the most.
+fn of_worker(folder: &Path) -> u64 {
+    let mut most = 0;
+    for file in std::fs::read_dir(folder).expect("the dumps") {
+        let file = file.expect("a dump");
+        if file.file_name().to_string_lossy().starts_with(&format!("{DUMPS}.")) {
+            let text = std::fs::read_to_string(file.path()).expect("a dump");
+            let total = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
+            let total = total.and_then(|total| total.trim().parse().ok());
+            most = total.unwrap_or(0).max(most);
+            std::fs::remove_file(file.path()).expect("a dump");
+        }
+    }
+    assert!(most > 0, "callgrind dumped no total");
+    most
 }
 
 /// Tells callgrind what to do next, which it does before it returns.
