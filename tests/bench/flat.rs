@@ -3,7 +3,6 @@
 //! time. `BENCH_REQUESTS` sets how many requests there are: 300,000 unless told otherwise, 10,000,000 for a night.
 
 #[path = "../load/memory.rs"]
-#[expect(dead_code, reason = "a benchmark uses a part of it")]
 mod memory;
 
 use super::setups::{Filter, Modules};
