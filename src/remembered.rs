@@ -14,8 +14,8 @@ use crate::time::Timestamp;
 /// 16 MiB in all.
 const MAX_BYTES: usize = 14 * 1024 * 1024 + 832 * 1024;
 
-/// How many bytes at a token's end are hashed: its signature, which is as good as random.
-const HASHED: usize = 64;
+/// How many bytes at a token's end are hashed: its signature in base64, padded or not, which is as good as random.
+const HASHED: usize = 88;
 
 /// The tokens that one plugin in one worker remembers. Where there are too many, the oldest go that nobody has asked for
 /// since their turn last came.
@@ -65,7 +65,8 @@ impl RememberedTokens {
         now: Timestamp,
     ) -> Option<Rc<Identity>> {
         let hash = hash(&self.hasher, token);
-        let entry = self.entries.find_mut(hash, |entry| is_same(&entry.token, token))?;
+        // Only one with the same signature is compared: how long that takes tells nothing to whoever guesses.
+        let entry = self.entries.find_mut(hash, |entry| entry.hash == hash && is_same(&entry.token, token))?;
         if now >= entry.expires || !access_tokens.eq(entry.access_token.as_deref()) {
             return None;
         }
