@@ -16,13 +16,13 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) async fn of(envoy: &Envoy) -> Memory {
-        let heap = envoy.stats("server.memory_allocated").await["server.memory_allocated"];
+        let heap = envoy.heap().await;
         let process = envoy.process_id();
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the status of Envoy");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident memory");
         let resident: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
         let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).expect("the memory map of Envoy");
-        Memory { resident: resident * 1024, heap: u64::try_from(heap).expect("a size"), linear: linear_memories(&maps) }
+        Memory { resident: resident * 1024, heap, linear: linear_memories(&maps) }
     }
 }
 

@@ -199,6 +199,12 @@ impl Envoy {
         reply.unwrap_or_else(|error| panic!("Envoy's admin interface: {path}: {error}\n{}", self.log()))
     }
 
+    /// What its allocator has given out now, in bytes: the statistic of it is as old as their last flush.
+    pub(crate) async fn heap(&self) -> u64 {
+        let memory: Value = serde_json::from_str(&self.admin("/memory").await.body).expect("JSON");
+        memory["allocated"].as_str().and_then(|bytes| bytes.parse().ok()).expect("a number of bytes")
+    }
+
     /// All that Envoy and the module logged.
     pub(crate) fn log(&self) -> String {
         self.log_since(0).0
