@@ -10,6 +10,7 @@ pub(crate) mod envoy;
 pub(crate) mod expect;
 pub(crate) mod key_server;
 pub(crate) mod kubernetes;
+pub(crate) mod merge;
 pub(crate) mod module;
 pub(crate) mod server;
 pub(crate) mod table;

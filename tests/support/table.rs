@@ -25,6 +25,7 @@
 use super::access_token::AccessTokenSpec;
 use super::envoy::Plugin;
 use super::key_server::Answer;
+use super::merge::merge;
 use super::token::TokenSpec;
 use serde::Deserialize;
 use serde_json::Value;
@@ -402,21 +403,6 @@ impl Config {
         let mut config = parse(default);
         merge(&mut config, parse(&self.plugin));
         Plugin { env: self.env, ..Plugin::new(name, config) }
-    }
-}
-
-fn merge(onto: &mut Value, over: Value) {
-    match (onto, over) {
-        (Value::Object(onto), Value::Object(over)) => {
-            for (name, value) in over {
-                if value.is_null() {
-                    onto.remove(&name);
-                    continue;
-                }
-                merge(onto.entry(name).or_insert(Value::Null), value);
-            }
-        }
-        (onto, over) => *onto = over,
     }
 }
 

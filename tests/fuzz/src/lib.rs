@@ -9,5 +9,7 @@ pub mod seeds;
 pub mod targets;
 
 mod host;
+#[path = "../../support/merge.rs"]
+mod merge;
 mod mint;
 mod toy;

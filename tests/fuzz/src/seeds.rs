@@ -1,5 +1,6 @@
 //! Where fuzzers begin: the vectors, the table of scenarios, and seeded chance.
 
+use crate::merge::merge;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -56,22 +57,6 @@ pub fn configs() -> Vec<(String, Value)> {
         whole
     };
     configs.into_iter().map(|(name, config)| (name, over(config))).collect()
-}
-
-/// RFC 7396.
-fn merge(onto: &mut Value, over: Value) {
-    match (onto, over) {
-        (Value::Object(onto), Value::Object(over)) => {
-            for (name, value) in over {
-                if value.is_null() {
-                    onto.remove(&name);
-                } else {
-                    merge(onto.entry(name).or_insert(Value::Null), value);
-                }
-            }
-        }
-        (onto, over) => *onto = over,
-    }
 }
 
 /// The rows of the scenarios, as they are written.
