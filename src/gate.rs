@@ -140,6 +140,10 @@ impl Gate {
     /// Judges the request `now`.
     pub fn decide(&mut self, head: &RequestHead<'_>, keys: &mut KeyRing, now: Now) -> (Decision, Work) {
         let mut work = Work::default();
+        // In report mode too: behind such an upgrade, requests of which the filter sees nothing could reach upstream.
+        if !self.config.upgrades.admit(head) {
+            return (Decision::Deny(Reason::UpgradeNotAllowed), work);
+        }
         if self.config.sign_out.as_ref().is_some_and(|sign_out| sign_out.is_asked(head)) {
             return (Decision::SignOut(logout::session_cookies(head, &self.config.session_cookie)), work);
         }

@@ -4,7 +4,8 @@
 //!
 //! 1. [`gate::Gate::strip`] names the identity headers that the client has no right to send. They are removed before
 //!    anything else, on every path.
-//! 2. Whoever asks to sign out ([`logout`]) is answered here, whoever they are. [`access::AccessRules`] say whether the request needs a token at all. [`gate::Gate::decide`] then reads
+//! 2. A request for a protocol upgrade that the config does not allow is denied ([`upgrades`]), also where no token is needed.
+//!    Whoever asks to sign out ([`logout`]) is answered here, whoever they are. [`access::AccessRules`] say whether the request needs a token at all. [`gate::Gate::decide`] then reads
 //!    `x-amzn-oidc-data`: [`token::UntrustedToken`] takes it apart, and [`token::UntrustedToken::screen`] compares signer,
 //!    issuer, client and expiry with the configured load balancers. A forged token ends here, before anything is fetched.
 //! 3. [`keys::KeyRing`] has the key, or the request waits while the root context fetches it.
@@ -38,3 +39,4 @@ mod json;
 pub mod logout;
 mod remembered;
 mod shared_keys;
+pub mod upgrades;

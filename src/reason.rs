@@ -5,6 +5,8 @@
 /// everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
+    /// A protocol upgrade that `upgrades` does not list.
+    UpgradeNotAllowed,
     /// More than one `x-amzn-oidc-data`.
     TokenDuplicate,
     /// No `x-amzn-oidc-data`, or an empty one.
@@ -49,7 +51,8 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
+        Self::UpgradeNotAllowed,
         Self::TokenDuplicate,
         Self::TokenMissing,
         Self::TokenTooLarge,
@@ -75,6 +78,7 @@ impl Reason {
     /// The kebab-case name.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::UpgradeNotAllowed => "upgrade-not-allowed",
             Self::TokenDuplicate => "token-duplicate",
             Self::TokenMissing => "token-missing",
             Self::TokenTooLarge => "token-too-large",
@@ -98,11 +102,15 @@ impl Reason {
         }
     }
 
-    /// The HTTP status of the answer: 401 for the token, 403 for the user, 503 where trying again helps.
+    /// The HTTP status of the answer: 401 for the token, 403 for the user or an upgrade, 503 where trying again helps.
     pub const fn status(self) -> u16 {
         match self {
             Self::KeyUnavailable | Self::InternalError => 503,
-            Self::UserIdMissing | Self::UserIdInvalid | Self::EmailUnverified | Self::UserNotAllowed => 403,
+            Self::UpgradeNotAllowed
+            | Self::UserIdMissing
+            | Self::UserIdInvalid
+            | Self::EmailUnverified
+            | Self::UserNotAllowed => 403,
             _ => 401,
         }
     }
@@ -110,6 +118,7 @@ impl Reason {
     /// One sentence for the person who is refused. Says no more than the reason does.
     pub const fn message(self) -> &'static str {
         match self {
+            Self::UpgradeNotAllowed => "the gateway does not allow this protocol upgrade",
             Self::TokenDuplicate => "the request carries more than one sign-in token",
             Self::TokenMissing => "it did not come through the load balancer's sign-in",
             Self::TokenTooLarge => "the sign-in token is too large",

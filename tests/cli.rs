@@ -218,6 +218,11 @@ fn what_is_allowed_and_seldom_meant_is_warned_of() {
         ("issuer: https://issuer.example", "issuer: null", ":20: warning: loadBalancers[0].issuer: found null"),
         ("clientId: \"1example23456789\"", "clientId: null", ":21: warning: loadBalancers[0].clientId: found null"),
         ("    userId:", "    mode: report\n    userId:", ":22: warning: mode: found \"report\""),
+        (
+            "    userId:",
+            "    upgrades: [websocket, SPDY/3.1]\n    userId:",
+            ":22: warning: upgrades[1]: found spdy/3.1",
+        ),
         ("exact: /healthz", "prefix: /", ":28: warning: rules[0]: opens every path"),
         (
             "- match: {hosts: [argocd.example.com]}",
@@ -356,6 +361,8 @@ fn a_minted_token_is_admitted_and_its_headers_are_shown() {
     desk.mint(&["--claim", "email=ann@example.com"]);
     desk.explain(&to_argocd).says(1, &["FAIL rules", "DENIED 403 user-not-allowed"]);
     desk.explain(&["--path", "/healthz"]).says(0, &["SKIPPED", "no identity headers"]);
+    let connect = ["--path", "/healthz", "--method", "CONNECT"];
+    desk.explain(&connect).says(1, &["DENIED 403 upgrade-not-allowed", "-    form            not reached"]);
     let json = desk.explain(&["--keys", "keys", "--json"]).says(0, &[]).stdout;
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((&json["verdict"], &json["set"][0][1]), (&"admitted".into(), &"ann".into()));

@@ -6,13 +6,15 @@
 
 mod support;
 
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
-use support::client::{Request, send_http2, send_upgrade};
+use std::time::Duration;
+use support::client::{Reply, Request, send_http2, send_raw, send_upgrade};
 use support::envoy::{Envoy, Plugin, Setup, gateway_config};
 use support::key_server::{Answer, KeyServer};
 use support::token::{Key, TokenSpec};
-use support::upstream::{Seen, Upstream};
+use support::upstream::{ANSWER_BYTES, Seen, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A gateway, and a user with a token for it. It does not know the key yet: the first request waits.
@@ -27,9 +29,13 @@ struct World {
 
 impl World {
     async fn start(binary: &Path) -> World {
+        World::of(binary, gateway_config()).await
+    }
+
+    async fn of(binary: &Path, config: Value) -> World {
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
         let setup = Setup {
-            plugins: vec![Plugin::new("gateway", gateway_config())],
+            plugins: vec![Plugin::new("gateway", config)],
             ..Setup::new(binary, upstream.address(), keys.address())
         };
         let envoy = Envoy::must_start(&setup).await;
@@ -44,6 +50,25 @@ impl World {
     fn request(&self, headers: &[(&str, &str)]) -> Request {
         let genuine = [("host", "gateway.test"), ("x-amzn-oidc-data", self.token.as_str())];
         Request::get("/", &[&genuine[..], headers].concat())
+    }
+
+    /// Asks for an upgrade that upstream does not accept, and sends a second request behind it.
+    async fn send_two(&self, upgrade: &str) -> Result<Reply, String> {
+        let first = format!(
+            "GET /first HTTP/1.1\r\nhost: gateway.test\r\nx-amzn-oidc-data: {}\r\nconnection: Upgrade\r\nupgrade: {upgrade}\r\n\
+             {ANSWER_BYTES}: 1\r\n\r\n",
+            self.token
+        );
+        let second = "GET /second HTTP/1.1\r\nhost: gateway.test\r\nkubeflow-userid: root@example.com\r\n\r\n";
+        let answer =
+            tokio::time::timeout(Duration::from_secs(2), send_raw(self.gateway, &[&first, second].concat())).await;
+        answer.unwrap_or_else(|_| Err("no whole answer in time".to_owned()))
+    }
+
+    /// The path and user id of each request that arrived upstream.
+    fn arrived_at(&self) -> Vec<(String, String)> {
+        let seen = self.upstream.take_seen().into_iter();
+        seen.map(|seen| (seen.path.clone(), seen.header("kubeflow-userid").join(","))).collect()
     }
 
     /// The one request that arrived upstream.
@@ -129,7 +154,7 @@ async fn a_websocket_is_opened_for_the_user_of_the_token_and_carries_bytes_both_
         for message in ["first", "second"] {
             connection.write_all(message.as_bytes()).await.expect("bytes sent");
             let mut echo = vec![0; message.len()];
-            let read = tokio::time::timeout(std::time::Duration::from_secs(5), connection.read_exact(&mut echo));
+            let read = tokio::time::timeout(Duration::from_secs(5), connection.read_exact(&mut echo));
             read.await.expect("an echo in time").expect("an echo");
             assert_eq!(echo, message.as_bytes(), "[envoy {}]", world.version);
         }
@@ -168,6 +193,54 @@ async fn a_grpc_call_without_a_token_is_answered_with_the_grpc_status_of_a_calle
         assert_eq!(reply.header("content-type"), ["application/grpc"], "[envoy {}]", world.version);
         assert_eq!(reply.body, "", "[envoy {}]", world.version);
         assert_eq!(world.upstream.take_seen().len(), 0, "[envoy {}] requests upstream", world.version);
+        world.envoy.stop().await;
+    }
+}
+
+/// CVE-2026-73548: before 1.38.4 and 1.39.3, Envoy forwards what follows an upgrade other than a WebSocket before upstream has
+/// accepted it.
+#[tokio::test]
+async fn denies_second_request_behind_an_upgrade() {
+    for envoy in support::envoys() {
+        let world = World::start(&envoy).await;
+        for kind in ["SPDY/3.1", "spdy/3.1"] {
+            let answer = world.send_two(kind).await;
+            assert_eq!(world.arrived_at(), [], "[envoy {}] {kind}: requests upstream", world.version);
+            let reply = answer.expect("an answer");
+            assert_eq!(reply.status, 403, "[envoy {}] {kind}: {}", world.version, reply.body);
+            assert!(reply.body.contains("upgrade-not-allowed"), "[envoy {}] {kind}: {}", world.version, reply.body);
+        }
+        world.envoy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn forwards_no_second_request_behind_a_websocket() {
+    for envoy in support::envoys() {
+        let world = World::start(&envoy).await;
+        for kind in ["websocket", "WebSocket"] {
+            // Upstream's answer is in pieces: the client that reads it stops at the end of the connection.
+            drop(world.send_two(kind).await);
+            let expected = [("/first".to_owned(), "ann@example.com".to_owned())];
+            assert_eq!(world.arrived_at(), expected, "[envoy {}] {kind}: requests upstream", world.version);
+        }
+        world.envoy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn opens_an_upgrade_that_the_config_lists() {
+    for envoy in support::envoys() {
+        let mut config = gateway_config();
+        config["upgrades"] = json!(["SPDY/3.1"]);
+        let world = World::of(&envoy, config).await;
+        let upgrade = [("connection", "Upgrade"), ("upgrade", "spdy/3.1")];
+        let (reply, connection) = send_upgrade(world.gateway, &world.request(&upgrade)).await.expect("an answer");
+        assert_eq!(reply.status, 101, "[envoy {}] {}", world.version, reply.body);
+        assert!(connection.is_some(), "[envoy {}] a connection", world.version);
+        assert_eq!(world.arrived().header("kubeflow-userid"), ["ann@example.com"], "[envoy {}]", world.version);
+        let (reply, _) = send_upgrade(world.gateway, &world.request(&WEBSOCKET)).await.expect("an answer");
+        assert_eq!(reply.status, 403, "[envoy {}] {}", world.version, reply.body);
         world.envoy.stop().await;
     }
 }

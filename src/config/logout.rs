@@ -1,15 +1,15 @@
 //! `logout` of the plugin config: the session cookie's stem, and sign-out where it is asked for.
 
 use super::load_balancer::Endpoint;
-use super::quoted;
 use super::reader::Object;
+use super::{is_token_byte, quoted};
 use crate::access::has_one_reading;
 use crate::logout::SignOut;
 
 /// The stem of the session cookies' names, and sign-out where there is any.
 pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
     let stem = logout.string("sessionCookie");
-    if !stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
+    if !stem.bytes().all(is_token_byte) {
         logout.mistake("sessionCookie", quoted(stem), "a cookie name (RFC 6265, section 4.1.1)");
     }
     let path = logout.optional_string("path").map(|path| {

@@ -6,6 +6,7 @@ mod load_balancer;
 mod logout;
 mod reader;
 pub mod reference;
+mod upgrades;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::gate::{KUBEFLOW_HEADERS, without_sign};
 use crate::identity::{ACCESS_TOKEN_CLAIM, ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
 use crate::json;
 use crate::logout::SignOut;
+use crate::upgrades::Upgrades;
 use load_balancer::Endpoint;
 pub use reader::ConfigError;
 use reader::{Mistakes, Object};
@@ -93,6 +95,8 @@ pub struct Config {
     pub access_token: Option<AccessTokenRules>,
     /// Which requests need a token, and who may pass.
     pub access: AccessRules,
+    /// Which protocol upgrades requests may ask for.
+    pub upgrades: Upgrades,
     /// What upstream may see beside the user id.
     pub forward: Forward,
     /// What the names of the ALB's session cookies begin with.
@@ -222,6 +226,7 @@ fn read(root: &Object<'_>) -> Config {
         access: access::read(root),
         identity: read_identity(root),
         access_token,
+        upgrades: upgrades::read(root),
         forward: Forward {
             oidc_data: forward.boolean("oidcData"),
             access_token: forward.boolean("accessToken"),
@@ -368,11 +373,10 @@ fn read_claim(object: &Object<'_>, field: &str, claim: &str, with_access_token: 
 fn read_header(object: &Object<'_>, field: &str) -> String {
     let text = object.string(field);
     let name = text.to_ascii_lowercase();
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let known = folded(&name);
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
         || FORBIDDEN_HEADER_PREFIXES.iter().any(|prefix| known.starts_with(prefix));
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token) {
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token_byte) {
         object.mistake(field, quoted(text), "a header name (RFC 9110, section 5.1) of 1 to 64 bytes");
     } else if forbidden {
         object.mistake(
@@ -401,6 +405,11 @@ fn read_regex(object: &Object<'_>, field: &str, ignoring_case: bool) -> Option<R
             None
         }
     }
+}
+
+/// Whether the byte may stand in a token (RFC 9110, section 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Text that may stand at the start of a header's value.
@@ -584,7 +593,12 @@ mod tests {
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, forward, mode",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, upgrades, forward, mode",
+            ),
+            (
+                "/upgrades",
+                json!(["websocket", "a, b"]),
+                "upgrades[1]: found \"a, b\", expected a protocol of at most 64 bytes, such as \"websocket\" or \"SPDY/3.1\", or \"connect\"",
             ),
             ("/loadBalancers", json!([]), "loadBalancers: found an array of 0, expected an array of 1 to 64 objects"),
             ("/loadBalancers", json!({}), "loadBalancers: found an object, expected an array of 1 to 64 objects"),

@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 55] = [
+pub static FIELDS: [Field; 56] = [
     Field { path: "loadBalancers", kind: Kind::Objects { least: 1, most: 64 }, default: Default::Required },
     Field { path: "loadBalancers.arn", kind: Kind::String { least: 1, most: 256 }, default: Default::Required },
     Field { path: "loadBalancers.issuer", kind: Kind::StringOrNull { most: 512 }, default: Default::Required },
@@ -120,6 +120,7 @@ pub static FIELDS: [Field; 55] = [
         kind: Kind::String { least: 1, most: 64 },
         default: Default::Text("AWSELBAuthSessionCookie"),
     },
+    Field { path: "upgrades", kind: Kind::Strings { least: 0, most: 16 }, default: Default::Texts(&["websocket"]) },
     Field { path: "forward", kind: Kind::Object, default: Default::Empty },
     Field { path: "forward.oidcData", kind: Kind::Boolean, default: Default::Boolean(false) },
     Field { path: "forward.accessToken", kind: Kind::Boolean, default: Default::Boolean(false) },

@@ -93,6 +93,9 @@ fn page(reason: Reason, sign_out: Option<&SignOut>, request_id: &str) -> String 
     let (title, advice) = match (reason.status(), sign_out) {
         (401, Some(_)) => ("Please sign in", "Try again. If that does not help, sign out and sign in anew."),
         (401, None) => ("Please sign in", "Try again. If that does not help, close the browser and sign in anew."),
+        (403, _) if reason == Reason::UpgradeNotAllowed => {
+            ("No access", "Ask the administrator of the gateway to allow it.")
+        }
         (403, Some(_)) => ("No access", "You are signed in. Ask for access, or sign out and sign in as somebody else."),
         (403, None) => ("No access", "You are signed in. Ask for access, or sign in as somebody else."),
         _ => ("Please try again", "It should pass by itself within a minute."),

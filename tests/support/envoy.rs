@@ -14,6 +14,8 @@ use tokio::process::{Child, Command};
 
 /// Compiling the module for every listener takes a second or two; a busy machine takes longer.
 const START_UP: Duration = Duration::from_secs(60);
+/// The upgrade types that plugins' listeners have enabled.
+const UPGRADES: [&str; 3] = ["websocket", "SPDY/3.1", "CONNECT"];
 /// What Envoy has the names of the module's counters begin with.
 const COUNTERS: &str = "wasmcustom.wasm_filter.alb_oidc.";
 
@@ -330,6 +332,8 @@ fn listener(plugin: &Plugin) -> Value {
             "typed_config": any("envoy.extensions.access_loggers.stream.v3.StdoutAccessLog", access_log),
         }],
         "preserve_external_request_id": true,
+        // More than Istio's gateways have: what Envoy rejects itself does not reach the filter.
+        "upgrade_configs": UPGRADES.map(|kind| json!({"upgrade_type": kind})),
     });
     let route = json!({"route": {"cluster": "upstream", "timeout": "60s"}});
     let mut listener = http_listener(&plugin.name, &[wasm_filter(plugin)], &route, more);

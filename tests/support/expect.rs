@@ -124,7 +124,7 @@ fn status_of(reason: &str) -> u16 {
         | "key-invalid"
         | "signature-invalid"
         | "access-token-invalid" => 401,
-        "user-id-missing" | "user-id-invalid" | "email-unverified" | "user-not-allowed" => 403,
+        "user-id-missing" | "user-id-invalid" | "email-unverified" | "user-not-allowed" | "upgrade-not-allowed" => 403,
         "key-unavailable" => 503,
         other => panic!("no such reason: {other}"),
     }

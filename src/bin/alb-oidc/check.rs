@@ -117,6 +117,7 @@ fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     words.extend(groups_and_claims_in_words(config));
     words.extend(rules_in_words(config));
     words.extend(session_in_words(config));
+    words.push(upgrades_in_words(config));
     words.push(forward_in_words(config));
     words.push(denials_in_words(config));
     words
@@ -237,6 +238,13 @@ fn forward_in_words(config: &Config) -> String {
     }
 }
 
+fn upgrades_in_words(config: &Config) -> String {
+    match config.upgrades.allowed.as_slice() {
+        [] => "denies every protocol upgrade, WebSockets too".to_owned(),
+        allowed => format!("denies protocol upgrades other than {}", allowed.join(", ")),
+    }
+}
+
 fn denials_in_words(config: &Config) -> String {
     if config.report_only {
         "REPORTS ONLY: counts and logs what it would deny, and lets it pass without a user id".to_owned()
@@ -297,6 +305,12 @@ fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<Finding> {
             "mode".to_owned(),
             "found \"report\", so nothing is denied, and who has no good token passes without a user id",
         );
+    }
+    for (position, name) in config.upgrades.allowed.iter().enumerate().filter(|(_, name)| *name != "websocket") {
+        let message = format!(
+            "found {name}: before Envoy 1.38.4 and 1.39.3, a client can hide a second request with its own user id behind it"
+        );
+        warn(format!("upgrades[{position}]"), &message);
     }
     if config.forward.session_cookies {
         warn("forward.sessionCookies".to_owned(), "found true, so upstream sees cookies with which it can be the user");

@@ -627,6 +627,9 @@ pub(crate) fn further(u: &mut Unstructured<'_>, head: &mut Headers) -> Result<()
                 ("sec-fetch-dest", "document"),
                 ("sec-purpose", "prefetch"),
                 ("upgrade", "websocket"),
+                ("upgrade", "WebSocket, spdy/3.1"),
+                ("upgrade", "SPDY/3.1"),
+                (":protocol", "bytestream"),
                 ("sec-fetch-site", "same-origin"),
             ],
         )?;

@@ -196,6 +196,9 @@ fn holds(token: &str, config: &Config, key: &P256Key) -> bool {
 
 fn general(reason: Reason) -> &'static str {
     match reason {
+        Reason::UpgradeNotAllowed => {
+            "if clients need this upgrade, first update Envoy (CVE-2026-73548), then add its type to upgrades"
+        }
         Reason::TokenDuplicate => "send one x-amzn-oidc-data: a client or a proxy adds its own to the load balancer's",
         Reason::TokenMissing => {
             "turn authentication on for the listener rule, and let nobody reach the gateway but the load balancer"

@@ -130,9 +130,12 @@ pub(super) fn judge(
     let mut trail = Trail { steps: Vec::new(), config, tokens, now, key: None };
     let mut gate = Gate::new(config.clone(), jose);
     let now = Now { wall: now, steady: STEADY };
-    // Who signs out needs no token, and none is looked at.
-    let signs_out = matches!(gate.decide(&head, &mut keys, now), (Decision::SignOut(_), _));
-    if !signs_out {
+    // Sign-out needs no token, and an upgrade is denied before the token: neither looks at one.
+    let is_decided = matches!(
+        gate.decide(&head, &mut keys, now).0,
+        Decision::SignOut(_) | Decision::Deny(Reason::UpgradeNotAllowed)
+    );
+    if !is_decided {
         trail.follow(&head, jose, find, &mut keys)?;
     }
     let Trail { mut steps, key, .. } = trail;

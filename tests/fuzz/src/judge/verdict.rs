@@ -55,6 +55,9 @@ pub enum Verdict {
 
 /// What the documents say of this request.
 pub fn verdict(world: &World<'_>, head: &Headers) -> Verdict {
+    if !upgrades_are_allowed(world.config, head) {
+        return Verdict::Denied(vec!["upgrade-not-allowed"]);
+    }
     if let Some(cookies) = sign_out(world, head) {
         return Verdict::SignedOut(cookies);
     }
@@ -77,6 +80,19 @@ pub fn verdict(world: &World<'_>, head: &Headers) -> Verdict {
         }
         Err(reasons) => Verdict::Denied(reasons),
     }
+}
+
+/// README, Upgrades.
+fn upgrades_are_allowed(config: &Value, head: &Headers) -> bool {
+    let default = [Value::from("websocket")];
+    let listed = config.get("upgrades").and_then(Value::as_array).map_or(&default[..], Vec::as_slice);
+    let listed: Vec<String> = listed.iter().filter_map(Value::as_str).map(str::to_ascii_lowercase).collect();
+    let mut asked = Vec::new();
+    for value in [values(head, "upgrade"), values(head, ":protocol")].concat() {
+        asked.extend(lossy(Some(value)).to_ascii_lowercase().split(',').map(|one| one.trim_ascii().to_owned()));
+    }
+    asked.extend(lossy(first(head, ":method")).eq_ignore_ascii_case("connect").then(|| "connect".to_owned()));
+    asked.iter().all(|one| listed.contains(one))
 }
 
 fn values<'h>(head: &'h Headers, name: &str) -> Vec<&'h [u8]> {

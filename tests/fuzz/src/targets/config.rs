@@ -40,6 +40,7 @@ const FULL: &str = r#"{
     "accessToken": {"issuer": "https://i.example", "jwksUri": "https://i.example/keys", "jwksCluster": "jwks"},
     "rules": [{"match": {"hosts": ["a.example"], "paths": [{"prefix": "/"}], "methods": ["GET"]}, "require": "token", "allow": {"users": ["a"], "domains": ["a.example"], "groups": ["a"]}}],
     "logout": {"path": "/logout", "redirectTo": "https://i.example/logout", "sessionCookie": "Session"},
+    "upgrades": ["websocket"],
     "forward": {"oidcData": true, "accessToken": true, "sessionCookies": true},
     "mode": "report"
 }"#;
