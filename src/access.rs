@@ -44,7 +44,7 @@ pub struct Rule {
 pub enum PathPattern {
     /// This path.
     Exact(String),
-    /// Paths that begin so.
+    /// Paths that begin so. In a rule that opens, only where a segment ends there: `/a` is `/a` and `/a/b`, not `/ab`.
     Prefix(String),
     /// Paths that end so.
     Suffix(String),
@@ -93,6 +93,9 @@ impl AccessRules {
         };
         let applicable: Vec<&Rule> = for_method.filter(|rule| rule.is_for_host(&host)).collect();
         let mut found: Vec<&Access> = Vec::new();
+        if paths.iter().any(|path| has_hidden_parent(path)) {
+            found.push(&Access::AnyUser);
+        }
         for path in paths {
             for folded in [false, true] {
                 let rule = applicable.iter().find(|rule| rule.matches(&path, folded));
@@ -134,19 +137,23 @@ impl Rule {
     }
 
     fn matches(&self, path: &str, folded: bool) -> bool {
-        self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path, folded))
+        let by_segment = self.access == Access::Open;
+        self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path, folded, by_segment))
     }
 }
 
 impl PathPattern {
-    /// `folded`: without regard to case.
-    fn matches(&self, path: &str, folded: bool) -> bool {
+    /// `folded`: without regard to case. `by_segment`: a prefix ends where a segment does.
+    fn matches(&self, path: &str, folded: bool, by_segment: bool) -> bool {
         let same = |part: Option<&str>, text: &str| {
             part.is_some_and(|part| if folded { part.eq_ignore_ascii_case(text) } else { part == text })
         };
         match self {
             Self::Exact(text) => same(Some(path), text),
-            Self::Prefix(text) => same(path.get(..text.len()), text),
+            Self::Prefix(text) => {
+                let is_whole = || text.ends_with('/') || matches!(path.as_bytes().get(text.len()), None | Some(b'/'));
+                same(path.get(..text.len()), text) && (!by_segment || is_whole())
+            }
             Self::Suffix(text) => same(path.len().checked_sub(text.len()).and_then(|from| path.get(from..)), text),
             Self::Regex(exact, ignoring_case) => (if folded { ignoring_case } else { exact }).is_match(path),
         }
@@ -181,6 +188,12 @@ pub(crate) fn canonical_host(authority: &str) -> Option<String> {
     let is_sound =
         |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte) || (is_literal && b"[:]".contains(&byte));
     (!host.is_empty() && !host.ends_with('.') && host.bytes().all(is_sound)).then(|| host.to_ascii_lowercase())
+}
+
+/// Whether a segment ends in `..` and is more than that. Where a route replaces the text before the dots by one that ends in `/`,
+/// upstream sees a `..` of which no reading here knows: `/public/a..` with `/public/a` replaced by `/app/`.
+fn has_hidden_parent(path: &str) -> bool {
+    path.split('/').any(|segment| segment.len() > 2 && segment.ends_with(".."))
 }
 
 /// Whether a path, without query, is read in one way only, but for the case of its letters.
@@ -393,6 +406,62 @@ mod tests {
     }
 
     #[test]
+    fn prefix_that_opens_ends_with_a_segment() {
+        let open = |text| AccessRules { rules: vec![rule(&[prefix(text)], Access::Open)] };
+        for (text, path, expected) in [
+            ("/public", "/public", true),
+            ("/public", "/public?x", true),
+            ("/public", "/public/", true),
+            ("/public", "/public/a/b.css", true),
+            ("/public", "/public//a", true),
+            ("/public", "/public/a;x/b", true),
+            ("/public", "/publicity", false),
+            ("/public", "/public.json", false),
+            ("/public", "/public..", false),
+            ("/public", "/public../admin", false),
+            ("/public", "/public%2e%2e/admin", false),
+            ("/public", "/public%252e./admin", false),
+            ("/public", "/public..;x/admin", false),
+            ("/public", "/public..\\admin", false),
+            ("/public", "/public;x", false),
+            ("/public", "/public%2fa", false),
+            ("/public/", "/public/a", true),
+            ("/public/", "/public/", true),
+            ("/public/", "/public", false),
+            ("/public/", "/public..", false),
+            ("/", "/a", true),
+            ("/", "/", true),
+        ] {
+            assert_eq!(open(text).requirement(&head(path)).is_open(), expected, "{text} {path}");
+        }
+    }
+
+    #[test]
+    fn prefix_that_protects_ends_anywhere() {
+        let rules =
+            AccessRules { rules: vec![rule(&[prefix("/admin")], admins()), rule(&[prefix("/")], Access::Open)] };
+        for path in ["/admin", "/admin/", "/admin.json", "/administrator", "/admin..", "/admin;x", "/x/../admin.json"] {
+            assert!(!rules.requirement(&head(path)).admits(&identity("ann", None, &[])), "{path}");
+        }
+    }
+
+    /// A route may replace `/public/a` by `/app/`.
+    #[test]
+    fn no_rule_opens_a_path_with_dots_that_a_rewrite_sets_free() {
+        let regex = PathPattern::Regex(Regex::new("^/public/").unwrap(), Regex::new("(?i)^/public/").unwrap());
+        let suffix = PathPattern::Suffix("/admin".to_owned());
+        for pattern in [prefix("/public"), suffix, regex, PathPattern::Exact("/public/a../admin".to_owned())] {
+            let rules = AccessRules { rules: vec![rule(&[pattern], Access::Open)] };
+            for path in ["/public/a../admin", "/public/a%2e./admin", "/public/a..;x/admin", "/public/a..%5cadmin"] {
+                let requirement = rules.requirement(&head(path));
+                assert!(!requirement.is_open() && requirement.admits(&identity("ann", None, &[])), "{path}");
+            }
+        }
+        let rules = AccessRules { rules: vec![rule(&[prefix("/public")], Access::Open)] };
+        assert!(rules.requirement(&head("/public/a..b/..c/...d/./x")).is_open());
+    }
+
+    #[test]
     fn a_rule_is_not_passed_by_by_spelling_its_path_differently() {
         let rules = AccessRules { rules: vec![rule(&[prefix("/admin")], admins())] };
         for path in [
@@ -515,7 +584,7 @@ mod tests {
         };
         for (pattern, open, closed) in [
             (PathPattern::Exact("/a".to_owned()), "/a?b", "/a/"),
-            (prefix("/a"), "/ab", "/b/a"),
+            (prefix("/a"), "/a/b", "/b/a"),
             (PathPattern::Suffix(".css".to_owned()), "/a/b.css", "/a.css/b"),
             (regex("^/v[0-9]+/health$"), "/v12/health", "/v12/health/x"),
         ] {

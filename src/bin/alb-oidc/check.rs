@@ -263,7 +263,7 @@ fn alternatives(claims: &[String]) -> String {
 
 fn rule_in_words(rule: &Rule) -> String {
     let list = |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
-    let paths: Vec<_> = rule.paths.iter().map(path_in_words).collect();
+    let paths: Vec<_> = rule.paths.iter().map(|path| path_in_words(path, rule.access == Access::Open)).collect();
     let about = [list("for", &rule.methods), list("to", &rule.hosts), list("at", &paths)];
     let about: Vec<_> = about.into_iter().flatten().collect();
     let about = if about.is_empty() { "everything".to_owned() } else { format!("requests {}", about.join(" ")) };
@@ -277,9 +277,10 @@ fn rule_in_words(rule: &Rule) -> String {
     }
 }
 
-fn path_in_words(path: &PathPattern) -> String {
+fn path_in_words(path: &PathPattern, opens: bool) -> String {
     match path {
         PathPattern::Exact(text) => text.clone(),
+        PathPattern::Prefix(text) if opens && !text.ends_with('/') => format!("{text} and below"),
         PathPattern::Prefix(text) => format!("{text}..."),
         PathPattern::Suffix(text) => format!("...{text}"),
         PathPattern::Regex(regex, _) => format!("paths that match `{regex}`"),
@@ -347,15 +348,26 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
     let names = |earlier: &[String], later: &[String]| {
         earlier.is_empty() || (!later.is_empty() && later.iter().all(|name| earlier.contains(name)))
     };
-    let path = |later: &PathPattern| earlier.paths.iter().any(|earlier| path_covers(earlier, later));
-    let paths = earlier.paths.is_empty() || (!later.paths.is_empty() && later.paths.iter().all(path));
+    let by_segment = earlier.access == Access::Open;
+    let is_covered = |covered: &PathPattern| {
+        let opens = later.access == Access::Open;
+        earlier.paths.iter().any(|earlier| path_covers(earlier, by_segment, covered, opens))
+    };
+    let paths = earlier.paths.is_empty() || (!later.paths.is_empty() && later.paths.iter().all(is_covered));
     // A rule that lets pass wants its methods as they are written; any other takes `get` too.
     let spelling = earlier.methods.is_empty() || earlier.access != Access::Open || later.access == Access::Open;
     spelling && paths && names(&earlier.hosts, &later.hosts) && names(&earlier.methods, &later.methods)
 }
 
-fn path_covers(earlier: &PathPattern, later: &PathPattern) -> bool {
+/// `earlier_opens`, `later_opens`: a prefix in a rule that opens matches whole segments only.
+fn path_covers(earlier: &PathPattern, earlier_opens: bool, later: &PathPattern, later_opens: bool) -> bool {
     match (earlier, later) {
+        (PathPattern::Prefix(prefix), PathPattern::Prefix(text)) if earlier_opens && !prefix.ends_with('/') => text
+            .strip_prefix(prefix.as_str())
+            .is_some_and(|rest| rest.starts_with('/') || rest.is_empty() && later_opens),
+        (PathPattern::Prefix(prefix), PathPattern::Exact(text)) if earlier_opens && !prefix.ends_with('/') => {
+            text.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/') || rest.is_empty())
+        }
         (PathPattern::Prefix(earlier), PathPattern::Prefix(later) | PathPattern::Exact(later)) => {
             later.starts_with(earlier)
         }

@@ -63,6 +63,10 @@ pub fn demands<'c>(config: &'c Value, method: &str, authority: &str, path: &[u8]
     };
     let for_host: Vec<&Value> = for_method.into_iter().filter(|rule| is_for_host(rule, &host)).collect();
     let mut each = Vec::new();
+    // A rewrite that ends in `/` would make `..` of it.
+    if readings.keys().any(|reading| regex(r"[^/]\.\.(/|$)").is_match(reading)) {
+        each.push(Demand::AnyUser);
+    }
     for reading in readings.keys() {
         for ignoring_case in [false, true] {
             let first = for_host.iter().find(|rule| is_for_path(rule, reading, ignoring_case));
@@ -115,6 +119,9 @@ fn is_for_path(rule: &Value, path: &str, ignoring_case: bool) -> bool {
         let text = text.as_str().expect("text");
         match kind.as_str() {
             "exact" => path_cased == cased(text),
+            "prefix" if demand(rule) == Demand::Nothing && !text.ends_with('/') => {
+                path_cased == cased(text) || path_cased.starts_with(&format!("{}/", cased(text)))
+            }
             "prefix" => path_cased.starts_with(&cased(text)),
             "suffix" => path_cased.ends_with(&cased(text)),
             _ => regex(&format!("{}{text}", if ignoring_case { "(?i)" } else { "" })).is_match(path),

@@ -16,10 +16,11 @@ use crate::seeds;
 const RULES: usize = 48;
 
 /// Rules that a reading more or less makes a difference to: little is open, little is protected, and patterns of each kind.
-static TELLING: LazyLock<[Value; 3]> = LazyLock::new(|| {
+static TELLING: LazyLock<[Value; 4]> = LazyLock::new(|| {
     let admins = json!({"groups": ["admins"]});
     [
         json!([{"match": {"paths": [{"prefix": "/public/"}]}, "require": "none"}]),
+        json!([{"match": {"paths": [{"prefix": "/public"}, {"suffix": "/admin"}]}, "require": "none"}]),
         json!([{"match": {"paths": [{"prefix": "/admin"}]}, "allow": admins}, {"match": {"paths": [{"prefix": "/"}]}, "require": "none"}]),
         json!([
             {"match": {"paths": [{"regex": "^/api/+admin"}, {"exact": "/Open"}]}, "allow": admins},
@@ -42,24 +43,27 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "//admin/../x",
         "/public//../../admin",
         "/API/v1/./x",
+        "/public../admin",
+        "/public/a%2e./admin",
+        "/publicity",
     ] {
         paths.push(path.to_owned());
     }
-    let written = paths.iter().flat_map(|path| (0..3).map(move |rules| [&[rules, 0], path.as_bytes()].concat()));
+    let written = paths.iter().flat_map(|path| (0..4).map(move |rules| [&[rules, 0], path.as_bytes()].concat()));
     let pieced =
-        (0..).zip(seeds::random(120, RULES + 40)).map(|(number, bytes)| [&[number % 4, 1], &bytes[..]].concat());
+        (0..).zip(seeds::random(120, RULES + 40)).map(|(number, bytes)| [&[number % 5, 1], &bytes[..]].concat());
     written.chain(pieced).collect()
 }
 
 /// The first byte chooses the rules, the second says whether the rest is the path, or which pieces it is made of.
 pub fn run(data: &[u8]) {
     let [choice, kind, rest @ ..] = data else { return };
-    let (head, rest) = match usize::from(choice % 4) {
-        3 => rest.split_at(RULES.min(rest.len())),
+    let (head, rest) = match usize::from(choice % 5) {
+        4 => rest.split_at(RULES.min(rest.len())),
         _ => (&[][..], rest),
     };
     let path = if kind % 2 == 0 { Ok(rest.to_vec()) } else { mint::path(&mut Unstructured::new(rest)) };
-    let _ = path.and_then(|path| match TELLING.get(usize::from(choice % 4)) {
+    let _ = path.and_then(|path| match TELLING.get(usize::from(choice % 5)) {
         Some(rules) => judge(rules, "GET", "gateway", &path),
         None => {
             let mut head = Unstructured::new(head);
