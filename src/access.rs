@@ -5,17 +5,25 @@
 //! reading: nobody gets to a protected path through a skipped one, or past a rule by spelling its path differently. A request
 //! that cannot be read (a control character in its path, a host that is none) must satisfy **all** rules for its method.
 
-use regex_lite::Regex;
+use regex_lite::{Regex, RegexBuilder};
 
 use crate::gate::RequestHead;
 use crate::identity::Identity;
 
 /// How often a path may have been percent-encoded to be read.
 const MAX_DECODINGS: usize = 3;
-/// The most bytes that the readings of one path may have together. Each is tried twice, with and without regard to case, with
-/// every regex of the rules that apply, before anybody has shown a token: a short regex takes a thousand instructions for each
-/// byte.
+/// The most bytes that the readings of one path may have together.
 const MAX_READING_BYTES: usize = 2048;
+/// The most work for regexes that one request may cause before a token was verified: the compiled size of all regexes of the rules
+/// for its host and method, multiplied by the bytes of its path's readings. One unit takes at most 0.9 ns: a state of a regex has 20
+/// bytes, and takes 17 ns for each byte of the path. All of it takes at most 0.7 ms.
+const MAX_REGEX_WORK: usize = 768 * 1024;
+/// What one reading adds to its bytes: a regex takes that long to start and to end.
+const READING_OVERHEAD: usize = 16;
+/// The most bytes that all regexes of the rules may have once compiled, so that any path of 176 bytes with one reading is decided.
+pub const MAX_REGEX_SIZE: usize = MAX_REGEX_WORK / 192;
+/// The most bytes that one regex of the config may have once compiled.
+pub(crate) const MAX_COMPILED_REGEX_BYTES: usize = 256 * 1024;
 /// The most readings that one path may have.
 const MAX_READINGS: usize = 48;
 
@@ -48,8 +56,16 @@ pub enum PathPattern {
     Prefix(String),
     /// Paths that end so.
     Suffix(String),
-    /// Paths that the regex matches anywhere, and the same regex without regard to case.
-    Regex(Regex, Regex),
+    /// Paths that the regex matches anywhere.
+    Regex(PathRegex),
+}
+
+/// A regex, compiled with and without regard to case.
+#[derive(Clone, Debug)]
+pub struct PathRegex {
+    exact: Regex,
+    ignoring_case: Regex,
+    size: usize,
 }
 
 /// What a rule asks for.
@@ -85,13 +101,17 @@ impl AccessRules {
             return Requirement(vec![&Access::AnyUser]);
         }
         let text = |name| head.first(name).map(String::from_utf8_lossy).unwrap_or_default();
-        let (host, path, method) = (canonical_host(&text(":authority")), readings(&text(":path")), text(":method"));
-        let for_method = self.rules.iter().filter(|rule| rule.is_for_method(&method));
-        let (Some(host), Some(paths)) = (host, path) else {
-            let all = for_method.map(|rule| &rule.access).filter(|access| **access != Access::Open);
+        let method = text(":method");
+        let for_method: Vec<&Rule> = self.rules.iter().filter(|rule| rule.is_for_method(&method)).collect();
+        let decided = canonical_host(&text(":authority")).and_then(|host| {
+            let applicable: Vec<&Rule> = for_method.iter().copied().filter(|rule| rule.is_for_host(&host)).collect();
+            let paths = readings(&text(":path"), most_path_bytes(applicable.iter().copied()))?;
+            Some((applicable, paths))
+        });
+        let Some((applicable, paths)) = decided else {
+            let all = for_method.into_iter().map(|rule| &rule.access).filter(|access| **access != Access::Open);
             return Requirement(all.chain([&Access::AnyUser]).collect());
         };
-        let applicable: Vec<&Rule> = for_method.filter(|rule| rule.is_for_host(&host)).collect();
         let mut found: Vec<&Access> = Vec::new();
         if paths.iter().any(|path| has_hidden_parent(path)) {
             found.push(&Access::AnyUser);
@@ -106,6 +126,11 @@ impl AccessRules {
             }
         }
         Requirement(found)
+    }
+
+    /// The longest path, in bytes, that is decided whatever its host and method are, where it has one reading.
+    pub fn longest_path(&self) -> usize {
+        most_path_bytes(self.rules.iter()).saturating_sub(READING_OVERHEAD).min(MAX_READING_BYTES)
     }
 }
 
@@ -124,7 +149,19 @@ impl Requirement<'_> {
     }
 }
 
+/// The most bytes of one path, with [`READING_OVERHEAD`] for each of its readings, that the regexes of these rules are tried on.
+fn most_path_bytes<'r>(rules: impl Iterator<Item = &'r Rule>) -> usize {
+    let size = rules.fold(0, |size: usize, rule| size.saturating_add(rule.regex_size()));
+    MAX_REGEX_WORK.checked_div(size).unwrap_or(usize::MAX)
+}
+
 impl Rule {
+    /// The bytes of this rule's compiled regexes.
+    pub fn regex_size(&self) -> usize {
+        let sizes = self.paths.iter().map(|path| if let PathPattern::Regex(regex) = path { regex.size } else { 0 });
+        sizes.fold(0, usize::saturating_add)
+    }
+
     fn is_for_host(&self, host: &str) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| is_within(host, pattern))
     }
@@ -155,9 +192,50 @@ impl PathPattern {
                 same(path.get(..text.len()), text) && (!by_segment || is_whole())
             }
             Self::Suffix(text) => same(path.len().checked_sub(text.len()).and_then(|from| path.get(from..)), text),
-            Self::Regex(exact, ignoring_case) => (if folded { ignoring_case } else { exact }).is_match(path),
+            Self::Regex(regex) => (if folded { &regex.ignoring_case } else { &regex.exact }).is_match(path),
         }
     }
+}
+
+impl PathRegex {
+    /// Compiles `text`.
+    ///
+    /// # Errors
+    /// It is no regex, or has more than 256 KiB once compiled.
+    pub fn new(text: &str) -> Result<Self, regex_lite::Error> {
+        let (exact, size) = compiled(text, false)?;
+        let (ignoring_case, other) = compiled(text, true)?;
+        Ok(Self { exact, ignoring_case, size: size.saturating_add(other) })
+    }
+
+    /// The regex, with regard to case.
+    pub fn exact(&self) -> &Regex {
+        &self.exact
+    }
+
+    /// The compiled size of both, in bytes of the module's 32-bit memory. A 64-bit build estimates it: up to a fifth too many, for
+    /// text above all, or a quarter too few, for large classes that repeat.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+}
+
+/// The regex and its compiled size. The library does not tell the size: it is the least limit that the regex keeps.
+fn compiled(text: &str, ignoring_case: bool) -> Result<(Regex, usize), regex_lite::Error> {
+    let build = |limit| RegexBuilder::new(text).case_insensitive(ignoring_case).size_limit(limit).build();
+    let regex = build(MAX_COMPILED_REGEX_BYTES)?;
+    let (mut broken, mut kept) = (0, 64);
+    while kept < MAX_COMPILED_REGEX_BYTES && build(kept).is_err() {
+        broken = kept;
+        kept = kept.saturating_mul(2);
+    }
+    while kept.saturating_sub(broken) > 1 {
+        let middle = broken.midpoint(kept);
+        *(if build(middle).is_ok() { &mut kept } else { &mut broken }) = middle;
+    }
+    // A state has 32 bytes where pointers have 64 bits, and 20 in the module; a range of a class has 8 in both.
+    let size = if size_of::<usize>() == size_of::<u64>() { kept.saturating_mul(3).div_ceil(4) } else { kept };
+    Ok((regex, size))
 }
 
 impl Allow {
@@ -203,10 +281,13 @@ pub(crate) fn has_one_reading(path: &str) -> bool {
 }
 
 /// Every way in which an upstream may read `:path`: as it is written, and what any order of the [`STEPS`] makes of it, with
-/// up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot be said.
-fn readings(path: &str) -> Option<Vec<String>> {
+/// up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot be said, or if regexes may not be tried on so many bytes.
+fn readings(path: &str, most_bytes: usize) -> Option<Vec<String>> {
     let written = path.split('?').next().unwrap_or_default();
-    if !written.starts_with('/') || written.len() > MAX_READING_BYTES {
+    let too_long = |bytes: usize, readings: usize| {
+        bytes > MAX_READING_BYTES || bytes.saturating_add(READING_OVERHEAD.saturating_mul(readings)) > most_bytes
+    };
+    if !written.starts_with('/') || too_long(written.len(), 1) {
         return None;
     }
     if has_one_reading(written) {
@@ -218,7 +299,7 @@ fn readings(path: &str) -> Option<Vec<String>> {
         let bytes = forms.iter().fold(0, |bytes: usize, (form, _)| bytes.saturating_add(form.len()));
         if form.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
             || forms.len() > MAX_READINGS
-            || bytes > MAX_READING_BYTES
+            || too_long(bytes, forms.len())
         {
             return None;
         }
@@ -448,7 +529,7 @@ mod tests {
     /// A route may replace `/public/a` by `/app/`.
     #[test]
     fn no_rule_opens_a_path_with_dots_that_a_rewrite_sets_free() {
-        let regex = PathPattern::Regex(Regex::new("^/public/").unwrap(), Regex::new("(?i)^/public/").unwrap());
+        let regex = PathPattern::Regex(PathRegex::new("^/public/").unwrap());
         let suffix = PathPattern::Suffix("/admin".to_owned());
         for pattern in [prefix("/public"), suffix, regex, PathPattern::Exact("/public/a../admin".to_owned())] {
             let rules = AccessRules { rules: vec![rule(&[pattern], Access::Open)] };
@@ -520,7 +601,7 @@ mod tests {
             "/a;%2f/../b/",
             "/x%5c..%5cy",
         ] {
-            let readings = readings(path).unwrap_or_else(|| panic!("{path} has no readings"));
+            let readings = readings(path, usize::MAX).unwrap_or_else(|| panic!("{path} has no readings"));
             let mut reached = vec![path.split('?').next().unwrap().to_owned()];
             for _ in 0..4 {
                 let further: Vec<_> =
@@ -542,7 +623,7 @@ mod tests {
         let rules = AccessRules { rules: vec![rule(&[prefix("/public")], Access::Open), of_a_host] };
         let long = format!("/public/{}/%2e", "a".repeat(MAX_READING_BYTES / 2));
         let many = "//h;a/%2e%2e/b%2f..;/c\\d//%252e%252e/e%253bf/./g%5c..%2f;h";
-        assert!(readings(many).is_none());
+        assert!(readings(many, usize::MAX).is_none());
         for (authority, path) in [
             ("x@argocd.example", "/public"),
             ("argocd.example:443:80", "/public"),
@@ -565,6 +646,42 @@ mod tests {
     }
 
     #[test]
+    fn compiled_size_is_the_least_limit_that_the_regex_keeps() {
+        for (text, least, most) in [("^/v[0-9]+/ready$", 500, 1000), ("[^/]{1,1000}xN", 70_000, 140_000)] {
+            let size = PathRegex::new(text).unwrap().size();
+            assert!((least..=most).contains(&size), "{text}: {size} bytes");
+        }
+        let limit = compiled("[a-z]+x", true).unwrap().1 * 4 / 3;
+        let build = |limit| RegexBuilder::new("[a-z]+x").case_insensitive(true).size_limit(limit).build();
+        assert!(build(limit).is_ok() && build(limit - 2).is_err(), "{limit} bytes");
+        for text in ["(", "(?:a{100}){200}"] {
+            assert!(PathRegex::new(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tries_no_regex_on_a_path_that_would_take_too_long() {
+        let regex = |text: &str| PathPattern::Regex(PathRegex::new(text).unwrap());
+        let mut elsewhere = rule(&[regex("^/a[0-9]{1,20}$")], Access::Open);
+        elsewhere.hosts = vec!["b.example".to_owned()];
+        let open = rule(&[regex("^/[a-z]{1,12}[a-z]*$")], Access::Open);
+        let rules = AccessRules { rules: vec![elsewhere, open, rule(&[prefix("/admin")], admins())] };
+        let most = MAX_REGEX_WORK / rules.rules[1].regex_size() - READING_OVERHEAD;
+        assert!((256..2000).contains(&most), "{most} bytes");
+        let of = |host: &str, bytes: usize| {
+            let path = format!("/{}", "a".repeat(bytes - 1));
+            let head = RequestHead::new(vec![(b":authority", host.as_bytes()), (b":path", path.as_bytes())]);
+            (rules.requirement(&head).is_open(), rules.requirement(&head).admits(&identity("ann", None, &[])))
+        };
+        // The rules of another host do not count.
+        assert!(rules.longest_path() < most);
+        assert_eq!(of("a.example", most), (true, true));
+        assert_eq!(of("a.example", most + 1), (false, false));
+        assert_eq!(of("b.example", most), (false, false));
+        assert_eq!(of("b.example", rules.longest_path()), (true, true));
+    }
+
+    #[test]
     fn a_rule_that_protects_knows_no_case_of_methods_and_one_that_opens_does() {
         let of = |access| {
             let mut rule = rule(&[], access);
@@ -578,10 +695,7 @@ mod tests {
 
     #[test]
     fn a_path_is_exact_prefix_suffix_or_regex() {
-        let regex = |text: &str| {
-            let ignoring_case = regex_lite::RegexBuilder::new(text).case_insensitive(true).build().unwrap();
-            PathPattern::Regex(Regex::new(text).unwrap(), ignoring_case)
-        };
+        let regex = |text: &str| PathPattern::Regex(PathRegex::new(text).unwrap());
         for (pattern, open, closed) in [
             (PathPattern::Exact("/a".to_owned()), "/a?b", "/a/"),
             (prefix("/a"), "/a/b", "/b/a"),

@@ -140,6 +140,17 @@ fn a_good_config_is_told_in_words() {
 }
 
 #[test]
+fn tells_what_regexes_cost() {
+    let desk = Desk::new();
+    desk.put_changed("one.yaml", "exact: /healthz", "regex: '^/v[0-9]+/ready$'");
+    desk.run(&["check", "one.yaml"]).says(0, &["takes paths of more than 920 bytes"]);
+    desk.put_changed("much.yaml", "exact: /healthz", "regex: '^/[a-z]{1,26}$'");
+    desk.run(&["check", "much.yaml"]).says(0, &["warning: rules: found regexes of 3", "above 4096 bytes"]);
+    desk.put_changed("more.yaml", "exact: /healthz", "regex: '^/[a-z]{1,400}$'");
+    desk.run(&["check", "more.yaml"]).says(1, &["rules[0].match.paths[0].regex: found", "at most 4096 bytes"]);
+}
+
+#[test]
 fn an_access_token_and_a_sign_out_are_told_in_words() {
     let desk = Desk::new();
     let more = "  pluginConfig:\n    accessToken: {issuer: 'https://issuer.example/pool'}\n    logout: {path: /logout, redirectTo: 'https://issuer.example/out'}\n";

@@ -75,6 +75,11 @@ fn bad_configs() -> Vec<Bad> {
             json!({"path": "/logout", "redirectTo": "http://evil.test/"}),
             &["logout.redirectTo", "http://evil.test/"],
         ),
+        with(
+            "/rules",
+            json!([{"match": {"paths": [{"regex": "[^/]{1,1000}xN"}]}}]),
+            &["rules[0].match.paths[0].regex", "bytes once compiled, and", "at most 4096 bytes"],
+        ),
         with("/publicKeys/timeoutMs", json!(1), &["publicKeys.timeoutMs", "100"]),
         with("/clockSkewSeconds", json!("30"), &["clockSkewSeconds", "\"30\""]),
         Bad {

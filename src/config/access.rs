@@ -1,17 +1,21 @@
 //! `rules` of the plugin config into [`AccessRules`].
 
+use super::quoted;
 use super::reader::Object;
-use super::{quoted, read_regex};
-use crate::access::{Access, AccessRules, Allow, PathPattern, Rule, canonical_host, has_one_reading};
+use crate::access::{
+    Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, PathRegex, Rule, canonical_host, has_one_reading,
+};
 
 const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
 
 pub(super) fn read(root: &Object<'_>) -> AccessRules {
     let has_groups = root.optional_object("groups").is_some();
-    AccessRules { rules: root.objects("rules").iter().map(|rule| read_rule(rule, has_groups)).collect() }
+    let mut regexes = 0;
+    AccessRules { rules: root.objects("rules").iter().map(|rule| read_rule(rule, has_groups, &mut regexes)).collect() }
 }
 
-fn read_rule(rule: &Object<'_>, has_groups: bool) -> Rule {
+/// `regexes`: the compiled size of those before, and then of this rule's too.
+fn read_rule(rule: &Object<'_>, has_groups: bool, regexes: &mut usize) -> Rule {
     let matches = rule.object("match");
     let require = rule.string("require");
     let access = match rule.optional_object("allow") {
@@ -28,13 +32,14 @@ fn read_rule(rule: &Object<'_>, has_groups: bool) -> Rule {
         None if require == "none" => Access::Open,
         None => Access::AnyUser,
     };
+    let paths = matches.objects("paths");
     let read = Rule {
         hosts: read_names(&matches, "hosts", true),
-        paths: matches.objects("paths").iter().filter_map(read_pattern).collect(),
+        paths: paths.iter().filter_map(|entry| read_pattern(entry, regexes)).collect(),
         methods: read_methods(&matches),
         access,
     };
-    if read.access == Access::Open && read.hosts.is_empty() && read.paths.is_empty() && read.methods.is_empty() {
+    if read.access == Access::Open && read.hosts.is_empty() && paths.is_empty() && read.methods.is_empty() {
         rule.mistake(
             "match",
             "nothing",
@@ -85,7 +90,7 @@ fn read_methods(matches: &Object<'_>) -> Vec<String> {
     methods
 }
 
-fn read_pattern(entry: &Object<'_>) -> Option<PathPattern> {
+fn read_pattern(entry: &Object<'_>, regexes: &mut usize) -> Option<PathPattern> {
     let given: Vec<_> = PATTERNS.into_iter().filter_map(|kind| Some((kind, entry.optional_string(kind)?))).collect();
     let [(kind, text)] = given.as_slice() else {
         entry.mistake("", format!("{} of them", given.len()), "one of: exact, prefix, suffix, regex");
@@ -105,9 +110,37 @@ fn read_pattern(entry: &Object<'_>) -> Option<PathPattern> {
         "exact" => rooted(PathPattern::Exact),
         "prefix" => rooted(PathPattern::Prefix),
         "suffix" => PathPattern::Suffix((*text).to_owned()),
-        _ => {
-            // Anything but a regex is a mistake that has been told: a rule must not lose a path without a word.
-            PathPattern::Regex(read_regex(entry, "regex", false)?, read_regex(entry, "regex", true)?)
-        }
+        _ => PathPattern::Regex(read_regex(entry, text, regexes)?),
     })
+}
+
+/// `None` only after a mistake was reported: a rule must not lose a path silently.
+fn read_regex(entry: &Object<'_>, text: &str, regexes: &mut usize) -> Option<PathRegex> {
+    // Once they are too large together, the config is rejected: compiling the rest, up to 8,000, would only take time.
+    if *regexes > MAX_REGEX_SIZE {
+        return None;
+    }
+    let regex = match PathRegex::new(text) {
+        Ok(regex) => regex,
+        Err(error) => {
+            entry.mistake("regex", format!("{}, which is no regex: {error}", quoted(text)), "a regex");
+            // It may have taken as long as the largest ones.
+            *regexes = regexes.saturating_add(MAX_REGEX_SIZE / 8);
+            return None;
+        }
+    };
+    *regexes = regexes.saturating_add(regex.size());
+    if *regexes > MAX_REGEX_SIZE {
+        let found = format!(
+            "{}, which has {} bytes once compiled, and {regexes} with those before it",
+            quoted(text),
+            regex.size()
+        );
+        let expected = format!(
+            "at most {MAX_REGEX_SIZE} bytes for all regexes of `rules`, as each is tried on requests without a token: write fewer \
+             and shorter ones, without repetitions such as `{{1,100}}`, or use `prefix`, `exact` and `suffix`"
+        );
+        entry.mistake("regex", found, expected);
+    }
+    Some(regex)
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use regex_lite::{Regex, RegexBuilder};
 use serde_json::Value;
 
-use crate::access::AccessRules;
+use crate::access::{AccessRules, MAX_COMPILED_REGEX_BYTES};
 use crate::access_token::AccessTokenRules;
 use crate::gate::{KUBEFLOW_HEADERS, without_sign};
 use crate::identity::{ACCESS_TOKEN_CLAIM, ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
@@ -28,7 +28,6 @@ use reader::{Mistakes, Object};
 pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
 
 const MAX_CONFIG_DEPTH: usize = 8;
-const MAX_COMPILED_REGEX_BYTES: usize = 256 * 1024;
 
 /// Headers that a request cannot do without, that say how its body is framed or where it came from, or that this
 /// filter reads: no identity may be written into them.
@@ -261,7 +260,7 @@ fn read_identity(root: &Object<'_>) -> IdentityRules {
             claims: read_claims(&groups, with_access_token),
             header: read_header(&groups, "header"),
             prefix: read_group_prefix(&groups),
-            keep: groups.given_string("keep").and_then(|_| read_regex(&groups, "keep", false)),
+            keep: groups.given_string("keep").and_then(|_| read_regex(&groups, "keep")),
             member_header_prefix: groups
                 .given_string("memberHeaderPrefix")
                 .map(|_| read_header(&groups, "memberHeaderPrefix")),
@@ -393,12 +392,12 @@ fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
     if !(replaces.is_empty() || is_header_text(replaces)) {
         rule.mistake("replaces", quoted(replaces), "printable ASCII without spaces at its start");
     }
-    Some(Transformer { matches: read_regex(rule, "matches", false)?, replaces: replaces.to_owned() })
+    Some(Transformer { matches: read_regex(rule, "matches")?, replaces: replaces.to_owned() })
 }
 
-fn read_regex(object: &Object<'_>, field: &str, ignoring_case: bool) -> Option<Regex> {
+fn read_regex(object: &Object<'_>, field: &str) -> Option<Regex> {
     let text = object.string(field);
-    match RegexBuilder::new(text).case_insensitive(ignoring_case).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
+    match RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
         Ok(regex) => Some(regex),
         Err(error) => {
             object.mistake(field, format!("{}, which is no regex: {error}", quoted(text)), "a regex");
@@ -684,6 +683,11 @@ mod tests {
             ),
             (
                 "/rules",
+                json!([{"match": {"paths": [{"regex": "^/a$"}, {"regex": "[^/]{1,1000}xN"}]}}]),
+                " with those before it, expected at most 4096 bytes for all regexes of `rules`",
+            ),
+            (
+                "/rules",
                 json!([{"match": {"paths": [{"regex": "("}]}}]),
                 "rules[0].match.paths[0].regex: found \"(\", which is no regex",
             ),
@@ -778,6 +782,20 @@ mod tests {
             let found = mistakes(&config);
             assert!(found.iter().any(|mistake| mistake.contains(expected)), "{expected}\n  found: {found:#?}");
         }
+    }
+
+    #[test]
+    fn compiles_no_further_regex_once_they_are_too_large() {
+        let rules = |regexes: &[&str]| {
+            let paths: Vec<_> = regexes.iter().map(|regex| json!({"regex": regex})).collect();
+            mistakes(&with(|config| config["rules"] = json!([{"match": {"paths": paths}, "require": "none"}])))
+        };
+        let found = rules(&["^/a$", "[a-z]{500}", "("]);
+        assert!(found.len() == 1 && found[0].starts_with("rules[0].match.paths[1].regex: found"), "{found:?}");
+        // Not one that is cut short after 256 KiB each, hundreds of times.
+        let found = rules(&["(?:a{100}){200}"; 60]);
+        assert!(found.len() < 12, "{} mistakes", found.len());
+        assert_eq!(rules(&["^/v[0-9]+/ready$", "^/(health|ready)z?$", r"\.(css|js)$"]), [""; 0]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use alb_oidc_filter::access::{Access, Allow, PathPattern, Rule};
+use alb_oidc_filter::access::{Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Rule};
 use alb_oidc_filter::access_token::AccessTokenRules;
 use alb_oidc_filter::config::Config;
 use alb_oidc_filter::gate::RequestHead;
@@ -207,9 +207,13 @@ fn rules_in_words(config: &Config) -> Vec<String> {
     } else {
         "lets any user with such a token pass where no rule matches"
     };
+    let limit = config.access.longest_path();
+    let paths = (limit < AccessRules::default().longest_path()).then(|| {
+        format!("takes paths of more than {limit} bytes, or several readings of fewer, to match every rule: regexes cost time")
+    });
     let each = rules.iter().enumerate();
     let each = each.map(|(position, rule)| format!("by rules[{position}], {}", rule_in_words(rule)));
-    each.chain([others.to_owned()]).collect()
+    each.chain([others.to_owned()]).chain(paths).collect()
 }
 
 fn session_in_words(config: &Config) -> Vec<String> {
@@ -283,7 +287,7 @@ fn path_in_words(path: &PathPattern, opens: bool) -> String {
         PathPattern::Prefix(text) if opens && !text.ends_with('/') => format!("{text} and below"),
         PathPattern::Prefix(text) => format!("{text}..."),
         PathPattern::Suffix(text) => format!("...{text}"),
-        PathPattern::Regex(regex, _) => format!("paths that match `{regex}`"),
+        PathPattern::Regex(regex) => format!("paths that match `{}`", regex.exact()),
     }
 }
 
@@ -317,6 +321,14 @@ fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<Finding> {
         warn("forward.sessionCookies".to_owned(), "found true, so upstream sees cookies with which it can be the user");
     }
     let rules = &config.access.rules;
+    let regexes = rules.iter().map(Rule::regex_size).fold(0, usize::saturating_add);
+    if regexes > MAX_REGEX_SIZE / 4 * 3 {
+        let message = format!(
+            "found regexes of {regexes} bytes once compiled, by an estimate: the module may count up to a third more, and rejects the \
+             config above {MAX_REGEX_SIZE} bytes; write fewer and shorter ones"
+        );
+        warn("rules".to_owned(), &message);
+    }
     for (position, rule) in rules.iter().enumerate() {
         let earlier = rules.iter().take(position).position(|earlier| covers(earlier, rule));
         if let Some(earlier) = earlier {
@@ -375,8 +387,8 @@ fn path_covers(earlier: &PathPattern, earlier_opens: bool, later: &PathPattern, 
             later.ends_with(earlier)
         }
         (PathPattern::Exact(earlier), PathPattern::Exact(later)) => earlier == later,
-        (PathPattern::Regex(earlier, _), PathPattern::Regex(later, _)) => earlier.as_str() == later.as_str(),
-        (PathPattern::Regex(earlier, _), PathPattern::Exact(later)) => earlier.is_match(later),
+        (PathPattern::Regex(earlier), PathPattern::Regex(later)) => earlier.exact().as_str() == later.exact().as_str(),
+        (PathPattern::Regex(earlier), PathPattern::Exact(later)) => earlier.exact().is_match(later),
         _ => false,
     }
 }

@@ -13,6 +13,8 @@ const ENOUGH: usize = 400;
 /// With more readings than this, or more bytes in all of them, a path cannot be read.
 const MOST: usize = 48;
 const MOST_BYTES: usize = 2048;
+/// Nor with more than these bytes of compiled regexes times bytes of readings, each with 16 more.
+const MOST_WORK: usize = 786_432;
 
 /// What rules ask for.
 #[derive(Clone, Copy, PartialEq)]
@@ -47,21 +49,27 @@ pub fn admits(demands: &[Demand<'_>], user: &Identity) -> bool {
 }
 
 /// What `rules` of this config ask of a request: what every reading of its path asks for, or, of one that cannot be read, what
-/// all rules for its method do.
-pub fn demands<'c>(config: &'c Value, method: &str, authority: &str, path: &[u8]) -> Vec<Demand<'c>> {
+/// all rules for its method do. `sizes`: the compiled size of each rule's regexes, which no other library knows.
+pub fn demands<'c>(config: &'c Value, sizes: &[usize], method: &str, authority: &str, path: &[u8]) -> Vec<Demand<'c>> {
     let rules: Vec<&'c Value> = config.get("rules").and_then(Value::as_array).into_iter().flatten().collect();
+    assert_eq!(rules.len(), sizes.len());
     if rules.is_empty() {
         return vec![Demand::AnyUser];
     }
-    let for_method: Vec<&Value> = rules.into_iter().filter(|rule| is_for_method(rule, method)).collect();
+    let for_method: Vec<_> = rules.into_iter().zip(sizes).filter(|(rule, _)| is_for_method(rule, method)).collect();
+    let host = host(authority);
+    let is_for_host = |rule: &Value| host.as_ref().is_some_and(|host| is_for_host(rule, host));
+    let for_host: Vec<_> = for_method.iter().filter(|(rule, _)| is_for_host(rule)).collect();
+    let regexes: usize = for_host.iter().map(|(_, size)| **size).sum();
     let is_legible = |readings: &BTreeMap<String, usize>| {
-        readings.len() <= MOST && readings.keys().map(String::len).sum::<usize>() <= MOST_BYTES
+        let bytes = readings.keys().map(String::len).sum::<usize>();
+        readings.len() <= MOST && bytes <= MOST_BYTES && (bytes + 16 * readings.len()) * regexes <= MOST_WORK
     };
-    let (Some(host), Some(readings)) = (host(authority), readings(path).filter(is_legible)) else {
-        let all = for_method.iter().map(|rule| demand(rule)).filter(|demand| *demand != Demand::Nothing);
+    let (Some(_), Some(readings)) = (&host, readings(path).filter(is_legible)) else {
+        let all = for_method.iter().map(|(rule, _)| demand(rule)).filter(|demand| *demand != Demand::Nothing);
         return all.chain([Demand::AnyUser]).collect();
     };
-    let for_host: Vec<&Value> = for_method.into_iter().filter(|rule| is_for_host(rule, &host)).collect();
+    let for_host: Vec<&Value> = for_host.into_iter().map(|(rule, _)| *rule).collect();
     let mut each = Vec::new();
     // A rewrite that ends in `/` would make `..` of it.
     if readings.keys().any(|reading| regex(r"[^/]\.\.(/|$)").is_match(reading)) {

@@ -34,6 +34,8 @@ pub struct World<'w> {
     /// What is published at host and path under a key id.
     pub key: &'w dyn Fn(&str, &str) -> Key,
     pub is_signed: IsSigned<'w>,
+    /// The compiled size of each rule's regexes.
+    pub regex_sizes: &'w [usize],
     /// Unix time in milliseconds.
     pub now: u64,
 }
@@ -63,6 +65,7 @@ pub fn verdict(world: &World<'_>, head: &Headers) -> Verdict {
     }
     let demands = access::demands(
         world.config,
+        world.regex_sizes,
         &lossy(first(head, ":method")),
         &lossy(first(head, ":authority")),
         first(head, ":path").unwrap_or_default(),

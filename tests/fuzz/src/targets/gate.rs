@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use alb_oidc_filter::access::Rule;
 use alb_oidc_filter::config::{Config, KeyFormat};
 use alb_oidc_filter::gate::{ACCESS_TOKEN, Decision, Gate, HeaderEdit, OIDC_DATA, RequestHead};
 use alb_oidc_filter::keys::{Answer, KeyName, KeyRing};
@@ -113,8 +114,10 @@ fn request(u: &mut Unstructured<'_>, config: &Value, token: &[u8], access_token:
 
 fn judge(config: &Value, gate: &mut Gate, ring: &mut KeyRing, head: &Headers, wall: u64, steady: &mut u64) -> Decision {
     let (edits, decision) = decide(gate, ring, head, wall, steady);
+    let regex_sizes: Vec<usize> = gate.config().access.rules.iter().map(Rule::regex_size).collect();
     let world = World {
         config,
+        regex_sizes: &regex_sizes,
         key: &published,
         is_signed: &|number, signed, signature| {
             signature == toy::sign_es256(number, signed) || signature == toy::sign_rs256(number, signed)

@@ -1,5 +1,6 @@
 //! Access rules and the readings of a path: nobody gets past a rule by spelling its path differently.
 
+use alb_oidc_filter::access::Rule;
 use alb_oidc_filter::config::Config;
 use alb_oidc_filter::gate::RequestHead;
 use alb_oidc_filter::identity::Identity;
@@ -87,7 +88,8 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
         (b":path", path),
     ]);
     let requirement = parsed.access.requirement(&head);
-    let demands = access::demands(&config, method, authority, path);
+    let sizes: Vec<usize> = parsed.access.rules.iter().map(Rule::regex_size).collect();
+    let demands = access::demands(&config, &sizes, method, authority, path);
     let about = || format!("{method} {authority} {}\n{}", String::from_utf8_lossy(path), config["rules"]);
     // What cannot be read is never let pass without a token.
     assert!(requirement.is_open() == access::is_open(&demands), "open: {}\n{}", requirement.is_open(), about());
