@@ -27,6 +27,21 @@ const ALB_HEADERS: [&str; 3] = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY];
 /// The headers that Kubeflow believes. Whatever a client sends in them is removed, whichever header the user id goes into.
 pub(crate) const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
 
+/// Headers by which an application takes another path or method than those of the request line, which the rules judged: gunicorn
+/// before 22 and CGI gateways (`SCRIPT_NAME`, `PATH_INFO`), WSGI middleware (`X-Script-Name`), Symfony and Zend Framework
+/// (`X-Original-URL`, `X-Rewrite-URL`), and the method override of Express, Rails, Laravel and others. README, Path overrides.
+const PATH_OVERRIDES: [&str; 9] = [
+    "path-info",
+    "script-name",
+    "x-forwarded-script-name",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-script-name",
+];
+
 /// The head of a request: its headers in order, names in lower case, duplicates and all.
 #[derive(Default)]
 pub struct RequestHead<'a> {
@@ -95,8 +110,10 @@ pub struct Work {
 pub struct Gate {
     config: Config,
     jose: Jose,
-    /// The identity headers, which only this filter may set, and the ALB's; no name twice.
+    /// The headers that no client may send, and the ALB's; no name twice.
     reserved: Vec<String>,
+    /// Of each length that a name in `reserved` has the bit; bit 63 stands for all that are longer.
+    reserved_lengths: u64,
     /// What the names of the member headers begin with; only this filter may set those either.
     reserved_prefix: Option<String>,
     remembered: RememberedTokens,
@@ -105,12 +122,16 @@ pub struct Gate {
 impl Gate {
     /// A gate for `config`.
     pub fn new(config: Config, jose: Jose) -> Self {
-        let names = KUBEFLOW_HEADERS.into_iter().chain(ALB_HEADERS).chain(config.identity.header_names());
+        let has_rules = !config.access.rules.is_empty();
+        let overrides = PATH_OVERRIDES.iter().copied().filter(|_| has_rules && !config.forward.path_overrides);
+        let configured = config.reserved_headers.iter().map(String::as_str).chain(config.identity.header_names());
+        let names = KUBEFLOW_HEADERS.into_iter().chain(ALB_HEADERS).chain(overrides).chain(configured);
         let mut reserved: Vec<_> = names.map(str::to_owned).collect();
         reserved.sort_unstable();
         reserved.dedup();
+        let reserved_lengths = reserved.iter().fold(0, |lengths, name| lengths | length_bit(name.as_bytes()));
         let reserved_prefix = config.identity.groups.as_ref().and_then(|groups| groups.member_header_prefix.clone());
-        Self { config, jose, reserved, reserved_prefix, remembered: RememberedTokens::default() }
+        Self { config, jose, reserved, reserved_lengths, reserved_prefix, remembered: RememberedTokens::default() }
     }
 
     /// The config that it judges by.
@@ -118,8 +139,8 @@ impl Gate {
         &self.config
     }
 
-    /// The headers to remove before anything else is decided: identity headers under any spelling that an upstream
-    /// might read as one of ours, and the other spellings of the ALB's own headers.
+    /// The headers to remove before any other decision: identity headers, the reserved ones of the config and path overrides, under
+    /// every alias that an upstream cannot tell from them, and the aliases of the ALB's own headers.
     pub fn strip(&self, head: &RequestHead<'_>) -> Vec<HeaderEdit> {
         let is_of_alb = |name: &[u8]| ALB_HEADERS.iter().any(|of_alb| name == of_alb.as_bytes());
         removals(head.names().filter(|name| self.is_reserved(name) && !is_of_alb(name)))
@@ -132,9 +153,10 @@ impl Gate {
 
     fn is_reserved(&self, name: &[u8]) -> bool {
         let is_member = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| same_but_for_signs(start, prefix));
-        // Most names differ in length from all of them: told first, it spares each request some thousands of instructions.
-        self.reserved.iter().any(|reserved| name.len() == reserved.len() && same_but_for_signs(name, reserved))
-            || self.reserved_prefix.as_deref().is_some_and(is_member)
+        // Most names differ in length from all of them. To compare that first saves some thousands of instructions a request.
+        let may_be_one = self.reserved_lengths & length_bit(name) != 0;
+        let is = |reserved: &String| name.len() == reserved.len() && same_but_for_signs(name, reserved);
+        (may_be_one && self.reserved.iter().any(is)) || self.reserved_prefix.as_deref().is_some_and(is_member)
     }
 
     /// Judges the request `now`.
@@ -284,6 +306,10 @@ fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderE
         .collect();
     let name = "cookie".to_owned();
     Some(if kept.is_empty() { HeaderEdit::Remove(name) } else { HeaderEdit::Set(name, kept.join(&b"; "[..])) })
+}
+
+fn length_bit(name: &[u8]) -> u64 {
+    1 << name.len().min(63)
 }
 
 fn same_but_for_signs(name: &[u8], reserved: &str) -> bool {
@@ -481,6 +507,32 @@ mod tests {
             ("cookie", "no"),
         ]);
         assert_eq!(setting.strip(&headers), spoofed.map(remove));
+    }
+
+    #[test]
+    fn strips_reserved_headers_and_their_aliases() {
+        let long = format!("x-{}", "a".repeat(62));
+        let setting = setting(|config| config["reservedHeaders"] = json!(["X-Machine-Client", long]));
+        let spoofed = ["x-machine-client", "x_machine_client", "x.machine.client", &long];
+        let mut headers: Vec<_> = spoofed.iter().map(|name| (*name, "root")).collect();
+        headers.push(("x-machine-clients", "no"));
+        assert_eq!(setting.strip(&headers), spoofed.map(remove));
+        assert_eq!(setting.gate.strip_trailers(&head(&headers)), spoofed.map(remove));
+    }
+
+    #[test]
+    fn strips_path_overrides_where_there_are_rules() {
+        let rules = json!([{"match": {"paths": [{"prefix": "/public"}]}, "require": "none"}]);
+        let headers = PATH_OVERRIDES.map(|name| (name, "/admin"));
+        assert_eq!(setting(|_| {}).strip(&headers), []);
+        let with_rules = |config: &mut Value| config["rules"] = rules.clone();
+        assert_eq!(setting(with_rules).strip(&headers), PATH_OVERRIDES.map(remove));
+        assert_eq!(setting(with_rules).strip(&[("script_name", "/a"), ("x.original_url", "/a")]).len(), 2);
+        let kept = setting(|config| {
+            with_rules(config);
+            config["forward"] = json!({"pathOverrides": true});
+        });
+        assert_eq!(kept.strip(&headers), []);
     }
 
     #[test]

@@ -22,6 +22,10 @@ pub const MAX_USER_ID_CLAIM_BYTES: usize = 1024;
 /// The longest value of a claim header, in bytes.
 pub const MAX_CLAIM_HEADER_BYTES: usize = 4096;
 
+/// What begins the names of users and groups that Kubernetes itself gives, such as `system:masters`. No user and no group of an
+/// identity provider may have one: Kubernetes grants them rights.
+pub(crate) const KUBERNETES_PREFIX: &str = "system:";
+
 /// How claims become an identity, and which headers carry it. Header names are in lower case.
 #[derive(Clone, Debug)]
 pub struct IdentityRules {
@@ -185,7 +189,10 @@ impl UserIdRules {
             return Err(Reason::UserIdInvalid);
         }
         let id = format!("{}{id}", self.prefix);
-        if id.len() > MAX_USER_ID_BYTES { Err(Reason::UserIdInvalid) } else { Ok(id) }
+        if id.len() > MAX_USER_ID_BYTES || id.starts_with(KUBERNETES_PREFIX) {
+            return Err(Reason::UserIdInvalid);
+        }
+        Ok(id)
     }
 
     /// The transformer that applies to `id`, and its position. AuthService's `USERID_TRANSFORMERS`: the first whose regex
@@ -253,11 +260,17 @@ fn is_safe_value(value: &str) -> bool {
 
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e0fff}')
+        // Format characters (Unicode's category Cf) and others that nothing shows, in the order of their numbers.
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+        | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d159}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+        // For private use: each font shows another sign, or none.
+        | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}'
+        // Noncharacters.
+        | '\u{fdd0}'..='\u{fdef}')
+        || (u32::from(c) & 0xfffe) == 0xfffe
 }
 
 #[cfg(test)]
@@ -409,7 +422,30 @@ mod tests {
         for value in ["a\r\nb", "a\0", "a\tb", " a", "a ", &"a".repeat(321)].into_iter().chain(unseen) {
             assert_eq!(id(&rules(&["email"]), json!({"email": value})), Err(Reason::UserIdInvalid), "{value:?}");
         }
+        let invisible = "\u{2800}\u{600}\u{605}\u{6dd}\u{70f}\u{891}\u{8e2}\u{110bd}\u{13430}\u{e000}\u{f8ff}\u{f0000}\u{10fffd}\
+                         \u{fdd0}\u{fdef}\u{fffe}\u{ffff}\u{1fffe}\u{5ffff}\u{10ffff}";
+        for c in invisible.chars() {
+            let value = format!("ann{c}");
+            assert_eq!(id(&rules(&["email"]), json!({"email": value})), Err(Reason::UserIdInvalid), "{value:?}");
+        }
         assert_eq!(id(&rules(&["email"]), json!({"email": "josé o'neil"})), Ok("josé o'neil".to_owned()));
+    }
+
+    #[test]
+    fn rejects_names_that_kubernetes_reserves() {
+        let mut rules = rules(&["email"]);
+        rules.transformers = transformers(&[("^admin:", "system:")]);
+        for value in ["system:masters", "system:serviceaccount:kubeflow:default", "system:", "admin:masters"] {
+            assert_eq!(id(&rules, json!({"email": value})), Err(Reason::UserIdInvalid), "{value}");
+        }
+        assert_eq!(id(&rules, json!({"email": "systems"})), Ok("systems".to_owned()));
+        assert_eq!(id(&rules, json!({"email": "SYSTEM:masters"})), Ok("SYSTEM:masters".to_owned()));
+        rules.lowercase = true;
+        assert_eq!(id(&rules, json!({"email": "SYSTEM:masters"})), Err(Reason::UserIdInvalid));
+        rules.prefix = "oidc:".to_owned();
+        assert_eq!(id(&rules, json!({"email": "system:masters"})), Ok("oidc:system:masters".to_owned()));
+        rules.prefix = "sys".to_owned();
+        assert_eq!(id(&rules, json!({"email": "tem:masters"})), Err(Reason::UserIdInvalid));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::reader::Object;
 use crate::access::{
     Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, PathRegex, Rule, canonical_host, has_one_reading,
 };
+use crate::identity::KUBERNETES_PREFIX;
 
 const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
 
@@ -50,7 +51,14 @@ fn read_rule(rule: &Object<'_>, has_groups: bool, regexes: &mut usize) -> Rule {
 }
 
 fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
-    let texts = |field| allow.strings(field).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let texts = |field: &str| {
+        let names = allow.strings(field);
+        for (position, name) in names.iter().enumerate().filter(|(_, name)| name.starts_with(KUBERNETES_PREFIX)) {
+            let expected = "a name without \"system:\" at its start, which no user and no group can have";
+            allow.mistake(&format!("{field}[{position}]"), quoted(name), expected);
+        }
+        names.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
     let read = Allow { users: texts("users"), domains: read_names(allow, "domains", false), groups: texts("groups") };
     if read.users.is_empty() && read.domains.is_empty() && read.groups.is_empty() {
         allow.mistake("", "nobody", "a user, domain or group that may pass");

@@ -16,7 +16,9 @@ use serde_json::Value;
 use crate::access::{AccessRules, MAX_COMPILED_REGEX_BYTES};
 use crate::access_token::AccessTokenRules;
 use crate::gate::{KUBEFLOW_HEADERS, without_sign};
-use crate::identity::{ACCESS_TOKEN_CLAIM, ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
+use crate::identity::{
+    ACCESS_TOKEN_CLAIM, ClaimHeader, GroupRules, IdentityRules, KUBERNETES_PREFIX, Transformer, UserIdRules,
+};
 use crate::json;
 use crate::logout::SignOut;
 use crate::upgrades::Upgrades;
@@ -96,6 +98,8 @@ pub struct Config {
     pub access: AccessRules,
     /// Which protocol upgrades requests may ask for.
     pub upgrades: Upgrades,
+    /// Headers that no client may send, in lower case: they are removed from every request, with their aliases.
+    pub reserved_headers: Vec<String>,
     /// What upstream may see beside the user id.
     pub forward: Forward,
     /// What the names of the ALB's session cookies begin with.
@@ -156,6 +160,8 @@ pub struct Forward {
     pub access_token: bool,
     /// The cookies that hold the ALB's session.
     pub session_cookies: bool,
+    /// A client's headers by which an application takes another path or method than those that the rules saw.
+    pub path_overrides: bool,
 }
 
 impl Config {
@@ -226,10 +232,12 @@ fn read(root: &Object<'_>) -> Config {
         identity: read_identity(root),
         access_token,
         upgrades: upgrades::read(root),
+        reserved_headers: read_reserved_headers(root),
         forward: Forward {
             oidc_data: forward.boolean("oidcData"),
             access_token: forward.boolean("accessToken"),
             session_cookies: forward.boolean("sessionCookies"),
+            path_overrides: forward.boolean("pathOverrides"),
         },
         session_cookie,
         sign_out,
@@ -314,6 +322,13 @@ fn read_prefix(object: &Object<'_>) -> String {
     if !is_header_text(prefix) {
         object.mistake("prefix", quoted(prefix), "printable ASCII without spaces at its start");
     }
+    if prefix.starts_with(KUBERNETES_PREFIX) {
+        object.mistake(
+            "prefix",
+            quoted(prefix),
+            "a prefix without \"system:\" at its start, which Kubernetes reserves",
+        );
+    }
     prefix.to_owned()
 }
 
@@ -370,7 +385,16 @@ fn read_claim(object: &Object<'_>, field: &str, claim: &str, with_access_token: 
 }
 
 fn read_header(object: &Object<'_>, field: &str) -> String {
-    let text = object.string(field);
+    checked_header(object, field, object.string(field))
+}
+
+fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
+    let names = root.strings("reservedHeaders").into_iter().enumerate();
+    names.map(|(position, name)| checked_header(root, &format!("reservedHeaders[{position}]"), name)).collect()
+}
+
+/// The header name `text`, in lower case, which the field holds.
+fn checked_header(object: &Object<'_>, field: &str, text: &str) -> String {
     let name = text.to_ascii_lowercase();
     let known = folded(&name);
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
@@ -458,7 +482,10 @@ mod tests {
         assert_eq!((config.key_ttl, config.clock_skew), (Duration::from_secs(86400), Duration::from_secs(30)));
         assert_eq!(config.identity.user_id_header, "kubeflow-userid");
         assert_eq!(config.identity.user_id.claims, ["email"]);
-        assert_eq!(config.forward, Forward { oidc_data: false, access_token: false, session_cookies: false });
+        assert_eq!(
+            config.forward,
+            Forward { oidc_data: false, access_token: false, session_cookies: false, path_overrides: false }
+        );
     }
 
     #[test]
@@ -592,12 +619,32 @@ mod tests {
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, upgrades, forward, mode",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, upgrades, reservedHeaders, forward, mode",
             ),
             (
                 "/upgrades",
                 json!(["websocket", "a, b"]),
                 "upgrades[1]: found \"a, b\", expected a protocol of at most 64 bytes, such as \"websocket\" or \"SPDY/3.1\", or \"connect\"",
+            ),
+            (
+                "/reservedHeaders",
+                json!(["x-machine-client", "Cookie", "a b"]),
+                "reservedHeaders[1]: found \"Cookie\", expected a header that neither HTTP, Envoy nor the ALB gives a meaning",
+            ),
+            (
+                "/userId",
+                json!({"prefix": "system:serviceaccount:"}),
+                "userId.prefix: found \"system:serviceaccount:\", expected a prefix without \"system:\" at its start",
+            ),
+            (
+                "/groups",
+                json!({"prefix": "system:"}),
+                "groups.prefix: found \"system:\", expected a prefix without \"system:\" at its start",
+            ),
+            (
+                "/rules",
+                json!([{"allow": {"users": ["ann", "system:admin"]}}]),
+                "rules[0].allow.users[1]: found \"system:admin\", expected a name without \"system:\" at its start",
             ),
             ("/loadBalancers", json!([]), "loadBalancers: found an array of 0, expected an array of 1 to 64 objects"),
             ("/loadBalancers", json!({}), "loadBalancers: found an object, expected an array of 1 to 64 objects"),

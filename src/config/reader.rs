@@ -47,7 +47,10 @@ pub(super) struct Mistakes(RefCell<Vec<ConfigError>>);
 
 impl Mistakes {
     fn add(&self, error: ConfigError) {
-        if let Ok(mut errors) = self.0.try_borrow_mut() {
+        // An object that is read twice has its mistakes once.
+        if let Ok(mut errors) = self.0.try_borrow_mut()
+            && !errors.contains(&error)
+        {
             errors.push(error);
         }
     }

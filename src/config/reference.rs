@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 56] = [
+pub static FIELDS: [Field; 58] = [
     Field { path: "loadBalancers", kind: Kind::Objects { least: 1, most: 64 }, default: Default::Required },
     Field { path: "loadBalancers.arn", kind: Kind::String { least: 1, most: 256 }, default: Default::Required },
     Field { path: "loadBalancers.issuer", kind: Kind::StringOrNull { most: 512 }, default: Default::Required },
@@ -121,10 +121,12 @@ pub static FIELDS: [Field; 56] = [
         default: Default::Text("AWSELBAuthSessionCookie"),
     },
     Field { path: "upgrades", kind: Kind::Strings { least: 0, most: 16 }, default: Default::Texts(&["websocket"]) },
+    Field { path: "reservedHeaders", kind: Kind::Strings { least: 0, most: 32 }, default: Default::Empty },
     Field { path: "forward", kind: Kind::Object, default: Default::Empty },
     Field { path: "forward.oidcData", kind: Kind::Boolean, default: Default::Boolean(false) },
     Field { path: "forward.accessToken", kind: Kind::Boolean, default: Default::Boolean(false) },
     Field { path: "forward.sessionCookies", kind: Kind::Boolean, default: Default::Boolean(false) },
+    Field { path: "forward.pathOverrides", kind: Kind::Boolean, default: Default::Boolean(false) },
     Field { path: "mode", kind: Kind::Choice(&["enforce", "report"]), default: Default::Text("enforce") },
 ];
 

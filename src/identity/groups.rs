@@ -4,7 +4,7 @@
 use regex_lite::Regex;
 use serde_json::Value;
 
-use super::{Sources, is_safe_value};
+use super::{KUBERNETES_PREFIX, Sources, is_safe_value};
 use crate::json;
 use crate::signature::MAX_CLAIMS_DEPTH;
 
@@ -59,7 +59,8 @@ impl GroupRules {
             return Err(LeftOut::NotKept);
         }
         let group = [self.prefix.as_str(), name].concat();
-        if fits && group.len() <= MAX_GROUP_BYTES { Ok(group) } else { Err(LeftOut::Unfit) }
+        let fits = fits && group.len() <= MAX_GROUP_BYTES && !group.starts_with(KUBERNETES_PREFIX);
+        if fits { Ok(group) } else { Err(LeftOut::Unfit) }
     }
 
     /// The name of the header that members of `group` have, and others do not; `None`: groups have no such headers.
@@ -114,11 +115,30 @@ fn names(claim: &Value) -> Vec<String> {
                     _ => vec![String::new()],
                 };
             }
-            let list = inner.unwrap_or(text).split(',').map(str::trim);
-            list.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+            let list = split_unescaped(inner.unwrap_or(text));
+            list.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
         }
         _ => Vec::new(),
     }
+}
+
+/// The names in a comma-separated list. Cognito writes a comma inside a name as `\\,`, so a comma after a backslash separates
+/// nothing, even where that backslash may be escaped itself: a name that could be read in two ways grants no group.
+fn split_unescaped(list: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let mut is_escaped = false;
+    for part in list.split(',') {
+        match names.last_mut().filter(|_| is_escaped) {
+            Some(name) => {
+                name.pop();
+                name.push(',');
+                name.push_str(part);
+            }
+            None => names.push(part.to_owned()),
+        }
+        is_escaped = part.ends_with('\\');
+    }
+    names
 }
 
 /// A group's name as the end of a header's name. Lower-case letters, digits, `-` and `.` stand for themselves; every other
@@ -181,6 +201,34 @@ mod tests {
             assert_eq!(of(json!(unreadable)), (vec![], 1), "{unreadable}");
         }
         assert_eq!(of(json!("[1001, true]")), (vec!["1001".to_owned(), "true".to_owned()], 0));
+    }
+
+    #[test]
+    fn an_escaped_comma_is_part_of_a_name() {
+        for (claim, names, dropped) in [
+            (r"[sales\,admins, users]", &["users"][..], 1),
+            (r"sales\,admins,users", &["users"], 1),
+            (r"sales\\,admins,users", &["users"], 1),
+            (r"[a\, b\, admins]", &[], 1),
+            (r"users\,", &[], 1),
+            (r"[users, CORP\admins]", &["users", r"CORP\admins"], 0),
+            (r"users,admins\", &["users", r"admins\"], 0),
+        ] {
+            assert_eq!(of(json!(claim)), (names.iter().map(|name| (*name).to_owned()).collect(), dropped), "{claim}");
+        }
+        assert_eq!(split_unescaped(r"sales\,admins, users"), ["sales,admins", " users"]);
+    }
+
+    #[test]
+    fn drops_names_that_kubernetes_reserves() {
+        let claim = json!(["system:masters", "system:", "System:masters", "systems", "ok"]);
+        assert_eq!(of(claim.clone()), (["System:masters", "systems", "ok"].map(str::to_owned).to_vec(), 2));
+        let with_prefix = |prefix: &str| {
+            let rules = GroupRules { prefix: prefix.to_owned(), ..rules() };
+            groups(&rules, json!({"custom:groups": ["system:masters", "tem:masters"]})).names
+        };
+        assert_eq!(with_prefix("oidc:"), ["oidc:system:masters", "oidc:tem:masters"]);
+        assert_eq!(with_prefix("sys"), ["syssystem:masters"]);
     }
 
     #[test]

@@ -149,8 +149,11 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
         config.insert("logout".into(), logout);
     }
     if rarely(u, 3)? {
-        let forward = json!({"oidcData": u.arbitrary::<bool>()?, "accessToken": u.arbitrary::<bool>()?, "sessionCookies": u.arbitrary::<bool>()?});
+        let forward = json!({"oidcData": u.arbitrary::<bool>()?, "accessToken": u.arbitrary::<bool>()?, "sessionCookies": u.arbitrary::<bool>()?, "pathOverrides": u.arbitrary::<bool>()?});
         config.insert("forward".into(), forward);
+    }
+    if rarely(u, 4)? {
+        config.insert("reservedHeaders".into(), json!([*pick(u, &["x-machine-client", "X_Machine.Client", "x-a"])?]));
     }
     if rarely(u, 6)? {
         config.insert("mode".into(), json!("report"));
@@ -295,8 +298,24 @@ fn value(u: &mut Unstructured<'_>) -> Result<Value> {
         2 => json!(*pick(u, &[0u64, 1, NOW - 31, NOW - 30, NOW - 29, NOW, NOW + 60, 253_402_300_799, u64::MAX])?),
         3 => json!(*pick(u, &[-1.0, 0.5, 1e300])?),
         4 => json!(*pick(u, &["true", "false", "TRUE", ""])?),
-        5 => json!([*pick(u, &["admins", "a,b", "ml", " ops", ""])?, *pick(u, &["ops", "admins", "x\ny"])?]),
-        6 => json!(*pick(u, &["admins", "[admins, ops]", "admins,ml", "[]", "\"ml\" , ops", "[a"])?),
+        5 => json!([
+            *pick(u, &["admins", "a,b", "ml", " ops", "", "system:masters"])?,
+            *pick(u, &["ops", "admins", "x\ny"])?
+        ]),
+        6 => json!(*pick(
+            u,
+            &[
+                "admins",
+                "[admins, ops]",
+                "admins,ml",
+                "[]",
+                "\"ml\" , ops",
+                "[a",
+                "[ops\\,admins, ml]",
+                "ml\\\\,admins",
+                "ml\\"
+            ]
+        )?),
         7 => json!({"b": text(u, &["inner", ""])?, "b.c": 1, "c": true}),
         8 => json!({"b": {"c": text(u, &["deep"])?}}),
         9 => json!([1, true, "x"]),
@@ -553,7 +572,13 @@ pub(crate) fn target(u: &mut Unstructured<'_>) -> Result<(String, String)> {
     Ok((method, authority))
 }
 
-const EXTRA: [&str; 30] = [
+const EXTRA: [&str; 36] = [
+    "x-machine-client",
+    "x_machine.client",
+    "script_name",
+    "x-original_url",
+    "x-http-method-override",
+    "x-forwarded-script-name",
     "kubeflow-userid",
     "kubeflow_userid",
     "kubeflow.userid",

@@ -130,7 +130,7 @@ fn user_id(config: &Value, claims: &Claims<'_>) -> Result<String, &'static str> 
         }
     }
     let whole = format!("{}{id}", text(config, "/userId/prefix", ""));
-    if !is_legible(&id) || whole.len() > 320 {
+    if !is_legible(&id) || whole.len() > 320 || whole.starts_with("system:") {
         return Err("user-id-invalid");
     }
     Ok(whole)
@@ -140,10 +140,12 @@ fn is_true(value: &Value) -> bool {
     *value == Value::Bool(true) || *value == "true"
 }
 
-/// Not empty, no space at its ends, and nothing in it that a person would not see: control characters, what Unicode says may be
-/// ignored in display, line and paragraph separators, annotation marks.
+/// Not empty, no space at its ends, and nothing in it that a person would not see: control and format characters, what Unicode says
+/// may be ignored in display, line and paragraph separators, private use, noncharacters, and two signs that are blank.
 pub fn is_legible(text: &str) -> bool {
-    let unseen = regex(r"[\p{Cc}\p{Default_Ignorable_Code_Point}\p{Zl}\p{Zp}\x{FFF9}-\x{FFFB}]");
+    let unseen = regex(
+        r"[\p{Cc}\p{Cf}\p{Co}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\p{Zl}\p{Zp}\x{2800}\x{1D159}]",
+    );
     !text.is_empty() && text.trim() == text && !unseen.is_match(text)
 }
 
@@ -174,7 +176,11 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
                     Some(quoted) if quoted.contains('"') => {
                         strings(jws::json(list.as_bytes(), jws::CLAIMS_DEPTH).as_ref())
                     }
-                    _ => inner.unwrap_or(list).split(',').map(|name| name.trim().to_owned()).collect(),
+                    // A comma after a backslash separates nothing. No header can carry it, so another sign may stand for it here.
+                    _ => {
+                        let list = inner.unwrap_or(list).replace(r"\,", "\u{1}");
+                        list.split(',').map(|name| name.trim().to_owned()).collect()
+                    }
                 }
             }
             _ => Vec::new(),
@@ -182,7 +188,7 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
         for name in members {
             let kept = keep.as_ref().is_none_or(|keep| keep.is_match(&name));
             let whole = format!("{}{name}", text(rules, "/prefix", ""));
-            let sound = is_legible(&name) && whole.len() <= 256 && !name.contains(',');
+            let sound = is_legible(&name) && whole.len() <= 256 && !name.contains(',') && !whole.starts_with("system:");
             if sound && kept && found.len() < 512 && !found.iter().any(|(_, known)| *known == whole) {
                 found.push((name, whole));
             }

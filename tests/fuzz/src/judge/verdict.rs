@@ -302,6 +302,16 @@ pub fn is_owned(config: &Value, name: &str) -> bool {
     let hyphens = |name: &str| name.to_ascii_lowercase().chars().map(hyphen).collect::<String>();
     let mut owned = identity::named_headers(config);
     owned.extend([OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY, "kubeflow-userid", "kubeflow-groups"].map(str::to_owned));
+    let reserved = config.get("reservedHeaders").and_then(Value::as_array).into_iter().flatten();
+    owned.extend(reserved.filter_map(Value::as_str).map(str::to_owned));
+    let has_rules = config.get("rules").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+    if has_rules && config.pointer("/forward/pathOverrides") != Some(&Value::Bool(true)) {
+        // README, Path overrides.
+        let paths =
+            ["script-name", "path-info", "x-script-name", "x-forwarded-script-name", "x-original-url", "x-rewrite-url"];
+        let methods = ["x-http-method-override", "x-http-method", "x-method-override"];
+        owned.extend(paths.into_iter().chain(methods).map(str::to_owned));
+    }
     owned.iter().any(|owned| hyphens(owned) == hyphens(name))
         || identity::member_prefix(config).is_some_and(|prefix| hyphens(name).starts_with(&hyphens(prefix)))
 }
