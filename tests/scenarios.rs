@@ -110,6 +110,11 @@ impl World {
         ]);
         setup.clusters.extend(keys.iter().map(|(cluster, server)| ((*cluster).to_owned(), Some(server.address()))));
         let envoy = Envoy::must_start(&setup).await;
+        let log = envoy.log();
+        let started = concat!("alb-oidc: version ", env!("CARGO_PKG_VERSION"), ", built with ");
+        let started = log.lines().find_map(|line| Some(line.split_once(started)?.1)).expect("the start-up log line");
+        assert!(started.contains("rustc 1.") && started.contains(", signatures verified by the "), "{started}");
+        say(&format!("envoy {}: the module is built with {started}", support::version(binary)));
         let mut addresses = BTreeMap::new();
         for plugin in &table.plugins {
             addresses.insert(plugin.name.clone(), envoy.listener(&plugin.name).await.expect("the plugin's listener"));

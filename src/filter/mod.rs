@@ -27,6 +27,12 @@ pub use host_signature::{Backend, host_verdict};
 pub use metrics::{FetchOutcome, PREFIX};
 use plugin::{Next, Plugin};
 
+/// The toolchain that built the module, for the start-up log line; `.ci/wasm-cargo` names it.
+const TOOLCHAIN: &str = match option_env!("ALB_OIDC_TOOLCHAIN") {
+    Some(toolchain) => toolchain,
+    None => "an unknown toolchain",
+};
+
 #[cfg(feature = "module")]
 mod entry {
     #![allow(missing_docs)] // of the function that the macro makes
@@ -61,9 +67,10 @@ impl Root {
         }
         let plugin = Plugin::new(self.id, config, backend)
             .map_err(|refusal| vec![format!("cannot define metrics: {refusal}")])?;
+        let (version, toolchain, verifier) = (env!("CARGO_PKG_VERSION"), TOOLCHAIN, backend.name());
         host::log(
             Level::Info,
-            &format!("alb-oidc: version {}, signatures verified by the {}", env!("CARGO_PKG_VERSION"), backend.name()),
+            &format!("alb-oidc: version {version}, built with {toolchain}, signatures verified by the {verifier}"),
         );
         self.plugin = Some(Rc::new(RefCell::new(plugin)));
         Ok(())

@@ -24,8 +24,10 @@ impl Reply {
         let (content_type, body) = if is_navigation {
             ("text/html; charset=utf-8", page(reason, sign_out, request_id(head)))
         } else {
-            let json = serde_json::json!({"error": reason.message(), "reason": reason.name()});
-            ("application/json", serde_json::to_string(&json).unwrap_or_default())
+            (
+                "application/json",
+                format!(r#"{{"error":{},"reason":{}}}"#, quoted(reason.message()), quoted(reason.name())),
+            )
         };
         let mut reply = Self::new(reason.status(), content_type, body);
         match reason.status() {
@@ -45,8 +47,7 @@ impl Reply {
     pub(super) fn signed_out(head: &RequestHead<'_>, sign_out: &SignOut, cookies: &[String]) -> Self {
         let is_post = head.first(":method") == Some(b"POST");
         let mut reply = if is_post && !is_navigation(head) {
-            let json = serde_json::json!({"afterLogoutURL": sign_out.redirect_to});
-            Self::new(201, "application/json", serde_json::to_string(&json).unwrap_or_default())
+            Self::new(201, "application/json", format!(r#"{{"afterLogoutURL":{}}}"#, quoted(&sign_out.redirect_to)))
         } else {
             // 303 makes a GET of the POST.
             let mut redirect = Self::new(if is_post { 303 } else { 302 }, "text/plain", String::new());
@@ -67,6 +68,11 @@ impl Reply {
         ];
         Self { status, headers, body }
     }
+}
+
+/// `text` as a JSON string.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// Whether a person at a browser reads the answer: not a script's call, whatever it accepts, and not gRPC.
