@@ -411,7 +411,6 @@ impl KeyRing {
     /// Gives up the requests in a source's queue that have waited for too long, and its tokens to the keys whose turn it is.
     fn serve_queue(&mut self, id: KeySourceId, now: Timestamp, due: &mut Due) {
         let Some(source) = self.sources.get_mut(id.0) else { return };
-        let (mut unawaited, mut drawn) = (Vec::new(), Vec::new());
         for queued in source.queue.iter_mut() {
             let expired = self.waiters.expire(queued.list, now);
             queued.is_awaited = self.waiters.waiting(queued.list) > 0;
@@ -421,24 +420,28 @@ impl KeyRing {
                 due.woken.refused.extend(expired.into_iter().map(|waiter| (waiter, Reason::KeyUnavailable)));
             }
         }
-        unawaited.extend(std::iter::from_fn(|| source.queue.remove_unawaited(now)));
-        while source.queue.has_due(now) && source.bucket.take(now) {
-            drawn.extend(source.queue.next(now, &mut self.random));
-        }
-        let ask = now.plus(source.patience);
-        for Queued { id: key, list, failures, .. } in unawaited {
-            self.waiters.close(list);
-            if failures > 0 {
+        while let Some(unawaited) = self.sources.get_mut(id.0).and_then(|source| source.queue.remove_unawaited(now)) {
+            self.waiters.close(unawaited.list);
+            if unawaited.failures > 0 {
                 let until = now.plus(UNAVAILABLE_TTL);
                 let refused = Entry::Refused { reason: Reason::KeyUnavailable, until };
-                self.insert(KeyName { source: id, id: key }, refused, now);
+                self.insert(KeyName { source: id, id: unawaited.id }, refused, now);
             }
         }
-        for Queued { id: key, list, addresses, failures, .. } in drawn {
+        while let Some((ask, drawn)) = self.draw(id, now) {
+            let Queued { id: key, list, addresses, failures, .. } = drawn;
             let name = KeyName { source: id, id: key };
             self.insert(name, Entry::Fetching(Fetching { ask, failures, list, addresses }), now);
             due.fetch.push(name);
         }
+    }
+
+    /// The queued key that gets a token now, and when its fetch is given up for lost.
+    fn draw(&mut self, id: KeySourceId, now: Timestamp) -> Option<(Timestamp, Queued)> {
+        let source = self.sources.get_mut(id.0)?;
+        let has_token = source.queue.has_due(now) && source.bucket.take(now);
+        let drawn = if has_token { source.queue.next(now, &mut self.random) } else { None };
+        Some((now.plus(source.patience), drawn?))
     }
 
     /// When the next tick is due; `None`: not before another call asks for one.
@@ -446,20 +449,23 @@ impl KeyRing {
         if !self.evicted.is_empty() {
             return Some(Timestamp::from_millis(0));
         }
-        let of_entry = |(_, entry): &(KeyName, Entry)| match entry {
-            Entry::Fetching(Fetching { ask, list, .. }) => {
-                self.waiters.first_deadline(*list).into_iter().chain([*ask]).min()
+        let mut next = None;
+        let mut at = |at: Option<Timestamp>| next = next.into_iter().chain(at).min();
+        for (_, entry) in &self.entries {
+            match entry {
+                Entry::Fetching(fetching) => {
+                    at(Some(fetching.ask));
+                    at(self.waiters.first_deadline(fetching.list));
+                }
+                Entry::Ready(ready) => at(ready.refresh),
+                Entry::Refused { .. } => {}
             }
-            Entry::Ready(ready) => ready.refresh,
-            Entry::Refused { .. } => None,
-        };
-        let of_queue = |source: &Source| {
-            let deadlines = source.queue.iter().filter_map(|queued| self.waiters.first_deadline(queued.list));
-            let fetch = source.queue.next_due().map(|due| due.max(source.bucket.next_token()));
-            deadlines.chain(fetch).min()
-        };
-        let entries = self.entries.iter().filter_map(of_entry);
-        entries.chain(self.sources.iter().filter_map(of_queue)).min()
+        }
+        for source in &self.sources {
+            source.queue.iter().for_each(|queued| at(self.waiters.first_deadline(queued.list)));
+            at(source.queue.next_due().map(|due| due.max(source.bucket.next_token())));
+        }
+        next
     }
 
     /// Whether [`KeyRing::next_tick`] or [`KeyRing::waiting`] may have changed since [`KeyRing::settled`].

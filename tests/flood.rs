@@ -9,11 +9,23 @@ use alb_oidc_filter::keys::{Answer, ClientAddress, Found, KeyName, KeyRing};
 use alb_oidc_filter::signature::{P256Key, PublicKey};
 use alb_oidc_filter::time::Timestamp;
 use alb_oidc_filter::token::KeyId;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use fastrand::Rng;
+use serde_json::json;
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
-use support::envoy::gateway_config;
-use support::token::Key;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use support::client::{Connection, Request, send};
+use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener};
+use support::key_server::{self, KeyServer, Signer};
+use support::server::full;
+use support::token::{Key, TokenSpec};
+use support::upstream::Upstream;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 mod support;
 
@@ -195,5 +207,179 @@ mod ring {
     #[test]
     fn serves_users_whose_addresses_come_by_chance() {
         serves_99_of_100(false);
+    }
+}
+
+/// On a real Envoy.
+mod gateway {
+    use super::*;
+
+    /// How many genuine keys are asked for during each attack, and how many of them must come in time: where one in a hundred
+    /// may be late, two of five are late once in a thousand attacks.
+    const KEYS: usize = 5;
+    const SERVED: usize = 4;
+    const SERVED_WITHIN: Duration = Duration::from_secs(3);
+    /// A key that has not come by then is not waited for.
+    const PATIENCE: Duration = Duration::from_secs(8);
+    const APART: Duration = Duration::from_millis(200);
+    const CONNECTIONS: usize = 16;
+    /// A machine that sends fewer requests a second shows nothing.
+    const SLOWEST_FLOOD: u32 = 200;
+    const BARE: &str = "bare";
+
+    struct World {
+        gateway: SocketAddr,
+        bare: SocketAddr,
+        attack: Attack,
+        /// Of a token by a key id that is replaced.
+        header: String,
+        rest: String,
+        genuine: std::sync::Mutex<String>,
+        sent: AtomicU32,
+        is_over: AtomicBool,
+        /// The longest that a request took since the last genuine key was asked for which no filter saw, in microseconds.
+        stall: AtomicU64,
+    }
+
+    impl World {
+        /// The attacker's request.
+        fn forged(&self, count: u32) -> Request {
+            let kid = match self.attack.id(count) {
+                Some(number) => format!("{number:08x}-0000-4000-8000-000000000000"),
+                None => self.genuine.lock().expect("the genuine id").clone(),
+            };
+            let token = format!("{}.{}", URL_SAFE.encode(self.header.replace("KID", &kid)), self.rest);
+            Request::get(
+                "/",
+                &[("host", "gateway.test"), ("x-forwarded-for", "203.0.113.9"), ("x-amzn-oidc-data", &token)],
+            )
+        }
+
+        async fn flood(self: Arc<World>) {
+            let mut connections = Vec::new();
+            for _ in 0..CONNECTIONS {
+                connections.push(Connection::http2(self.gateway).await.expect("a connection"));
+            }
+            let mut requests = JoinSet::new();
+            let mut ticks = tokio::time::interval(Duration::from_millis(5));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            let mut millis = 0;
+            while !self.is_over.load(Ordering::Relaxed) {
+                ticks.tick().await;
+                for _ in 0..5 {
+                    millis += 1;
+                    for _ in 0..self.attack.requests(millis) {
+                        let count = self.sent.fetch_add(1, Ordering::Relaxed);
+                        let request = self.forged(count);
+                        let connection = &connections[count as usize % CONNECTIONS];
+                        let mut connection = connection.beside().expect("an HTTP/2 connection");
+                        let hangs_up = matches!(self.attack, Attack::HangUp);
+                        requests.spawn(async move {
+                            let patience = if hangs_up { Duration::from_millis(20) } else { Duration::from_secs(20) };
+                            drop(tokio::time::timeout(patience, connection.send(&request, full(""))).await);
+                        });
+                    }
+                }
+                while requests.try_join_next().is_some() {}
+            }
+        }
+
+        /// Sees how long the machine makes a request wait that the filter does not see.
+        async fn probe(self: Arc<World>) {
+            while !self.is_over.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                send(self.bare, &Request::get("/", &[("host", "gateway.test")])).await.expect("an answer");
+                let took = u64::try_from(began.elapsed().as_micros()).expect("a short time");
+                self.stall.fetch_max(took, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+
+        /// How long users at three addresses ask for a genuine key until one of them is admitted.
+        async fn serve(&self, signer: &Signer) -> Option<Duration> {
+            *self.genuine.lock().expect("the genuine id") = signer.kid.clone();
+            self.stall.store(0, Ordering::Relaxed);
+            let began = Instant::now();
+            let mut users = JoinSet::new();
+            let mut ticks = tokio::time::interval(APART);
+            let mut count = 0;
+            while began.elapsed() < PATIENCE {
+                tokio::select! {
+                    _ = ticks.tick() => {
+                        let token = TokenSpec::of("ann@example.com").mint(&signer.kid, &signer.key).text;
+                        let address = format!("198.51.100.{}", count % 3);
+                        count += 1;
+                        let headers = [("host", "gateway.test"), ("x-forwarded-for", &address), ("x-amzn-oidc-data", &token)];
+                        let (gateway, request) = (self.gateway, Request::get("/", &headers));
+                        users.spawn(async move { send(gateway, &request).await });
+                    }
+                    Some(reply) = users.join_next() => {
+                        let reply = reply.expect("a client").expect("an answer");
+                        if reply.status == 200 {
+                            return Some(began.elapsed());
+                        }
+                        assert_eq!(reply.status, 503, "{}", reply.body);
+                    }
+                }
+            }
+            None
+        }
+    }
+
+    /// Attacks a gateway, and asks for genuine keys meanwhile.
+    async fn serves_genuine_keys_under(attack: Attack) {
+        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        let setup = Setup {
+            log_level: "error",
+            plugins: vec![Plugin::new("gateway", gateway_config())],
+            listeners: vec![http_listener(BARE, &[], &json!({"direct_response": {"status": 200}}), json!({}))],
+            ..Setup::new(&support::default_envoy(), upstream.address(), keys.address())
+        };
+        let envoy = Envoy::must_start(&setup).await;
+        let token = TokenSpec::of("root@example.com").mint("KID", &Key::generate());
+        let header = String::from_utf8(URL_SAFE.decode(token.header).expect("base64")).expect("a JOSE header");
+        let world = Arc::new(World {
+            gateway: envoy.listener("gateway").await.expect("the listener"),
+            bare: envoy.listener(BARE).await.expect("the listener"),
+            attack,
+            header,
+            rest: format!("{}.{}", token.payload, token.signature),
+            genuine: std::sync::Mutex::default(),
+            sent: AtomicU32::new(0),
+            is_over: AtomicBool::new(false),
+            stall: AtomicU64::new(0),
+        });
+        let began = Instant::now();
+        let others = [tokio::spawn(Arc::clone(&world).flood()), tokio::spawn(Arc::clone(&world).probe())];
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut served = 0;
+        for _ in 0..KEYS {
+            let signer = keys.signer(key_server::Answer { delay_ms: 50, ..key_server::Answer::default() });
+            let took = world.serve(&signer).await;
+            // The machine may stand still for everybody.
+            let stall = Duration::from_micros(world.stall.load(Ordering::Relaxed));
+            println!("{attack:?}: {took:.1?}; past the filter, at most {stall:.1?}");
+            served += usize::from(took.is_some_and(|took| took <= SERVED_WITHIN + 2 * stall));
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let (sent, fetches, took) = (world.sent.load(Ordering::Relaxed), keys.fetches().len(), began.elapsed());
+        println!("{attack:?}: {sent} requests and {fetches} fetches in {took:.1?}");
+        world.is_over.store(true, Ordering::Relaxed);
+        for other in others {
+            other.await.expect("the attack");
+        }
+        assert!(served >= SERVED, "{attack:?}: {served} of {KEYS} keys in time");
+        assert!(fetches as f64 <= 20.0 + 10.0 * took.as_secs_f64() + 1.0, "{fetches} fetches in {took:?}");
+        let per_second = sent as f64 / took.as_secs_f64();
+        assert!(per_second >= f64::from(SLOWEST_FLOOD), "{attack:?}: only {per_second} requests a second");
+        envoy.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn serves_genuine_keys_under_each_attack() {
+        for attack in [Attack::EachOnce(1000), Attack::InTurn(5), Attack::InTurn(256), Attack::HangUp, Attack::Genuine]
+        {
+            serves_genuine_keys_under(attack).await;
+        }
     }
 }

@@ -1,8 +1,6 @@
 //! Key ids that wait for a token to be fetched, and which of them gets it. Invented ids must not keep a genuine one from being
 //! fetched: the id that most clients ask for comes first. No I/O; the time and the random numbers are arguments.
 
-use std::collections::VecDeque;
-
 use super::client_address::ClientAddress;
 use super::random::Random;
 use super::waiters::ListId;
@@ -62,7 +60,8 @@ pub(super) struct Queue {
     queued: Vec<Queued>,
     /// The ids that left without being fetched, and the addresses that asked for them. If they are asked for again, they go on
     /// from there: else each request for a genuine key might lose the lot before the next address asks for it.
-    former: VecDeque<(KeyId, Addresses)>,
+    former: Vec<(KeyId, Addresses)>,
+    oldest_former: usize,
     /// Whether the next token goes to an id by lot, and not to the one that most addresses ask for.
     by_lot: bool,
 }
@@ -95,16 +94,17 @@ impl Queue {
 
     /// The addresses that have asked for an id which was in the queue before.
     pub(super) fn former_addresses(&mut self, id: KeyId) -> Addresses {
-        let place = self.former.iter().position(|(former, _)| *former == id);
-        place.and_then(|place| self.former.remove(place)).map(|(_, addresses)| addresses).unwrap_or_default()
+        let former = self.former.iter_mut().find(|(former, addresses)| *former == id && !addresses.0.is_empty());
+        former.map(|(_, addresses)| std::mem::take(addresses)).unwrap_or_default()
     }
 
-    /// Keeps the addresses that have asked for an id which leaves the queue.
+    /// Keeps the addresses that have asked for an id which leaves the queue, in the place of the one that left longest ago.
     pub(super) fn leaves(&mut self, id: KeyId, addresses: Addresses) {
-        if self.former.len() >= MAX_FORMER {
-            self.former.pop_front();
+        match self.former.get_mut(self.oldest_former) {
+            Some(place) => *place = (id, addresses),
+            None => self.former.push((id, addresses)),
         }
-        self.former.push_back((id, addresses));
+        self.oldest_former = self.oldest_former.saturating_add(1) % MAX_FORMER;
     }
 
     /// Adds an id. Where that is one too many, returns the one that gives way, perhaps the same.

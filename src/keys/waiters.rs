@@ -66,7 +66,8 @@ impl Waiters {
     pub(super) fn join(&mut self, id: ListId, waiter: Waiter, deadline: Timestamp) {
         let Some(Some(list)) = self.lists.get_mut(id.0) else { return };
         if list.waiters.len() >= SHORTEST_CLEARED && list.waiting < list.waiters.len() / 2 {
-            list.waiters.retain(|(waiter, _)| self.index.get(waiter) == Some(&id));
+            let waits = |(waiter, _): &(Waiter, Timestamp)| self.index.get(waiter) == Some(&id);
+            list.waiters = list.waiters.iter().copied().filter(waits).collect();
         }
         list.waiters.push_back((waiter, deadline));
         list.waiting = list.waiting.saturating_add(1);
