@@ -126,6 +126,8 @@ struct Source {
     bucket: TokenBucket,
     /// The ids that wait for a token.
     queue: Queue,
+    /// No request in the queue has an earlier deadline; `None` where there is no request.
+    first_deadline: Option<Timestamp>,
 }
 
 /// The keys of one plugin in one worker. Its times are those of a steady clock ([`crate::time::Now::steady`]).
@@ -196,7 +198,7 @@ impl KeyRing {
         if let Some(queued) = source.queue.get_mut(name.id) {
             // Counted though it may not wait: the requests of one client must not take the others' weight from a key.
             queued.addresses.add(client());
-            if queued.failures == 0 && self.waiters.waiting(queued.list) >= MAX_QUEUED_WAITERS {
+            if !queued.is_retry() && self.waiters.waiting(queued.list) >= MAX_QUEUED_WAITERS {
                 return Err(Reason::KeyUnavailable);
             }
         }
@@ -209,18 +211,19 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Has queued keys give way until one more request may wait; `false` if none is left to do so.
+    /// Has queued keys give way until one more request may wait; `false` if none is left to do so. A retry does not give way
+    /// here: any number of requests may wait for it, as for the fetch before.
     fn make_room(&mut self) -> bool {
         while self.waiters.len() >= MAX_WAITERS {
             let waiters = &self.waiters;
-            let queued = |source: &Source| {
-                source.queue.iter().map(|queued| waiters.waiting(queued.list)).fold(0, usize::saturating_add)
+            let requests = |source: &Source| {
+                let unasked = source.queue.iter().filter(|queued| !queued.is_retry());
+                unasked.map(|queued| waiters.waiting(queued.list)).fold(0, usize::saturating_add)
             };
-            let longest = self.sources.iter_mut().max_by_key(|source| queued(source));
-            let longest = longest.filter(|source| queued(source) > 0);
-            let Some(gives_way) = longest.and_then(|source| source.queue.give_way(&mut self.random)) else {
-                return false;
-            };
+            let longest = self.sources.iter_mut().max_by_key(|source| requests(source));
+            let gives_way =
+                longest.and_then(|source| source.queue.give_way(&mut self.random, |queued| !queued.is_retry()));
+            let Some(gives_way) = gives_way else { return false };
             self.evict(gives_way.list);
         }
         true
@@ -256,6 +259,7 @@ impl KeyRing {
     /// The requests that wait for the queued key, which is put into the queue if it is not there. `None` if it gives way.
     fn list_in_queue(&mut self, name: KeyName, client: impl Fn() -> ClientAddress, now: Timestamp) -> Option<ListId> {
         let source = self.sources.get_mut(name.source.0)?;
+        source.first_deadline.get_or_insert(now.plus(source.patience));
         if let Some(queued) = source.queue.get_mut(name.id) {
             queued.is_awaited = true;
             return Some(queued.list);
@@ -263,7 +267,7 @@ impl KeyRing {
         let list = self.waiters.open(name);
         let mut addresses = source.queue.former_addresses(name.id);
         addresses.add(client());
-        let queued = Queued { id: name.id, list, addresses, not_before: now, failures: 0, is_awaited: true };
+        let queued = Queued::new(name.id, list, addresses, now, 0);
         let Some(gives_way) = source.queue.add(queued, &mut self.random) else { return Some(list) };
         self.evict(gives_way.list);
         (gives_way.list != list).then_some(list)
@@ -284,7 +288,7 @@ impl KeyRing {
         {
             queued.is_awaited = false;
             // A retry stays until it is due: who comes by then waits for it, and does not begin anew.
-            if queued.failures == 0
+            if !queued.is_retry()
                 && let Some(queued) = source.queue.remove(name.id)
             {
                 source.queue.leaves(queued.id, queued.addresses);
@@ -363,7 +367,8 @@ impl KeyRing {
             return Woken::default();
         };
         let Fetching { failures, list, addresses, .. } = fetching;
-        let queued = Queued { id: name.id, list, addresses, not_before, failures, is_awaited: true };
+        let queued = Queued::new(name.id, list, addresses, not_before, failures);
+        source.first_deadline = source.first_deadline.into_iter().chain(self.waiters.first_deadline(list)).min();
         match source.queue.add(queued, &mut self.random) {
             Some(gives_way) if gives_way.list == list => {
                 let refused = self.waiters.close(list).into_iter().map(|waiter| (waiter, Reason::KeyUnavailable));
@@ -411,18 +416,21 @@ impl KeyRing {
     /// Gives up the requests in a source's queue that have waited for too long, and its tokens to the keys whose turn it is.
     fn serve_queue(&mut self, id: KeySourceId, now: Timestamp, due: &mut Due) {
         let Some(source) = self.sources.get_mut(id.0) else { return };
+        source.first_deadline = None;
         for queued in source.queue.iter_mut() {
             let expired = self.waiters.expire(queued.list, now);
             queued.is_awaited = self.waiters.waiting(queued.list) > 0;
-            if queued.failures == 0 {
-                due.woken.turned_away.extend(expired);
-            } else {
+            source.first_deadline =
+                source.first_deadline.into_iter().chain(self.waiters.first_deadline(queued.list)).min();
+            if queued.is_retry() {
                 due.woken.refused.extend(expired.into_iter().map(|waiter| (waiter, Reason::KeyUnavailable)));
+            } else {
+                due.woken.turned_away.extend(expired);
             }
         }
         while let Some(unawaited) = self.sources.get_mut(id.0).and_then(|source| source.queue.remove_unawaited(now)) {
             self.waiters.close(unawaited.list);
-            if unawaited.failures > 0 {
+            if unawaited.is_retry() {
                 let until = now.plus(UNAVAILABLE_TTL);
                 let refused = Entry::Refused { reason: Reason::KeyUnavailable, until };
                 self.insert(KeyName { source: id, id: unawaited.id }, refused, now);
@@ -462,7 +470,7 @@ impl KeyRing {
             }
         }
         for source in &self.sources {
-            source.queue.iter().for_each(|queued| at(self.waiters.first_deadline(queued.list)));
+            at(source.first_deadline);
             at(source.queue.next_due().map(|due| due.max(source.bucket.next_token())));
         }
         next
@@ -547,6 +555,7 @@ impl Source {
             patience: timeout.saturating_mul(WAIT_IN_TIMEOUTS),
             bucket: TokenBucket::new(FETCH_BURST, FETCH_INTERVAL),
             queue: Queue::default(),
+            first_deadline: None,
         }
     }
 }
@@ -904,6 +913,18 @@ mod tests {
         let due = ring.tick(at(1));
         assert_eq!(due.fetch, [of_second]);
         assert!((1..=MAX_QUEUED_WAITERS).contains(&due.woken.turned_away.len()));
+    }
+
+    #[test]
+    fn a_retry_does_not_give_way_to_one_more_request() {
+        let mut ring = ring();
+        for waiter in 0..MAX_WAITERS {
+            ring.wait(name(1), waiter as Waiter, client, at(0)).unwrap();
+        }
+        ring.tick(at(0));
+        ring.answered(name(1), Answer::Failed, at(10));
+        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(20)), Err(Reason::KeyUnavailable));
+        assert_eq!(ring.waiters.len(), MAX_WAITERS);
     }
 
     #[test]

@@ -29,9 +29,16 @@ impl Addresses {
     }
 }
 
+/// A number by which most ids differ: comparing whole ids that begin alike takes long.
+fn digest(id: &KeyId) -> u64 {
+    let step = |digest: u64, byte: &u8| (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    id.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// A queued key id.
 pub(super) struct Queued {
     pub(super) id: KeyId,
+    digest: u64,
     /// The requests that wait for it.
     pub(super) list: ListId,
     pub(super) addresses: Addresses,
@@ -44,6 +51,16 @@ pub(super) struct Queued {
 }
 
 impl Queued {
+    /// An id that a request begins to wait for.
+    pub(super) fn new(id: KeyId, list: ListId, addresses: Addresses, not_before: Timestamp, failures: u32) -> Self {
+        Self { id, digest: digest(&id), list, addresses, not_before, failures, is_awaited: true }
+    }
+
+    /// Whether it was fetched before, in vain.
+    pub(super) fn is_retry(&self) -> bool {
+        self.failures > 0
+    }
+
     fn is_due(&self, now: Timestamp) -> bool {
         self.is_awaited && self.not_before <= now
     }
@@ -60,7 +77,7 @@ pub(super) struct Queue {
     queued: Vec<Queued>,
     /// The ids that left without being fetched, and the addresses that asked for them. If they are asked for again, they go on
     /// from there: else each request for a genuine key might lose the lot before the next address asks for it.
-    former: Vec<(KeyId, Addresses)>,
+    former: Vec<(u64, KeyId, Addresses)>,
     oldest_former: usize,
     /// Whether the next token goes to an id by lot, and not to the one that most addresses ask for.
     by_lot: bool,
@@ -79,7 +96,7 @@ impl Queue {
 
     /// What is queued for this id.
     pub(super) fn get_mut(&mut self, id: KeyId) -> Option<&mut Queued> {
-        self.queued.iter_mut().find(|queued| queued.id == id)
+        self.place(id).and_then(|place| self.queued.get_mut(place))
     }
 
     /// Whether an id could be fetched now.
@@ -94,15 +111,17 @@ impl Queue {
 
     /// The addresses that have asked for an id which was in the queue before.
     pub(super) fn former_addresses(&mut self, id: KeyId) -> Addresses {
-        let former = self.former.iter_mut().find(|(former, addresses)| *former == id && !addresses.0.is_empty());
-        former.map(|(_, addresses)| std::mem::take(addresses)).unwrap_or_default()
+        let wanted = digest(&id);
+        let is_it = |(digest, former, _): &&mut (u64, KeyId, Addresses)| *digest == wanted && *former == id;
+        let mut former = self.former.iter_mut().filter(is_it).map(|(.., addresses)| std::mem::take(addresses));
+        former.find(|addresses| !addresses.0.is_empty()).unwrap_or_default()
     }
 
     /// Keeps the addresses that have asked for an id which leaves the queue, in the place of the one that left longest ago.
     pub(super) fn leaves(&mut self, id: KeyId, addresses: Addresses) {
         match self.former.get_mut(self.oldest_former) {
-            Some(place) => *place = (id, addresses),
-            None => self.former.push((id, addresses)),
+            Some(place) => *place = (digest(&id), id, addresses),
+            None => self.former.push((digest(&id), id, addresses)),
         }
         self.oldest_former = self.oldest_former.saturating_add(1) % MAX_FORMER;
     }
@@ -110,13 +129,13 @@ impl Queue {
     /// Adds an id. Where that is one too many, returns the one that gives way, perhaps the same.
     pub(super) fn add(&mut self, queued: Queued, random: &mut Random) -> Option<Queued> {
         self.queued.push(queued);
-        if self.queued.len() > MAX_QUEUED { self.give_way(random) } else { None }
+        if self.queued.len() > MAX_QUEUED { self.give_way(random, |_| true) } else { None }
     }
 
-    /// Removes one of the ids that the fewest addresses ask for.
-    pub(super) fn give_way(&mut self, random: &mut Random) -> Option<Queued> {
-        let fewest = self.queued.iter().map(Queued::weight).min()?;
-        let mut gives_way = self.draw(random, |queued| queued.weight() == fewest)?;
+    /// Removes one of the ids that the fewest addresses ask for, among those that may be removed.
+    pub(super) fn give_way(&mut self, random: &mut Random, may_be: fn(&Queued) -> bool) -> Option<Queued> {
+        let fewest = self.queued.iter().filter(|queued| may_be(queued)).map(Queued::weight).min()?;
+        let mut gives_way = self.draw(random, |queued| may_be(queued) && queued.weight() == fewest)?;
         self.leaves(gives_way.id, std::mem::take(&mut gives_way.addresses));
         Some(gives_way)
     }
@@ -131,13 +150,18 @@ impl Queue {
 
     /// Removes this id.
     pub(super) fn remove(&mut self, id: KeyId) -> Option<Queued> {
-        let place = self.queued.iter().position(|queued| queued.id == id)?;
+        let place = self.place(id)?;
         Some(self.queued.swap_remove(place))
+    }
+
+    fn place(&self, id: KeyId) -> Option<usize> {
+        let digest = digest(&id);
+        self.queued.iter().position(|queued| queued.digest == digest && queued.id == id)
     }
 
     /// Removes an id that nobody waits for and that need not be kept for its retry.
     pub(super) fn remove_unawaited(&mut self, now: Timestamp) -> Option<Queued> {
-        let is_over = |queued: &Queued| !queued.is_awaited && (queued.failures == 0 || queued.not_before <= now);
+        let is_over = |queued: &Queued| !queued.is_awaited && (!queued.is_retry() || queued.not_before <= now);
         let place = self.queued.iter().position(is_over)?;
         let mut unawaited = self.queued.swap_remove(place);
         self.leaves(unawaited.id, std::mem::take(&mut unawaited.addresses));
@@ -172,14 +196,7 @@ mod tests {
     /// An id that so many addresses ask for.
     fn queued(number: usize, addresses: u32) -> Queued {
         let list = Waiters::default().open(KeyName { source: KeySourceId(0), id: id(number) });
-        let mut queued = Queued {
-            id: id(number),
-            list,
-            addresses: Addresses::default(),
-            not_before: at(0),
-            failures: 0,
-            is_awaited: true,
-        };
+        let mut queued = Queued::new(id(number), list, Addresses::default(), at(0), 0);
         (0..addresses).for_each(|number| queued.addresses.add(ClientAddress::V4(Ipv4Addr::from_bits(number))));
         queued
     }
