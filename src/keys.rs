@@ -362,7 +362,9 @@ impl KeyRing {
 
     /// Puts a key whose fetch failed into the queue, with the requests that wait for it.
     fn queue_again(&mut self, name: KeyName, not_before: Timestamp) -> Woken {
-        let removed = place(&self.entries, name).ok().map(|place| self.entries.remove(place).1);
+        // Nothing is refused by this: its time is over.
+        let nothing = Entry::Refused { reason: Reason::KeyUnavailable, until: Timestamp::from_millis(0) };
+        let removed = entry(&mut self.entries, name).map(|entry| std::mem::replace(entry, nothing));
         let (Some(Entry::Fetching(fetching)), Some(source)) = (removed, self.sources.get_mut(name.source.0)) else {
             return Woken::default();
         };

@@ -151,7 +151,16 @@ impl Queue {
     /// Removes this id.
     pub(super) fn remove(&mut self, id: KeyId) -> Option<Queued> {
         let place = self.place(id)?;
-        Some(self.queued.swap_remove(place))
+        self.take(place)
+    }
+
+    /// Removes what stands in this place; the last one takes it.
+    fn take(&mut self, place: usize) -> Option<Queued> {
+        let last = self.queued.pop()?;
+        match self.queued.get_mut(place) {
+            Some(taken) => Some(std::mem::replace(taken, last)),
+            None => Some(last),
+        }
     }
 
     fn place(&self, id: KeyId) -> Option<usize> {
@@ -163,7 +172,7 @@ impl Queue {
     pub(super) fn remove_unawaited(&mut self, now: Timestamp) -> Option<Queued> {
         let is_over = |queued: &Queued| !queued.is_awaited && (!queued.is_retry() || queued.not_before <= now);
         let place = self.queued.iter().position(is_over)?;
-        let mut unawaited = self.queued.swap_remove(place);
+        let mut unawaited = self.take(place)?;
         self.leaves(unawaited.id, std::mem::take(&mut unawaited.addresses));
         Some(unawaited)
     }
@@ -173,7 +182,7 @@ impl Queue {
         let candidates = || self.queued.iter().enumerate().filter(|(_, queued)| may_be(queued));
         let drawn = random.below(candidates().count());
         let place = candidates().nth(drawn).map(|(place, _)| place)?;
-        Some(self.queued.swap_remove(place))
+        self.take(place)
     }
 }
 
