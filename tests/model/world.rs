@@ -262,12 +262,7 @@ impl<'t> World<'t> {
             (_, Some(token)) => self.plugins[number].oracle.permitted(token, None, is_crowded, &self.shared, now),
             (_, None) => vec![denied("token-missing")],
         };
-        let over_budget =
-            matches!(arrival, Arrival::With(_) | Arrival::Spoofed(_)) && verdict == denied("key-unavailable");
         self.judge(number, stream, &verdict, &permitted, token.as_ref(), spoofed);
-        if over_budget {
-            self.count("turned away");
-        }
         match token {
             Some(token) if verdict == Verdict::Waits => {
                 self.plugins[number].oracle.became(&token, &verdict, &self.shared, now);
@@ -524,9 +519,11 @@ impl<'t> World<'t> {
         let failed = self.counted.get("key_fetch.failed").copied().unwrap_or_default();
         assert!(count("key_fetch.failed") >= failed, "fetches that failed, and those that were not sent");
         let unavailable = self.counted.get("denied.key-unavailable").copied().unwrap_or_default();
-        assert!(count("key_fetch.over-budget") <= unavailable, "requests that were turned away");
+        let turned_away = count("key_fetch.over-budget");
+        assert!(turned_away <= unavailable, "requests that were turned away");
         let verified = count("verified.host");
         drop(process);
+        self.tally.insert("turned away".to_owned(), turned_away as u64);
         for vm in &mut self.vms {
             let made = vm.take_meter().calls.get("proxy_call_foreign_function").copied().unwrap_or_default();
             *self.tally.entry("signatures checked".to_owned()).or_default() += made;
