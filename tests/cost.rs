@@ -437,7 +437,7 @@ fn a_flood_of_invented_keys_costs_little_time_and_memory() {
     let gauge = "wasm_filter.alb_oidc.waiting";
     let mean = fuels.iter().sum::<u64>() / fuels.len() as u64;
     let longest = *fuels.iter().max().expect("a request");
-    println!("{:?} of the first thousand", fuels.iter().take(1000).sum::<u64>() / 1000);
+    println!("{} instructions for each of the first thousand", fuels.iter().take(1000).sum::<u64>() / 1000);
     println!(
         "{:?} wait, {grown} bytes more, {mean} instructions, {longest} at most",
         worker.process.borrow().metric(gauge)
