@@ -337,7 +337,7 @@ fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::Answer;
+    use crate::keys::{Answer, ClientAddress};
     use crate::signature::{P256_PROVIDER, P256Key};
     use crate::time::Timestamp;
     use base64::Engine as _;
@@ -365,7 +365,7 @@ mod tests {
         let mut config = json!({"loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}]});
         change(&mut config);
         let config = Config::from_value(&config).unwrap();
-        let keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout));
+        let keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
         Setting { gate: Gate::new(config, Jose::install(&P256_PROVIDER)), keys }
     }
 
@@ -373,7 +373,7 @@ mod tests {
         let Decision::NeedKey(name) = setting.decide(&[(OIDC_DATA, &token(json!({"email": "x"})))], 0).0 else {
             panic!()
         };
-        setting.keys.wait(name, 1, STEADY).unwrap();
+        setting.keys.wait(name, 1, || ClientAddress::Unknown, STEADY).unwrap();
         setting.keys.tick(STEADY);
         let spki = signing_key().verifying_key().to_public_key_der().unwrap();
         setting.keys.answered(name, Answer::Key(PublicKey::P256(P256Key::from_spki(spki.as_bytes()).unwrap())), STEADY);

@@ -1,15 +1,27 @@
 //! The key ring: which keys are known, which are being fetched, who waits for them, and how often the key server may
-//! be asked. A state machine without I/O: the time is an argument, fetches are orders to the caller, and the caller
-//! says what came of them. Nothing here may look at a token.
+//! be asked. A state machine without I/O: the time, the clients' addresses and the seed of its random numbers are arguments,
+//! fetches are orders to the caller, and the caller says what came of them. Nothing here may look at a token.
 
-use std::collections::VecDeque;
+mod client_address;
+mod queue;
+mod random;
+mod rate_limit;
+mod source;
+mod waiters;
+
 use std::time::Duration;
 
 use crate::config::KeySourceId;
 use crate::reason::Reason;
 use crate::signature::PublicKey;
 use crate::time::Timestamp;
-use crate::token::KeyId;
+pub use client_address::ClientAddress;
+use queue::{Addresses, Queue, Queued};
+use random::Random;
+use rate_limit::TokenBucket;
+pub use source::KeyName;
+pub use waiters::Waiter;
+use waiters::{ListId, Waiters};
 
 /// How many fetch time-outs a request waits for its key, at most.
 const WAIT_IN_TIMEOUTS: u32 = 3;
@@ -25,34 +37,16 @@ const INVALID_TTL: Duration = Duration::from_secs(10);
 const UNAVAILABLE_TTL: Duration = Duration::from_secs(1);
 /// How long a key serves beyond its TTL while the key server cannot be asked.
 const STALE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many fetches of unknown keys of one source may be made at once, before [`BUDGET_INTERVAL`] limits them.
-const BUDGET: u32 = 20;
+/// How many fetches of unknown keys of one source may be made at once, before [`FETCH_INTERVAL`] limits them.
+const FETCH_BURST: u32 = 20;
 /// How often one more fetch of an unknown key is allowed.
-const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
+const FETCH_INTERVAL: Duration = Duration::from_millis(100);
 /// The most entries that are kept, known keys and refused ones together.
 const MAX_KEYS: usize = 512;
 /// The most requests that may wait at once.
 const MAX_WAITERS: usize = 16 * 1024;
-
-/// A key's full name: key ids are unique only within their key server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyName {
-    /// Which key server.
-    pub source: KeySourceId,
-    /// Which of its keys.
-    pub id: KeyId,
-}
-
-impl KeyName {
-    /// Whether a request that has waited for `before` may wait for this key too: once for each source, in their order. First
-    /// comes the load balancer's key, then the access token's; so no request waits without end.
-    pub fn may_be_waited_for_after(self, before: Option<Self>) -> bool {
-        before.is_none_or(|before| before.source < self.source)
-    }
-}
-
-/// A request that waits, by the caller's number for it.
-pub type Waiter = u32;
+/// The most requests that may wait for a queued key which has not been asked for yet.
+const MAX_QUEUED_WAITERS: usize = 64;
 
 /// What the ring knows of a key.
 pub enum Found {
@@ -83,6 +77,8 @@ pub struct Woken {
     pub ready: Vec<Waiter>,
     /// These do not get one.
     pub refused: Vec<(Waiter, Reason)>,
+    /// Nor do these, with [`Reason::KeyUnavailable`]: their key was not even asked for.
+    pub turned_away: Vec<Waiter>,
 }
 
 /// What [`KeyRing::tick`] asks of the caller.
@@ -90,36 +86,31 @@ pub struct Woken {
 pub struct Due {
     /// Keys to fetch now. Each is owed a [`KeyRing::answered`].
     pub fetch: Vec<KeyName>,
-    /// Requests whose deadline has passed.
+    /// Requests whose deadline has passed, and those that gave way to others.
     pub woken: Woken,
 }
 
 enum Entry {
-    /// Not known yet. `ask` is when to fetch it; while a fetch is under way, when that is given up for lost and made again.
-    /// The waiters stand in the order in which they came, which is that of their deadlines.
-    Fetching {
-        ask: Timestamp,
-        failures: u32,
-        waiters: VecDeque<Waiting>,
-    },
+    Fetching(Fetching),
     Ready(ReadyKey),
-    Refused {
-        reason: Reason,
-        until: Timestamp,
-    },
+    Refused { reason: Reason, until: Timestamp },
 }
 
-struct Waiting {
-    waiter: Waiter,
-    deadline: Timestamp,
-    left: bool,
+/// A key that is not known yet, and has its token.
+struct Fetching {
+    /// When to fetch it; while the fetch is under way, when that is given up for lost and made again.
+    ask: Timestamp,
+    failures: u32,
+    list: ListId,
+    /// Those that were read while it was queued.
+    addresses: Addresses,
 }
 
 struct ReadyKey {
     key: PublicKey,
     fetched: Timestamp,
     used: Timestamp,
-    /// When to ask for it again; as [`Entry::Fetching`]'s.
+    /// When to ask for it again; as [`Fetching::ask`].
     refresh: Option<Timestamp>,
     failures: u32,
     /// No refresh is tried before this.
@@ -128,11 +119,15 @@ struct ReadyKey {
     withdrawn: bool,
 }
 
+/// What each source has of its own: invented key ids of the one must not keep the other's from being fetched.
 struct Source {
     /// How long a request may wait for a key.
     patience: Duration,
-    /// Of each source its own: invented key ids of the one must not keep the other's from being fetched.
-    budget: Budget,
+    bucket: TokenBucket,
+    /// The ids that wait for a token.
+    queue: Queue,
+    /// No request in the queue has an earlier deadline; `None` where there is no request.
+    first_deadline: Option<Timestamp>,
 }
 
 /// The keys of one plugin in one worker. Its times are those of a steady clock ([`crate::time::Now::steady`]).
@@ -144,21 +139,26 @@ pub struct KeyRing {
     sources: Vec<Source>,
     /// In the order of their names.
     entries: Vec<(KeyName, Entry)>,
-    /// How many requests wait, for whichever key.
-    waiting: usize,
+    waiters: Waiters,
+    /// Requests that gave way to others, until a tick tells the caller.
+    evicted: Vec<Waiter>,
+    random: Random,
     /// [`KeyRing::has_changed`].
     changed: bool,
 }
 
 impl KeyRing {
-    /// An empty ring whose keys are used for `ttl`. `timeouts` has how long one fetch may take, by [`KeySourceId`].
-    pub fn new(ttl: Duration, timeouts: impl IntoIterator<Item = Duration>) -> Self {
+    /// An empty ring whose keys are used for `ttl`. `timeouts` has how long one fetch may take, by [`KeySourceId`]. From `seed`
+    /// come the random numbers by which queued keys are drawn.
+    pub fn new(ttl: Duration, timeouts: impl IntoIterator<Item = Duration>, seed: u64) -> Self {
         Self {
             ttl,
             refresh_after: ttl.saturating_sub(ttl.checked_div(5).unwrap_or_default()),
             sources: timeouts.into_iter().map(Source::new).collect(),
             entries: Vec::new(),
-            waiting: 0,
+            waiters: Waiters::default(),
+            evicted: Vec::new(),
+            random: Random::new(seed),
             changed: false,
         }
     }
@@ -180,56 +180,119 @@ impl KeyRing {
         }
     }
 
-    /// Has `waiter` wait for the key, which a tick will fetch unless it is being fetched already.
+    /// Has `waiter` wait for the key, which a tick will fetch unless it is being fetched already. Where no token is left for
+    /// that, the key is queued, and `client` says from which address the request comes.
     ///
     /// # Errors
-    /// Refuses with [`Reason::KeyUnavailable`] where the fetch budget is used up or too many requests wait.
-    pub fn wait(&mut self, name: KeyName, waiter: Waiter, now: Timestamp) -> Result<(), Reason> {
+    /// Refuses with [`Reason::KeyUnavailable`] where too many requests wait, or too many for this key, or where the queue is
+    /// full and this key is the one that gives way.
+    pub fn wait(
+        &mut self,
+        name: KeyName,
+        waiter: Waiter,
+        client: impl Fn() -> ClientAddress,
+        now: Timestamp,
+    ) -> Result<(), Reason> {
         let Some(source) = self.sources.get_mut(name.source.0) else { return Err(Reason::KeyUnavailable) };
         let deadline = now.plus(source.patience);
-        if self.waiting >= MAX_WAITERS {
-            return Err(Reason::KeyUnavailable);
-        }
-        match entry(&mut self.entries, name) {
-            // Those who left count too: a client must not fill the memory by hanging up.
-            Some(Entry::Fetching { waiters, .. }) if waiters.len() >= MAX_WAITERS => {
+        if let Some(queued) = source.queue.get_mut(name.id) {
+            // Counted though it may not wait: the requests of one client must not take the others' weight from a key.
+            queued.addresses.add(client());
+            if !queued.is_retry() && self.waiters.waiting(queued.list) >= MAX_QUEUED_WAITERS {
                 return Err(Reason::KeyUnavailable);
             }
-            Some(Entry::Fetching { waiters, .. }) => {
-                waiters.push_back(Waiting { waiter, deadline, left: false });
-            }
-            before => {
-                if !source.budget.take(now) {
-                    return Err(Reason::KeyUnavailable);
-                }
-                // A key may die while it is fetched anew: that fetch is waited for.
-                let under_way = match before {
-                    Some(Entry::Ready(ready)) => ready.refresh,
-                    _ => None,
-                };
-                let waiters = VecDeque::from([Waiting { waiter, deadline, left: false }]);
-                let fetching = Entry::Fetching { ask: under_way.unwrap_or(now), failures: 0, waiters };
-                self.insert(name, fetching, now);
-            }
         }
-        self.waiting = self.waiting.saturating_add(1);
+        if !self.make_room() {
+            return Err(Reason::KeyUnavailable);
+        }
         self.changed = true;
+        let list = self.list_of_fetch(name, now).or_else(|| self.list_in_queue(name, client, now));
+        self.waiters.join(list.ok_or(Reason::KeyUnavailable)?, waiter, deadline);
         Ok(())
     }
 
-    /// Forgets `waiter`, whose client has gone. Its fetch goes on: the next request will want the key.
-    pub fn leave(&mut self, waiter: Waiter) {
-        if self.waiting == 0 {
-            return;
+    /// Has queued keys give way until one more request may wait; `false` if none is left to do so. A retry does not give way
+    /// here: any number of requests may wait for it, as for the fetch before.
+    fn make_room(&mut self) -> bool {
+        while self.waiters.len() >= MAX_WAITERS {
+            let waiters = &self.waiters;
+            let requests = |source: &Source| {
+                let unasked = source.queue.iter().filter(|queued| !queued.is_retry());
+                unasked.map(|queued| waiters.waiting(queued.list)).fold(0, usize::saturating_add)
+            };
+            let longest = self.sources.iter_mut().max_by_key(|source| requests(source));
+            let gives_way =
+                longest.and_then(|source| source.queue.give_way(&mut self.random, |queued| !queued.is_retry()));
+            let Some(gives_way) = gives_way else { return false };
+            self.evict(gives_way.list);
         }
-        for (_, entry) in &mut self.entries {
-            if let Entry::Fetching { waiters, .. } = entry
-                && let Some(waiting) = waiters.iter_mut().find(|waiting| waiting.waiter == waiter && !waiting.left)
+        true
+    }
+
+    /// Ends the waiting of the requests in a list, whose key gives way to another.
+    fn evict(&mut self, list: ListId) {
+        self.evicted.extend(self.waiters.close(list));
+        self.changed = true;
+    }
+
+    /// The requests that wait for a fetch of the key which is under way, or which may be made at once.
+    fn list_of_fetch(&mut self, name: KeyName, now: Timestamp) -> Option<ListId> {
+        // A key may die while it is fetched anew: that fetch is waited for.
+        let under_way = match entry(&mut self.entries, name) {
+            Some(Entry::Fetching(fetching)) => return Some(fetching.list),
+            Some(Entry::Ready(ready)) => ready.refresh,
+            _ => None,
+        };
+        let queue_and_bucket = |source: &mut Source| {
+            let is_first = source.queue.get_mut(name.id).is_none() && !source.queue.has_due(now);
+            is_first && source.bucket.take(now)
+        };
+        if under_way.is_none() && !self.sources.get_mut(name.source.0).is_some_and(queue_and_bucket) {
+            return None;
+        }
+        let (ask, list) = (under_way.unwrap_or(now), self.waiters.open(name));
+        let fetching = Fetching { ask, failures: 0, list, addresses: Addresses::default() };
+        self.insert(name, Entry::Fetching(fetching), now);
+        Some(list)
+    }
+
+    /// The requests that wait for the queued key, which is put into the queue if it is not there. `None` if it gives way.
+    fn list_in_queue(&mut self, name: KeyName, client: impl Fn() -> ClientAddress, now: Timestamp) -> Option<ListId> {
+        let source = self.sources.get_mut(name.source.0)?;
+        source.first_deadline.get_or_insert(now.plus(source.patience));
+        if let Some(queued) = source.queue.get_mut(name.id) {
+            queued.is_awaited = true;
+            return Some(queued.list);
+        }
+        let list = self.waiters.open(name);
+        let mut addresses = source.queue.former_addresses(name.id);
+        addresses.add(client());
+        let queued = Queued::new(name.id, list, addresses, now, 0);
+        let Some(gives_way) = source.queue.add(queued, &mut self.random) else { return Some(list) };
+        self.evict(gives_way.list);
+        (gives_way.list != list).then_some(list)
+    }
+
+    /// Forgets `waiter`, whose client has gone. Its fetch goes on, if it has begun: the next request will want the key.
+    pub fn leave(&mut self, waiter: Waiter) {
+        let Some((name, was_last)) = self.waiters.leave(waiter) else {
+            let before = self.evicted.len();
+            self.evicted.retain(|evicted| *evicted != waiter);
+            self.changed |= self.evicted.len() != before;
+            return;
+        };
+        self.changed = true;
+        if was_last
+            && let Some(source) = self.sources.get_mut(name.source.0)
+            && let Some(queued) = source.queue.get_mut(name.id)
+        {
+            queued.is_awaited = false;
+            // A retry stays until it is due: who comes by then waits for it, and does not begin anew.
+            if !queued.is_retry()
+                && let Some(queued) = source.queue.remove(name.id)
             {
-                waiting.left = true;
-                self.waiting = self.waiting.saturating_sub(1);
-                self.changed = true;
-                return;
+                source.queue.leaves(queued.id, queued.addresses);
+                self.waiters.close(queued.list);
             }
         }
     }
@@ -237,14 +300,14 @@ impl KeyRing {
     /// Whether the key is being fetched.
     pub fn is_fetching(&self, name: KeyName) -> bool {
         let entry = place(&self.entries, name).ok().and_then(|place| self.entries.get(place));
-        matches!(entry, Some((_, Entry::Fetching { .. })))
+        matches!(entry, Some((_, Entry::Fetching(_))))
     }
 
-    /// Takes in a key that another worker fetched `age` ago, unless this ring is fetching it itself.
-    pub fn adopt(&mut self, name: KeyName, key: PublicKey, age: Duration, now: Timestamp) {
-        if !self.is_fetching(name) {
-            self.put(name, key, now.minus(age), now);
-        }
+    /// Takes in a key that another worker fetched `age` ago, unless this ring is fetching it itself. Requests that wait for it
+    /// find it now.
+    #[must_use]
+    pub fn adopt(&mut self, name: KeyName, key: PublicKey, age: Duration, now: Timestamp) -> Woken {
+        if self.is_fetching(name) { Woken::default() } else { self.put(name, key, now.minus(age), now) }
     }
 
     /// Puts in a key. Those who wait for it find it now.
@@ -252,7 +315,13 @@ impl KeyRing {
         let ready =
             ReadyKey { key, fetched, used: now, refresh: None, failures: 0, not_before: fetched, withdrawn: false };
         let before = self.insert(name, Entry::Ready(ready), now);
-        self.release(before, Ok(()))
+        let mut woken = self.release(before, Ok(()));
+        let queued = self.sources.get_mut(name.source.0).and_then(|source| source.queue.remove(name.id));
+        if let Some(queued) = queued {
+            woken.ready.extend(self.waiters.close(queued.list));
+            self.changed = true;
+        }
+        woken
     }
 
     /// Takes the answer to a fetch of `name` that a tick asked for.
@@ -273,22 +342,15 @@ impl KeyRing {
                 ready.refresh = None;
                 return Woken::default();
             }
-            Some(Entry::Fetching { ask, failures, waiters }) => {
-                *failures = failures.saturating_add(1);
-                let retry = now.plus(backoff(*failures));
+            Some(Entry::Fetching(fetching)) => {
+                fetching.failures = fetching.failures.saturating_add(1);
+                let retry = now.plus(backoff(fetching.failures));
                 // A retry is worth its fetch while somebody still waits for its answer.
-                let last = waiters.iter().rev().find(|waiting| !waiting.left);
-                let awaited = last.is_some_and(|waiting| retry < waiting.deadline);
-                if reason == Reason::KeyUnavailable
-                    && awaited
-                    && self.sources.get_mut(name.source.0).is_some_and(|source| source.budget.take(now))
-                {
-                    *ask = retry;
-                    return Woken::default();
-                }
+                let is_awaited = self.waiters.last_deadline(fetching.list).is_some_and(|last| retry < last);
                 match reason {
                     Reason::KeyNotFound => NOT_FOUND_TTL,
                     Reason::KeyInvalid => INVALID_TTL,
+                    _ if is_awaited => return self.queue_again(name, retry),
                     _ => UNAVAILABLE_TTL,
                 }
             }
@@ -298,25 +360,45 @@ impl KeyRing {
         self.release(before, Err(reason))
     }
 
+    /// Puts a key whose fetch failed into the queue, with the requests that wait for it.
+    fn queue_again(&mut self, name: KeyName, not_before: Timestamp) -> Woken {
+        // Nothing is refused by this: its time is over.
+        let nothing = Entry::Refused { reason: Reason::KeyUnavailable, until: Timestamp::from_millis(0) };
+        let removed = entry(&mut self.entries, name).map(|entry| std::mem::replace(entry, nothing));
+        let (Some(Entry::Fetching(fetching)), Some(source)) = (removed, self.sources.get_mut(name.source.0)) else {
+            return Woken::default();
+        };
+        let Fetching { failures, list, addresses, .. } = fetching;
+        let queued = Queued::new(name.id, list, addresses, not_before, failures);
+        source.first_deadline = source.first_deadline.into_iter().chain(self.waiters.first_deadline(list)).min();
+        match source.queue.add(queued, &mut self.random) {
+            Some(gives_way) if gives_way.list == list => {
+                let refused = self.waiters.close(list).into_iter().map(|waiter| (waiter, Reason::KeyUnavailable));
+                return Woken { refused: refused.collect(), ..Woken::default() };
+            }
+            Some(gives_way) => self.evict(gives_way.list),
+            None => {}
+        }
+        Woken::default()
+    }
+
     /// What is due at `now`: fetches to make, requests to give up. To be called no later than [`KeyRing::next_tick`].
     pub fn tick(&mut self, now: Timestamp) -> Due {
         self.changed = true;
         let mut due = Due::default();
+        due.woken.turned_away = std::mem::take(&mut self.evicted);
         for (name, entry) in &mut self.entries {
-            if let Entry::Fetching { ask, failures, waiters } = entry {
-                while waiters.front().is_some_and(|first| first.deadline <= now) {
-                    if let Some(Waiting { waiter, left: false, .. }) = waiters.pop_front() {
-                        self.waiting = self.waiting.saturating_sub(1);
-                        due.woken.refused.push((waiter, Reason::KeyUnavailable));
-                    }
-                }
-                // Who waited for this retry may have left since it was planned.
-                if *ask <= now && *failures > 0 && waiters.iter().all(|waiting| waiting.left) {
+            if let Entry::Fetching(fetching) = entry {
+                let expired = self.waiters.expire(fetching.list, now).into_iter();
+                due.woken.refused.extend(expired.map(|waiter| (waiter, Reason::KeyUnavailable)));
+                // Those who waited for a retry may have left since it was asked for.
+                if fetching.ask <= now && fetching.failures > 0 && self.waiters.waiting(fetching.list) == 0 {
+                    self.waiters.close(fetching.list);
                     *entry = Entry::Refused { reason: Reason::KeyUnavailable, until: now.plus(UNAVAILABLE_TTL) };
                 }
             }
             let ask = match entry {
-                Entry::Fetching { ask, .. } => Some(ask),
+                Entry::Fetching(fetching) => Some(&mut fetching.ask),
                 Entry::Ready(ready) => ready.refresh.as_mut(),
                 Entry::Refused { .. } => None,
             };
@@ -327,19 +409,73 @@ impl KeyRing {
                 due.fetch.push(*name);
             }
         }
+        for number in 0..self.sources.len() {
+            self.serve_queue(KeySourceId(number), now, &mut due);
+        }
         due
+    }
+
+    /// Gives up the requests in a source's queue that have waited for too long, and its tokens to the keys whose turn it is.
+    fn serve_queue(&mut self, id: KeySourceId, now: Timestamp, due: &mut Due) {
+        let Some(source) = self.sources.get_mut(id.0) else { return };
+        source.first_deadline = None;
+        for queued in source.queue.iter_mut() {
+            let expired = self.waiters.expire(queued.list, now);
+            queued.is_awaited = self.waiters.waiting(queued.list) > 0;
+            source.first_deadline =
+                source.first_deadline.into_iter().chain(self.waiters.first_deadline(queued.list)).min();
+            if queued.is_retry() {
+                due.woken.refused.extend(expired.into_iter().map(|waiter| (waiter, Reason::KeyUnavailable)));
+            } else {
+                due.woken.turned_away.extend(expired);
+            }
+        }
+        while let Some(unawaited) = self.sources.get_mut(id.0).and_then(|source| source.queue.remove_unawaited(now)) {
+            self.waiters.close(unawaited.list);
+            if unawaited.is_retry() {
+                let until = now.plus(UNAVAILABLE_TTL);
+                let refused = Entry::Refused { reason: Reason::KeyUnavailable, until };
+                self.insert(KeyName { source: id, id: unawaited.id }, refused, now);
+            }
+        }
+        while let Some((ask, drawn)) = self.draw(id, now) {
+            let Queued { id: key, list, addresses, failures, .. } = drawn;
+            let name = KeyName { source: id, id: key };
+            self.insert(name, Entry::Fetching(Fetching { ask, failures, list, addresses }), now);
+            due.fetch.push(name);
+        }
+    }
+
+    /// The queued key that gets a token now, and when its fetch is given up for lost.
+    fn draw(&mut self, id: KeySourceId, now: Timestamp) -> Option<(Timestamp, Queued)> {
+        let source = self.sources.get_mut(id.0)?;
+        let has_token = source.queue.has_due(now) && source.bucket.take(now);
+        let drawn = if has_token { source.queue.next(now, &mut self.random) } else { None };
+        Some((now.plus(source.patience), drawn?))
     }
 
     /// When the next tick is due; `None`: not before another call asks for one.
     pub fn next_tick(&self) -> Option<Timestamp> {
-        let of_entry = |(_, entry): &(KeyName, Entry)| match entry {
-            Entry::Fetching { ask, waiters, .. } => {
-                waiters.front().map(|first| first.deadline).into_iter().chain([*ask]).min()
+        if !self.evicted.is_empty() {
+            return Some(Timestamp::from_millis(0));
+        }
+        let mut next = None;
+        let mut at = |at: Option<Timestamp>| next = next.into_iter().chain(at).min();
+        for (_, entry) in &self.entries {
+            match entry {
+                Entry::Fetching(fetching) => {
+                    at(Some(fetching.ask));
+                    at(self.waiters.first_deadline(fetching.list));
+                }
+                Entry::Ready(ready) => at(ready.refresh),
+                Entry::Refused { .. } => {}
             }
-            Entry::Ready(ready) => ready.refresh,
-            Entry::Refused { .. } => None,
-        };
-        self.entries.iter().filter_map(of_entry).min()
+        }
+        for source in &self.sources {
+            at(source.first_deadline);
+            at(source.queue.next_due().map(|due| due.max(source.bucket.next_token())));
+        }
+        next
     }
 
     /// Whether [`KeyRing::next_tick`] or [`KeyRing::waiting`] may have changed since [`KeyRing::settled`].
@@ -354,18 +490,16 @@ impl KeyRing {
 
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
-        self.waiting
+        self.waiters.len().saturating_add(self.evicted.len())
     }
 
     fn release(&mut self, before: Option<Entry>, outcome: Result<(), Reason>) -> Woken {
         let mut woken = Woken::default();
-        if let Some(Entry::Fetching { waiters, .. }) = before {
-            for Waiting { waiter, .. } in waiters.into_iter().filter(|waiting| !waiting.left) {
-                self.waiting = self.waiting.saturating_sub(1);
-                match outcome {
-                    Ok(()) => woken.ready.push(waiter),
-                    Err(reason) => woken.refused.push((waiter, reason)),
-                }
+        if let Some(Entry::Fetching(fetching)) = before {
+            let waiters = self.waiters.close(fetching.list);
+            match outcome {
+                Ok(()) => woken.ready = waiters,
+                Err(reason) => woken.refused = waiters.into_iter().map(|waiter| (waiter, reason)).collect(),
             }
         }
         woken
@@ -384,14 +518,14 @@ impl KeyRing {
         None
     }
 
-    /// Drops what is worth least: refusals first, then the key unused for longest. What is being fetched stays; the
-    /// budget bounds it.
+    /// Drops what is worth least: refusals first, then the key unused for longest. What is being fetched stays: the token
+    /// bucket and the fetches' time-out bound it.
     fn drop_least(&mut self, now: Timestamp) {
         let worth = |entry: &Entry| match entry {
             Entry::Refused { until, .. } => Some((0, *until)),
             Entry::Ready(ready) if now >= ready.dies(self.ttl) => Some((0, ready.used)),
             Entry::Ready(ready) => Some((1, ready.used)),
-            Entry::Fetching { .. } => None,
+            Entry::Fetching(_) => None,
         };
         let least = self.entries.iter().filter_map(|(name, entry)| Some((worth(entry)?, *name))).min();
         if let Some((_, least)) = least {
@@ -421,7 +555,9 @@ impl Source {
     fn new(timeout: Duration) -> Self {
         Self {
             patience: timeout.saturating_mul(WAIT_IN_TIMEOUTS),
-            budget: Budget { left: BUDGET, refilled: Timestamp::from_millis(0) },
+            bucket: TokenBucket::new(FETCH_BURST, FETCH_INTERVAL),
+            queue: Queue::default(),
+            first_deadline: None,
         }
     }
 }
@@ -431,42 +567,18 @@ fn backoff(failures: u32) -> Duration {
     FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(doublings))
 }
 
-/// A token bucket for fetches of unknown keys: invented key ids must not make the gateway hammer the key server.
-struct Budget {
-    left: u32,
-    refilled: Timestamp,
-}
-
-impl Budget {
-    fn take(&mut self, now: Timestamp) -> bool {
-        while self.left < BUDGET && self.refilled.plus(BUDGET_INTERVAL) <= now {
-            self.left = self.left.saturating_add(1);
-            self.refilled = self.refilled.plus(BUDGET_INTERVAL);
-        }
-        // What is not taken while it is full is lost.
-        if self.left >= BUDGET {
-            self.refilled = now;
-        }
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::signature::{P256Key, known_answer};
+    use crate::token::KeyId;
+    use std::net::Ipv4Addr;
 
     const TTL: Duration = Duration::from_secs(1000);
     const TIMEOUT: Duration = Duration::from_secs(1);
 
     fn ring() -> KeyRing {
-        KeyRing::new(TTL, [TIMEOUT])
+        KeyRing::new(TTL, [TIMEOUT], 1)
     }
 
     fn name(number: usize) -> KeyName {
@@ -476,6 +588,15 @@ mod tests {
 
     fn key() -> PublicKey {
         PublicKey::P256(P256Key::from_spki(&known_answer::SPKI).unwrap())
+    }
+
+    fn address(number: u32) -> ClientAddress {
+        ClientAddress::V4(Ipv4Addr::from_bits(number))
+    }
+
+    /// Of a request whose address does not matter.
+    fn client() -> ClientAddress {
+        ClientAddress::Unknown
     }
 
     fn at(millis: u64) -> Timestamp {
@@ -497,14 +618,26 @@ mod tests {
         }
     }
 
+    /// The requests that wait for so many invented keys of a source, each from the same address; how many were refused.
+    fn flood(ring: &mut KeyRing, source: usize, from: usize, count: usize, millis: u64) -> usize {
+        let wait = |number: &usize| {
+            let name = KeyName { source: KeySourceId(source), ..name(*number) };
+            ring.wait(name, *number as Waiter, || address(1), at(millis)).is_err()
+        };
+        (from..from + count).filter(wait).count()
+    }
+
+    /// How many fetches are made from now on if each second has ten ticks.
+    fn fetches(ring: &mut KeyRing, from_millis: u64, to_millis: u64) -> Vec<KeyName> {
+        (from_millis..to_millis).step_by(100).flat_map(|now| ring.tick(at(now)).fetch).collect()
+    }
+
     #[test]
-    fn invented_key_ids_of_one_source_do_not_keep_the_keys_of_another_from_being_fetched() {
-        let mut ring = KeyRing::new(TTL, [TIMEOUT, TIMEOUT]);
-        let of_second = |number| KeyName { source: KeySourceId(1), ..name(number) };
-        let refused =
-            (0..100).filter(|number| ring.wait(of_second(*number), *number as Waiter, at(0)).is_err()).count();
-        assert_eq!(refused, 80);
-        assert_eq!(ring.wait(name(1), 1000, at(0)), Ok(()));
+    fn flood_of_one_source_does_not_delay_another() {
+        let mut ring = KeyRing::new(TTL, [TIMEOUT, TIMEOUT], 1);
+        flood(&mut ring, 1, 1000, 5000, 0);
+        assert_eq!(ring.wait(name(1), 1, client, at(0)), Ok(()));
+        assert!(ring.tick(at(0)).fetch.contains(&name(1)));
     }
 
     fn is_ready(ring: &mut KeyRing, number: usize, millis: u64) -> bool {
@@ -520,7 +653,7 @@ mod tests {
 
     /// Has one request wait for the key and fetches it.
     fn fetch(ring: &mut KeyRing, number: usize, millis: u64) {
-        ring.wait(name(number), 1, at(millis)).unwrap();
+        ring.wait(name(number), 1, client, at(millis)).unwrap();
         assert_eq!(ring.tick(at(millis)).fetch, [name(number)]);
         assert_eq!(ring.answered(name(number), Answer::Key(key()), at(millis)).ready, [1]);
     }
@@ -529,7 +662,7 @@ mod tests {
     fn however_many_wait_a_key_is_fetched_once_and_wakes_them_all() {
         let mut ring = ring();
         for waiter in 0..100 {
-            ring.wait(name(1), waiter, at(0)).unwrap();
+            ring.wait(name(1), waiter, client, at(0)).unwrap();
         }
         assert_eq!(ring.next_tick(), Some(at(0)));
         assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
@@ -544,30 +677,29 @@ mod tests {
     fn no_more_than_so_many_requests_wait_at_once() {
         let mut ring = ring();
         for waiter in 0..MAX_WAITERS {
-            ring.wait(name(waiter % 2), waiter as Waiter, at(0)).unwrap();
+            ring.wait(name(waiter % 2), waiter as Waiter, client, at(0)).unwrap();
         }
-        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, at(0)), Err(Reason::KeyUnavailable));
+        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)), Err(Reason::KeyUnavailable));
         ring.leave(0);
-        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, at(0)), Ok(()));
+        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)), Ok(()));
     }
 
     #[test]
-    fn who_hangs_up_makes_no_room_for_more_who_wait_for_the_same_key() {
+    fn requests_that_left_make_room_for_others() {
         let mut ring = ring();
         for waiter in 0..MAX_WAITERS {
-            ring.wait(name(1), waiter as Waiter, at(0)).unwrap();
+            ring.wait(name(1), waiter as Waiter, client, at(0)).unwrap();
             ring.leave(waiter as Waiter);
         }
         assert_eq!(ring.waiting(), 0);
-        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, at(0)), Err(Reason::KeyUnavailable));
-        assert_eq!(ring.wait(name(2), MAX_WAITERS as Waiter, at(0)), Ok(()));
+        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)), Ok(()));
     }
 
     #[test]
     fn one_who_left_is_not_woken() {
         let mut ring = ring();
-        ring.wait(name(1), 7, at(0)).unwrap();
-        ring.wait(name(1), 8, at(0)).unwrap();
+        ring.wait(name(1), 7, client, at(0)).unwrap();
+        ring.wait(name(1), 8, client, at(0)).unwrap();
         ring.tick(at(0));
         ring.leave(7);
         ring.leave(7);
@@ -577,7 +709,7 @@ mod tests {
     #[test]
     fn a_failed_fetch_is_retried_with_backoff_until_the_deadline() {
         let mut ring = ring();
-        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.wait(name(1), 7, client, at(0)).unwrap();
         let mut fetches = Vec::new();
         let mut now = 0;
         while ring.waiting() > 0 {
@@ -596,7 +728,7 @@ mod tests {
     #[test]
     fn a_retry_for_which_nobody_waits_any_more_is_not_made() {
         let mut ring = ring();
-        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.wait(name(1), 7, client, at(0)).unwrap();
         ring.tick(at(0));
         ring.answered(name(1), Answer::Failed, at(10));
         ring.leave(7);
@@ -608,8 +740,8 @@ mod tests {
     #[test]
     fn a_hanging_fetch_keeps_nobody_beyond_the_deadline() {
         let mut ring = ring();
-        ring.wait(name(1), 7, at(0)).unwrap();
-        ring.wait(name(1), 8, at(500)).unwrap();
+        ring.wait(name(1), 7, client, at(0)).unwrap();
+        ring.wait(name(1), 8, client, at(500)).unwrap();
         ring.tick(at(0));
         assert_eq!(ring.next_tick(), Some(at(3000)));
         assert_eq!(ring.tick(at(2999)).woken, Woken::default());
@@ -621,7 +753,7 @@ mod tests {
     #[test]
     fn an_answer_that_never_came_does_not_block_its_key_for_ever() {
         let mut ring = ring();
-        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.wait(name(1), 7, client, at(0)).unwrap();
         assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
         assert_eq!(ring.tick(at(3000)).fetch, [name(1)]);
     }
@@ -629,7 +761,7 @@ mod tests {
     #[test]
     fn a_key_that_does_not_exist_is_remembered_for_a_minute() {
         let mut ring = ring();
-        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.wait(name(1), 7, client, at(0)).unwrap();
         ring.tick(at(0));
         assert_eq!(ring.answered(name(1), Answer::NotFound, at(0)).refused, [(7, Reason::KeyNotFound)]);
         assert_eq!(refusal(&mut ring, 1, 59_999), Some(Reason::KeyNotFound));
@@ -639,7 +771,7 @@ mod tests {
     #[test]
     fn an_answer_that_is_no_key_is_remembered_for_a_while_and_not_retried() {
         let mut ring = ring();
-        ring.wait(name(1), 7, at(0)).unwrap();
+        ring.wait(name(1), 7, client, at(0)).unwrap();
         ring.tick(at(0));
         assert_eq!(ring.answered(name(1), Answer::Invalid, at(0)).refused, [(7, Reason::KeyInvalid)]);
         assert_eq!(refusal(&mut ring, 1, 9_999), Some(Reason::KeyInvalid));
@@ -699,35 +831,167 @@ mod tests {
         assert!(is_ready(&mut ring, 1, 999_900));
         assert_eq!(ring.tick(at(999_900)).fetch, [name(1)]);
         assert!(!is_ready(&mut ring, 1, 1_000_000));
-        ring.wait(name(1), 7, at(1_000_000)).unwrap();
+        ring.wait(name(1), 7, client, at(1_000_000)).unwrap();
         assert_eq!(ring.tick(at(1_000_000)).fetch, []);
         assert_eq!(ring.answered(name(1), Answer::Key(key()), at(1_000_100)).ready, [7]);
     }
 
     #[test]
-    fn invented_key_ids_use_up_a_budget_that_refills_by_the_second() {
+    fn fetches_burst_and_then_ten_a_second() {
         let mut ring = ring();
-        let granted = |ring: &mut KeyRing, from: usize, millis| {
-            (from..from + 200).filter(|number| ring.wait(name(*number), *number as Waiter, at(millis)).is_ok()).count()
-        };
-        assert_eq!(granted(&mut ring, 0, 0), 20);
-        assert_eq!(granted(&mut ring, 1000, 999), 0);
-        assert_eq!(granted(&mut ring, 2000, 5000), 5);
-        assert_eq!(granted(&mut ring, 3000, 1_000_000), 20);
+        assert_eq!(flood(&mut ring, 0, 0, 200, 0), 0);
+        assert_eq!(ring.tick(at(0)).fetch.len(), 20);
+        assert_eq!(ring.tick(at(99)).fetch.len(), 0);
+        assert_eq!(ring.next_tick(), Some(at(100)));
+        assert_eq!(fetches(&mut ring, 100, 2000).len(), 19);
     }
 
     #[test]
-    fn a_budget_asked_for_all_the_time_grants_one_fetch_a_second() {
-        let mut budget = Budget { left: 0, refilled: at(0) };
-        let granted = (1..=100).filter(|step| budget.take(at(step * 999))).count();
-        assert_eq!(granted, 99);
+    fn reads_no_address_before_a_key_is_queued() {
+        let mut ring = ring();
+        for number in 0..20 {
+            ring.wait(name(number), number as Waiter, || panic!("an address is read"), at(0)).unwrap();
+        }
+        ring.tick(at(0));
+        ring.wait(name(1), 100, || panic!("an address is read"), at(0)).unwrap();
+    }
+
+    #[test]
+    fn starts_no_fetch_past_a_queue() {
+        let mut ring = ring();
+        flood(&mut ring, 0, 0, 30, 0);
+        ring.tick(at(0));
+        // There is a token again, and the queue has a claim to it.
+        ring.wait(name(100), 100, || address(1), at(150)).unwrap();
+        assert!(!ring.is_fetching(name(100)));
+        assert_eq!(ring.tick(at(150)).fetch.len(), 1);
+    }
+
+    #[test]
+    fn queue_is_bounded_in_ids_and_in_requests_for_an_id() {
+        let mut ring = ring();
+        flood(&mut ring, 0, 0, 20, 0);
+        ring.tick(at(0));
+        assert_eq!(flood(&mut ring, 0, 1000, queue::MAX_QUEUED, 0), 0);
+        for number in 0..1000 {
+            let _ = ring.wait(name(2000 + number), 2000 + number as Waiter, || address(1), at(0));
+            let _ = ring.wait(name(1000), 10_000 + number as Waiter, || address(1), at(0));
+        }
+        let queued: Vec<_> = ring.sources[0].queue.iter().map(|queued| ring.waiters.waiting(queued.list)).collect();
+        assert_eq!(queued.len(), queue::MAX_QUEUED);
+        assert!(queued.iter().all(|waiting| *waiting <= MAX_QUEUED_WAITERS), "{queued:?}");
+        let told = ring.tick(at(1)).woken.turned_away.len();
+        assert_eq!(ring.waiting(), 20 + queued.iter().sum::<usize>());
+        assert!(told > 500, "{told} requests gave way");
+    }
+
+    #[test]
+    fn counts_the_address_of_a_request_that_finds_no_place() {
+        let mut ring = ring();
+        flood(&mut ring, 0, 0, 200, 0);
+        ring.tick(at(0));
+        for waiter in 0..64 {
+            ring.wait(name(1000), 1000 + waiter, || address(1), at(0)).unwrap();
+        }
+        assert_eq!(ring.wait(name(1000), 2000, || address(2), at(0)), Err(Reason::KeyUnavailable));
+        // Of two addresses, and so the first.
+        assert_eq!(ring.tick(at(100)).fetch, [name(1000)]);
+    }
+
+    #[test]
+    fn queued_requests_give_way_to_one_that_joins_a_fetch() {
+        let mut ring = KeyRing::new(TTL, [TIMEOUT, TIMEOUT], 1);
+        let of_second = KeyName { source: KeySourceId(1), ..name(2) };
+        ring.wait(name(1), 1, client, at(0)).unwrap();
+        flood(&mut ring, 0, 100, 19, 0);
+        ring.tick(at(0));
+        for waiter in 1020..1000 + MAX_WAITERS {
+            let queued = name(1000 + waiter % queue::MAX_QUEUED);
+            ring.wait(queued, waiter as Waiter, || address(1), at(0)).unwrap();
+        }
+        assert_eq!(ring.waiters.len(), MAX_WAITERS);
+        assert_eq!(ring.wait(name(1), 2, client, at(0)), Ok(()));
+        assert_eq!(ring.wait(of_second, 3, client, at(0)), Ok(()));
+        let due = ring.tick(at(1));
+        assert_eq!(due.fetch, [of_second]);
+        assert!((1..=MAX_QUEUED_WAITERS).contains(&due.woken.turned_away.len()));
+    }
+
+    #[test]
+    fn a_retry_does_not_give_way_to_one_more_request() {
+        let mut ring = ring();
+        for waiter in 0..MAX_WAITERS {
+            ring.wait(name(1), waiter as Waiter, client, at(0)).unwrap();
+        }
+        ring.tick(at(0));
+        ring.answered(name(1), Answer::Failed, at(10));
+        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(20)), Err(Reason::KeyUnavailable));
+        assert_eq!(ring.waiters.len(), MAX_WAITERS);
+    }
+
+    #[test]
+    fn an_id_leaves_the_queue_with_its_last_request() {
+        let mut ring = ring();
+        flood(&mut ring, 0, 0, 20, 0);
+        ring.tick(at(0));
+        flood(&mut ring, 0, 1000, 100, 0);
+        (1000..1100).for_each(|waiter| ring.leave(waiter));
+        assert_eq!(ring.sources[0].queue.iter().count(), 0);
+        assert_eq!(fetches(&mut ring, 100, 1000), []);
+    }
+
+    #[test]
+    fn no_request_waits_in_the_queue_beyond_its_deadline() {
+        let mut ring = ring();
+        flood(&mut ring, 0, 0, 220, 0);
+        ring.tick(at(0));
+        fetches(&mut ring, 100, 3000);
+        assert_eq!(ring.next_tick(), Some(at(3000)));
+        let due = ring.tick(at(3000));
+        assert_eq!((due.woken.turned_away.len(), due.woken.refused.len()), (200 - 29, 20 + 29));
+        assert_eq!(ring.waiting(), 0);
+    }
+
+    #[test]
+    fn a_request_that_gave_way_and_hung_up_is_forgotten() {
+        let mut ring = ring();
+        flood(&mut ring, 0, 0, 400, 0);
+        let gave_way = ring.evicted.clone();
+        assert_eq!(ring.next_tick(), Some(Timestamp::from_millis(0)));
+        ring.leave(gave_way[0]);
+        assert_eq!(ring.tick(at(0)).woken.turned_away, gave_way[1..]);
+    }
+
+    #[test]
+    fn a_key_of_another_worker_wakes_those_who_wait_in_the_queue() {
+        let mut ring = ring();
+        flood(&mut ring, 0, 0, 21, 0);
+        assert_eq!(ring.adopt(name(20), key(), Duration::ZERO, at(0)).ready, [20]);
+        assert!(is_ready(&mut ring, 20, 0));
+        ring.tick(at(0));
+        assert_eq!(ring.tick(at(100)).fetch, []);
+    }
+
+    #[test]
+    fn a_retry_is_not_starved_by_a_flood() {
+        let mut ring = ring();
+        ring.wait(name(1), 1, client, at(0)).unwrap();
+        ring.tick(at(0));
+        flood(&mut ring, 0, 1000, 300, 1);
+        ring.answered(name(1), Answer::Failed, at(10));
+        for (waiter, client) in [(2, 7), (3, 8)] {
+            ring.wait(name(1), waiter, || address(client), at(20)).unwrap();
+        }
+        let drawn = fetches(&mut ring, 100, 400);
+        assert!(drawn.contains(&name(1)), "{} others", drawn.len());
+        assert_eq!(ring.answered(name(1), Answer::Key(key()), at(400)).ready, [1, 2, 3]);
     }
 
     #[test]
     fn those_who_leave_in_any_order_are_counted_out() {
         let mut ring = ring();
         for waiter in [9, 8, 7, 6, 5] {
-            ring.wait(name(1), waiter, at(0)).unwrap();
+            ring.wait(name(1), waiter, client, at(0)).unwrap();
         }
         for waiter in [7, 9, 5, 8, 6] {
             ring.leave(waiter);
@@ -738,16 +1002,16 @@ mod tests {
     #[test]
     fn an_adopted_key_is_as_old_as_it_was_elsewhere() {
         let mut ring = ring();
-        ring.adopt(name(1), key(), Duration::from_secs(900), at(0));
+        assert_eq!(ring.adopt(name(1), key(), Duration::from_secs(900), at(0)), Woken::default());
         assert!(is_ready(&mut ring, 1, 0));
         assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
     }
 
     #[test]
-    fn a_known_key_is_found_though_the_budget_is_used_up() {
+    fn a_known_key_is_found_during_a_flood() {
         let mut ring = ring();
         fetch(&mut ring, 1, 0);
-        while ring.wait(name(2 + ring.waiting()), 10 + ring.waiting() as Waiter, at(0)).is_ok() {}
+        flood(&mut ring, 0, 1000, 5000, 0);
         assert!(is_ready(&mut ring, 1, 1));
     }
 
@@ -764,7 +1028,7 @@ mod tests {
         assert!(is_ready(&mut ring, 0, millis + 1000));
         assert!(!is_ready(&mut ring, 1, millis + 1000));
         assert_eq!(ring.entries.len(), MAX_KEYS);
-        ring.wait(name(9999), 5, at(millis + 2000)).unwrap();
+        ring.wait(name(9999), 5, client, at(millis + 2000)).unwrap();
         ring.tick(at(millis + 2000));
         ring.answered(name(9999), Answer::NotFound, at(millis + 2000));
         fetch(&mut ring, 10_000, millis + 3000);

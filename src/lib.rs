@@ -14,8 +14,8 @@
 //! 5. [`identity`] turns its claims into user id and groups, the rules say whether that user may pass, and the gate which
 //!    headers upstream sees.
 //!
-//! Nothing here but `filter` (the proxy-wasm side) may reach a host call, a clock or a random source: the time and the
-//! keys are arguments, so that every rule is tested natively. `filter` in turn decides nothing.
+//! Nothing here but `filter` (the proxy-wasm side) may reach a host call, a clock or a random source: the time, the keys,
+//! the client's address and a random seed are arguments, so that every rule is tested natively. `filter` in turn decides nothing.
 
 // Tests may panic; the same code is linted without them too.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::string_slice))]

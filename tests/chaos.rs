@@ -49,7 +49,7 @@ const USERS: u32 = 500;
 const TOKEN_LIVES: Duration = Duration::from_secs(60);
 /// One fetch may take so long, and a request wait three times as long.
 const TIMEOUT_MS: u64 = 500;
-/// After an outage the fetch budget has to fill up again before every new key is fetched at once.
+/// After an outage the token buckets have to fill up again before every new key is fetched at once.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 /// What a request is, apart from how it comes.
@@ -128,7 +128,7 @@ const CROWDS: [Crowd; 4] = [
             (Kind::Open, 8),
         ],
     ),
-    // Whose fetch budget is fought for.
+    // Whose fetches are fought for.
     ("storm", 30, &[(Kind::Steady, 40), (FAULTY, 45), (Kind::Swapped, 10), (Kind::Forged, 5)]),
     // Whose configuration is replaced.
     ("moving", 20, &[(Kind::Steady, 50), (FAULTY, 35), (Kind::Invented, 5), (Kind::Bare, 10)]),
@@ -166,7 +166,7 @@ struct World {
     books: Mutex<Books>,
     /// Requests that have begun.
     begun: AtomicUsize,
-    /// While the key server is down, and until the fetch budgets have filled up again.
+    /// While the key server is down, and until the token buckets have filled up again.
     disturbed: AtomicBool,
     messages: AtomicUsize,
     /// The longest that the machine alone made a request wait: one to a listener without the filter.
@@ -316,8 +316,8 @@ impl World {
         push(&mut self.signers.lock().expect("the keys").faulty, (fault, signer), 2);
     }
 
-    /// Plays the misbehaviours that nobody has felt: whenever they were due, the key server was down or the fetch budget used
-    /// up. Now they come one by one, where nobody fights for the budget.
+    /// Plays the misbehaviours that nobody has felt: whenever they were due, the key server was down or no token was
+    /// left. Now they come one by one, where nobody fights for tokens.
     async fn catch_up(&self) {
         let deadline = Instant::now() + Duration::from_secs(30);
         for fault in 0..FAULTS.len() {
@@ -485,7 +485,7 @@ async fn probe(world: Arc<World>) {
 }
 
 /// Has keys rotate, the key server misbehave and go down, and the configuration be replaced, until it is stopped. It counts
-/// requests for seconds: where the machine is slow, as many keys rotate under as many requests, and the fetch budgets suffice.
+/// requests for seconds: where the machine is slow, as many keys rotate under as many requests, and the tokens suffice.
 async fn direct(world: Arc<World>) {
     let mut rng = Rng::with_seed(world.seed);
     let whole = Duration::from_secs_f64(world.requests as f64 / RATE as f64);

@@ -13,6 +13,8 @@
 
 mod support;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -466,4 +468,50 @@ fn five_thousand_that_wait_for_one_key_keep_the_worker_from_others_for_a_few_mil
         assert_eq!(worker.vm.end(id).fate, Fate::Continued);
     }
     assert_eq!(worker.vm.calls().len(), 0, "one fetch for all");
+}
+
+#[test]
+fn a_flood_of_invented_keys_costs_little_time_and_memory() {
+    const MOST_WAITING: usize = 16 * 1024;
+    let mut worker = Worker::with_key();
+    let before = worker.vm.memory_size();
+    let genuine = spec(0).mint(KID, &worker.key);
+    let header = String::from_utf8(URL_SAFE.decode(&genuine.header).expect("base64")).expect("a JOSE header");
+    let mut fuels = Vec::new();
+    let mut waiting = Vec::new();
+    // Each id once, and then 256 ids in turn, until as many requests wait as may.
+    let ids = (0..1000).chain((0..MOST_WAITING + 1000).map(|count| 1000 + count % 256));
+    for (count, id) in ids.enumerate() {
+        let header = header.replace(KID, &format!("{id:08x}-0000-4000-8000-000000000000"));
+        let token = format!("{}.{}.{}", URL_SAFE.encode(header), genuine.payload, genuine.signature);
+        let mut head = Worker::head(&token);
+        // From 64 addresses, so that as many are counted for each id as may be.
+        let address = format!("198.51.100.{}", count / 256 % 64);
+        let forwarded = head.iter_mut().find(|(name, _)| name == b"x-forwarded-for").expect("an address");
+        forwarded.1 = address.into_bytes();
+        worker.vm.take_meter();
+        waiting.push(worker.vm.request(worker.root, head));
+        fuels.push(worker.vm.take_meter().fuel);
+    }
+    let grown = worker.vm.memory_size() - before;
+    let gauge = "wasm_filter.alb_oidc.waiting";
+    let mean = fuels.iter().sum::<u64>() / fuels.len() as u64;
+    let longest = *fuels.iter().max().expect("a request");
+    println!("{} instructions for each of the first thousand", fuels.iter().take(1000).sum::<u64>() / 1000);
+    println!(
+        "{:?} wait, {grown} bytes more, {mean} instructions, {longest} at most",
+        worker.process.borrow().metric(gauge)
+    );
+    worker.vm.take_meter();
+    for id in &waiting {
+        worker.vm.end(*id);
+    }
+    let fuel = worker.vm.take_meter().fuel / waiting.len() as u64;
+    println!("{fuel} instructions for each that hangs up");
+    assert_eq!(worker.process.borrow().metric(gauge), Some(0));
+    assert!(grown <= 4 * MIB, "{grown} bytes more");
+    assert!(mean <= 150_000, "{mean} instructions for a request");
+    // The index of those who wait has grown.
+    assert!(longest <= 2_000_000, "{longest} instructions for one request");
+    assert!(fuel <= 10_000, "{fuel} instructions for one that hangs up");
 }

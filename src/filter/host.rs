@@ -91,6 +91,7 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_get_shared_data(
@@ -116,6 +117,7 @@ unsafe extern "C" {
 #[cfg_attr(target_family = "wasm", link(wasm_import_module = "wasi_snapshot_preview1"))]
 unsafe extern "C" {
     fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
+    fn random_get(data: *mut u8, size: usize) -> u32;
 }
 
 fn outcome(status: u32) -> Outcome<()> {
@@ -148,6 +150,20 @@ pub(super) fn now() -> Outcome<Now> {
     outcome(unsafe { clock_time_get(MONOTONIC, 1, &mut steady) })?;
     let time = |nanoseconds: u64| Timestamp::from_millis(nanoseconds / 1_000_000);
     Ok(Now { wall: time(wall), steady: time(steady).plus(BEFORE_STEADY) })
+}
+
+/// A random number.
+pub(super) fn random() -> Outcome<u64> {
+    let mut bytes = [0; size_of::<u64>()];
+    outcome(unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) })?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// The address of the client of the effective context's request, with a port, as Envoy's settings have it trust
+/// `x-forwarded-for`: Envoy's attribute `source.address`.
+pub(super) fn client_address() -> Outcome<Vec<u8>> {
+    let path = "source\0address";
+    bytes_from(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
 /// Has the root context's `on_tick` called after `period` and again each `period`; never, where it is `None`.

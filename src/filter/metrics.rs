@@ -19,7 +19,7 @@ pub enum FetchOutcome {
     Invalid,
     /// Time-out, reset, a server error, no such cluster.
     Failed,
-    /// Not asked: the fetch budget is used up, or too many requests wait.
+    /// Not asked: the rate limit was reached, or too many requests waited.
     OverBudget,
 }
 

@@ -65,7 +65,8 @@ impl Root {
                     .to_owned(),
             ]);
         }
-        let plugin = Plugin::new(self.id, config, backend)
+        let seed = host::random().map_err(|refusal| vec![format!("cannot get a random number: {refusal}")])?;
+        let plugin = Plugin::new(self.id, config, backend, seed)
             .map_err(|refusal| vec![format!("cannot define metrics: {refusal}")])?;
         let (version, toolchain, verifier) = (env!("CARGO_PKG_VERSION"), TOOLCHAIN, backend.name());
         host::log(

@@ -10,7 +10,7 @@ use super::reply::{Reply, request_id};
 use crate::config::{Config, KeyFormat, KeySource};
 use crate::gate::{Decision, Gate, HeaderEdit, RequestHead};
 use crate::jwks;
-use crate::keys::{Answer, KeyName, KeyRing, Waiter, Woken};
+use crate::keys::{Answer, ClientAddress, KeyName, KeyRing, Waiter, Woken};
 use crate::logout::SignOut;
 use crate::reason::Reason;
 use crate::shared_keys::SharedKeys;
@@ -40,6 +40,16 @@ pub(super) enum Next {
     Answered,
 }
 
+/// How a request's waiting ended.
+enum Ending {
+    /// Its key is there.
+    Ready(KeyName),
+    /// Its key was asked for in vain.
+    Refused(Reason),
+    /// Its key was not asked for.
+    TurnedAway,
+}
+
 pub(super) struct Plugin {
     root: u32,
     gate: Gate,
@@ -47,17 +57,18 @@ pub(super) struct Plugin {
     metrics: Metrics,
     /// Fetches under way, by the host's number for the call.
     calls: Vec<(u32, KeyName)>,
-    /// Requests whose waiting is over, with the key that they waited for or why they do not get it.
-    woken: VecDeque<(Waiter, Result<KeyName, Reason>)>,
+    /// Requests whose waiting is over.
+    woken: VecDeque<(Waiter, Ending)>,
     /// When the host was asked to tick.
     tick_at: Option<Timestamp>,
 }
 
 impl Plugin {
-    pub(super) fn new(root: u32, config: Config, backend: Backend) -> Result<Self, host::Refusal> {
+    /// `seed` is a random number.
+    pub(super) fn new(root: u32, config: Config, backend: Backend, seed: u64) -> Result<Self, host::Refusal> {
         Ok(Self {
             root,
-            keys: KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout)),
+            keys: KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), seed),
             gate: Gate::new(config, Jose::install(backend.provider())),
             metrics: Metrics::define(backend)?,
             calls: Vec::new(),
@@ -95,7 +106,7 @@ impl Plugin {
         let due = self.keys.tick(now.steady);
         // The host goes on ticking at the old period until it is told another.
         self.tick_at = Some(Timestamp::from_millis(u64::MAX));
-        self.refuse(due.woken.refused);
+        self.end_waiting(due.woken);
         for name in due.fetch {
             if let Some(call) = self.fetch(name) {
                 self.calls.push((call, name));
@@ -173,13 +184,14 @@ impl Plugin {
             && !self.keys.is_fetching(name)
             && let Some((key, age)) = self.shared(name, now.wall)
         {
-            self.keys.adopt(name, PublicKey::P256(key), age, now.steady);
+            let woken = self.keys.adopt(name, PublicKey::P256(key), age, now.steady);
+            self.wake(name, woken);
             decision = self.decide(&head, now);
         }
         if let Decision::NeedKey(name) = decision {
             let may_wait = name.may_be_waited_for_after(waited_for);
             let refused = match may_wait {
-                true => self.keys.wait(name, id, now.steady),
+                true => self.keys.wait(name, id, client_address, now.steady),
                 false => Err(Reason::KeyUnavailable),
             };
             let Err(reason) = refused else { return Next::Wait };
@@ -250,24 +262,29 @@ impl Plugin {
 
     /// Ends the waiting of requests for the key `name`, in the order in which they came.
     fn wake(&mut self, name: KeyName, woken: Woken) {
-        self.woken.extend(woken.ready.into_iter().map(|id| (id, Ok(name))));
-        self.refuse(woken.refused);
+        self.woken.extend(woken.ready.iter().map(|id| (*id, Ending::Ready(name))));
+        self.end_waiting(woken);
     }
 
     /// Ends the waiting of requests that get no key.
-    fn refuse(&mut self, waiters: Vec<(Waiter, Reason)>) {
-        self.woken.extend(waiters.into_iter().map(|(id, reason)| (id, Err(reason))));
+    fn end_waiting(&mut self, woken: Woken) {
+        self.woken.extend(woken.refused.into_iter().map(|(id, reason)| (id, Ending::Refused(reason))));
+        self.woken.extend(woken.turned_away.into_iter().map(|id| (id, Ending::TurnedAway)));
     }
 
     /// Goes on with woken requests for a [`SLICE`]: the worker's other requests are not to wait for all of them. Each is
     /// judged again, from its head: nothing about it was kept.
     fn go_on(&mut self, now: Timestamp) {
         let end = now.plus(SLICE);
-        while let Some((id, outcome)) = self.woken.pop_front() {
+        while let Some((id, ending)) = self.woken.pop_front() {
             if host::set_effective_context(id).is_ok() {
-                let next = match outcome {
-                    Ok(name) => self.judge(id, Some(name)),
-                    Err(reason) => self.give_up(reason),
+                let next = match ending {
+                    Ending::Ready(name) => self.judge(id, Some(name)),
+                    Ending::Refused(reason) => self.give_up(reason),
+                    Ending::TurnedAway => {
+                        self.metrics.key_fetch(FetchOutcome::OverBudget);
+                        self.give_up(Reason::KeyUnavailable)
+                    }
                 };
                 resume(next);
             }
@@ -367,6 +384,11 @@ impl Plugin {
             }
         }
     }
+}
+
+/// The address of the client of the effective context's request.
+fn client_address() -> ClientAddress {
+    host::client_address().map_or(ClientAddress::Unknown, |address| ClientAddress::parse(&address))
 }
 
 /// Lets the paused request of the effective context go on, if it may.

@@ -30,8 +30,9 @@ const REMEMBERED_OF_EACH: u64 = 512;
 /// What a plugin remembers of tokens at most, and a little.
 const REMEMBERED: u64 = 16 << 20;
 const WORKERS: i64 = 2;
-/// So many fetches of unknown keys at once, and one more each second: README, `key-unavailable`.
-const BUDGET: i64 = 20;
+/// So many fetches of unknown keys at once, and so many more each second: README, `key-unavailable`.
+const FETCH_BURST: i64 = 20;
+const FETCHES_PER_SECOND: i64 = 10;
 
 /// The host that the plugin of a listener asks for keys.
 pub(crate) fn key_host(listener: &str) -> String {
@@ -211,7 +212,7 @@ impl Books {
         complaints.must("requests that are still counted as waiting", waiting == Some(&0), waiting);
     }
 
-    /// The filter counted the fetches that the key server saw, and made no more for unknown keys than its budgets allow.
+    /// The filter counted the fetches that the key server saw, and made no more for unknown keys than its token buckets allow.
     fn judge_fetches(
         keys: &KeyServer,
         counters: &BTreeMap<String, i64>,
@@ -228,13 +229,14 @@ impl Books {
         complaints.must("fetches that were not made", counted <= seen + unseen, (counted, seen));
         for (listener, ..) in CROWDS {
             let host = key_host(listener);
-            // Of a key that was given once, a fetch may be one that makes it anew, which no budget bounds.
+            // Of a key that was given once, a fetch may be one that makes it anew, which no token bucket bounds.
             let unknown = count(fetches.iter().filter(|fetch| fetch.host == host && !fetch.again).count());
-            // One budget for each worker, and a full one for each new configuration: of the plugin that is replaced that is more
+            // One bucket for each worker, and a full one for each new configuration: of the plugin that is replaced that is more
             // than it can use.
             let configurations = if listener == "moving" { reloads } else { 1 };
-            let allowed = WORKERS * (configurations * BUDGET + i64::try_from(took.as_secs()).expect("a few") + 1);
-            complaints.must("fetches beyond the budget", unknown <= allowed, (listener, unknown, allowed));
+            let seconds = i64::try_from(took.as_secs()).expect("a few") + 1;
+            let allowed = WORKERS * (configurations * FETCH_BURST + seconds * FETCHES_PER_SECOND);
+            complaints.must("fetches beyond the rate limit", unknown <= allowed, (listener, unknown, allowed));
         }
     }
 
@@ -315,7 +317,7 @@ impl Sent {
             Kind::Rotated if disturbed => vec!["admitted", "key-unavailable"],
             Kind::Rotated => vec!["admitted"],
             Kind::Swapped => vec!["admitted", "signature-invalid", "key-unavailable"],
-            // The fetch budget may be used up.
+            // No token may have been left.
             Kind::Faulty(fault) => [FAULTS[fault].2, &["key-unavailable"]].concat(),
             Kind::Invented => vec!["key-not-found", "key-unavailable"],
             Kind::Forged => vec!["signature-invalid"],

@@ -1,6 +1,6 @@
 //! The key ring, the requests that wait and the gate, as they run in the compiled module: random schedules against an independent
 //! account of what may come of them. Each request is answered once and in time; nobody is admitted but by a key that the key
-//! server gave for their token's key id; fetches keep to their budget; the counters add up.
+//! server gave for their token's key id; fetches keep to their token bucket and queues to their bounds; the counters add up.
 //!
 //! `ALB_OIDC_SCHEDULES=100000` plays as many, other ones each time. A failing schedule is printed as short as it could be made, and
 //! `regressions.txt` keeps what leads to it: such schedules are played first.
@@ -185,6 +185,30 @@ impl Worker {
     fn claim(user: u16) -> Claim {
         Claim { source: 0, kid: 0, user, signed: Signed::Genuinely, expires: 1_000_000 }
     }
+}
+
+#[test]
+fn a_flood_in_report_mode_passes_without_identity() {
+    let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
+    let mut vm = Vm::start(&process, &[]);
+    let mut report: serde_json::Value = serde_json::from_str(&config("")).expect("JSON");
+    report["mode"] = "report".into();
+    let root = vm.add_plugin(&report.to_string()).expect("a plugin");
+    let mut worker = Worker { process, vm, root };
+    let forged = |kid| Claim { kid, signed: Signed::ByAnybody, ..Worker::claim(0) }.token().text;
+    let requests: Vec<_> = (1..=400).map(|kid| worker.request(Some(&forged(kid)))).collect();
+    for _ in 0..20 {
+        worker.fetch();
+    }
+    for id in requests {
+        let request = worker.vm.end(id);
+        assert_eq!(request.fate, Fate::Continued, "{:?}", request.reason());
+        assert!(["key-not-found", "key-unavailable"].contains(&request.reason().expect("a reason").as_str()));
+        assert!(request.header("kubeflow-userid").is_empty());
+    }
+    let turned_away = worker.process.borrow().metric("wasm_filter.alb_oidc.key_fetch.over-budget");
+    // 144 at once, and those whose turn did not come within three seconds.
+    assert!(turned_away >= Some(144 + 200), "{turned_away:?}");
 }
 
 #[test]

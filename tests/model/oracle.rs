@@ -23,10 +23,10 @@ const FAILURE_MATTERS: Duration = Duration::from_secs(4);
 /// `clockSkewSeconds`.
 const SKEW: Duration = Duration::from_secs(30);
 /// Fetches of unknown keys of one source: so many at once, and one more each interval.
-const BUDGET: i64 = 20;
-const BUDGET_INTERVAL_MS: i64 = 1000;
-/// A retry is taken from the budget when it is planned, and made within this time.
-const RETRY_LATENESS_MS: i64 = 4000;
+const FETCH_BURST: i64 = 20;
+const FETCH_INTERVAL_MS: i64 = 100;
+/// A fetch is made so long after its token is taken, at most: timers ring each millisecond.
+const FETCH_LATENESS_MS: i64 = 5;
 /// How many of the keys fetched last the workers share.
 const SHARED: usize = 32;
 /// A plugin with fewer keys and refusals than this forgets none of them, and never one of as many that were used last.
@@ -118,30 +118,29 @@ pub(crate) struct Oracle {
     refreshed: BTreeMap<Name, Duration>,
     /// Refreshes that must be asked for, since when.
     due: BTreeMap<Name, Duration>,
-    /// By source: what is left where only fetches count, and where each wish for one does, and each retry that may be planned.
-    budget: [Budget; 2],
-    feared_budget: [Budget; 2],
+    /// By source.
+    buckets: [TokenBucket; 2],
 }
 
-/// Thousandths of a fetch that are left, and since when.
+/// The tokens that are left, as the milliseconds that they take to come back, and since when.
 #[derive(Clone)]
-struct Budget(i64, Duration);
+struct TokenBucket(i64, Duration);
 
-impl Default for Budget {
-    fn default() -> Budget {
-        Budget(BUDGET * BUDGET_INTERVAL_MS, Duration::ZERO)
+impl Default for TokenBucket {
+    fn default() -> TokenBucket {
+        TokenBucket(FETCH_BURST * FETCH_INTERVAL_MS, Duration::ZERO)
     }
 }
 
-impl Budget {
+impl TokenBucket {
     fn left(&self, now: Now) -> i64 {
         let since = i64::try_from((now.steady - self.1).as_millis()).expect("a time in this era");
-        (self.0 + since).min(BUDGET * BUDGET_INTERVAL_MS)
+        (self.0 + since).min(FETCH_BURST * FETCH_INTERVAL_MS)
     }
 
-    /// Takes one fetch from it; what is left then.
+    /// Takes a token; what is left then.
     fn take(&mut self, now: Now) -> i64 {
-        *self = Budget(self.left(now) - BUDGET_INTERVAL_MS, now.steady);
+        *self = TokenBucket(self.left(now) - FETCH_INTERVAL_MS, now.steady);
         self.0
     }
 }
@@ -155,14 +154,22 @@ enum State {
 }
 
 impl Oracle {
-    /// What may become of a request with this token that comes, or has `waited`.
-    pub(crate) fn permitted(&self, token: &Token, waited: Option<Duration>, shared: &Shared, now: Now) -> Vec<Verdict> {
+    /// What may become of a request with this token that comes, or has `waited`. Where the queue `is_crowded`, any request may
+    /// have to give way.
+    pub(crate) fn permitted(
+        &self,
+        token: &Token,
+        waited: Option<Duration>,
+        is_crowded: bool,
+        shared: &Shared,
+        now: Now,
+    ) -> Vec<Verdict> {
         let unavailable = denied("key-unavailable");
         let by = |signer: Signer| match signer == token.signer {
             true => Verdict::Admitted,
             false => denied("signature-invalid"),
         };
-        let failed = self.failed.get(&token.name).is_some_and(|at| now.steady <= *at + FAILURE_MATTERS);
+        let failed = self.has_failed(token.name, now) || is_crowded;
         let state = self.state(token.name, shared, now);
         if let Some(waited) = waited {
             return match state {
@@ -196,9 +203,7 @@ impl Oracle {
                 vec![by(signer)]
             }
             State::Shared(signer, _) => vec![by(signer), Verdict::Waits, unavailable],
-            State::Unknown if failed || self.feared_budget[token.name.source].left(now) < 2 * BUDGET_INTERVAL_MS => {
-                vec![Verdict::Waits, unavailable]
-            }
+            State::Unknown if failed => vec![Verdict::Waits, unavailable],
             State::Unknown => vec![Verdict::Waits],
         }
     }
@@ -263,9 +268,7 @@ impl Oracle {
             Verdict::Waits => {
                 self.known.remove(&name);
                 self.refused.remove(&name);
-                if self.wanted.insert(name) || self.failed.contains_key(&name) {
-                    self.feared_budget[name.source].take(now);
-                }
+                self.wanted.insert(name);
             }
             Verdict::Skipped => {}
         }
@@ -283,8 +286,18 @@ impl Oracle {
             assert!(apart.is_none_or(|apart| apart >= REFRESHES_APART), "{name:?} is refreshed again after {apart:?}");
             return;
         }
-        let left = self.budget[name.source].take(now);
-        assert!(left >= -RETRY_LATENESS_MS, "source {} is asked more often than its budget allows", name.source);
+        let left = self.buckets[name.source].take(now);
+        assert!(left >= -FETCH_LATENESS_MS, "source {} is asked more often than its token bucket allows", name.source);
+    }
+
+    /// Whether a fetch of this key failed lately.
+    pub(crate) fn has_failed(&self, name: Name, now: Now) -> bool {
+        self.failed.get(&name).is_some_and(|at| now.steady <= *at + FAILURE_MATTERS)
+    }
+
+    /// Whether this source has had a token to give away for longer than a fetch may be late.
+    pub(crate) fn has_token(&self, source: usize, now: Now) -> bool {
+        self.buckets[source].left(now) >= FETCH_INTERVAL_MS + FETCH_LATENESS_MS
     }
 
     /// A fetch is answered.
@@ -318,7 +331,6 @@ impl Oracle {
 
     fn fetch_failed(&mut self, name: Name, now: Now) {
         self.failed.insert(name, now.steady);
-        self.feared_budget[name.source].take(now);
     }
 
     /// The host sends no fetches.

@@ -230,13 +230,19 @@ fn passing() -> impl Strategy<Value = u64> {
     ]
 }
 
+/// Keys for which there are no tokens left; or, now and then, more than fit into the queue.
+fn flood(workers: usize) -> impl Strategy<Value = Step> + use<> {
+    let keys = prop_oneof![4 => (100..140u16, 15..30u16), 1 => (2000..2100u16, 150..400u16)];
+    (0..workers, keys).prop_map(|(worker, (from, count))| Step::Flood { worker, from, count })
+}
+
 /// A step, where there are so many workers and genuine tokens have these key ids.
 fn step(workers: usize, kids: &[u16]) -> impl Strategy<Value = Step> + use<> {
     let worker = 0..workers;
     let few = 0..1000usize;
     prop_oneof![
         60 => (worker.clone(), arrival(kids)).prop_map(|(worker, arrival)| Step::Arrives(worker, arrival)),
-        1 => (worker.clone(), 100..140u16, 15..30u16).prop_map(|(worker, from, count)| Step::Flood { worker, from, count }),
+        1 => flood(workers),
         6 => few.clone().prop_map(Step::HangsUp),
         16 => (few, reply()).prop_map(|(place, reply)| Step::Answers(place, reply)),
         30 => reply().prop_map(Step::AnswersAll),

@@ -14,6 +14,11 @@ const METRICS: &str = "wasm_filter.alb_oidc.";
 const GRAIN: Duration = Duration::from_millis(1);
 /// More ticks than this, without anything else happening, are a busy loop.
 const MOST_TICKS: usize = 500;
+/// What the queue of each source holds at most: key ids, and requests for each of them.
+const MOST_QUEUED: usize = 256;
+const MOST_QUEUED_REQUESTS: usize = 64;
+/// With fewer ids in a queue, none has to give way; retries that nobody waits for any more come on top.
+const CROWDED: usize = 200;
 /// No schedule may make a worker's memory larger than this.
 const MOST_MEMORY: usize = 4 << 20;
 
@@ -66,6 +71,8 @@ struct Plugin {
     prefix: String,
     /// New requests go to another one.
     is_old: bool,
+    /// When requests last had to give way to others, perhaps.
+    crowded: Option<Duration>,
     oracle: Oracle,
 }
 
@@ -83,6 +90,8 @@ pub(crate) struct World<'t> {
     vms: Vec<Vm>,
     /// Those whose host sends no fetches.
     silent: BTreeSet<usize>,
+    /// Those whose host ever sent none: tokens went to fetches that nobody saw.
+    has_been_silent: BTreeSet<usize>,
     /// By worker: whom its requests go to.
     workers: Vec<usize>,
     plugins: Vec<Plugin>,
@@ -102,6 +111,7 @@ impl<'t> World<'t> {
             process,
             vms: Vec::new(),
             silent: BTreeSet::new(),
+            has_been_silent: BTreeSet::new(),
             workers: Vec::new(),
             plugins: Vec::new(),
             shared: template.shared.clone(),
@@ -160,6 +170,7 @@ impl<'t> World<'t> {
                 let vm = self.plugins[self.workers[worker]].vm;
                 self.vms[vm].refuse("proxy_http_call", if refuses { INTERNAL_FAILURE } else { OK });
                 if refuses {
+                    self.has_been_silent.insert(vm);
                     self.silent.insert(vm)
                 } else {
                     self.silent.remove(&vm)
@@ -174,7 +185,7 @@ impl<'t> World<'t> {
                 self.vms[vm].take_meter();
                 self.plugins[old].is_old = true;
                 let oracle = Oracle::default();
-                self.plugins.push(Plugin { vm, root, prefix, is_old: false, oracle });
+                self.plugins.push(Plugin { vm, root, prefix, is_old: false, crowded: None, oracle });
                 self.workers[worker] = self.plugins.len() - 1;
                 self.remove_old_plugins();
             }
@@ -199,7 +210,7 @@ impl<'t> World<'t> {
         let vm = self.vms.len();
         self.vms.push(Vm::of_image(&self.template.image, &self.process));
         let (root, prefix, oracle) = (self.template.root, String::new(), self.template.oracle.clone());
-        self.plugins.push(Plugin { vm, root, prefix, is_old: false, oracle });
+        self.plugins.push(Plugin { vm, root, prefix, is_old: false, crowded: None, oracle });
         self.plugins.len() - 1
     }
 
@@ -232,7 +243,9 @@ impl<'t> World<'t> {
             Arrival::ByAStranger(claim) => ("/", Some(claim), false),
         };
         let token = claim.map(Claim::token);
+        let client = format!("198.51.100.{}", claim.map_or(0, |claim| claim.user));
         let mut sent = vec![(":method", "GET"), (":path", path), (":authority", "gateway.test"), ("x-kept", "1")];
+        sent.push(("x-forwarded-for", &client));
         if spoofed {
             let forged = ["kubeflow-userid", "Kubeflow_UserId", "kubeflow-groups", "x-amzn-oidc-identity"];
             sent.extend(forged.map(|name| (name, "root@example.com")));
@@ -241,18 +254,15 @@ impl<'t> World<'t> {
         let Plugin { vm, root, .. } = self.plugins[number];
         let stream = self.vms[vm].request(root, headers(&sent));
         let (now, verdict) = (self.now(), self.verdict(vm, stream));
+        self.note_crowd(number);
+        let is_crowded = self.is_crowded(number);
         let permitted = match (arrival, &token) {
             (Arrival::Open(_), _) => vec![Verdict::Skipped],
             (Arrival::ByAStranger(_), _) => vec![denied("signer-unknown")],
-            (_, Some(token)) => self.plugins[number].oracle.permitted(token, None, &self.shared, now),
+            (_, Some(token)) => self.plugins[number].oracle.permitted(token, None, is_crowded, &self.shared, now),
             (_, None) => vec![denied("token-missing")],
         };
-        let over_budget =
-            matches!(arrival, Arrival::With(_) | Arrival::Spoofed(_)) && verdict == denied("key-unavailable");
         self.judge(number, stream, &verdict, &permitted, token.as_ref(), spoofed);
-        if over_budget {
-            self.count("turned away");
-        }
         match token {
             Some(token) if verdict == Verdict::Waits => {
                 self.plugins[number].oracle.became(&token, &verdict, &self.shared, now);
@@ -320,7 +330,7 @@ impl<'t> World<'t> {
 
     /// Compares what became of those who waited in this plugin with what may have.
     fn judge_waiting(&mut self, number: usize) {
-        let (now, vm) = (self.now(), self.plugins[number].vm);
+        let (now, vm, is_crowded) = (self.now(), self.plugins[number].vm, self.is_crowded(number));
         // In the order in which they came: the first to be admitted is remembered for the others.
         let (of_plugin, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.plugin == number);
@@ -330,7 +340,7 @@ impl<'t> World<'t> {
             let waited = now.steady - waiting.since;
             let late = if waited <= PATIENCE + GRAIN { waited } else { panic!("a request waits for {waited:?}") };
             let oracle = &self.plugins[number].oracle;
-            let mut permitted = oracle.permitted(&waiting.token, Some(late), &self.shared, now);
+            let mut permitted = oracle.permitted(&waiting.token, Some(late), is_crowded, &self.shared, now);
             // The timer rings up to a grain after the deadline.
             if waited >= PATIENCE && waited < PATIENCE + GRAIN {
                 permitted.push(Verdict::Waits);
@@ -375,6 +385,49 @@ impl<'t> World<'t> {
         for plugin in self.plugins.iter().filter(|plugin| plugin.root != 0) {
             let overdue = plugin.oracle.overdue(end.saturating_sub(GRAIN));
             assert!(overdue.is_empty(), "{overdue:?} are used late in their lives and not fetched anew");
+        }
+        if by > 2 * GRAIN {
+            self.judge_queues();
+        }
+    }
+
+    /// The requests of this plugin that wait for a fetch which is not under way: how many for each key.
+    fn queued(&self, number: usize) -> BTreeMap<Name, usize> {
+        let mut queued = BTreeMap::new();
+        for waiting in self.waiting.iter().filter(|waiting| waiting.plugin == number) {
+            *queued.entry(waiting.token.name).or_default() += 1;
+        }
+        queued.retain(|name, _| !self.fetches.iter().any(|(of, _, fetched)| *of == number && fetched == name));
+        queued
+    }
+
+    fn note_crowd(&mut self, number: usize) {
+        if self.queued(number).len() >= CROWDED {
+            self.plugins[number].crowded = Some(self.now().steady);
+        }
+    }
+
+    /// Whether requests may just have had to give way. They are told when the timer rings.
+    fn is_crowded(&self, number: usize) -> bool {
+        let now = self.now().steady;
+        self.plugins[number].crowded.is_some_and(|crowded| now <= crowded + 2 * GRAIN)
+    }
+
+    /// The queues hold no more than they may, and no key waits while there is a token for it.
+    fn judge_queues(&self) {
+        let now = self.now();
+        for (number, plugin) in self.plugins.iter().enumerate().filter(|(_, plugin)| plugin.root != 0) {
+            let mut queued = self.queued(number);
+            queued.retain(|name, _| !plugin.oracle.has_failed(*name, now));
+            for source in [0, 1] {
+                let of_source = || queued.iter().filter(|(name, _)| name.source == source);
+                let (ids, most) = (of_source().count(), of_source().map(|(_, requests)| *requests).max());
+                assert!(ids <= MOST_QUEUED, "{ids} ids are queued");
+                assert!(most <= Some(MOST_QUEUED_REQUESTS), "{most:?} requests wait for a queued key");
+                let is_starved =
+                    ids > 0 && plugin.oracle.has_token(source, now) && !self.has_been_silent.contains(&plugin.vm);
+                assert!(!is_starved, "{ids} keys wait though source {source} has a token");
+            }
         }
     }
 
@@ -441,6 +494,8 @@ impl<'t> World<'t> {
         let (now, vm) = (self.now(), self.plugins[number].vm);
         self.vms[vm].answer(call, response);
         self.plugins[number].oracle.answered(name, said, &mut self.shared, now);
+        // A retry may be one key too many.
+        self.note_crowd(number);
         self.judge_waiting(number);
     }
 
@@ -463,10 +518,12 @@ impl<'t> World<'t> {
         assert_eq!(of("reported.") + of("signed_out") + of("denied.internal-error"), 0);
         let failed = self.counted.get("key_fetch.failed").copied().unwrap_or_default();
         assert!(count("key_fetch.failed") >= failed, "fetches that failed, and those that were not sent");
-        let turned_away = self.tally.get("turned away").copied().unwrap_or_default() as i64;
-        assert!(count("key_fetch.over-budget") <= turned_away, "requests that were turned away at once");
+        let unavailable = self.counted.get("denied.key-unavailable").copied().unwrap_or_default();
+        let turned_away = count("key_fetch.over-budget");
+        assert!(turned_away <= unavailable, "requests that were turned away");
         let verified = count("verified.host");
         drop(process);
+        self.tally.insert("turned away".to_owned(), turned_away as u64);
         for vm in &mut self.vms {
             let made = vm.take_meter().calls.get("proxy_call_foreign_function").copied().unwrap_or_default();
             *self.tally.entry("signatures checked".to_owned()).or_default() += made;
@@ -486,8 +543,9 @@ fn compare_upstream(stream: &Stream, user: Option<String>) {
     let names = |map: &[(Vec<u8>, Vec<u8>)]| -> Vec<String> {
         map.iter().map(|(name, _)| String::from_utf8_lossy(name).to_lowercase().replace('_', "-")).collect()
     };
-    let expected =
-        [":method", ":path", ":authority", "x-kept"].into_iter().chain(user.iter().map(|_| "kubeflow-userid"));
+    let expected = [":method", ":path", ":authority", "x-forwarded-for", "x-kept"]
+        .into_iter()
+        .chain(user.iter().map(|_| "kubeflow-userid"));
     let (mut seen, mut expected) = (names(&stream.headers), expected.collect::<Vec<_>>());
     seen.sort();
     expected.sort_unstable();

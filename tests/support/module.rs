@@ -524,6 +524,7 @@ impl Guest<'_, '_> {
             }
             "proxy_continue_stream" => self.resume(),
             "proxy_send_local_response" => self.reply(),
+            "proxy_get_property" => self.property(),
             "proxy_set_property" => self.note(),
             "proxy_set_effective_context" => {
                 let id = self.number(0);
@@ -749,6 +750,19 @@ impl Guest<'_, '_> {
             }
             None => Ok(INTERNAL_FAILURE),
         }
+    }
+
+    /// The one property that the filter reads: the last address of `x-forwarded-for`, else the peer's.
+    fn property(&mut self) -> Result<Status, Error> {
+        let path = self.bytes(0)?;
+        if path != b"source\0address" {
+            return Err(self.violation(&format!("reads the property {}", text(&path))));
+        }
+        let Some(stream) = self.effective() else { return Ok(NOT_FOUND) };
+        let forwarded = stream.header("x-forwarded-for").join(",");
+        let last = forwarded.rsplit(',').next().map(str::trim).filter(|last| !last.is_empty());
+        let address = last.map_or("127.0.0.1:40000".to_owned(), |last| format!("{last}:0"));
+        self.give(2, address.as_bytes())
     }
 
     fn share(&mut self) -> Result<Status, Error> {

@@ -371,8 +371,8 @@ impl Table {
     }
 }
 
-/// Gives each row a plugin of its configuration that has not fetched much yet: the module keeps a budget of fetches for each
-/// plugin, and rows must not know of each other.
+/// Gives each row a plugin of its configuration that has not fetched much yet: the module has a token bucket for the fetches
+/// of each plugin, and rows must not know of each other.
 fn deal(configs: &BTreeMap<String, Plugin>, rows: &mut [Row]) -> Vec<Plugin> {
     const FETCHES_PER_PLUGIN: i64 = 15;
     let mut plugins: Vec<Plugin> = Vec::new();

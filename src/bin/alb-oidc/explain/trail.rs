@@ -9,7 +9,7 @@ use alb_oidc_filter::config::{Config, LoadBalancer};
 use alb_oidc_filter::gate::{ACCESS_TOKEN, Decision, Gate, OIDC_DATA, RequestHead};
 use alb_oidc_filter::identity::{Identity, MAX_USER_ID_BYTES};
 use alb_oidc_filter::jwks;
-use alb_oidc_filter::keys::{Answer, KeyName, KeyRing};
+use alb_oidc_filter::keys::{Answer, ClientAddress, KeyName, KeyRing};
 use alb_oidc_filter::reason::Reason;
 use alb_oidc_filter::signature::{Claims, Jose, P256Key, PublicKey, VerifiedToken};
 use alb_oidc_filter::time::{Now, Timestamp};
@@ -126,7 +126,7 @@ pub(super) fn judge(
     }
     let head = RequestHead::new(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect());
     let jose = jose();
-    let mut keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout));
+    let mut keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
     let mut trail = Trail { steps: Vec::new(), config, tokens, now, key: None };
     let mut gate = Gate::new(config.clone(), jose);
     let now = Now { wall: now, steady: STEADY };
@@ -253,7 +253,7 @@ impl<'a> Trail<'a> {
                 return Ok(None);
             }
             KnownKey::Key(key) => {
-                keys.adopt(name, PublicKey::P256(key.clone()), Duration::ZERO, STEADY);
+                let _nobody = keys.adopt(name, PublicKey::P256(key.clone()), Duration::ZERO, STEADY);
                 Ok(key)
             }
             KnownKey::Absent => Err(refused(keys, name, Answer::NotFound, Reason::KeyNotFound)),
@@ -320,7 +320,7 @@ impl<'a> Trail<'a> {
                 jwks::Lookup::NotFound => return Err(refused(keys, name, Answer::NotFound, Reason::KeyNotFound)),
                 jwks::Lookup::Invalid => return Err(refused(keys, name, Answer::Invalid, Reason::KeyInvalid)),
             };
-            keys.adopt(name, PublicKey::Rsa(key.clone()), Duration::ZERO, STEADY);
+            let _nobody = keys.adopt(name, PublicKey::Rsa(key.clone()), Duration::ZERO, STEADY);
             jose.verify_access_token(&token, &key, claims, issuer, self.now, skew)
         });
         let expected = format!(
@@ -392,7 +392,7 @@ impl<'a> Trail<'a> {
 
 /// Has the ring take the key server's `answer`, as if a request had waited for it.
 fn refused(keys: &mut KeyRing, name: KeyName, answer: Answer, reason: Reason) -> Reason {
-    let waits = keys.wait(name, 1, STEADY);
+    let waits = keys.wait(name, 1, || ClientAddress::Unknown, STEADY);
     keys.tick(STEADY);
     keys.answered(name, answer, STEADY);
     waits.err().unwrap_or(reason)

@@ -78,7 +78,7 @@ fn decide(headers: &[&[u8]], path: &[u8]) -> Decision {
     let mut head = vec![(&b":method"[..], &b"GET"[..]), (b":authority", b"a"), (b":path", path)];
     head.extend(headers.iter().map(|header| (&b"cookie"[..], *header)));
     let mut gate = Gate::new(CONFIG.clone(), toy::jose());
-    let mut ring = KeyRing::new(CONFIG.key_ttl, CONFIG.key_sources.iter().map(|source| source.timeout));
+    let mut ring = KeyRing::new(CONFIG.key_ttl, CONFIG.key_sources.iter().map(|source| source.timeout), 0);
     let now = Timestamp::from_seconds(0);
     gate.decide(&RequestHead::new(head), &mut ring, Now { wall: now, steady: now }).0
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use alb_oidc_filter::access::Rule;
 use alb_oidc_filter::config::{Config, KeyFormat};
 use alb_oidc_filter::gate::{ACCESS_TOKEN, Decision, Gate, HeaderEdit, OIDC_DATA, RequestHead};
-use alb_oidc_filter::keys::{Answer, KeyName, KeyRing};
+use alb_oidc_filter::keys::{Answer, ClientAddress, KeyName, KeyRing};
 use alb_oidc_filter::reason::Reason;
 use alb_oidc_filter::signature::PublicKey;
 use alb_oidc_filter::time::{Now, Timestamp};
@@ -84,7 +84,7 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
 }
 
 fn worker(config: Config) -> (Gate, KeyRing) {
-    let ring = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout));
+    let ring = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
     (Gate::new(config, toy::jose()), ring)
 }
 
@@ -169,7 +169,7 @@ fn decide(
 /// Fetches keys until this waiter is woken.
 fn wait(gate: &Gate, ring: &mut KeyRing, name: KeyName, steady: &mut u64) -> std::result::Result<(), Reason> {
     const WAITER: u32 = 1;
-    ring.wait(name, WAITER, Timestamp::from_millis(*steady))?;
+    ring.wait(name, WAITER, || ClientAddress::Unknown, Timestamp::from_millis(*steady))?;
     for _ in 0..100 {
         let now = Timestamp::from_millis(*steady);
         let due = ring.tick(now);
