@@ -41,7 +41,8 @@ const FULL: &str = r#"{
     "rules": [{"match": {"hosts": ["a.example"], "paths": [{"prefix": "/"}], "methods": ["GET"]}, "require": "token", "allow": {"users": ["a"], "domains": ["a.example"], "groups": ["a"]}}],
     "logout": {"path": "/logout", "redirectTo": "https://i.example/logout", "sessionCookie": "Session"},
     "upgrades": ["websocket"],
-    "forward": {"oidcData": true, "accessToken": true, "sessionCookies": true},
+    "reservedHeaders": ["x-machine-client"],
+    "forward": {"oidcData": true, "accessToken": true, "sessionCookies": true, "pathOverrides": true},
     "mode": "report"
 }"#;
 
