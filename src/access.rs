@@ -7,7 +7,7 @@
 
 use regex_lite::{Regex, RegexBuilder};
 
-use crate::gate::RequestHead;
+use crate::headers::RequestHead;
 use crate::identity::Identity;
 
 /// How often a path may have been percent-encoded to be read.

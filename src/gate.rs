@@ -3,80 +3,23 @@
 
 use std::rc::Rc;
 
-use crate::access_token::UntrustedAccessToken;
 use crate::config::Config;
 use crate::cookies;
+use crate::crypto::PublicKey;
+use crate::headers::{
+    ACCESS_TOKEN, ALB_HEADERS, HeaderEdit, KUBEFLOW_HEADERS, OIDC_DATA, OIDC_IDENTITY, PATH_OVERRIDES, RequestHead,
+    same_but_for_signs,
+};
 use crate::identity::Identity;
-use crate::keys::{Found, KeyName, KeyRing};
-use crate::logout;
+use crate::keys::cache::{Found, KeyRing};
+use crate::keys::source::KeyName;
 use crate::reason::Reason;
-use crate::remembered::RememberedTokens;
-use crate::signature::{Jose, PublicKey};
+use crate::sign_out;
 use crate::time::Now;
-use crate::token::UntrustedToken;
-
-/// The ALB's token.
-pub const OIDC_DATA: &str = "x-amzn-oidc-data";
-/// The IdP's own access token, passed on by the ALB.
-pub const ACCESS_TOKEN: &str = "x-amzn-oidc-accesstoken";
-/// The user's `sub` in plain text, signed by nobody.
-pub const OIDC_IDENTITY: &str = "x-amzn-oidc-identity";
-
-const ALB_HEADERS: [&str; 3] = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY];
-
-/// The headers that Kubeflow believes. Whatever a client sends in them is removed, whichever header the user id goes into.
-pub(crate) const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
-
-/// Headers by which an application takes another path or method than those of the request line, which the rules judged: gunicorn
-/// before 22 and CGI gateways (`SCRIPT_NAME`, `PATH_INFO`), WSGI middleware (`X-Script-Name`), Symfony and Zend Framework
-/// (`X-Original-URL`, `X-Rewrite-URL`), and the method override of Express, Rails, Laravel and others. README, Path overrides.
-const PATH_OVERRIDES: [&str; 9] = [
-    "path-info",
-    "script-name",
-    "x-forwarded-script-name",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-script-name",
-];
-
-/// The head of a request: its headers in order, names in lower case, duplicates and all.
-#[derive(Default)]
-pub struct RequestHead<'a> {
-    headers: Vec<(&'a [u8], &'a [u8])>,
-}
-
-impl<'a> RequestHead<'a> {
-    /// A head of these names and values.
-    pub fn new(headers: Vec<(&'a [u8], &'a [u8])>) -> Self {
-        Self { headers }
-    }
-
-    /// Every value of `name`, which is lower case.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers.iter().filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| *value)
-    }
-
-    fn names(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.headers.iter().map(|(name, _)| *name)
-    }
-
-    /// The first value of `name`, which is lower case.
-    pub fn first(&self, name: &str) -> Option<&'a [u8]> {
-        self.values(name).next()
-    }
-}
-
-/// A change to the request's headers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeaderEdit {
-    /// Remove each header of this name.
-    Remove(String),
-    /// Put this one header in place of all of its name.
-    Set(String, Vec<u8>),
-}
+use crate::token::access::UntrustedAccessToken;
+use crate::token::alb::UntrustedToken;
+use crate::token::verify::Jose;
+use crate::token_cache::RememberedTokens;
 
 /// What is to become of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,9 +30,9 @@ pub enum Decision {
     Skip(Vec<HeaderEdit>),
     /// Nothing can be said before this key is known.
     NeedKey(KeyName),
-    /// Answer it here.
+    /// FetchResult it here.
     Deny(Reason),
-    /// Answer it here: expire these session cookies and send the browser away.
+    /// FetchResult it here: expire these session cookies and send the browser away.
     SignOut(Vec<String>),
     /// Report mode: count and log this reason, apply these edits and let it pass, without identity.
     Report(Reason, Vec<HeaderEdit>),
@@ -167,7 +110,7 @@ impl Gate {
             return (Decision::Deny(Reason::UpgradeNotAllowed), work);
         }
         if self.config.sign_out.as_ref().is_some_and(|sign_out| sign_out.is_asked(head)) {
-            return (Decision::SignOut(logout::session_cookies(head, &self.config.session_cookie)), work);
+            return (Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie)), work);
         }
         let requirement = self.config.access.requirement(head);
         if requirement.is_open() {
@@ -312,17 +255,6 @@ fn length_bit(name: &[u8]) -> u64 {
     1 << name.len().min(63)
 }
 
-fn same_but_for_signs(name: &[u8], reserved: &str) -> bool {
-    name.iter().copied().map(without_sign).eq(reserved.bytes().map(without_sign))
-}
-
-/// A byte of a header's name as the most careless upstream reads it: CGI and its kin cannot tell `a-b` from `a_b`, some of
-/// them neither from `a.b` nor from any other sign.
-pub(crate) fn without_sign(byte: u8) -> u8 {
-    // The colon of `:path` is none of them.
-    if byte.is_ascii_alphanumeric() || byte == b':' { byte.to_ascii_lowercase() } else { b'-' }
-}
-
 fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
     let mut edits = Vec::new();
     for name in names {
@@ -337,8 +269,9 @@ fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::{Answer, ClientAddress};
-    use crate::signature::{P256_PROVIDER, P256Key};
+    use crate::crypto::es256::{P256_PROVIDER, P256Key};
+    use crate::keys::client_address::ClientAddress;
+    use crate::keys::source::FetchResult;
     use crate::time::Timestamp;
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE;
@@ -376,7 +309,11 @@ mod tests {
         setting.keys.wait(name, 1, || ClientAddress::Unknown, STEADY).unwrap();
         setting.keys.tick(STEADY);
         let spki = signing_key().verifying_key().to_public_key_der().unwrap();
-        setting.keys.answered(name, Answer::Key(PublicKey::P256(P256Key::from_spki(spki.as_bytes()).unwrap())), STEADY);
+        setting.keys.answered(
+            name,
+            FetchResult::Key(PublicKey::P256(P256Key::from_spki(spki.as_bytes()).unwrap())),
+            STEADY,
+        );
         setting
     }
 

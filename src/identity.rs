@@ -2,16 +2,18 @@
 //! or touch a request.
 
 mod groups;
+pub(crate) mod value;
 
 use std::borrow::Cow;
 
 use regex_lite::Regex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::reason::Reason;
-use crate::signature::Claims;
+use crate::token::claims::{Claims, Sources};
 use groups::Groups;
 pub use groups::{GroupRules, LeftOut, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
+use value::{KUBERNETES_PREFIX, is_safe_value};
 
 /// The longest user id, in bytes: an email address has at most 254, and a prefix comes on top.
 pub const MAX_USER_ID_BYTES: usize = 320;
@@ -21,10 +23,6 @@ pub const MAX_USER_ID_CLAIM_BYTES: usize = 1024;
 
 /// The longest value of a claim header, in bytes.
 pub const MAX_CLAIM_HEADER_BYTES: usize = 4096;
-
-/// What begins the names of users and groups that Kubernetes itself gives, such as `system:masters`. No user and no group of an
-/// identity provider may have one: Kubernetes grants them rights.
-pub(crate) const KUBERNETES_PREFIX: &str = "system:";
 
 /// How claims become an identity, and which headers carry it. Header names are in lower case.
 #[derive(Clone, Debug)]
@@ -208,41 +206,6 @@ impl UserIdRules {
     }
 }
 
-/// What stands before the name of a claim of the access token.
-pub(crate) const ACCESS_TOKEN_CLAIM: &str = "access:";
-
-/// The claims of one user, by the token that has them.
-#[derive(Clone, Copy)]
-struct Sources<'a> {
-    token: &'a Map<String, Value>,
-    access: Option<&'a Map<String, Value>>,
-}
-
-impl<'a> Sources<'a> {
-    fn of(claims: &'a Claims) -> Self {
-        Self { token: claims.by_name(), access: claims.of_access_token() }
-    }
-
-    /// The claim at `path`: of the access token where that begins with [`ACCESS_TOKEN_CLAIM`].
-    fn find(&self, path: &str) -> Option<&'a Value> {
-        match path.strip_prefix(ACCESS_TOKEN_CLAIM) {
-            Some(path) => lookup(self.access?, path),
-            None => lookup(self.token, path),
-        }
-    }
-}
-
-/// The claim at `path`. Dots descend into objects; a claim whose own name has the dots wins.
-fn lookup<'v>(claims: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
-    if let Some(claim) = claims.get(path) {
-        return Some(claim);
-    }
-    path.rmatch_indices('.').find_map(|(dot, _)| {
-        let (name, rest) = path.split_at_checked(dot)?;
-        lookup(claims.get(name)?.as_object()?, rest.strip_prefix('.')?)
-    })
-}
-
 fn non_empty_string(claim: &Value) -> Option<&str> {
     claim.as_str().filter(|text| !text.is_empty())
 }
@@ -250,27 +213,6 @@ fn non_empty_string(claim: &Value) -> Option<&str> {
 /// Cognito sends `email_verified` as a string, OpenID Connect Core (section 5.1) as a boolean.
 fn is_true(claim: Option<&Value>) -> bool {
     matches!(claim, Some(Value::Bool(true))) || claim.and_then(Value::as_str) == Some("true")
-}
-
-/// Whether `value` is fit to be a header's value and a name that people compare: not empty, no space at its ends, no
-/// control characters (the host checks neither CR, LF nor NUL) and none that are invisible or turn the text round.
-fn is_safe_value(value: &str) -> bool {
-    !value.is_empty() && value.trim() == value && !value.chars().any(|c| c.is_control() || is_invisible(c))
-}
-
-fn is_invisible(c: char) -> bool {
-    matches!(c,
-        // Format characters (Unicode's category Cf) and others that nothing shows, in the order of their numbers.
-        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
-        | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
-        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d159}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
-        // For private use: each font shows another sign, or none.
-        | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}'
-        // Noncharacters.
-        | '\u{fdd0}'..='\u{fdef}')
-        || (u32::from(c) & 0xfffe) == 0xfffe
 }
 
 #[cfg(test)]

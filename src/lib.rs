@@ -1,42 +1,87 @@
-//! Verifies the token that an AWS Application Load Balancer signs, and only then names the user.
+//! Verifies the token that an AWS Application Load Balancer signs, and only then sets the identity headers.
 //!
-//! What happens to a request, told once:
+//! The path of a request:
 //!
-//! 1. [`gate::Gate::strip`] names the identity headers that the client has no right to send. They are removed before
-//!    anything else, on every path.
-//! 2. A request for a protocol upgrade that the config does not allow is denied ([`upgrades`]), also where no token is needed.
-//!    Whoever asks to sign out ([`logout`]) is answered here, whoever they are. [`access::AccessRules`] say whether the request needs a token at all. [`gate::Gate::decide`] then reads
-//!    `x-amzn-oidc-data`: [`token::UntrustedToken`] takes it apart, and [`token::UntrustedToken::screen`] compares signer,
-//!    issuer, client and expiry with the configured load balancers. A forged token ends here, before anything is fetched.
-//! 3. [`keys::KeyRing`] has the key, or the request waits while the root context fetches it.
-//! 4. **Trust is earned in [`signature::Jose::verify`]**, the only place that makes a [`signature::VerifiedToken`].
-//!    Where the config asks for it, [`access_token`] is verified there too, and only adds claims to those of the first.
-//! 5. [`identity`] turns its claims into user id and groups, the rules say whether that user may pass, and the gate which
-//!    headers upstream sees.
+//! 1. [`Gate::strip`] names the headers that only this filter may set, and every alias of their names. They are removed before any
+//!    other decision, on every path.
+//! 2. [`Gate::decide`] denies protocol upgrades that the config does not list ([`Upgrades`]), answers a sign-out ([`SignOut`]), and
+//!    asks the rules ([`AccessRules`]) whether the request needs a token.
+//! 3. [`UntrustedToken`] parses `x-amzn-oidc-data`. [`UntrustedToken::screen`] compares its signer, issuer, client and expiry with the
+//!    configured load balancers. A forged token is denied here, without a fetch.
+//! 4. [`KeyRing`] has the key, or the request waits until the root context has fetched it.
+//! 5. **Trust is earned in [`Jose::verify`]**, the only function that makes a [`VerifiedToken`]; only that yields [`Claims`].
+//!    Where the config asks for an access token, it is verified there too. It only adds claims.
+//! 6. [`IdentityRules`] turn claims into a user id and groups. The rules say whether that user may pass.
 //!
-//! Nothing here but `filter` (the proxy-wasm side) may reach a host call, a clock or a random source: the time, the keys,
-//! the client's address and a random seed are arguments, so that every rule is tested natively. `filter` in turn decides nothing.
+//! The modules form layers; an import only points downward, and `tests/layers.rs` holds that. Only `filter`, the proxy-wasm side,
+//! reaches a host call, a clock or a random source. Time, keys and randomness are arguments of everything else, and `filter`
+//! decides nothing.
+//!
+//! ```
+//! # use alb_oidc_filter::*;
+//! # use std::time::Duration;
+//! // A token is parsed and screened without a key; only a verified one yields claims and an identity.
+//! fn user_id(token: &[u8], config: &Config, key: &P256Key, now: Timestamp) -> Result<String, Reason> {
+//!     let verifier = Jose::install(&P256_PROVIDER);
+//!     let token = UntrustedToken::parse(token)?.screen(&config.load_balancers, now, config.clock_skew)?;
+//!     let claims = verifier.verify(&token, key)?.claims(now, config.clock_skew)?;
+//!     Ok(config.identity.identity(&claims)?.user_id)
+//! }
+//!
+//! let config = Config::parse(br#"{"loadBalancers": [{
+//!     "arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188",
+//!     "issuer": "https://issuer.example", "clientId": "client"}]}"#).map_err(|errors| format!("{errors:?}"))?;
+//! let key = P256Key::from_spki(&known_answer::SPKI).ok_or("no key")?;
+//! let now = Timestamp::from_seconds(1_700_000_000);
+//! assert_eq!(user_id(b"not.a.token", &config, &key, now), Err(Reason::TokenMalformed));
+//! # Ok::<(), String>(())
+//! ```
 
 // Tests may panic; the same code is linted without them too.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::string_slice))]
 
-pub mod access;
-pub mod access_token;
-pub mod config;
-pub mod gate;
-pub mod identity;
-pub mod jwks;
-pub mod keys;
-pub mod reason;
-pub mod signature;
-pub mod time;
-pub mod token;
-
+mod access;
+mod config;
 mod cookies;
-mod der;
-pub mod filter;
+mod crypto;
+mod filter;
+mod gate;
+mod headers;
+mod identity;
 mod json;
-pub mod logout;
-mod remembered;
-mod shared_keys;
-pub mod upgrades;
+mod keys;
+mod reason;
+mod sign_out;
+mod time;
+mod token;
+mod token_cache;
+mod upgrades;
+
+pub use access::{Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, PathRegex, Requirement, Rule};
+pub use config::reference::{FIELDS, Field};
+pub use config::{Config, ConfigError, Forward, MAX_CONFIG_BYTES};
+pub use crypto::PublicKey;
+pub use crypto::es256::{P256, P256_PROVIDER, P256Key, SPKI_LENGTH, known_answer};
+pub use crypto::provider::{VerifySignature, provider};
+pub use crypto::rs256::RsaKey;
+pub use filter::{Backend, FetchOutcome, METRIC_PREFIX, host_verdict};
+pub use gate::{Decision, Gate, Work};
+pub use headers::{ACCESS_TOKEN, HeaderEdit, OIDC_DATA, OIDC_IDENTITY, RequestHead};
+pub use identity::{
+    ClaimHeader, GroupRules, Identity, IdentityRules, LeftOut, MAX_CLAIM_HEADER_BYTES, MAX_GROUP_BYTES, MAX_GROUPS,
+    MAX_MEMBER_HEADERS, MAX_USER_ID_BYTES, MAX_USER_ID_CLAIM_BYTES, Transformer, UserIdRules,
+};
+pub use keys::cache::{Due, Found, KeyRing, Woken};
+pub use keys::client_address::ClientAddress;
+pub use keys::jwks::{MAX_SET_BYTES, find_in_key_set};
+pub use keys::source::{FetchResult, KeyFormat, KeyId, KeyName, KeySource, KeySourceId};
+pub use keys::waiters::Waiter;
+pub use reason::Reason;
+pub use sign_out::SignOut;
+pub use time::{Now, Timestamp};
+pub use token::access::{AccessTokenRules, UntrustedAccessToken};
+pub use token::alb::{LoadBalancer, ScreenedToken, UntrustedToken};
+pub use token::claims::Claims;
+pub use token::jws::{MAX_TOKEN_BYTES, decode_base64};
+pub use token::verify::{Jose, VerifiedToken};
+pub use upgrades::Upgrades;

@@ -3,7 +3,7 @@
 //! Envoy shows an extended CONNECT of HTTP/2 and HTTP/3 (RFC 8441) to its filters as a GET with `upgrade`, and removes `upgrade: h2c`
 //! and an `upgrade` that `connection` does not name. CONNECT itself, with or without `:protocol: bytestream`, stays as it is.
 
-use crate::gate::RequestHead;
+use crate::headers::RequestHead;
 
 /// The upgrade types that requests may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]

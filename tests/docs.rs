@@ -4,10 +4,7 @@
 // A test fails by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::config::reference::FIELDS;
-use alb_oidc_filter::filter::{Backend, FetchOutcome, PREFIX};
-use alb_oidc_filter::reason::Reason;
+use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::BTreeSet;
 
 fn file(name: &str) -> String {
@@ -72,7 +69,7 @@ fn the_metrics_are_those_of_the_code() {
     ];
     names.extend(FetchOutcome::ALL.map(|outcome| format!("key_fetch.{}", outcome.name())));
     names.extend([Backend::Host, Backend::Module].map(|backend| format!("verified.{}", backend.name())));
-    assert_eq!(found, names.iter().map(|name| code(format!("{PREFIX}{name}"))).collect());
+    assert_eq!(found, names.iter().map(|name| code(format!("{METRIC_PREFIX}{name}"))).collect());
 }
 
 #[test]
@@ -148,7 +145,8 @@ fn the_dashboard_asks_for_every_metric_of_the_filter_and_for_no_other() {
     let name = |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
     let asked: BTreeSet<_> = dashboard.split("(wasm_filter_alb_oidc_").skip(1).map(name).collect();
     // Prometheus of the local stack makes a label of what comes after the second dot.
-    let known = table("metrics").iter().map(|row| row[0].trim_matches('`').replace(PREFIX, "")).collect::<Vec<_>>();
+    let known =
+        table("metrics").iter().map(|row| row[0].trim_matches('`').replace(METRIC_PREFIX, "")).collect::<Vec<_>>();
     assert_eq!(asked, known.iter().map(|name| name.split('.').next().expect("a name").to_owned()).collect());
 }
 

@@ -4,11 +4,9 @@
 // A test may panic: that is how it fails.
 #![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::keys::{Answer, ClientAddress, Found, KeyName, KeyRing};
-use alb_oidc_filter::signature::{P256Key, PublicKey};
-use alb_oidc_filter::time::Timestamp;
-use alb_oidc_filter::token::KeyId;
+use alb_oidc_filter::{
+    ClientAddress, Config, FetchResult, Found, KeyId, KeyName, KeyRing, P256Key, PublicKey, Timestamp,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use fastrand::Rng;
@@ -143,7 +141,7 @@ mod ring {
             let genuine = self.name(GENUINE);
             while let Some((_, name)) = self.answers.front().copied().filter(|(at, _)| *at <= self.millis) {
                 self.answers.pop_front();
-                let answer = if name == genuine { Answer::Key(self.key.clone()) } else { Answer::NotFound };
+                let answer = if name == genuine { FetchResult::Key(self.key.clone()) } else { FetchResult::NotFound };
                 self.is_served |= name == genuine;
                 let now = self.now();
                 self.ring.answered(name, answer, now);

@@ -15,11 +15,7 @@
 mod simulator;
 mod support;
 
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::reason::Reason;
-use alb_oidc_filter::signature::{Jose, P256_PROVIDER, P256Key};
-use alb_oidc_filter::time::Timestamp;
-use alb_oidc_filter::token::UntrustedToken;
+use alb_oidc_filter::{Config, Jose, P256_PROVIDER, P256Key, Reason, Timestamp, UntrustedToken};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{SinkExt, StreamExt};

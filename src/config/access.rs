@@ -1,11 +1,10 @@
 //! `rules` of the plugin config into [`AccessRules`].
 
-use super::quoted;
-use super::reader::Object;
+use super::reader::{Object, quoted};
 use crate::access::{
     Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, PathRegex, Rule, canonical_host, has_one_reading,
 };
-use crate::identity::KUBERNETES_PREFIX;
+use crate::identity::value::KUBERNETES_PREFIX;
 
 const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
 

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use super::endpoint::Endpoint;
 use super::reader::Object;
-use super::{KeyFormat, KeySource, KeySourceId, LoadBalancer};
+use crate::keys::source::{KeyFormat, KeySource, KeySourceId};
+use crate::token::alb::LoadBalancer;
 
 /// `loadBalancers`, and where their keys are published: each place once.
 pub(super) fn read(
@@ -97,65 +99,12 @@ impl<'a> Arn<'a> {
             "aws-us-gov" => (format!("s3-{region}.amazonaws.com"), format!("/aws-elb-public-keys-prod-{region}/")),
             _ => return None,
         };
-        Some(Endpoint { host, port: 443, default_port: 443, path })
+        Some(Endpoint::https(host, path))
     }
 }
 
 fn is_label(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-}
-
-/// A key server's URL without its scheme: TLS is the Envoy cluster's business.
-#[derive(Clone)]
-pub(super) struct Endpoint {
-    host: String,
-    port: u16,
-    default_port: u16,
-    pub(super) path: String,
-}
-
-impl Endpoint {
-    pub(super) const EXPECTED: &'static str =
-        "an http or https URL such as \"https://keys.example.com/prefix\": host, optional port and path, no query";
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (scheme, rest) = text.split_once("://")?;
-        let default_port = match scheme {
-            "https" => 443,
-            "http" => 80,
-            _ => return None,
-        };
-        let (authority, path) = match rest.split_once('/') {
-            Some((authority, path)) => (authority, path.trim_end_matches('/')),
-            None => (rest, ""),
-        };
-        let (host, port) = match authority.rsplit_once(':') {
-            // `parse` would take a sign.
-            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, port.parse().ok()?),
-            Some(_) => return None,
-            None => (authority, default_port),
-        };
-        let host_is_sound = !host.is_empty()
-            && host.len() <= 253
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-        let path_is_sound = path
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'%'));
-        if !host_is_sound || !path_is_sound || port == 0 {
-            return None;
-        }
-        let path = if path.is_empty() { "/".to_owned() } else { format!("/{path}/") };
-        Some(Self { host: host.to_ascii_lowercase(), port, default_port, path })
-    }
-
-    pub(super) fn authority(&self) -> String {
-        if self.port == self.default_port { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
-    }
-
-    /// The name that Istio gives the cluster of a ServiceEntry's host and port.
-    pub(super) fn cluster(&self) -> String {
-        format!("outbound|{}||{}", self.port, self.host)
-    }
 }
 
 #[cfg(test)]
@@ -183,32 +132,6 @@ mod tests {
         ] {
             let bad = good.replace(from, to);
             assert!(bad != good && Arn::parse(&bad).is_none(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_is_host_port_and_path() {
-        for (text, expected) in [
-            ("https://keys.example.com", Some(("keys.example.com", "/", "outbound|443||keys.example.com"))),
-            ("https://Keys.example.com:443/", Some(("keys.example.com", "/", "outbound|443||keys.example.com"))),
-            ("http://127.0.0.1:8080/a/b", Some(("127.0.0.1:8080", "/a/b/", "outbound|8080||127.0.0.1"))),
-            ("http://keys", Some(("keys", "/", "outbound|80||keys"))),
-            ("keys.example.com", None),
-            ("ftp://keys", None),
-            ("https://", None),
-            ("https://user@keys", None),
-            ("https://keys?x", None),
-            ("https://keys/a?x=1", None),
-            ("https://keys/a b", None),
-            ("https://keys:0", None),
-            ("https://keys:+1", None),
-            ("https://keys:99999", None),
-        ] {
-            let found =
-                Endpoint::parse(text).map(|endpoint| (endpoint.authority(), endpoint.path.clone(), endpoint.cluster()));
-            let found =
-                found.as_ref().map(|(authority, path, cluster)| (authority.as_str(), path.as_str(), cluster.as_str()));
-            assert_eq!(found, expected, "{text}");
         }
     }
 }

@@ -1,10 +1,10 @@
 //! `logout` of the plugin config: the session cookie's stem, and sign-out where it is asked for.
 
-use super::load_balancer::Endpoint;
-use super::reader::Object;
-use super::{is_token_byte, quoted};
+use super::endpoint::Endpoint;
+use super::headers::is_token_byte;
+use super::reader::{Object, quoted};
 use crate::access::has_one_reading;
-use crate::logout::SignOut;
+use crate::sign_out::SignOut;
 
 /// The stem of the session cookies' names, and sign-out where there is any.
 pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {

@@ -2,27 +2,28 @@
 //! guess: an unknown field, a wrong type and a value out of bounds are errors.
 
 mod access;
+mod access_token;
+mod endpoint;
+mod headers;
+mod identity;
 mod load_balancer;
 mod logout;
 mod reader;
-pub mod reference;
+pub(crate) mod reference;
 mod upgrades;
 
 use std::time::Duration;
 
-use regex_lite::{Regex, RegexBuilder};
 use serde_json::Value;
 
-use crate::access::{AccessRules, MAX_COMPILED_REGEX_BYTES};
-use crate::access_token::AccessTokenRules;
-use crate::gate::{KUBEFLOW_HEADERS, without_sign};
-use crate::identity::{
-    ACCESS_TOKEN_CLAIM, ClaimHeader, GroupRules, IdentityRules, KUBERNETES_PREFIX, Transformer, UserIdRules,
-};
+use crate::access::AccessRules;
+use crate::identity::IdentityRules;
 use crate::json;
-use crate::logout::SignOut;
+use crate::keys::source::{KeySource, KeySourceId};
+use crate::sign_out::SignOut;
+use crate::token::access::AccessTokenRules;
+use crate::token::alb::LoadBalancer;
 use crate::upgrades::Upgrades;
-use load_balancer::Endpoint;
 pub use reader::ConfigError;
 use reader::{Mistakes, Object};
 
@@ -30,54 +31,6 @@ use reader::{Mistakes, Object};
 pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
 
 const MAX_CONFIG_DEPTH: usize = 8;
-
-/// Headers that a request cannot do without, that say how its body is framed or where it came from, or that this
-/// filter reads: no identity may be written into them.
-const FORBIDDEN_HEADERS: [&str; 27] = [
-    "alt-used",
-    "authorization",
-    "b3",
-    "baggage",
-    "cache-control",
-    "connection",
-    "cookie",
-    "date",
-    "expect",
-    "forwarded",
-    "from",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "max-forwards",
-    "origin",
-    "pragma",
-    "range",
-    "referer",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "via",
-];
-const FORBIDDEN_HEADER_PREFIXES: [&str; 14] = [
-    ":",
-    "accept",
-    "access-control-",
-    "content-",
-    "grpc-",
-    "if-",
-    "proxy-",
-    "sec-",
-    "x-amzn-",
-    "x-b3-",
-    "x-envoy-",
-    "x-forwarded-",
-    "x-http-method",
-    "x-request-id",
-];
 
 /// A checked plugin config.
 #[derive(Clone, Debug)]
@@ -108,47 +61,6 @@ pub struct Config {
     pub sign_out: Option<SignOut>,
     /// Whether a request that would be denied is let pass, without identity, and only counted and logged.
     pub report_only: bool,
-}
-
-/// A load balancer whose tokens are believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadBalancer {
-    /// The `signer` of its tokens.
-    pub arn: String,
-    /// The `iss` of its tokens; `None`: any.
-    pub issuer: Option<String>,
-    /// The `client` of its tokens; `None`: any.
-    pub client_id: Option<String>,
-    /// Where its keys are published.
-    pub key_source: KeySourceId,
-}
-
-/// The position of a [`KeySource`] in [`Config::key_sources`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeySourceId(pub(crate) usize);
-
-/// In what form a source publishes its keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyFormat {
-    /// Each P-256 key as one PEM, under its key id: an ALB's.
-    Pem,
-    /// All RSA keys in one JSON Web Key Set: an identity provider's.
-    KeySet,
-}
-
-/// Where public keys are published, and how Envoy reaches them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeySource {
-    /// The Envoy cluster.
-    pub cluster: String,
-    /// The host, with its port unless that is the scheme's own: `:authority` of the key request.
-    pub authority: String,
-    /// `:path` of the key request. For [`KeyFormat::Pem`] it ends in `/`, and the key id comes behind it.
-    pub path: String,
-    /// What is published there.
-    pub format: KeyFormat,
-    /// How long one fetch may take.
-    pub timeout: Duration,
 }
 
 /// `forward`: which of the ALB's own headers and cookies upstream may see.
@@ -206,20 +118,9 @@ fn read(root: &Object<'_>) -> Config {
     let public_keys = root.object("publicKeys");
     let timeout = Duration::from_millis(public_keys.number("timeoutMs"));
     let (load_balancers, mut key_sources) = load_balancer::read(root, &public_keys, timeout);
-    let access_token = root.optional_object("accessToken").and_then(|entry| {
-        let mut issuers = load_balancers.iter().map(|entry| entry.issuer.as_deref());
-        let first = issuers.next().flatten();
-        let is_one = issuers.all(|issuer| issuer == first);
-        if !load_balancers.is_empty() && (first.is_none() || !is_one) {
-            let found = if is_one { "any issuer" } else { "several issuers" };
-            let expected = "one: a `sub` names the same user with one issuer only";
-            entry.mistake("", format!("`loadBalancers` of {found} beside it"), expected);
-        }
-        let issuer = entry.string("issuer");
-        key_sources.push(read_key_set(&entry, issuer, timeout)?);
-        let key_source = KeySourceId(key_sources.len().saturating_sub(1));
-        Some(AccessTokenRules { issuer: issuer.to_owned(), key_source })
-    });
+    let access_token = root
+        .optional_object("accessToken")
+        .and_then(|entry| access_token::read(&entry, &load_balancers, &mut key_sources, timeout));
 
     let (session_cookie, sign_out) = logout::read(&root.object("logout"));
     let forward = root.object("forward");
@@ -229,10 +130,10 @@ fn read(root: &Object<'_>) -> Config {
         key_ttl: Duration::from_secs(public_keys.number("cacheTtlSeconds")),
         clock_skew: Duration::from_secs(root.number("clockSkewSeconds")),
         access: access::read(root),
-        identity: read_identity(root),
+        identity: identity::read(root),
         access_token,
         upgrades: upgrades::read(root),
-        reserved_headers: read_reserved_headers(root),
+        reserved_headers: headers::read_reserved_headers(root),
         forward: Forward {
             oidc_data: forward.boolean("oidcData"),
             access_token: forward.boolean("accessToken"),
@@ -245,208 +146,10 @@ fn read(root: &Object<'_>) -> Config {
     }
 }
 
-fn read_identity(root: &Object<'_>) -> IdentityRules {
-    let user_id = root.object("userId");
-    let with_access_token = root.optional_object("accessToken").is_some();
-    if user_id.boolean("requireVerifiedEmail")
-        && user_id.strings("claims").iter().any(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM))
-    {
-        let expected =
-            "`userId.claims` of the load balancer's token alone: its `email_verified` says nothing of another's";
-        user_id.mistake("requireVerifiedEmail", "true beside a claim of the access token", expected);
-    }
-    let rules = IdentityRules {
-        user_id_header: read_header(&user_id, "header"),
-        user_id: UserIdRules {
-            claims: read_claims(&user_id, with_access_token),
-            prefix: read_prefix(&user_id),
-            lowercase: user_id.boolean("lowercase"),
-            require_verified_email: user_id.boolean("requireVerifiedEmail"),
-            transformers: user_id.objects("transformers").iter().filter_map(read_transformer).collect(),
-        },
-        groups: root.optional_object("groups").map(|groups| GroupRules {
-            claims: read_claims(&groups, with_access_token),
-            header: read_header(&groups, "header"),
-            prefix: read_group_prefix(&groups),
-            keep: groups.given_string("keep").and_then(|_| read_regex(&groups, "keep")),
-            member_header_prefix: groups
-                .given_string("memberHeaderPrefix")
-                .map(|_| read_header(&groups, "memberHeaderPrefix")),
-        }),
-        claim_headers: root
-            .objects("claimHeaders")
-            .iter()
-            .map(|entry| ClaimHeader {
-                claim: read_claim(entry, "claim", entry.string("claim"), with_access_token),
-                header: read_header(entry, "header"),
-            })
-            .collect(),
-    };
-    check_headers_are_distinct(root, &rules);
-    rules
-}
-
-/// Two kinds of identity in one header would overwrite each other, or one of them pass for the other.
-fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRules) {
-    let mut names: Vec<String> = Vec::new();
-    for name in rules.header_names().map(folded).filter(|name| !name.is_empty()) {
-        if names.contains(&name) {
-            root.mistake(
-                "",
-                format!("the header {} twice", quoted(&name)),
-                "user id, groups and each claim in a header of its own",
-            );
-        }
-        names.push(name);
-    }
-    let Some(given) = rules.groups.as_ref().and_then(|groups| groups.member_header_prefix.as_deref()) else { return };
-    let prefix = folded(given);
-    let mut believed = FORBIDDEN_HEADERS.iter().chain(&FORBIDDEN_HEADER_PREFIXES).chain(&KUBEFLOW_HEADERS);
-    if !given.ends_with('-') || believed.any(|name| name.starts_with(&prefix)) {
-        let expected = "a prefix that ends in `-` and that no header of HTTP, Envoy, the ALB or Kubeflow begins with";
-        root.mistake("groups.memberHeaderPrefix", quoted(given), expected);
-    }
-    if names.iter().any(|name| name.starts_with(&prefix)) {
-        let expected = "a prefix that the header of user id, groups and claims does not begin with";
-        root.mistake("groups.memberHeaderPrefix", quoted(given), expected);
-    }
-}
-
-/// A header's name as the most careless upstream reads it.
-fn folded(name: &str) -> String {
-    name.bytes().map(|byte| char::from(without_sign(byte))).collect()
-}
-
-fn read_prefix(object: &Object<'_>) -> String {
-    let prefix = object.string("prefix");
-    if !is_header_text(prefix) {
-        object.mistake("prefix", quoted(prefix), "printable ASCII without spaces at its start");
-    }
-    if prefix.starts_with(KUBERNETES_PREFIX) {
-        object.mistake(
-            "prefix",
-            quoted(prefix),
-            "a prefix without \"system:\" at its start, which Kubernetes reserves",
-        );
-    }
-    prefix.to_owned()
-}
-
-/// A comma would make two groups of each in the joined header.
-fn read_group_prefix(groups: &Object<'_>) -> String {
-    let prefix = read_prefix(groups);
-    if prefix.contains(',') {
-        groups.mistake("prefix", quoted(&prefix), "no comma");
-    }
-    prefix
-}
-
-fn read_key_set(entry: &Object<'_>, issuer: &str, timeout: Duration) -> Option<KeySource> {
-    let endpoint = |field, text: &str| entry.check(field, text, Endpoint::parse(text), Endpoint::EXPECTED);
-    let (endpoint, path) = match entry.optional_string("jwksUri") {
-        Some(uri) => {
-            let endpoint = endpoint("jwksUri", uri)?;
-            // `Endpoint` ends every path in `/`; this one is asked for as it is written.
-            let is_folder = uri.ends_with('/') || endpoint.path == "/";
-            let path = if is_folder { endpoint.path.as_str() } else { endpoint.path.trim_end_matches('/') }.to_owned();
-            (endpoint, path)
-        }
-        None => {
-            let endpoint = endpoint("issuer", issuer)?;
-            let path = format!("{}.well-known/jwks.json", endpoint.path);
-            (endpoint, path)
-        }
-    };
-    let cluster = entry.optional_string("jwksCluster").map_or_else(|| endpoint.cluster(), str::to_owned);
-    Some(KeySource { cluster, authority: endpoint.authority(), path, format: KeyFormat::KeySet, timeout })
-}
-
-fn read_claims(object: &Object<'_>, with_access_token: bool) -> Vec<String> {
-    let mut claims: Vec<String> = Vec::new();
-    for (position, claim) in object.strings("claims").into_iter().enumerate() {
-        let field = format!("claims[{position}]");
-        if claims.iter().any(|earlier| earlier == claim) {
-            object.mistake(&field, quoted(claim), "each claim once");
-        }
-        claims.push(read_claim(object, &field, claim, with_access_token));
-    }
-    claims
-}
-
-fn read_claim(object: &Object<'_>, field: &str, claim: &str, with_access_token: bool) -> String {
-    let name = claim.strip_prefix(ACCESS_TOKEN_CLAIM);
-    if name.is_some() && !with_access_token {
-        object.mistake(field, quoted(claim), "`accessToken` beside a claim of the access token");
-    }
-    if name.unwrap_or(claim).is_empty() || claim.len() > 128 || claim.chars().any(char::is_control) {
-        object.mistake(field, quoted(claim), "a claim's name of 1 to 128 bytes");
-    }
-    claim.to_owned()
-}
-
-fn read_header(object: &Object<'_>, field: &str) -> String {
-    checked_header(object, field, object.string(field))
-}
-
-fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
-    let names = root.strings("reservedHeaders").into_iter().enumerate();
-    names.map(|(position, name)| checked_header(root, &format!("reservedHeaders[{position}]"), name)).collect()
-}
-
-/// The header name `text`, in lower case, which the field holds.
-fn checked_header(object: &Object<'_>, field: &str, text: &str) -> String {
-    let name = text.to_ascii_lowercase();
-    let known = folded(&name);
-    let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
-        || FORBIDDEN_HEADER_PREFIXES.iter().any(|prefix| known.starts_with(prefix));
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token_byte) {
-        object.mistake(field, quoted(text), "a header name (RFC 9110, section 5.1) of 1 to 64 bytes");
-    } else if forbidden {
-        object.mistake(
-            field,
-            quoted(text),
-            "a header that neither HTTP, Envoy nor the ALB gives a meaning, such as \"kubeflow-userid\"",
-        );
-    }
-    name
-}
-
-fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
-    let replaces = rule.string("replaces");
-    if !(replaces.is_empty() || is_header_text(replaces)) {
-        rule.mistake("replaces", quoted(replaces), "printable ASCII without spaces at its start");
-    }
-    Some(Transformer { matches: read_regex(rule, "matches")?, replaces: replaces.to_owned() })
-}
-
-fn read_regex(object: &Object<'_>, field: &str) -> Option<Regex> {
-    let text = object.string(field);
-    match RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
-        Ok(regex) => Some(regex),
-        Err(error) => {
-            object.mistake(field, format!("{}, which is no regex: {error}", quoted(text)), "a regex");
-            None
-        }
-    }
-}
-
-/// Whether the byte may stand in a token (RFC 9110, section 5.6.2).
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Text that may stand at the start of a header's value.
-fn is_header_text(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !text.starts_with(' ')
-}
-
-fn quoted(text: &str) -> String {
-    reader::describe(&Value::String(text.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::source::KeyFormat;
     use serde_json::json;
 
     const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";

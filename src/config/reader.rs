@@ -4,9 +4,11 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 
+use regex_lite::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use super::reference::{Default as FieldDefault, Field, Kind, children, field};
+use crate::access::MAX_COMPILED_REGEX_BYTES;
 
 /// One mistake in the plugin config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,4 +245,19 @@ pub(super) fn describe(value: &Value) -> String {
             }
         }
     }
+}
+
+pub(super) fn read_regex(object: &Object<'_>, field: &str) -> Option<Regex> {
+    let text = object.string(field);
+    match RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
+        Ok(regex) => Some(regex),
+        Err(error) => {
+            object.mistake(field, format!("{}, which is no regex: {error}", quoted(text)), "a regex");
+            None
+        }
+    }
+}
+
+pub(super) fn quoted(text: &str) -> String {
+    describe(&Value::String(text.to_owned()))
 }

@@ -1,7 +1,7 @@
 //! `upgrades` of the plugin config into [`Upgrades`].
 
-use super::reader::Object;
-use super::{is_token_byte, quoted};
+use super::headers::is_token_byte;
+use super::reader::{Object, quoted};
 use crate::upgrades::Upgrades;
 
 /// The longest upgrade type, in bytes.

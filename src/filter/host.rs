@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::gate::HeaderEdit;
+use crate::headers::HeaderEdit;
 use crate::time::{Now, Timestamp};
 
 /// A call that the host refused, with its status (proxy-wasm's `WasmResult`).

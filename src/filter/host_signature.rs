@@ -6,8 +6,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::CryptoProvider;
 
 use super::host;
-use crate::jwks;
-use crate::signature::{P256, P256_PROVIDER, VerifySignature, known_answer, provider, to_der};
+use crate::crypto::es256::{P256, P256_PROVIDER, known_answer, to_der};
+use crate::crypto::provider::{VerifySignature, provider};
+use crate::crypto::rs256;
 
 /// ES256 and RS256 by the host. For a call that the host refuses, ES256 is verified by [`P256`], and RS256 counts as invalid.
 struct Host;
@@ -70,11 +71,11 @@ fn passes_known_answer_test() -> bool {
 }
 
 fn passes_rsa_known_answer_test() -> Option<bool> {
-    let key = jwks::known_answer::key()?;
+    let key = rs256::known_answer::key()?;
     let spki = key.decoding_key().try_get_as_bytes().ok()?;
-    let signature = URL_SAFE_NO_PAD.decode(jwks::known_answer::SIGNATURE).ok()?;
+    let signature = URL_SAFE_NO_PAD.decode(rs256::known_answer::SIGNATURE).ok()?;
     let verdict = |message| verify_signature(spki, message, &signature);
-    Some(verdict(jwks::known_answer::MESSAGE)? && !verdict(b"another message")?)
+    Some(verdict(rs256::known_answer::MESSAGE)? && !verdict(b"another message")?)
 }
 
 /// What the host says of an ES256 signature (r‖s); `None` where it says nothing.

@@ -2,11 +2,11 @@
 
 use super::host;
 use super::host_signature::Backend;
-use crate::keys::Answer;
+use crate::keys::source::FetchResult;
 use crate::reason::Reason;
 
 /// What stands before each name. Istio exposes stats that begin with `wasm`.
-pub const PREFIX: &str = "wasm_filter.alb_oidc.";
+pub const METRIC_PREFIX: &str = "wasm_filter.alb_oidc.";
 
 /// What came of a wish to fetch a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +27,12 @@ impl FetchOutcome {
     /// Every outcome.
     pub const ALL: [Self; 5] = [Self::Ok, Self::NotFound, Self::Invalid, Self::Failed, Self::OverBudget];
 
-    pub(super) fn of(answer: &Answer) -> Self {
+    pub(super) fn of(answer: &FetchResult) -> Self {
         match answer {
-            Answer::Key(_) => Self::Ok,
-            Answer::NotFound => Self::NotFound,
-            Answer::Invalid => Self::Invalid,
-            Answer::Failed => Self::Failed,
+            FetchResult::Key(_) => Self::Ok,
+            FetchResult::NotFound => Self::NotFound,
+            FetchResult::Invalid => Self::Invalid,
+            FetchResult::Failed => Self::Failed,
         }
     }
 
@@ -65,7 +65,7 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn define(backend: Backend) -> Result<Self, host::Refusal> {
-        let counter = |name: &str| host::define_counter(&format!("{PREFIX}{name}"));
+        let counter = |name: &str| host::define_counter(&format!("{METRIC_PREFIX}{name}"));
         let (mut denied, mut reported) = (Vec::new(), Vec::new());
         for reason in Reason::ALL {
             denied.push((reason, counter(&format!("denied.{}", reason.name()))?));
@@ -85,7 +85,7 @@ impl Metrics {
             token_cache_hit: counter("token_cache_hit")?,
             verified: counter(&format!("verified.{}", backend.name()))?,
             left_out: counter("left_out")?,
-            waiting: host::define_gauge(&format!("{PREFIX}waiting"))?,
+            waiting: host::define_gauge(&format!("{METRIC_PREFIX}waiting"))?,
             waiting_published: 0,
         })
     }

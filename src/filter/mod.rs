@@ -20,11 +20,11 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
 
 use crate::config::Config;
-use crate::gate::RequestHead;
+use crate::headers::RequestHead;
 use crate::reason::Reason;
 use host::Level;
 pub use host_signature::{Backend, host_verdict};
-pub use metrics::{FetchOutcome, PREFIX};
+pub use metrics::{FetchOutcome, METRIC_PREFIX};
 use plugin::{Next, Plugin};
 
 /// The toolchain that built the module, for the start-up log line; `.ci/wasm-cargo` names it.

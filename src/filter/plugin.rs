@@ -7,15 +7,22 @@ use super::host::{self, Level, Part};
 use super::host_signature::Backend;
 use super::metrics::{FetchOutcome, Metrics};
 use super::reply::{Reply, request_id};
-use crate::config::{Config, KeyFormat, KeySource};
-use crate::gate::{Decision, Gate, HeaderEdit, RequestHead};
-use crate::jwks;
-use crate::keys::{Answer, ClientAddress, KeyName, KeyRing, Waiter, Woken};
-use crate::logout::SignOut;
+use crate::config::Config;
+use crate::crypto::PublicKey;
+use crate::crypto::es256::P256Key;
+use crate::gate::{Decision, Gate};
+use crate::headers::{HeaderEdit, RequestHead};
+use crate::keys::cache::{KeyRing, Woken};
+use crate::keys::client_address::ClientAddress;
+use crate::keys::jwks;
+use crate::keys::shared::SharedKeys;
+use crate::keys::source::{FetchResult, KeyName};
+use crate::keys::source::{KeyFormat, KeySource};
+use crate::keys::waiters::Waiter;
 use crate::reason::Reason;
-use crate::shared_keys::SharedKeys;
-use crate::signature::{Jose, P256Key, PublicKey};
+use crate::sign_out::SignOut;
 use crate::time::{Now, Timestamp};
+use crate::token::verify::Jose;
 
 /// The longest answer with one key that is read, in bytes. A key in PEM has fewer than 200.
 const MAX_PEM_BYTES: usize = 4096;
@@ -112,7 +119,7 @@ impl Plugin {
                 self.calls.push((call, name));
             } else {
                 self.metrics.key_fetch(FetchOutcome::Failed);
-                let woken = self.keys.answered(name, Answer::Failed, now.steady);
+                let woken = self.keys.answered(name, FetchResult::Failed, now.steady);
                 self.wake(name, woken);
             }
         }
@@ -128,11 +135,11 @@ impl Plugin {
         let status = if headers == 0 { None } else { host::call_response_status() };
         let answer = match status {
             Some(200) => self.read_answer(name, body_size),
-            Some(403 | 404 | 410) => Answer::NotFound,
-            _ => Answer::Failed,
+            Some(403 | 404 | 410) => FetchResult::NotFound,
+            _ => FetchResult::Failed,
         };
         // Keys of a set are not shared between workers: a pool has two, and each worker asks for them once a day.
-        if let Answer::Key(PublicKey::P256(key)) = &answer {
+        if let FetchResult::Key(PublicKey::P256(key)) = &answer {
             self.share(name, key, now.wall);
         }
         let outcome = FetchOutcome::of(&answer);
@@ -148,21 +155,19 @@ impl Plugin {
     }
 
     /// The key `name` in the body of the answer to its fetch.
-    fn read_answer(&self, name: KeyName, size: usize) -> Answer {
-        let Some(source) = self.gate.config().key_source(name.source) else { return Answer::Invalid };
+    fn read_answer(&self, name: KeyName, size: usize) -> FetchResult {
+        let Some(source) = self.gate.config().key_source(name.source) else { return FetchResult::Invalid };
         let most = match source.format {
             KeyFormat::Pem => MAX_PEM_BYTES,
             KeyFormat::KeySet => jwks::MAX_SET_BYTES,
         };
         let body = if size <= most { host::call_response_body(size).ok() } else { None };
-        let Some(body) = body else { return Answer::Invalid };
+        let Some(body) = body else { return FetchResult::Invalid };
         match source.format {
-            KeyFormat::Pem => P256Key::from_pem(&body).map_or(Answer::Invalid, |key| Answer::Key(PublicKey::P256(key))),
-            KeyFormat::KeySet => match jwks::find(&body, name.id) {
-                jwks::Lookup::Key(key) => Answer::Key(PublicKey::Rsa(key)),
-                jwks::Lookup::NotFound => Answer::NotFound,
-                jwks::Lookup::Invalid => Answer::Invalid,
-            },
+            KeyFormat::Pem => {
+                P256Key::from_pem(&body).map_or(FetchResult::Invalid, |key| FetchResult::Key(PublicKey::P256(key)))
+            }
+            KeyFormat::KeySet => jwks::find_in_key_set(&body, name.id),
         }
     }
 

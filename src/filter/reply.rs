@@ -2,9 +2,9 @@
 //! way out for who signs out. Says the reason and no more: no token, no claim, nothing that the client sent but its
 //! sanitised request id and the names of its session cookies.
 
-use crate::gate::RequestHead;
-use crate::logout::SignOut;
+use crate::headers::RequestHead;
 use crate::reason::Reason;
+use crate::sign_out::SignOut;
 
 /// Nothing but the page's own style; no other site may frame it.
 const PAGE_POLICY: &str =

@@ -4,9 +4,9 @@
 use regex_lite::Regex;
 use serde_json::Value;
 
-use super::{KUBERNETES_PREFIX, Sources, is_safe_value};
+use super::value::{KUBERNETES_PREFIX, is_safe_value};
 use crate::json;
-use crate::signature::MAX_CLAIMS_DEPTH;
+use crate::token::claims::{MAX_CLAIMS_DEPTH, Sources};
 
 /// The most groups that are read of one user.
 pub const MAX_GROUPS: usize = 512;

@@ -4,8 +4,8 @@
 use super::client_address::ClientAddress;
 use super::random::Random;
 use super::waiters::ListId;
+use crate::keys::source::KeyId;
 use crate::time::Timestamp;
-use crate::token::KeyId;
 
 /// The most key ids that are queued.
 pub(super) const MAX_QUEUED: usize = 256;
@@ -189,8 +189,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::KeySourceId;
-    use crate::keys::KeyName;
+    use crate::keys::source::KeyName;
+    use crate::keys::source::KeySourceId;
     use crate::keys::waiters::Waiters;
     use std::net::Ipv4Addr;
 

@@ -122,8 +122,8 @@ impl Waiters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::KeySourceId;
-    use crate::token::KeyId;
+    use crate::keys::source::KeyId;
+    use crate::keys::source::KeySourceId;
 
     fn name(number: usize) -> KeyName {
         let id = format!("{number:08}-0000-4000-8000-000000000000");

@@ -6,8 +6,7 @@
 //! valid signature, a `0` for each invalid one and a `?` where the host says nothing. The times are those of verifying
 //! the first vector `rounds` times.
 
-use alb_oidc_filter::filter::host_verdict;
-use alb_oidc_filter::signature::{P256, VerifySignature};
+use alb_oidc_filter::{P256, VerifySignature, host_verdict};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, RootContext};
 use proxy_wasm::types::{BufferType, LogLevel};

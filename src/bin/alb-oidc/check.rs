@@ -4,11 +4,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use alb_oidc_filter::access::{Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Rule};
-use alb_oidc_filter::access_token::AccessTokenRules;
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::gate::RequestHead;
-use alb_oidc_filter::logout::SignOut;
+use alb_oidc_filter::{
+    Access, AccessRules, AccessTokenRules, Allow, Config, MAX_REGEX_SIZE, PathPattern, RequestHead, Rule, SignOut,
+};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;

@@ -8,11 +8,7 @@ mod trail;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use alb_oidc_filter::config::{Config, KeyFormat};
-use alb_oidc_filter::gate::{Decision, HeaderEdit};
-use alb_oidc_filter::signature::P256Key;
-use alb_oidc_filter::time::Timestamp;
-use alb_oidc_filter::token::KeyId;
+use alb_oidc_filter::{Config, Decision, HeaderEdit, KeyFormat, KeyId, P256Key, Timestamp};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;

@@ -4,7 +4,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use alb_oidc_filter::config::{Config, ConfigError, KeyFormat, KeySource};
+use alb_oidc_filter::{Config, ConfigError, KeyFormat, KeySource};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use serde_saphyr::{Spanned, UserMessageFormatter};

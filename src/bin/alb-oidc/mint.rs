@@ -89,11 +89,7 @@ impl AlbToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alb_oidc_filter::config::Config;
-    use alb_oidc_filter::reason::Reason;
-    use alb_oidc_filter::signature::{Claims, Jose, P256_PROVIDER, P256Key};
-    use alb_oidc_filter::time::Timestamp;
-    use alb_oidc_filter::token::UntrustedToken;
+    use alb_oidc_filter::{Claims, Config, Jose, P256_PROVIDER, P256Key, Reason, Timestamp, UntrustedToken};
     use serde_json::json;
 
     const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";

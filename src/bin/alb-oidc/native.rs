@@ -1,6 +1,6 @@
 //! Signatures outside of Envoy: ES256 as the module alone verifies it, RS256 by AWS-LC, a kin of Envoy's own BoringSSL.
 
-use alb_oidc_filter::signature::{Jose, P256, VerifySignature, provider};
+use alb_oidc_filter::{Jose, P256, VerifySignature, provider};
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use jsonwebtoken::crypto::CryptoProvider;
 

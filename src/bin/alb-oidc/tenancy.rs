@@ -8,7 +8,7 @@ mod resources;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use alb_oidc_filter::config::Config;
+use alb_oidc_filter::Config;
 use clap::Args;
 use serde_json::Map;
 use serde_saphyr::ser_options;

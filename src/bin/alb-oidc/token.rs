@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use alb_oidc_filter::token::KeyId;
+use alb_oidc_filter::KeyId;
 use clap::Args;
 use serde_json::{Map, Value};
 

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::identity::UserIdRules;
+use alb_oidc_filter::{Config, UserIdRules};
 use clap::Args;
 use serde_json::{Map, Value, json};
 

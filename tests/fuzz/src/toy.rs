@@ -4,8 +4,7 @@
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
-use alb_oidc_filter::jwks::RsaKey;
-use alb_oidc_filter::signature::{Jose, P256Key, VerifySignature, known_answer, provider};
+use alb_oidc_filter::{Jose, P256Key, RsaKey, VerifySignature, known_answer, provider};
 use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::crypto::CryptoProvider;
 

@@ -1,6 +1,6 @@
 //! Each target for a short time: its seeds, and the same mutations of them every time.
 
-use alb_oidc_filter::config::Config;
+use alb_oidc_filter::Config;
 use alb_oidc_fuzz::judge::identity::is_legible;
 use alb_oidc_fuzz::targets::{ALL, Target};
 use std::time::Instant;

@@ -3,11 +3,7 @@
 
 use std::path::Path;
 
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::reason::Reason;
-use alb_oidc_filter::signature::P256Key;
-use alb_oidc_filter::time::Timestamp;
-use alb_oidc_filter::token::{MAX_TOKEN_BYTES, UntrustedToken, decode_base64};
+use alb_oidc_filter::{Config, MAX_TOKEN_BYTES, P256Key, Reason, Timestamp, UntrustedToken, decode_base64};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -3,17 +3,11 @@
 
 use std::time::Duration;
 
-use alb_oidc_filter::access::Requirement;
-use alb_oidc_filter::access_token::{AccessTokenRules, UntrustedAccessToken};
-use alb_oidc_filter::config::{Config, LoadBalancer};
-use alb_oidc_filter::gate::{ACCESS_TOKEN, Decision, Gate, OIDC_DATA, RequestHead};
-use alb_oidc_filter::identity::{Identity, MAX_USER_ID_BYTES};
-use alb_oidc_filter::jwks;
-use alb_oidc_filter::keys::{Answer, ClientAddress, KeyName, KeyRing};
-use alb_oidc_filter::reason::Reason;
-use alb_oidc_filter::signature::{Claims, Jose, P256Key, PublicKey, VerifiedToken};
-use alb_oidc_filter::time::{Now, Timestamp};
-use alb_oidc_filter::token::{KeyId, ScreenedToken, UntrustedToken};
+use alb_oidc_filter::{
+    ACCESS_TOKEN, AccessTokenRules, Claims, ClientAddress, Config, Decision, FetchResult, Gate, Identity, Jose, KeyId,
+    KeyName, KeyRing, LoadBalancer, MAX_USER_ID_BYTES, Now, OIDC_DATA, P256Key, PublicKey, Reason, RequestHead,
+    Requirement, ScreenedToken, Timestamp, UntrustedAccessToken, UntrustedToken, VerifiedToken, find_in_key_set,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -256,8 +250,8 @@ impl<'a> Trail<'a> {
                 let _nobody = keys.adopt(name, PublicKey::P256(key.clone()), Duration::ZERO, STEADY);
                 Ok(key)
             }
-            KnownKey::Absent => Err(refused(keys, name, Answer::NotFound, Reason::KeyNotFound)),
-            KnownKey::Invalid => Err(refused(keys, name, Answer::Invalid, Reason::KeyInvalid)),
+            KnownKey::Absent => Err(refused(keys, name, FetchResult::NotFound, Reason::KeyNotFound)),
+            KnownKey::Invalid => Err(refused(keys, name, FetchResult::Invalid, Reason::KeyInvalid)),
         };
         let found = match &key {
             Ok(_) => format!("one P-256 public key for {}", name.id),
@@ -315,10 +309,10 @@ impl<'a> Trail<'a> {
         let skew = self.config.clock_skew;
         let outcome = parsed.and_then(|token| {
             let name = KeyName { source: *key_source, id: token.key_id() };
-            let key = match jwks::find(key_set.unwrap_or_default().as_bytes(), name.id) {
-                jwks::Lookup::Key(key) => key,
-                jwks::Lookup::NotFound => return Err(refused(keys, name, Answer::NotFound, Reason::KeyNotFound)),
-                jwks::Lookup::Invalid => return Err(refused(keys, name, Answer::Invalid, Reason::KeyInvalid)),
+            let key = match find_in_key_set(key_set.unwrap_or_default().as_bytes(), name.id) {
+                FetchResult::Key(PublicKey::Rsa(key)) => key,
+                FetchResult::NotFound => return Err(refused(keys, name, FetchResult::NotFound, Reason::KeyNotFound)),
+                _ => return Err(refused(keys, name, FetchResult::Invalid, Reason::KeyInvalid)),
             };
             let _nobody = keys.adopt(name, PublicKey::Rsa(key.clone()), Duration::ZERO, STEADY);
             jose.verify_access_token(&token, &key, claims, issuer, self.now, skew)
@@ -391,7 +385,7 @@ impl<'a> Trail<'a> {
 }
 
 /// Has the ring take the key server's `answer`, as if a request had waited for it.
-fn refused(keys: &mut KeyRing, name: KeyName, answer: Answer, reason: Reason) -> Reason {
+fn refused(keys: &mut KeyRing, name: KeyName, answer: FetchResult, reason: Reason) -> Reason {
     let waits = keys.wait(name, 1, || ClientAddress::Unknown, STEADY);
     keys.tick(STEADY);
     keys.answered(name, answer, STEADY);
@@ -402,7 +396,7 @@ fn refused(keys: &mut KeyRing, name: KeyName, answer: Answer, reason: Reason) ->
 mod tests {
     use super::*;
     use crate::mint::{AlbKey, AlbToken};
-    use alb_oidc_filter::gate::HeaderEdit;
+    use alb_oidc_filter::HeaderEdit;
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE;
     use serde_json::{Map, json};

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use alb_oidc_filter::config::Config;
+use alb_oidc_filter::Config;
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::http::header::HOST;

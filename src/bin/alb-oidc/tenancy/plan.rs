@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use alb_oidc_filter::identity::{IdentityRules, LeftOut};
+use alb_oidc_filter::{IdentityRules, LeftOut};
 use regex_lite::Regex;
 
 use super::file::{Contributor, File, Group, Plugin, ResourceQuotaSpec, Role, User};

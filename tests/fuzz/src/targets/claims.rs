@@ -3,10 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::signature::Claims;
-use alb_oidc_filter::time::Timestamp;
-use alb_oidc_filter::token::UntrustedToken;
+use alb_oidc_filter::{Claims, Config, Timestamp, UntrustedToken};
 use data_encoding::BASE64URL;
 use serde_json::{Value, json};
 

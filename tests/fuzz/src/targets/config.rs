@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use alb_oidc_filter::config::Config;
+use alb_oidc_filter::Config;
 use regex::Regex;
 use serde_json::Value;
 

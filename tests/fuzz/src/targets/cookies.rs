@@ -2,10 +2,7 @@
 
 use std::sync::LazyLock;
 
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::gate::{Decision, Gate, HeaderEdit, RequestHead};
-use alb_oidc_filter::keys::KeyRing;
-use alb_oidc_filter::time::{Now, Timestamp};
+use alb_oidc_filter::{Config, Decision, Gate, HeaderEdit, KeyRing, Now, RequestHead, Timestamp};
 use serde_json::json;
 
 use crate::judge::cookies;

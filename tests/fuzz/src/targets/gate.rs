@@ -3,13 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use alb_oidc_filter::access::Rule;
-use alb_oidc_filter::config::{Config, KeyFormat};
-use alb_oidc_filter::gate::{ACCESS_TOKEN, Decision, Gate, HeaderEdit, OIDC_DATA, RequestHead};
-use alb_oidc_filter::keys::{Answer, ClientAddress, KeyName, KeyRing};
-use alb_oidc_filter::reason::Reason;
-use alb_oidc_filter::signature::PublicKey;
-use alb_oidc_filter::time::{Now, Timestamp};
+use alb_oidc_filter::{
+    ACCESS_TOKEN, ClientAddress, Config, Decision, FetchResult, Gate, HeaderEdit, KeyFormat, KeyName, KeyRing, Now,
+    OIDC_DATA, PublicKey, Reason, RequestHead, Rule, Timestamp,
+};
 use arbitrary::{Result, Unstructured};
 use serde_json::Value;
 
@@ -191,15 +188,15 @@ fn wait(gate: &Gate, ring: &mut KeyRing, name: KeyName, steady: &mut u64) -> std
     panic!("{name:?} is waited for without end");
 }
 
-fn answer(gate: &Gate, name: KeyName) -> Answer {
+fn answer(gate: &Gate, name: KeyName) -> FetchResult {
     let source = gate.config().key_source(name.source).expect("a source of this config");
     let (place, kid) = (format!("{}{}", source.authority, source.path), name.id.to_string());
     match (published(&place, &kid), source.format) {
-        (Key::Known(number), KeyFormat::Pem) => Answer::Key(PublicKey::P256(toy::p256(number).clone())),
-        (Key::Known(number), KeyFormat::KeySet) => Answer::Key(PublicKey::Rsa(toy::rsa(number))),
-        (Key::NotFound, _) => Answer::NotFound,
-        (Key::Invalid, _) => Answer::Invalid,
-        (Key::Unavailable, _) => Answer::Failed,
+        (Key::Known(number), KeyFormat::Pem) => FetchResult::Key(PublicKey::P256(toy::p256(number).clone())),
+        (Key::Known(number), KeyFormat::KeySet) => FetchResult::Key(PublicKey::Rsa(toy::rsa(number))),
+        (Key::NotFound, _) => FetchResult::NotFound,
+        (Key::Invalid, _) => FetchResult::Invalid,
+        (Key::Unavailable, _) => FetchResult::Failed,
     }
 }
 

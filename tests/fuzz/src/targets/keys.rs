@@ -1,11 +1,9 @@
 //! Key servers' answers, and signatures: PEM, DER, key sets, ES256 by the filter's two ways, each beside `aws-lc-rs`.
 
-use alb_oidc_filter::access_token::UntrustedAccessToken;
-use alb_oidc_filter::filter::host_verdict;
-use alb_oidc_filter::jwks::{self, Lookup, RsaKey};
-use alb_oidc_filter::signature::{P256, P256Key, VerifySignature};
-use alb_oidc_filter::time::Timestamp;
-use alb_oidc_filter::token::KeyId;
+use alb_oidc_filter::{
+    FetchResult, KeyId, P256, P256Key, PublicKey, RsaKey, Timestamp, UntrustedAccessToken, VerifySignature, find_in_key_set,
+    host_verdict,
+};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use p256::ecdsa::signature::Signer as _;
@@ -162,10 +160,10 @@ fn spoiled(data: &[u8]) {
 
 fn key_set(text: &[u8]) {
     let id = KeyId::of_key_set(ID.as_bytes()).expect("an id");
-    let found = match jwks::find(text, id) {
-        Lookup::Key(key) => Some(judge::Found::Key(spki(&key))),
-        Lookup::NotFound => Some(judge::Found::Nothing),
-        Lookup::Invalid => Some(judge::Found::Invalid),
+    let found = match find_in_key_set(text, id) {
+        FetchResult::Key(PublicKey::Rsa(key)) => Some(judge::Found::Key(spki(&key))),
+        FetchResult::NotFound => Some(judge::Found::Nothing),
+        _ => Some(judge::Found::Invalid),
     };
     let expected = judge::in_key_set(text, ID);
     assert!(

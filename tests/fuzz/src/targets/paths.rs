@@ -1,9 +1,6 @@
 //! Access rules and the readings of a path: nobody gets past a rule by spelling its path differently.
 
-use alb_oidc_filter::access::Rule;
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::gate::RequestHead;
-use alb_oidc_filter::identity::Identity;
+use alb_oidc_filter::{Config, Identity, RequestHead, Rule};
 use arbitrary::{Result, Unstructured};
 use serde_json::{Value, json};
 use std::sync::LazyLock;

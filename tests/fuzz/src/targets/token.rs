@@ -1,7 +1,6 @@
 //! The form of both tokens: base64, key ids, JOSE headers.
 
-use alb_oidc_filter::access_token::UntrustedAccessToken;
-use alb_oidc_filter::token::{KeyId, UntrustedToken, decode_base64};
+use alb_oidc_filter::{KeyId, UntrustedAccessToken, UntrustedToken, decode_base64};
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::judge::jws;

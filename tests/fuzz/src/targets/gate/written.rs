@@ -12,8 +12,7 @@
 
 use std::sync::LazyLock;
 
-use alb_oidc_filter::config::Config;
-use alb_oidc_filter::gate::Decision;
+use alb_oidc_filter::{Config, Decision};
 use data_encoding::{BASE64URL, BASE64URL_NOPAD};
 use serde_json::{Value, json};
 

@@ -6,93 +6,27 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::config::{KeySourceId, LoadBalancer};
+use super::jws::{
+    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, decode_base64, is_base64, numeric_date, string,
+};
 use crate::json;
+use crate::keys::source::{KeyId, KeySourceId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// The longest token that is looked at, in bytes. An ALB answers 500 where claims and access token exceed 11 K.
-pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
-
-/// The latest `exp` that is believed, in seconds since the epoch: the end of the year 9999.
-const MAX_NUMERIC_DATE: u64 = 253_402_300_799;
-
-/// How deep the JOSE header may nest: it is a flat object.
-pub(crate) const MAX_HEADER_DEPTH: usize = 2;
-
-/// Header parameters that bring a key of the sender's own or change what is signed. No ALB sends them.
-pub(crate) const REFUSED_PARAMETERS: [&str; 7] = ["crit", "b64", "jwk", "jku", "x5c", "x5u", "zip"];
-
-const LENIENT_PADDING: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT_PADDING);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT_PADDING);
-
-/// Decodes base64 of either alphabet, padded or not; `None` if it is neither.
-pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE.decode(text).or_else(|_| STANDARD.decode(text)).ok()
-}
-
-/// Whether `byte` is of either alphabet, or padding.
-fn is_base64(byte: u8) -> bool {
-    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'+' | b'/' | b'=')
-}
-
-/// The id of a signing key, kept as the token spells it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyId {
-    /// Visible ASCII, filled up with NUL.
-    bytes: [u8; Self::MAX],
-    length: u8,
-}
-
-impl KeyId {
-    /// The length of a UUID's text form, in bytes.
-    pub const UUID_LENGTH: usize = 36;
-    /// The longest key id of a JSON Web Key that is believed, in bytes. RFC 7517, section 4.5 sets no bound.
-    pub const MAX: usize = 128;
-
-    /// Takes an ALB's key id if it is a UUID (RFC 9562, section 4): it becomes a path segment of the key request, so
-    /// nothing else may pass.
-    pub fn uuid(text: &[u8]) -> Option<Self> {
-        let is_uuid = text.len() == Self::UUID_LENGTH
-            && text.iter().enumerate().all(|(position, byte)| match position {
-                8 | 13 | 18 | 23 => *byte == b'-',
-                _ => byte.is_ascii_hexdigit(),
-            });
-        if is_uuid { Self::of_key_set(text) } else { None }
-    }
-
-    /// Takes the key id of a key in a JSON Web Key Set if it is of 1 to [`KeyId::MAX`] visible ASCII characters.
-    pub fn of_key_set(text: &[u8]) -> Option<Self> {
-        let mut bytes = [0; Self::MAX];
-        bytes.get_mut(..text.len())?.copy_from_slice(text);
-        let is_visible = !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
-        is_visible.then_some(Self { bytes, length: u8::try_from(text.len()).ok()? })
-    }
-
-    /// Its text.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
-    }
-}
-
-impl std::fmt::Display for KeyId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // ASCII by construction.
-        f.write_str(std::str::from_utf8(self.as_bytes()).unwrap_or_default())
-    }
-}
-
-impl std::fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(self, f)
-    }
+/// A load balancer whose tokens are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// The `signer` of its tokens.
+    pub arn: String,
+    /// The `iss` of its tokens; `None`: any.
+    pub issuer: Option<String>,
+    /// The `client` of its tokens; `None`: any.
+    pub client_id: Option<String>,
+    /// Where its keys are published.
+    pub key_source: KeySourceId,
 }
 
 /// A well-formed token that nobody has vouched for.
@@ -249,30 +183,10 @@ impl<'t> ScreenedToken<'t> {
     }
 }
 
-/// The string `name` of `object`; `None` if it is absent, [`Reason::TokenMalformed`] if it is something else.
-pub(crate) fn string<'v>(object: &'v Map<String, Value>, name: &str) -> Result<Option<&'v str>, Reason> {
-    match object.get(name) {
-        None => Ok(None),
-        Some(Value::String(value)) => Ok(Some(value)),
-        Some(_) => Err(Reason::TokenMalformed),
-    }
-}
-
-/// The NumericDate `name` of `object` in whole seconds; `None` if it is absent, [`Reason::TokenMalformed`] if it is
-/// something else, negative, fractional or after the year 9999.
-pub(crate) fn numeric_date(object: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Reason> {
-    match object.get(name) {
-        None => Ok(None),
-        Some(value) => match value.as_u64() {
-            Some(seconds) if seconds <= MAX_NUMERIC_DATE => Ok(Some(Timestamp::from_seconds(seconds))),
-            _ => Err(Reason::TokenMalformed),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE as PADDED;
 
     const HEADER: &str = r#"{"typ":"JWT","alg":"ES256","kid":"31d3e334-9a02-440a-867b-356248ecfb7d","signer":"arn","iss":"i","client":"c","exp":100}"#;

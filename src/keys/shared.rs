@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::signature::{P256Key, SPKI_LENGTH};
+use super::source::KeyId;
+use crate::crypto::es256::{P256Key, SPKI_LENGTH};
 use crate::time::Timestamp;
-use crate::token::KeyId;
 
 /// Keys of ALBs that workers share, as one value of Envoy's shared data: the last [`SharedKeys::MAX`] fetched.
 ///
@@ -73,7 +73,7 @@ impl SharedKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::known_answer;
+    use crate::crypto::es256::known_answer;
 
     const TTL: Duration = Duration::from_secs(1000);
 

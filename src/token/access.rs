@@ -1,5 +1,5 @@
 //! `x-amzn-oidc-accesstoken`, the identity provider's own access token: a JWS (RFC 7515) that it signs with RS256. It is
-//! taken apart here before it is believed, and its claims are checked here after [`crate::signature`] verified it. Nothing
+//! taken apart here before it is believed, and its claims are checked here after [`super::verify`] verified it. Nothing
 //! here makes a user of it: it only adds claims to those of the load balancer's token.
 
 use std::time::Duration;
@@ -8,11 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use crate::config::KeySourceId;
+use super::claims::MAX_CLAIMS_DEPTH;
+use super::jws::{MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, numeric_date, string};
 use crate::json;
+use crate::keys::source::{KeyId, KeySourceId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
-use crate::token::{KeyId, MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, numeric_date, string};
 
 /// Whose access tokens are believed: `accessToken` of the plugin config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +98,7 @@ pub(crate) fn claims(
     skew: Duration,
 ) -> Option<(Map<String, Value>, Timestamp)> {
     let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let Ok(Value::Object(claims)) = json::parse(&payload, crate::signature::MAX_CLAIMS_DEPTH) else { return None };
+    let Ok(Value::Object(claims)) = json::parse(&payload, MAX_CLAIMS_DEPTH) else { return None };
     let expires = numeric_date(&claims, "exp").ok()??;
     let not_before = numeric_date(&claims, "nbf").ok()?;
     let text = |name| string(&claims, name).ok();

@@ -2,26 +2,17 @@
 //! be asked. A state machine without I/O: the time, the clients' addresses and the seed of its random numbers are arguments,
 //! fetches are orders to the caller, and the caller says what came of them. Nothing here may look at a token.
 
-mod client_address;
-mod queue;
-mod random;
-mod rate_limit;
-mod source;
-mod waiters;
-
 use std::time::Duration;
 
-use crate::config::KeySourceId;
+use super::client_address::ClientAddress;
+use super::queue::{Addresses, Queue, Queued};
+use super::random::Random;
+use super::rate_limit::TokenBucket;
+use super::source::{FetchResult, KeyName, KeySourceId};
+use super::waiters::{ListId, Waiter, Waiters};
+use crate::crypto::PublicKey;
 use crate::reason::Reason;
-use crate::signature::PublicKey;
 use crate::time::Timestamp;
-pub use client_address::ClientAddress;
-use queue::{Addresses, Queue, Queued};
-use random::Random;
-use rate_limit::TokenBucket;
-pub use source::KeyName;
-pub use waiters::Waiter;
-use waiters::{ListId, Waiters};
 
 /// How many fetch time-outs a request waits for its key, at most.
 const WAIT_IN_TIMEOUTS: u32 = 3;
@@ -56,18 +47,6 @@ pub enum Found {
     Refused(Reason),
     /// Nothing yet: [`KeyRing::wait`] for it.
     Unknown,
-}
-
-/// What came of a fetch.
-pub enum Answer {
-    /// One public key of the source's kind.
-    Key(PublicKey),
-    /// The key server has no such key.
-    NotFound,
-    /// The key server answered with something else than one public key of the source's kind.
-    Invalid,
-    /// No usable answer: time-out, reset, a server error.
-    Failed,
 }
 
 /// Requests whose waiting is over.
@@ -325,13 +304,13 @@ impl KeyRing {
     }
 
     /// Takes the answer to a fetch of `name` that a tick asked for.
-    pub fn answered(&mut self, name: KeyName, answer: Answer, now: Timestamp) -> Woken {
+    pub fn answered(&mut self, name: KeyName, answer: FetchResult, now: Timestamp) -> Woken {
         self.changed = true;
         let reason = match answer {
-            Answer::Key(key) => return self.put(name, key, now, now),
-            Answer::NotFound => Reason::KeyNotFound,
-            Answer::Invalid => Reason::KeyInvalid,
-            Answer::Failed => Reason::KeyUnavailable,
+            FetchResult::Key(key) => return self.put(name, key, now, now),
+            FetchResult::NotFound => Reason::KeyNotFound,
+            FetchResult::Invalid => Reason::KeyInvalid,
+            FetchResult::Failed => Reason::KeyUnavailable,
         };
         let refused_for = match entry(&mut self.entries, name) {
             None => return Woken::default(),
@@ -569,9 +548,10 @@ fn backoff(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::queue::MAX_QUEUED;
     use super::*;
-    use crate::signature::{P256Key, known_answer};
-    use crate::token::KeyId;
+    use crate::crypto::es256::{P256Key, known_answer};
+    use crate::keys::source::KeyId;
     use std::net::Ipv4Addr;
 
     const TTL: Duration = Duration::from_secs(1000);
@@ -655,7 +635,7 @@ mod tests {
     fn fetch(ring: &mut KeyRing, number: usize, millis: u64) {
         ring.wait(name(number), 1, client, at(millis)).unwrap();
         assert_eq!(ring.tick(at(millis)).fetch, [name(number)]);
-        assert_eq!(ring.answered(name(number), Answer::Key(key()), at(millis)).ready, [1]);
+        assert_eq!(ring.answered(name(number), FetchResult::Key(key()), at(millis)).ready, [1]);
     }
 
     #[test]
@@ -667,7 +647,7 @@ mod tests {
         assert_eq!(ring.next_tick(), Some(at(0)));
         assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
         assert_eq!(ring.tick(at(1)).fetch, []);
-        let woken = ring.answered(name(1), Answer::Key(key()), at(5));
+        let woken = ring.answered(name(1), FetchResult::Key(key()), at(5));
         assert_eq!((woken.ready.len(), woken.refused.len(), ring.waiting()), (100, 0, 0));
         assert!(is_ready(&mut ring, 1, 6));
         assert_eq!(ring.next_tick(), None);
@@ -703,7 +683,7 @@ mod tests {
         ring.tick(at(0));
         ring.leave(7);
         ring.leave(7);
-        assert_eq!(ring.answered(name(1), Answer::Key(key()), at(1)).ready, [8]);
+        assert_eq!(ring.answered(name(1), FetchResult::Key(key()), at(1)).ready, [8]);
     }
 
     #[test]
@@ -716,7 +696,7 @@ mod tests {
             let due = ring.tick(at(now));
             for name in due.fetch {
                 fetches.push(now);
-                ring.answered(name, Answer::Failed, at(now));
+                ring.answered(name, FetchResult::Failed, at(now));
             }
             now += 50;
         }
@@ -730,7 +710,7 @@ mod tests {
         let mut ring = ring();
         ring.wait(name(1), 7, client, at(0)).unwrap();
         ring.tick(at(0));
-        ring.answered(name(1), Answer::Failed, at(10));
+        ring.answered(name(1), FetchResult::Failed, at(10));
         ring.leave(7);
         assert_eq!(ring.tick(at(110)).fetch, []);
         assert_eq!(refusal(&mut ring, 1, 110), Some(Reason::KeyUnavailable));
@@ -763,7 +743,7 @@ mod tests {
         let mut ring = ring();
         ring.wait(name(1), 7, client, at(0)).unwrap();
         ring.tick(at(0));
-        assert_eq!(ring.answered(name(1), Answer::NotFound, at(0)).refused, [(7, Reason::KeyNotFound)]);
+        assert_eq!(ring.answered(name(1), FetchResult::NotFound, at(0)).refused, [(7, Reason::KeyNotFound)]);
         assert_eq!(refusal(&mut ring, 1, 59_999), Some(Reason::KeyNotFound));
         assert_eq!(refusal(&mut ring, 1, 60_000), None);
     }
@@ -773,7 +753,7 @@ mod tests {
         let mut ring = ring();
         ring.wait(name(1), 7, client, at(0)).unwrap();
         ring.tick(at(0));
-        assert_eq!(ring.answered(name(1), Answer::Invalid, at(0)).refused, [(7, Reason::KeyInvalid)]);
+        assert_eq!(ring.answered(name(1), FetchResult::Invalid, at(0)).refused, [(7, Reason::KeyInvalid)]);
         assert_eq!(refusal(&mut ring, 1, 9_999), Some(Reason::KeyInvalid));
         assert_eq!(refusal(&mut ring, 1, 10_000), None);
     }
@@ -788,7 +768,7 @@ mod tests {
         assert_eq!(ring.tick(at(800_000)).fetch, [name(1)]);
         assert!(is_ready(&mut ring, 1, 800_001));
         assert_eq!(ring.tick(at(800_001)).fetch, []);
-        ring.answered(name(1), Answer::Key(key()), at(800_002));
+        ring.answered(name(1), FetchResult::Key(key()), at(800_002));
         assert!(is_ready(&mut ring, 1, 1_600_001));
         assert_eq!(ring.tick(at(1_600_001)).fetch, []);
     }
@@ -803,7 +783,7 @@ mod tests {
             assert!(is_ready(&mut ring, 1, second * 1000), "after {second} s");
             for name in ring.tick(at(second * 1000)).fetch {
                 fetches += 1;
-                ring.answered(name, Answer::Failed, at(second * 1000));
+                ring.answered(name, FetchResult::Failed, at(second * 1000));
             }
         }
         assert!((day / 60_000 - 10..day / 60_000 + 20).contains(&fetches), "{fetches} fetches");
@@ -816,7 +796,7 @@ mod tests {
         fetch(&mut ring, 1, 0);
         assert!(is_ready(&mut ring, 1, 900_000));
         ring.tick(at(900_000));
-        ring.answered(name(1), Answer::NotFound, at(900_000));
+        ring.answered(name(1), FetchResult::NotFound, at(900_000));
         assert!(is_ready(&mut ring, 1, 999_999));
         assert!(!is_ready(&mut ring, 1, 1_000_000));
     }
@@ -827,13 +807,13 @@ mod tests {
         fetch(&mut ring, 1, 0);
         assert!(is_ready(&mut ring, 1, 900_000));
         ring.tick(at(900_000));
-        ring.answered(name(1), Answer::NotFound, at(900_000));
+        ring.answered(name(1), FetchResult::NotFound, at(900_000));
         assert!(is_ready(&mut ring, 1, 999_900));
         assert_eq!(ring.tick(at(999_900)).fetch, [name(1)]);
         assert!(!is_ready(&mut ring, 1, 1_000_000));
         ring.wait(name(1), 7, client, at(1_000_000)).unwrap();
         assert_eq!(ring.tick(at(1_000_000)).fetch, []);
-        assert_eq!(ring.answered(name(1), Answer::Key(key()), at(1_000_100)).ready, [7]);
+        assert_eq!(ring.answered(name(1), FetchResult::Key(key()), at(1_000_100)).ready, [7]);
     }
 
     #[test]
@@ -872,13 +852,13 @@ mod tests {
         let mut ring = ring();
         flood(&mut ring, 0, 0, 20, 0);
         ring.tick(at(0));
-        assert_eq!(flood(&mut ring, 0, 1000, queue::MAX_QUEUED, 0), 0);
+        assert_eq!(flood(&mut ring, 0, 1000, MAX_QUEUED, 0), 0);
         for number in 0..1000 {
             let _ = ring.wait(name(2000 + number), 2000 + number as Waiter, || address(1), at(0));
             let _ = ring.wait(name(1000), 10_000 + number as Waiter, || address(1), at(0));
         }
         let queued: Vec<_> = ring.sources[0].queue.iter().map(|queued| ring.waiters.waiting(queued.list)).collect();
-        assert_eq!(queued.len(), queue::MAX_QUEUED);
+        assert_eq!(queued.len(), MAX_QUEUED);
         assert!(queued.iter().all(|waiting| *waiting <= MAX_QUEUED_WAITERS), "{queued:?}");
         let told = ring.tick(at(1)).woken.turned_away.len();
         assert_eq!(ring.waiting(), 20 + queued.iter().sum::<usize>());
@@ -906,7 +886,7 @@ mod tests {
         flood(&mut ring, 0, 100, 19, 0);
         ring.tick(at(0));
         for waiter in 1020..1000 + MAX_WAITERS {
-            let queued = name(1000 + waiter % queue::MAX_QUEUED);
+            let queued = name(1000 + waiter % MAX_QUEUED);
             ring.wait(queued, waiter as Waiter, || address(1), at(0)).unwrap();
         }
         assert_eq!(ring.waiters.len(), MAX_WAITERS);
@@ -924,7 +904,7 @@ mod tests {
             ring.wait(name(1), waiter as Waiter, client, at(0)).unwrap();
         }
         ring.tick(at(0));
-        ring.answered(name(1), Answer::Failed, at(10));
+        ring.answered(name(1), FetchResult::Failed, at(10));
         assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(20)), Err(Reason::KeyUnavailable));
         assert_eq!(ring.waiters.len(), MAX_WAITERS);
     }
@@ -978,13 +958,13 @@ mod tests {
         ring.wait(name(1), 1, client, at(0)).unwrap();
         ring.tick(at(0));
         flood(&mut ring, 0, 1000, 300, 1);
-        ring.answered(name(1), Answer::Failed, at(10));
+        ring.answered(name(1), FetchResult::Failed, at(10));
         for (waiter, client) in [(2, 7), (3, 8)] {
             ring.wait(name(1), waiter, || address(client), at(20)).unwrap();
         }
         let drawn = fetches(&mut ring, 100, 400);
         assert!(drawn.contains(&name(1)), "{} others", drawn.len());
-        assert_eq!(ring.answered(name(1), Answer::Key(key()), at(400)).ready, [1, 2, 3]);
+        assert_eq!(ring.answered(name(1), FetchResult::Key(key()), at(400)).ready, [1, 2, 3]);
     }
 
     #[test]
@@ -1030,7 +1010,7 @@ mod tests {
         assert_eq!(ring.entries.len(), MAX_KEYS);
         ring.wait(name(9999), 5, client, at(millis + 2000)).unwrap();
         ring.tick(at(millis + 2000));
-        ring.answered(name(9999), Answer::NotFound, at(millis + 2000));
+        ring.answered(name(9999), FetchResult::NotFound, at(millis + 2000));
         fetch(&mut ring, 10_000, millis + 3000);
         assert_eq!(refusal(&mut ring, 9999, millis + 3000), None);
         assert!(is_ready(&mut ring, 3, millis + 3000));

@@ -1,20 +1,8 @@
-//! The RSA keys of an identity provider, from its JSON Web Key Set (RFC 7517). Nothing here fetches the set or verifies
-//! with a key.
+//! RS256: RSA public keys. Verification is the host's; the `p256` build cannot do it. Nothing here reads a token or fetches a key.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
-use serde_json::{Map, Value};
 
-use crate::der;
-use crate::json;
-use crate::token::KeyId;
-
-/// The largest key set that is read, in bytes. Cognito's has two keys and 1 KB; with certificates, others have 20 KB.
-pub const MAX_SET_BYTES: usize = 64 * 1024;
-
-/// A set is an object with an array of objects with an array of certificates.
-const MAX_SET_DEPTH: usize = 8;
+use super::der;
 
 /// The bounds of a modulus, in bits: RFC 7518, section 3.3 asks for 2048, and nobody has more than 8192.
 const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
@@ -40,40 +28,6 @@ impl RsaKey {
     pub(crate) fn decoding_key(&self) -> &DecodingKey {
         &self.decoding_key
     }
-}
-
-/// What a key set has under a key id.
-pub enum Lookup {
-    /// One RSA key for signatures.
-    Key(RsaKey),
-    /// No key of that id.
-    NotFound,
-    /// No key set; or a key of that id that cannot verify RS256, or several.
-    Invalid,
-}
-
-/// Looks for the key `id` in the key set `text`.
-pub fn find(text: &[u8], id: KeyId) -> Lookup {
-    let Ok(Value::Object(set)) = json::parse(text, MAX_SET_DEPTH) else { return Lookup::Invalid };
-    let Some(Value::Array(keys)) = set.get("keys") else { return Lookup::Invalid };
-    let named = |key: &&Map<String, Value>| member(key, "kid").is_some_and(|kid| kid.as_bytes() == id.as_bytes());
-    let mut found = keys.iter().filter_map(Value::as_object).filter(named);
-    match (found.next(), found.next()) {
-        (None, _) => Lookup::NotFound,
-        (Some(key), None) => rsa_key(key).map_or(Lookup::Invalid, Lookup::Key),
-        (Some(_), Some(_)) => Lookup::Invalid,
-    }
-}
-
-fn rsa_key(key: &Map<String, Value>) -> Option<RsaKey> {
-    let is_for_signatures = key.get("use").is_none_or(|found| found == "sig");
-    let is_for_rs256 = member(key, "kty") == Some("RSA") && key.get("alg").is_none_or(|found| found == "RS256");
-    let number = |name| URL_SAFE_NO_PAD.decode(member(key, name)?).ok();
-    if is_for_signatures && is_for_rs256 { RsaKey::from_components(&number("n")?, &number("e")?) } else { None }
-}
-
-fn member<'k>(key: &'k Map<String, Value>, name: &str) -> Option<&'k str> {
-    key.get(name).and_then(Value::as_str)
 }
 
 /// The SubjectPublicKeyInfo of an RSA key (RFC 3279, section 2.3.1) in DER.
@@ -112,37 +66,15 @@ pub(crate) mod known_answer {
     /// The key.
     pub(crate) fn key() -> Option<super::RsaKey> {
         use base64::Engine as _;
-        let modulus = super::URL_SAFE_NO_PAD.decode(MODULUS).ok()?;
+        let modulus = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(MODULUS).ok()?;
         super::RsaKey::from_components(&modulus, &[1, 0, 1])
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::es256::P256_PROVIDER;
     use super::*;
-    use crate::signature::{Jose, P256_PROVIDER};
-    use serde_json::json;
-
-    fn found(set: &Value, id: &str) -> &'static str {
-        match find(set.to_string().as_bytes(), KeyId::of_key_set(id.as_bytes()).unwrap()) {
-            Lookup::Key(_) => "a key",
-            Lookup::NotFound => "not found",
-            Lookup::Invalid => "invalid",
-        }
-    }
-
-    #[test]
-    fn a_key_is_found_by_its_id_alone_and_once() {
-        let modulus = URL_SAFE_NO_PAD.encode([0xc1; 256]);
-        let key = |kid: &str| json!({"kty": "RSA", "kid": kid, "n": modulus, "e": "AQAB", "x5c": ["MII="]});
-        let set =
-            json!({"keys": [{"kty": "EC", "kid": "a"}, key("b"), key("c"), key("c"), {"kid": 7}, "d"], "more": 1});
-        for (id, expected) in
-            [("a", "invalid"), ("b", "a key"), ("c", "invalid"), ("7", "not found"), ("d", "not found")]
-        {
-            assert_eq!(found(&set, id), expected, "{id}");
-        }
-    }
 
     #[test]
     fn a_modulus_is_of_2048_to_8192_bits_however_many_bytes_it_is_written_in() {
@@ -172,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_module_alone_verifies_no_rsa_signature_not_even_the_known_one() {
-        Jose::install(&P256_PROVIDER);
+        let _ = P256_PROVIDER.install_default();
         let key = known_answer::key().unwrap();
         let verdict = jsonwebtoken::crypto::verify(
             known_answer::SIGNATURE,

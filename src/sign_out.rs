@@ -2,7 +2,7 @@
 //! goes next: that is the operator's URL alone.
 
 use crate::cookies;
-use crate::gate::RequestHead;
+use crate::headers::RequestHead;
 
 /// `logout`: the path that signs out, and where that leads.
 #[derive(Clone, Debug, PartialEq, Eq)]

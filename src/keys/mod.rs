@@ -1,0 +1,12 @@
+//! Public keys: where they are published, which ones are known, and how often a key server may be asked. No I/O: the caller
+//! fetches, and passes results and the time as arguments.
+
+pub(crate) mod cache;
+pub(crate) mod client_address;
+pub(crate) mod jwks;
+mod queue;
+mod random;
+mod rate_limit;
+pub(crate) mod shared;
+pub(crate) mod source;
+pub(crate) mod waiters;

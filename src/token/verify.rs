@@ -1,0 +1,170 @@
+//! **Trust is earned here.** A screened token and its key become a [`VerifiedToken`], and that yields [`Claims`]. Nothing else makes
+//! either. No I/O, no clock, and no claim is read before the signature has been verified.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+use jsonwebtoken::crypto::CryptoProvider;
+use serde_json::Value;
+
+use super::access::{self, UntrustedAccessToken};
+use super::alb::ScreenedToken;
+use super::claims::{Claims, MAX_CLAIMS_DEPTH};
+use super::jws::{decode_base64, numeric_date, string};
+use crate::crypto::es256::P256Key;
+use crate::crypto::rs256::RsaKey;
+use crate::json;
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// Proof that `jsonwebtoken` has a provider of ours: without one it panics.
+#[derive(Clone, Copy)]
+pub struct Jose(());
+
+impl Jose {
+    /// Has `jsonwebtoken` verify with `provider` in this process. The first one installed stays.
+    pub fn install(provider: &'static CryptoProvider) -> Self {
+        // An error means that one is there already: the known-answer test that chose it gives the same choice again.
+        let _ = provider.install_default();
+        Self(())
+    }
+
+    /// Verifies the token's signature with `key`. **This is the line where trust is earned**: the only way to a
+    /// [`VerifiedToken`], and it takes none but a screened token. `jsonwebtoken` leaves the arithmetic to the provider of
+    /// [`Jose::install`], and that to its [`VerifySignature::verify_es256`]: Envoy's, in `filter/host_signature.rs`, or
+    /// [`P256`]'s.
+    ///
+    /// # Errors
+    /// [`Reason::SignatureInvalid`].
+    pub fn verify(self, token: &ScreenedToken<'_>, key: &P256Key) -> Result<VerifiedToken, Reason> {
+        let signature = URL_SAFE_NO_PAD.encode(token.signature());
+        match jsonwebtoken::crypto::verify(&signature, token.signing_input(), key.decoding_key(), Algorithm::ES256) {
+            Ok(true) => Ok(VerifiedToken {
+                payload: token.payload().to_owned(),
+                issuer: token.issuer().map(str::to_owned),
+                client: token.client().map(str::to_owned),
+                expires: token.expires(),
+            }),
+            Ok(false) | Err(_) => Err(Reason::SignatureInvalid),
+        }
+    }
+
+    /// Verifies the access token's signature with `key`, and adds its claims to the `claims` of the load balancer's token
+    /// if it is of the same user and sign-in. Of itself an access token makes nobody a user.
+    ///
+    /// # Errors
+    /// [`Reason::AccessTokenInvalid`].
+    pub fn verify_access_token(
+        self,
+        token: &UntrustedAccessToken<'_>,
+        key: &RsaKey,
+        claims: Claims,
+        issuer: &str,
+        now: Timestamp,
+        skew: Duration,
+    ) -> Result<Claims, Reason> {
+        let verdict = jsonwebtoken::crypto::verify(
+            token.signature(),
+            token.signing_input(),
+            key.decoding_key(),
+            Algorithm::RS256,
+        );
+        if !verdict.unwrap_or(false) {
+            return Err(Reason::AccessTokenInvalid);
+        }
+        let expected = access::Expected {
+            issuer,
+            subject: claims.by_name.get("sub").and_then(Value::as_str),
+            client: claims.client.as_deref(),
+        };
+        let (access, expires) =
+            access::claims(token.payload(), &expected, now, skew).ok_or(Reason::AccessTokenInvalid)?;
+        Ok(Claims { access: Some(access), expires: claims.expires.min(expires), ..claims })
+    }
+}
+
+/// A token that a configured load balancer signed. Its payload has not been read yet.
+pub struct VerifiedToken {
+    payload: String,
+    issuer: Option<String>,
+    client: Option<String>,
+    expires: Timestamp,
+}
+
+impl VerifiedToken {
+    /// Reads the claims and checks the two that say whether they hold: `exp` and `iss`, where present.
+    ///
+    /// # Errors
+    /// [`Reason::TokenMalformed`], [`Reason::TokenExpired`], [`Reason::IssuerMismatch`].
+    pub fn claims(self, now: Timestamp, skew: Duration) -> Result<Claims, Reason> {
+        let payload = decode_base64(&self.payload).ok_or(Reason::TokenMalformed)?;
+        let Ok(Value::Object(claims)) = json::parse(&payload, MAX_CLAIMS_DEPTH) else {
+            return Err(Reason::TokenMalformed);
+        };
+        let expires = numeric_date(&claims, "exp")?.map_or(self.expires, |payload| payload.min(self.expires));
+        if expires.plus(skew) <= now {
+            return Err(Reason::TokenExpired);
+        }
+        if let (Some(payload), Some(header)) = (string(&claims, "iss")?, self.issuer.as_deref())
+            && payload != header
+        {
+            return Err(Reason::IssuerMismatch);
+        }
+        Ok(Claims { by_name: claims, access: None, client: self.client, expires })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::alb::{LoadBalancer, UntrustedToken};
+    use super::*;
+    use crate::crypto::es256::P256_PROVIDER;
+    use crate::keys::source::KeySourceId;
+    use base64::engine::general_purpose::STANDARD;
+
+    fn vectors(name: &str) -> Value {
+        let path = format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// The real token of 2019, verified `seconds` after the epoch as that of a load balancer with its signer.
+    fn real_token(seconds: u64, spoil: impl Fn(&str) -> String) -> Result<Claims, Reason> {
+        let vector = vectors("alb-token-2019-oidc.json");
+        let text = spoil(vector["token"].as_str().unwrap());
+        let key = P256Key::from_spki(&STANDARD.decode(vector["spki_b64"].as_str().unwrap()).unwrap()).unwrap();
+        let believed = [LoadBalancer {
+            arn: "arn:aws:elasticloadbalancing:us-east-1:263498402841:loadbalancer/app/ALBOI-LoadB-1ESOKE9EXDFW4/46d1d78395db76af"
+                .to_owned(),
+            issuer: Some("https://alpha.x509oidc.kinesis-tap.corp.a2z.com/".to_owned()),
+            client_id: Some("alboidc".to_owned()),
+            key_source: KeySourceId(0),
+        }];
+        let (now, skew) = (Timestamp::from_seconds(seconds), Duration::from_secs(30));
+        let token = UntrustedToken::parse(text.as_bytes())?.screen(&believed, now, skew)?;
+        Jose::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)
+    }
+
+    #[test]
+    fn a_real_token_of_2019_verifies_on_its_day_and_not_today() {
+        let claims = real_token(1_559_667_900, str::to_owned).unwrap_or_else(|reason| panic!("{reason}"));
+        assert_eq!(claims.by_name()["sub"], "yancej@amazon.com");
+        assert_eq!(claims.expires(), Timestamp::from_seconds(1_559_667_908));
+        assert_eq!(real_token(1_559_667_938, str::to_owned).err(), Some(Reason::TokenExpired));
+    }
+
+    #[test]
+    fn a_real_token_that_is_changed_in_any_place_is_refused() {
+        assert!(real_token(1_559_667_900, str::to_owned).is_ok());
+        let vector = vectors("alb-token-2019-oidc.json");
+        for position in 0..vector["token"].as_str().unwrap().len() {
+            let spoilt = |text: &str| {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[position] = if bytes[position] == b'A' { b'B' } else { b'A' };
+                String::from_utf8(bytes).unwrap()
+            };
+            assert!(real_token(1_559_667_900, spoilt).is_err(), "at {position}");
+        }
+    }
+}
