@@ -4,6 +4,7 @@
 
 mod advice;
 mod trail;
+mod unverified;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,8 +18,9 @@ use crate::clock;
 use crate::input::{PluginConfig, Trouble, read_config, read_text};
 use crate::mint::AlbKey;
 use crate::output::{BAD, FAINT, GOOD, LOUD, TITLE, print, printable, styled};
-use advice::{Pasted, Unverified, advice, mistaken};
+use advice::{advice, mistaken};
 use trail::{KnownKey, Outcome, Request, Step, Tokens, Verdict, judge};
+use unverified::{Pasted, Unverified};
 
 const EXAMPLES: &str = r#"Examples:
   alb-oidc explain --file token.txt

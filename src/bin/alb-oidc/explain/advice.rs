@@ -1,133 +1,13 @@
-//! What a token seems to be before anybody has verified it, and what an operator may do about a refusal. For people to read:
-//! nothing here decides.
+//! What an operator may do about a denied token. For people to read: nothing here decides.
 
 use std::path::Path;
 
-use alb_oidc_filter::{Config, MAX_TOKEN_BYTES, P256Key, Reason, Timestamp, UntrustedToken, decode_base64};
-use serde::Serialize;
+use alb_oidc_filter::{Config, P256Key, Reason, Timestamp, UntrustedToken};
 use serde_json::Value;
 
 use super::trail::Verdict;
+use super::unverified::{Unverified, lacks_padding, malformation};
 use crate::native::jose;
-
-/// A token as somebody pasted it.
-pub(super) struct Pasted {
-    pub(super) token: String,
-    /// What was taken away from around it.
-    pub(super) notes: Vec<String>,
-}
-
-impl Pasted {
-    pub(super) fn new(text: &str) -> Self {
-        let mut notes = Vec::new();
-        let mut token = text.trim();
-        let named =
-            token.split_once(':').map(|(name, value)| (name.trim_start_matches(['<', '>', ' ']).trim_end(), value));
-        if let Some((name, value)) = named.filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-amzn-oidc-")) {
-            notes.push(if name.eq_ignore_ascii_case("x-amzn-oidc-data") {
-                format!("took `{name}:` away from before the token")
-            } else {
-                format!("took `{name}:` away from before the token; the filter reads x-amzn-oidc-data only")
-            });
-            token = value.trim();
-        }
-        let bare = token.trim_matches(['"', '\'']);
-        if bare != token {
-            notes.push("took the quotes from around the token".to_owned());
-        }
-        let token: String = bare.split_whitespace().collect();
-        if token != bare {
-            notes.push("took white space out of the token, where a header has none: was it wrapped?".to_owned());
-        }
-        if lacks_padding(&token) {
-            notes.push(
-                "the token lacks the `=` at the end of its parts, which the load balancer writes and signs".to_owned(),
-            );
-        }
-        Self { token, notes }
-    }
-}
-
-/// The parts of a token, decoded by nobody's leave.
-#[derive(Serialize)]
-pub(super) struct Unverified {
-    pub(super) header: Option<Value>,
-    pub(super) claims: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) signature: Option<String>,
-}
-
-impl Unverified {
-    pub(super) fn decode(text: &str) -> Self {
-        let object = |part: Option<&str>| -> Option<Value> {
-            let value: Value = serde_json::from_slice(&decode_base64(part?)?).ok()?;
-            value.is_object().then_some(value)
-        };
-        let mut parts = text.split('.');
-        let (header, claims) = (object(parts.next()), object(parts.next()));
-        Self { header, claims, signature: parts.next().map(str::to_owned) }
-    }
-
-    /// The text `name` of the header.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.header.as_ref()?.get(name)?.as_str()
-    }
-}
-
-/// What the member `name` of header or claims holds.
-pub(super) fn found_in(part: &Option<Value>, name: &str) -> String {
-    match part.as_ref().and_then(|part| part.get(name)) {
-        None => "nothing".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    }
-}
-
-/// The form of the token `text`.
-pub(super) fn form(text: &str, token: &Unverified) -> String {
-    let names = token.header.as_ref().and_then(Value::as_object).into_iter().flat_map(|header| header.keys());
-    format!("{} bytes, header with {}", text.len(), names.map(String::as_str).collect::<Vec<_>>().join(", "))
-}
-
-/// What is found in the form of the token `text`, which the library refuses, and what is expected.
-pub(super) fn malformation(text: &str, token: &Unverified) -> (String, String) {
-    let (dots, length) = (text.matches('.').count(), text.len());
-    let signature = text.rsplit('.').next().and_then(decode_base64).map(|signature| signature.len());
-    let is_text = |name: &&str| token.header.as_ref().and_then(|header| header.get(*name)).is_none_or(Value::is_string);
-    let most = format!("at most {MAX_TOKEN_BYTES}");
-    let (found, expected) = match signature {
-        _ if text.is_empty() => ("nothing".to_owned(), "a token"),
-        _ if length > MAX_TOKEN_BYTES => (format!("{length} bytes"), most.as_str()),
-        _ if dots != 2 => (format!("{dots} dot(s)"), "two: header.claims.signature"),
-        _ if token.header.is_none() => {
-            ("something else before the first dot".to_owned(), "the JOSE header: a JSON object in base64")
-        }
-        None => ("a signature that is no base64".to_owned(), "64 bytes in base64"),
-        Some(bytes) if bytes != 64 => (format!("a signature of {bytes} bytes"), "64"),
-        Some(_) if token.header.as_ref().and_then(|header| header.get("exp")?.as_u64()).is_none() => {
-            (format!("`exp`: {}", found_in(&token.header, "exp")), "whole seconds")
-        }
-        Some(_) => match ["signer", "iss", "client", "typ"].iter().find(|name| !is_text(name)) {
-            Some(name) => (format!("`{name}`: {}", found_in(&token.header, name)), "text"),
-            None => (form(text, token), "each member once, no crit, b64, zip, jwk, jku, x5c or x5u, claims in base64"),
-        },
-    };
-    (found, expected.to_owned())
-}
-
-/// A time, and how long it is from `now`.
-pub(super) fn ago(seconds: i64, now: Timestamp) -> String {
-    let now = i64::try_from(now.millis() / 1000).unwrap_or(i64::MAX);
-    let time = jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string());
-    let apart = now.abs_diff(seconds);
-    let span = match (apart / 86_400, apart / 3_600 % 24, apart / 60 % 60, apart % 60) {
-        (0, 0, 0, seconds) => format!("{seconds} s"),
-        (0, 0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-        (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
-        (days, hours, _, _) => format!("{days} days {hours} h"),
-    };
-    if now >= seconds { format!("{time}, {span} ago") } else { format!("{time}, in {span}") }
-}
 
 /// The `loadBalancers` that would believe a token that says this of itself.
 pub(super) fn config_for(text: &str, token: &Unverified) -> Vec<String> {
@@ -146,11 +26,6 @@ pub(super) fn config_for(text: &str, token: &Unverified) -> Vec<String> {
             format!("  clientId: {}", quoted("client")),
         ],
     }
-}
-
-fn lacks_padding(token: &str) -> bool {
-    let parts: Vec<_> = token.split('.').collect();
-    parts.len() == 3 && parts.iter().any(|part| part.len() % 4 != 0)
 }
 
 fn padded(token: &str) -> String {

@@ -11,7 +11,7 @@ use alb_oidc_filter::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::advice::{Unverified, ago, form, found_in, malformation};
+use super::unverified::{Unverified, ago, form, found_in, malformation};
 use crate::input::Trouble;
 use crate::native::jose;
 use crate::output::{BAD, FAINT, GOOD, printable, styled};
