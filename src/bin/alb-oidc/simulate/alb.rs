@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::forward::forward;
-use super::session::{alb_cookie, cookie, cookies, read, set};
-use super::{Simulator, host, now};
+use super::request::{cookie, host};
+use super::session::{alb_cookie, cookies, read, set};
+use super::state::{Simulator, lock, now};
 use crate::page;
 use crate::serve::say;
 
@@ -125,7 +126,8 @@ fn signed_in(simulator: &Simulator, request: &Request) -> Result<Response, Probl
             "The sign-in began in another browser, or this one keeps no cookies (see --insecure-cookies).",
         ));
     }
-    let user = simulator.idp.redeem(&code).ok_or_else(|| refused("The identity provider's code is used up."))?;
+    let user =
+        lock(&simulator.codes).remove(&code).ok_or_else(|| refused("The identity provider's code is used up."))?;
     let failed = |text| (StatusCode::INTERNAL_SERVER_ERROR, text);
     let access_token = simulator.access_token(&user).map_err(|_| failed("The access token cannot be signed."))?;
     let claims = serde_json::Value::Object(user.userinfo(&simulator.options.issuer)).to_string();

@@ -8,16 +8,14 @@ use axum::extract::Request;
 use axum::http::header::{
     CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use axum::http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use axum::http::uri::{PathAndQuery, Scheme, Uri};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 
-use super::Simulator;
 use super::misbehave::Misbehaviour;
+use super::state::Simulator;
 use super::users::User;
 use crate::page;
 use crate::serve::say;
@@ -34,23 +32,11 @@ const OF_ONE_CONNECTION: [HeaderName; 8] = [
     UPGRADE,
 ];
 
-/// The gateway.
-pub(super) struct Upstream {
-    client: Client<HttpConnector, Body>,
-    authority: Authority,
-}
-
-impl Upstream {
-    pub(super) fn at(authority: Authority) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), authority }
-    }
-}
-
 /// Passes the request on as one of `user`'s.
 pub(super) async fn forward(simulator: &Simulator, peer: SocketAddr, user: &User, mut request: Request) -> Response {
     let from_client = taken_upgrade(&mut request);
     let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    let target = Uri::builder().scheme(Scheme::HTTP).authority(simulator.upstream.authority.clone());
+    let target = Uri::builder().scheme(Scheme::HTTP).authority(simulator.options.upstream.clone());
     match target.path_and_query(path).build() {
         Ok(target) => *request.uri_mut() = target,
         Err(error) => return page::problem(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -58,10 +44,10 @@ pub(super) async fn forward(simulator: &Simulator, peer: SocketAddr, user: &User
     if let Err(error) = add_headers(simulator, peer.ip(), user, request.headers_mut()) {
         return page::problem(StatusCode::INTERNAL_SERVER_ERROR, &error);
     }
-    let mut response = match simulator.upstream.client.request(request).await {
+    let mut response = match simulator.gateway.request(request).await {
         Ok(response) => response,
         Err(error) => {
-            say(format_args!("no answer from {}: {error}", simulator.upstream.authority));
+            say(format_args!("no answer from {}: {error}", simulator.options.upstream));
             return page::problem(StatusCode::BAD_GATEWAY, "The gateway does not answer.");
         }
     };

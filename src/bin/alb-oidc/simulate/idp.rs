@@ -1,8 +1,7 @@
 //! The identity provider: its sign-in page, its own session, its sign-out. Asks for no password, and sends browsers nowhere
 //! but where the load balancer sealed that they go, or back to the host they came from.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Form, Query, State};
@@ -14,51 +13,17 @@ use axum::routing::get;
 use cookie::{Cookie, SameSite};
 use maud::{Markup, html};
 use serde::Deserialize;
-use uuid::Uuid;
 
 use super::alb::Pending;
-use super::session::cookie;
+use super::request::{cookie, host};
+use super::state::{Simulator, lock};
 use super::users::User;
-use super::{Simulator, host, lock};
 use crate::page;
 use crate::serve::say;
 
 /// The provider's own cookie, which signs its user in again without a question. It is not sent to the load balancer's paths.
 const COOKIE: &str = "idp-session";
 const PATH: &str = "/idp";
-
-/// Codes and sessions that are remembered; the oldest give way.
-const MAX_REMEMBERED: usize = 1024;
-
-/// The provider's memory, by random ids.
-#[derive(Default)]
-pub(super) struct Sessions {
-    codes: Mutex<VecDeque<(String, User)>>,
-    signed_in: Mutex<VecDeque<(String, User)>>,
-}
-
-impl Sessions {
-    /// The user for whom `code` was given out. It works once.
-    pub(super) fn redeem(&self, code: &str) -> Option<User> {
-        take(&self.codes, code)
-    }
-}
-
-fn remember(memory: &Mutex<VecDeque<(String, User)>>, user: User) -> String {
-    let id = Uuid::new_v4().to_string();
-    let mut memory = lock(memory);
-    memory.push_back((id.clone(), user));
-    while memory.len() > MAX_REMEMBERED {
-        memory.pop_front();
-    }
-    id
-}
-
-fn take(memory: &Mutex<VecDeque<(String, User)>>, id: &str) -> Option<User> {
-    let mut memory = lock(memory);
-    let at = memory.iter().position(|(known, _)| known == id)?;
-    memory.remove(at).map(|(_, user)| user)
-}
 
 #[derive(Deserialize)]
 struct Authorize {
@@ -99,7 +64,7 @@ impl Authorize {
 
     /// Back to the load balancer, with a code for this user.
     fn back(&self, simulator: &Simulator, user: User) -> Response {
-        let code = remember(&simulator.idp.codes, user);
+        let code = lock(&simulator.codes).add(user);
         let query = serde_urlencoded::to_string([("code", code.as_str()), ("state", &self.state)]).unwrap_or_default();
         (StatusCode::SEE_OTHER, [(LOCATION, format!("{}?{query}", self.redirect_uri))]).into_response()
     }
@@ -112,10 +77,8 @@ async fn authorize(
 ) -> Result<Response, Response> {
     query.check(&simulator).map_err(|text| page::problem(StatusCode::BAD_REQUEST, text))?;
     let session = cookie(&headers, COOKIE);
-    let signed_in = lock(&simulator.idp.signed_in);
-    let known = signed_in.iter().find(|(id, _)| Some(id) == session.as_ref()).map(|(_, user)| user.clone());
-    drop(signed_in);
-    match known {
+    let user = session.and_then(|session| lock(&simulator.idp_sessions).get(&session));
+    match user {
         Some(user) => Ok(query.back(&simulator, user)),
         None => Ok(sign_in_page(&simulator, None).into_response()),
     }
@@ -142,7 +105,7 @@ async fn sign_in(
     {
         say(format_args!("{problem}"));
     }
-    let session = remember(&simulator.idp.signed_in, user.clone());
+    let session = lock(&simulator.idp_sessions).add(user.clone());
     let session = Cookie::build((COOKIE, session)).path(PATH).http_only(true).same_site(SameSite::Lax);
     Ok(([(SET_COOKIE, session.to_string())], query.back(&simulator, user)).into_response())
 }
@@ -179,7 +142,7 @@ fn sign_in_page(simulator: &Simulator, refused: Option<(&str, &SignIn)>) -> Mark
 /// Forgets the provider's session. The load balancer's is in its own cookies, which only its host can take back.
 async fn logout(State(simulator): State<Arc<Simulator>>, Query(query): Query<Logout>, headers: HeaderMap) -> Response {
     if let Some(session) = cookie(&headers, COOKIE) {
-        take(&simulator.idp.signed_in, &session);
+        lock(&simulator.idp_sessions).remove(&session);
     }
     let Some(host) = host(&headers) else {
         return page::problem(StatusCode::BAD_REQUEST, "The request names no host.");

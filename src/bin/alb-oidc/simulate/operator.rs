@@ -13,7 +13,8 @@ use clap::ValueEnum as _;
 use maud::{Markup, html};
 
 use super::misbehave::Misbehaviour;
-use super::{Simulator, host, lock};
+use super::request::host;
+use super::state::{Simulator, lock};
 use crate::page;
 use crate::serve::say;
 

@@ -1,19 +1,15 @@
 //! The load balancer's session: sealed, so that nobody but this process can read or make one, and spread over as many
 //! cookies as it needs. Nothing here knows who may sign in.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::rand;
-use axum::http::header::{COOKIE, SET_COOKIE};
+use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cookie::time::{Duration, OffsetDateTime};
 use cookie::{Cookie, CookieBuilder};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::request::cookie;
+use super::state::{Simulator, now};
 use super::users::User;
-use super::{Simulator, now};
 
 /// The ALB's limit on the session: this many cookies, each of at most so many bytes in name and value.
 const MAX_SHARDS: usize = 4;
@@ -27,34 +23,6 @@ const COOKIES_LAST: Duration = Duration::days(7);
 pub(super) struct Session {
     pub(super) user: User,
     expires: u64,
-}
-
-/// Seals what goes through browsers. The key lives as long as the process.
-pub(super) struct Seal(RandomizedNonceKey);
-
-impl Seal {
-    pub(super) fn new() -> Result<Self, String> {
-        let mut key = [0; 32];
-        rand::fill(&mut key)
-            .and_then(|()| RandomizedNonceKey::new(&AES_256_GCM, &key))
-            .map(Self)
-            .map_err(|error| format!("cannot make a key for sessions: {error}"))
-    }
-
-    /// Seals `value` as something of this kind; it opens as nothing else.
-    pub(super) fn close(&self, kind: &str, value: &impl Serialize) -> Option<String> {
-        let mut sealed = serde_json::to_vec(value).ok()?;
-        let nonce = self.0.seal_in_place_append_tag(Aad::from(kind), &mut sealed).ok()?;
-        Some(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &sealed].concat()))
-    }
-
-    /// What was sealed as something of this kind.
-    pub(super) fn open<T: DeserializeOwned>(&self, kind: &str, text: &str) -> Option<T> {
-        let mut sealed = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (nonce, sealed) = sealed.split_at_mut_checked(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        serde_json::from_slice(self.0.open_in_place(nonce, Aad::from(kind), sealed).ok()?).ok()
-    }
 }
 
 /// The session that a request's cookies hold, if it goes on.
@@ -87,15 +55,6 @@ pub(super) fn cookies(simulator: &Simulator, user: User, headers: &HeaderMap) ->
 pub(super) fn alb_cookie(simulator: &Simulator, cookie: CookieBuilder<'_>) -> Option<HeaderValue> {
     let cookie = cookie.path("/").secure(!simulator.options.insecure_cookies).http_only(true);
     HeaderValue::from_str(&cookie.to_string()).ok()
-}
-
-/// The value of the request's first cookie of this name.
-pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    all.flat_map(Cookie::split_parse)
-        .flatten()
-        .find(|cookie| cookie.name() == name)
-        .map(|cookie| cookie.value().to_owned())
 }
 
 /// Adds the cookies to an answer.

@@ -1,0 +1,55 @@
+//! `alb-oidc simulate`: a load balancer, an identity provider and a key server in one process, to try sign-in without AWS.
+//! Starts two listeners: the load balancer, and everything else. Their routes are in the modules below.
+
+mod alb;
+mod forward;
+mod idp;
+mod key_server;
+mod keys;
+mod misbehave;
+mod operator;
+mod options;
+mod request;
+mod seal;
+mod session;
+mod state;
+mod tokens;
+mod users;
+mod users_by_id;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use axum::Router;
+
+pub(crate) use options::Simulate;
+
+use crate::input::Trouble;
+use crate::serve::{self, Listener, say};
+use state::Simulator;
+
+impl Simulate {
+    /// Serves both listeners until told to stop.
+    pub(crate) fn run(mut self) -> Result<ExitCode, Trouble> {
+        serve::run(async {
+            let alb = Listener::bind(self.listen).await?;
+            let elsewhere = Listener::bind(self.keys_listen).await?;
+            // Port 0 is any that is free: from here on the one that it became.
+            (self.listen, self.keys_listen) = (alb.address(), elsewhere.address());
+            let simulator = Arc::new(Simulator::new(self)?);
+            say(format_args!("sign in at http://{}", browsable(alb.address())));
+            say(format_args!("keys, identity provider and switches at http://{}", browsable(elsewhere.address())));
+            let pages = Router::new().merge(key_server::routes()).merge(idp::routes()).merge(operator::routes());
+            let pages = pages.with_state(Arc::clone(&simulator));
+            tokio::try_join!(alb.serve(alb::routes(simulator)), elsewhere.serve(pages))?;
+            Ok(())
+        })
+    }
+}
+
+/// How a browser on this machine writes the address. Browsers keep `Secure` cookies of plain HTTP for `localhost`.
+fn browsable(address: SocketAddr) -> String {
+    let here = address.ip().is_loopback() || address.ip().is_unspecified();
+    if here { format!("localhost:{}", address.port()) } else { address.to_string() }
+}
