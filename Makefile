@@ -84,8 +84,8 @@ test-browser: up ## Try the local stack in a real browser; screenshots go to tar
 
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
-demo: module $(lastword $(ENVOYS)) ## Show three requests: admitted, forged, spoofed
-	@cargo run --quiet --locked --example demo
+demo: module cli $(lastword $(ENVOYS)) ## Sign in through a simulated load balancer; show an admitted, a forged and a spoofed request
+	@cargo run --quiet --locked --features cli --example demo
 
 .PHONY: bench
 bench: ENVOYS := $(lastword $(ENVOYS))

@@ -11,8 +11,6 @@
     clippy::unwrap_used
 )]
 
-#[path = "support/simulator.rs"]
-mod simulator;
 mod support;
 
 use alb_oidc_filter::{Config, Jose, P256_PROVIDER, P256Key, Reason, Timestamp, UntrustedToken};
@@ -22,12 +20,12 @@ use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use serde_json::{Value, json};
-use simulator::{Browser, Simulator, Tool};
 use std::net::SocketAddr;
 use std::time::Duration;
 use support::client::{Reply, Request, send, send_body};
-use support::envoy::{Envoy, Plugin, Setup, gateway_config};
+use support::envoy::gateway_config;
 use support::server::{Server, full};
+use support::simulator::{Browser, Simulator, Tool};
 use support::token::{ARN, CLIENT, ISSUER};
 use support::upstream::Upstream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -212,20 +210,11 @@ fn misbehaviours() -> Vec<(String, String)> {
 #[tokio::test]
 async fn each_misbehaviour_does_to_a_real_gateway_what_the_readme_says() {
     let upstream = Upstream::start().await;
-    // The gateway needs the key server's port, the stand-in the gateway's: one of the two is told later.
-    let gateway = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
-    let simulator = Simulator::start(gateway, &[]).await;
     let mut config = gateway_config();
     config["accessToken"] = json!({
         "issuer": ISSUER, "jwksUri": "http://keys.test/us-west-2_EXAMPLE/.well-known/jwks.json", "jwksCluster": "keys",
     });
-    let mut plugin = Plugin::new("gateway", config);
-    plugin.port = gateway.port();
-    let setup = Setup {
-        plugins: vec![plugin],
-        ..Setup::new(&support::default_envoy(), upstream.address(), simulator.0.address(1))
-    };
-    let envoy = Envoy::must_start(&setup).await;
+    let (simulator, envoy) = Simulator::with_gateway(&support::default_envoy(), config, upstream.address()).await;
     let mut ann = Browser::default();
     ann.sign_in(&simulator.url("/"), ANN).await;
     let help = tokio::process::Command::new(env!("CARGO_BIN_EXE_alb-oidc")).args(["simulate", "--help"]).output();

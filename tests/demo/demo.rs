@@ -1,5 +1,5 @@
-//! `make demo`: a real Envoy with the module, a load balancer that signs, a key server and an echo service, all on local
-//! ports. Sends a handful of requests, prints what came of each, and fails if it is not what the filter promises.
+//! `make demo`: a real Envoy with the module, `alb-oidc simulate` as its load balancer, and an echo service, all on local
+//! ports. Sends an admitted, forged and spoofed requests, prints each outcome, and fails if one is not as expected.
 
 // A demo may panic: that is how it fails.
 #![allow(
@@ -11,32 +11,29 @@
     clippy::unwrap_used
 )]
 
-mod alb;
 #[path = "../support/mod.rs"]
 mod support;
 
-use alb::Alb;
 use serde_json::Value;
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use support::client::{Reply, Request, send};
-use support::envoy::{Envoy, Plugin, Setup, gateway_config};
-use support::key_server::{Answer, KeyServer};
+use support::client::Reply;
+use support::envoy::{Envoy, gateway_config};
+use support::simulator::{Browser, Simulator};
 use support::token::{Key, TokenSpec};
 use support::upstream::Upstream;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-/// The load balancer that anyone can make in an account of their own. Its keys are on the same key server as ours.
+/// A load balancer in the attacker's own account. AWS publishes its keys on the same key server as ours.
 const ATTACKERS_ARN: &str =
     "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/evil/0123456789abcdef";
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut terminated = signal(SignalKind::terminate()).expect("a signal handler");
-    // Whichever ends first drops the other, and with it Envoy and the servers.
+    // The first branch to end drops the others, and with them each process that the demo started.
     tokio::select! {
-        as_promised = demo() => if as_promised { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        as_expected = demo() => if as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE },
         _ = tokio::signal::ctrl_c() => stopped(),
         _ = terminated.recv() => stopped(),
     }
@@ -49,137 +46,116 @@ fn stopped() -> ExitCode {
 
 async fn demo() -> bool {
     let stage = Stage::start().await;
-    println!(
-        "client -> load balancer {} -> gateway {} -> echo {}",
-        stage.alb.address(),
-        stage.gateway,
-        stage.upstream.address()
-    );
-    let results = [stage.admitted().await, stage.forged().await, stage.spoofed().await];
+    let mut ann = Browser::default();
+    let results = [stage.admitted(&mut ann).await, stage.forged().await, stage.spoofed(&mut ann).await];
     stage.envoy.stop().await;
-    let as_promised = results.iter().all(|result| *result);
-    println!("\n{}", if as_promised { "Every outcome is as promised." } else { "NOT every outcome is as promised." });
-    as_promised
+    let as_expected = results.iter().all(|result| *result);
+    println!("\n{}", if as_expected { "Every outcome is as expected." } else { "NOT every outcome is as expected." });
+    as_expected
 }
 
-/// All that takes part.
+/// The running programs.
 struct Stage {
+    load_balancer: Simulator,
     envoy: Envoy,
-    gateway: SocketAddr,
-    alb: Alb,
+    /// The gateway's own URL, past the load balancer.
+    gateway: String,
     upstream: Upstream,
-    attackers_key: Key,
-    attackers_kid: String,
-    alb_kid: String,
-    _keys: KeyServer,
 }
 
 impl Stage {
     async fn start() -> Stage {
-        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
-        let (key, attackers_key) = (Key::generate(), Key::generate());
-        let (alb_kid, attackers_kid) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
-        keys.publish(&format!("/{alb_kid}"), &key, Answer::default());
-        keys.publish(&format!("/{attackers_kid}"), &attackers_key, Answer::default());
         let binary = support::default_envoy();
-        println!("alb_oidc_filter.wasm in Envoy {}", support::version(&binary));
-        let setup = Setup {
-            plugins: vec![Plugin::new("gateway", gateway_config())],
-            ..Setup::new(&binary, upstream.address(), keys.address())
-        };
-        let envoy = Envoy::must_start(&setup).await;
+        let upstream = Upstream::start().await;
+        let (load_balancer, envoy) = Simulator::with_gateway(&binary, gateway_config(), upstream.address()).await;
         let gateway = envoy.listener("gateway").await.expect("the gateway's listener");
-        let alb = Alb::start(gateway, &alb_kid, &key).await;
-        Stage { envoy, gateway, alb, upstream, attackers_key, attackers_kid, alb_kid, _keys: keys }
+        let gateway = format!("http://localhost:{}/", gateway.port());
+        println!("load balancer  {}  alb-oidc simulate", load_balancer.url("/"));
+        println!("gateway        {gateway}  Envoy {} with alb_oidc_filter.wasm", support::version(&binary));
+        println!("upstream       http://{}/  echo service", upstream.address());
+        Stage { load_balancer, envoy, gateway, upstream }
     }
 
-    async fn admitted(&self) -> bool {
-        println!("\n1. Ann signs in at the load balancer");
-        let sign_in = self
-            .request(
-                "GET /?sign-in=ann@example.com to the load balancer",
-                self.alb.address(),
-                Request::get("/?sign-in=ann@example.com", &[]),
-            )
-            .await;
-        let cookie = sign_in
-            .header("set-cookie")
-            .first()
-            .and_then(|cookie| cookie.split(';').next())
-            .unwrap_or_default()
-            .to_owned();
-        let signed_in = self.show("a redirect and a session cookie", sign_in.status == 302 && !cookie.is_empty());
-        let page =
-            self.request("GET / with that cookie", self.alb.address(), Request::get("/", &[("cookie", &cookie)])).await;
-        signed_in & self.reached_as_ann(&page)
+    async fn admitted(&self, ann: &mut Browser) -> bool {
+        println!("\n1. Admitted: ann@example.com signs in at the load balancer");
+        let (_, page) = ann.sign_in(&self.load_balancer.url("/"), "name=ann@example.com").await;
+        self.admitted_as_ann(&page)
     }
 
     async fn forged(&self) -> bool {
-        println!("\n2. Forged tokens for admin@example.com, straight to the gateway");
-        let admin = TokenSpec::of("admin@example.com");
-        let mut own = admin.clone();
-        own.header.insert("signer".into(), ATTACKERS_ARN.into());
-        let own = own.mint(&self.attackers_kid, &self.attackers_key).text;
-        let by_own =
-            self.denied("genuine, but signed by the attacker's own load balancer", &own, "signer-unknown").await;
-        let claims_ours = admin.mint(&self.alb_kid, &self.attackers_key).text;
-        let by_claim = self
-            .denied("claims to be from ours, signed with the attacker's key", &claims_ours, "signature-invalid")
-            .await;
-        by_own & by_claim
+        println!("\n2. Forged: tokens for admin@example.com, sent directly to the gateway");
+        let genuine = attackers_token().await;
+        let foreign = self.denied("signed by a load balancer of the attacker's", &genuine, "signer-unknown").await;
+        let forged = TokenSpec::of("admin@example.com").mint(&self.key_id().await, &Key::generate()).text;
+        let forged =
+            self.denied("naming our load balancer, signed with another key", &forged, "signature-invalid").await;
+        foreign & forged
     }
 
-    async fn spoofed(&self) -> bool {
-        println!("\n3. The header kubeflow-userid: admin@example.com, sent by a client");
+    async fn spoofed(&self, ann: &mut Browser) -> bool {
+        println!("\n3. Spoofed: a client sends the header kubeflow-userid: admin@example.com");
         let spoofed = ("kubeflow-userid", "admin@example.com");
-        let headers = [("cookie", "AWSELBAuthSessionCookie-0=ann@example.com"), spoofed];
-        let page =
-            self.request("by Ann, through the load balancer", self.alb.address(), Request::get("/", &headers)).await;
-        let stripped = self.reached_as_ann(&page);
-        let refused = self
-            .request("by anyone, straight to the gateway, without a token", self.gateway, Request::get("/", &[spoofed]))
-            .await;
-        stripped & self.refused_for(&refused, "token-missing")
+        println!("   Ann, through the load balancer");
+        ann.headers = vec![(spoofed.0.into(), spoofed.1.into())];
+        let page = ann.get(&self.load_balancer.url("/")).await;
+        let replaced = self.admitted_as_ann(&page);
+        println!("   a client without a token, directly to the gateway");
+        let reply = Browser::sending(&[spoofed]).get(&self.gateway).await;
+        replaced & self.denied_for(&reply, "token-missing")
+    }
+
+    /// The id of the key that our load balancer signs with. Its page lists the current key first.
+    async fn key_id(&self) -> String {
+        let page = Browser::default().get(&self.load_balancer.elsewhere("/")).await.body;
+        let mut links = page.split("href=\"/").filter_map(|link| link.split('"').next());
+        links.find(|link| Uuid::parse_str(link).is_ok()).expect("a key id on the page").to_owned()
     }
 
     async fn denied(&self, what: &str, token: &str, reason: &str) -> bool {
-        let reply = self.request(what, self.gateway, Request::get("/", &[("x-amzn-oidc-data", token)])).await;
-        self.refused_for(&reply, reason)
-    }
-
-    async fn request(&self, what: &str, to: SocketAddr, mut request: Request) -> Reply {
         println!("   {what}");
-        request.headers.push(("host".into(), "kubeflow.example.com".into()));
-        send(to, &request).await.unwrap_or_else(|error| panic!("{what}: {error}"))
+        let reply = Browser::sending(&[("x-amzn-oidc-data", token)]).get(&self.gateway).await;
+        self.denied_for(&reply, reason)
     }
 
-    /// 200, upstream was told that it is Ann and nothing else, and saw neither token nor session.
-    fn reached_as_ann(&self, reply: &Reply) -> bool {
+    /// 200, upstream received Ann's user id only, and neither token nor session.
+    fn admitted_as_ann(&self, reply: &Reply) -> bool {
         let seen = self.upstream.take_seen();
-        let users: Vec<String> =
-            seen.iter().flat_map(|seen| seen.header("kubeflow-userid")).map(str::to_owned).collect();
-        let clean =
-            seen.iter().all(|seen| seen.header("x-amzn-oidc-data").is_empty() && seen.header("cookie").is_empty());
+        let users: Vec<&str> = seen.iter().flat_map(|seen| seen.header("kubeflow-userid")).collect();
+        let clean = seen.iter().all(|seen| {
+            seen.header("x-amzn-oidc-data").is_empty()
+                && seen.header("x-amzn-oidc-accesstoken").is_empty()
+                && seen.header("cookie").iter().all(|cookies| !cookies.contains("AWSELBAuthSessionCookie"))
+        });
         let outcome = format!(
-            "{}, upstream saw kubeflow-userid: {}, {} token or session cookie",
+            "{}, upstream received kubeflow-userid: {}, {} token or session cookie",
             reply.status,
             users.join(" and "),
             if clean { "no" } else { "a" }
         );
-        self.show(&outcome, reply.status == 200 && users == ["ann@example.com"] && clean)
+        show(&outcome, reply.status == 200 && users == ["ann@example.com"] && clean)
     }
 
-    /// 401 with this reason, and nothing reached upstream.
-    fn refused_for(&self, reply: &Reply, reason: &str) -> bool {
+    /// 401 with this reason, and upstream received nothing.
+    fn denied_for(&self, reply: &Reply, reason: &str) -> bool {
         let body: Value = serde_json::from_str(&reply.body).unwrap_or_default();
         let seen = self.upstream.take_seen();
-        let upstream = if seen.is_empty() { "nothing reached upstream" } else { "IT REACHED UPSTREAM" };
+        let upstream = if seen.is_empty() { "upstream received nothing" } else { "upstream RECEIVED the request" };
         let outcome = format!("{}, reason {}, {upstream}", reply.status, body["reason"].as_str().unwrap_or("unknown"));
-        self.show(&outcome, reply.status == 401 && body["reason"] == reason && seen.is_empty())
+        show(&outcome, reply.status == 401 && body["reason"] == reason && seen.is_empty())
     }
+}
 
-    fn show(&self, outcome: &str, as_promised: bool) -> bool {
-        println!("   -> {outcome}{}", if as_promised { "" } else { "  <- NOT AS PROMISED" });
-        as_promised
-    }
+/// A genuine token for admin@example.com of the attacker's own load balancer. Its target is a service of the attacker's,
+/// which receives the token.
+async fn attackers_token() -> String {
+    let service = Upstream::start().await;
+    let load_balancer = Simulator::start(service.address(), &["--arn", ATTACKERS_ARN]).await;
+    Browser::default().sign_in(&load_balancer.url("/"), "name=admin@example.com&groups=").await;
+    let seen = service.take_seen().pop().expect("a request");
+    seen.header("x-amzn-oidc-data").first().expect("a token").to_string()
+}
+
+fn show(outcome: &str, as_expected: bool) -> bool {
+    println!("   -> {outcome}{}", if as_expected { "" } else { "  <- NOT AS EXPECTED" });
+    as_expected
 }

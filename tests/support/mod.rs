@@ -13,6 +13,7 @@ pub(crate) mod kubernetes;
 pub(crate) mod merge;
 pub(crate) mod module;
 pub(crate) mod server;
+pub(crate) mod simulator;
 pub(crate) mod table;
 pub(crate) mod tls;
 pub(crate) mod token;

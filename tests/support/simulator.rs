@@ -1,11 +1,22 @@
-//! The command-line tool's stand-ins as running programs, and a browser of sorts: it keeps cookies and follows redirects.
+//! The servers of the command-line tool as running programs, and a simple browser: it keeps cookies and follows redirects.
 
-use crate::support::client::{Reply, Request, send};
+use super::client::{Reply, Request, send};
+use super::envoy::{Envoy, Plugin, Setup};
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+
+/// `alb-oidc`, in the folder in which cargo puts it: examples and tests are one folder below.
+fn program() -> PathBuf {
+    let own = std::env::current_exe().expect("the path of this program");
+    let program = own.parent().and_then(Path::parent).expect("the folder above").join("alb-oidc");
+    assert!(program.is_file(), "no alb-oidc at {}: run `make cli`", program.display());
+    program
+}
 
 /// A running `alb-oidc`, killed when dropped.
 pub(crate) struct Tool {
@@ -17,7 +28,7 @@ pub(crate) struct Tool {
 impl Tool {
     /// Starts the tool with these arguments and waits until it has said where its `listeners` are.
     pub(crate) async fn start(arguments: &[&str], listeners: usize) -> Tool {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_alb-oidc"))
+        let mut process = Command::new(program())
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -49,7 +60,7 @@ impl Tool {
     }
 }
 
-/// The load balancer's stand-in.
+/// A running `alb-oidc simulate`.
 pub(crate) struct Simulator(pub(crate) Tool);
 
 impl Simulator {
@@ -58,6 +69,17 @@ impl Simulator {
         let gateway = format!("http://{gateway}");
         let fixed = ["simulate", "--listen", "127.0.0.1:0", "--keys-listen", "127.0.0.1:0", "--upstream", &gateway];
         Simulator(Tool::start(&[&fixed, more].concat(), 2).await)
+    }
+
+    /// Starts it in front of an Envoy with the module, which fetches the keys from it and forwards to `upstream`.
+    pub(crate) async fn with_gateway(binary: &Path, config: Value, upstream: SocketAddr) -> (Simulator, Envoy) {
+        // Each of the two needs the other's port before it starts.
+        let gateway = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+        let simulator = Simulator::start(gateway, &[]).await;
+        let plugin = Plugin { port: gateway.port(), ..Plugin::new("gateway", config) };
+        let setup = Setup { plugins: vec![plugin], ..Setup::new(binary, upstream, simulator.0.address(1)) };
+        let envoy = Envoy::must_start(&setup).await;
+        (simulator, envoy)
     }
 
     /// A page of the load balancer's host.
