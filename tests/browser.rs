@@ -153,7 +153,7 @@ async fn bob_is_refused_where_only_admins_may_enter_and_reads_why() {
     browser.sign_in("bob@example.com").await;
     browser.shows("You are bob@example.com").await;
     browser.click("a[href='/public/']").await;
-    browser.shows("Nobody is named").await;
+    browser.shows("No user").await;
     browser.screenshot("3-open-to-all").await;
     browser.click("a[href='/admin/']").await;
     browser.shows("user-not-allowed").await;
@@ -221,7 +221,7 @@ async fn an_operator_sees_what_users_see_of_expired_tokens_and_of_a_key_server_t
 async fn somebody_typed_in_is_told_what_is_wrong_and_then_let_in() {
     let browser = Browser::open().await;
     browser.goto(FRONT).await;
-    browser.shows("Somebody else").await;
+    browser.shows("Another user").await;
     browser.type_in("input[name=name]", "dora@example.com").await;
     browser.type_in("input[name=groups]", "admins").await;
     browser.type_in("textarea", "{name: Dora}").await;

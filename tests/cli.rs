@@ -255,7 +255,7 @@ fn what_cannot_be_read_is_told_in_one_line() {
     let desk = Desk::new();
     for (name, content, expected) in [
         ("empty", &b" \n"[..], "empty: found nothing, expected a plugin config"),
-        ("binary", b"a\xff", "binary: found a byte that is no UTF-8 at offset 1, expected text"),
+        ("binary", b"a\xff", "binary: found a byte that is not UTF-8 at offset 1, expected text"),
         (
             "tabs.yaml",
             b"a:\n\tb: 1\n",
@@ -455,7 +455,7 @@ fn user_ids_are_transformed_and_refused_ones_fail() {
         ],
     );
     desk.run(&["transform", "--config", "wasm-plugin.yaml", "@example.com"])
-        .says(1, &["@example.com -> refused: user-id-invalid"]);
+        .says(1, &["@example.com -> denied: user-id-invalid"]);
     desk.shell("printf 'ann@example.com\\nbob\\n' | alb-oidc transform --config wasm-plugin.yaml")
         .says(0, &["ann@example.com -> ann", "bob -> bob"]);
 }

@@ -1,5 +1,4 @@
-//! `alb-oidc simulate` from outside, as browsers, gateways and operators meet it. Whether its tokens are good is for the
-//! library and a real Envoy to say.
+//! `alb-oidc simulate` from outside: as browsers, gateways and operators use it. The library and a real Envoy verify its tokens.
 
 // A test fails by panicking.
 #![allow(
@@ -33,7 +32,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 const ANN: &str = "name=ann@example.com";
 
-/// An upstream, the stand-in right in front of it, and Ann's browser after she has signed in.
+/// An upstream, the simulator directly in front of it, and the browser of Ann, who has signed in.
 async fn signed_in(more: &[&str]) -> (Upstream, Simulator, Browser) {
     let upstream = Upstream::start().await;
     let simulator = Simulator::start(upstream.address(), more).await;
@@ -43,7 +42,7 @@ async fn signed_in(more: &[&str]) -> (Upstream, Simulator, Browser) {
     (upstream, simulator, ann)
 }
 
-/// What upstream sees of `name` in a request of this browser's.
+/// The values of the header `name` that upstream receives in a request of this browser.
 async fn seen(upstream: &Upstream, simulator: &Simulator, browser: &mut Browser, name: &str) -> Vec<String> {
     let reply = browser.get(&simulator.url("/seen")).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
@@ -56,7 +55,7 @@ fn part(token: &str, number: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64")).expect("JSON")
 }
 
-/// What the library says to this token, with the key that the stand-in publishes for it.
+/// The claims of this token, verified by the library with the key that the simulator publishes.
 async fn verified(simulator: &Simulator, token: &str) -> Result<Value, Reason> {
     let kid = part(token, 0)["kid"].as_str().expect("a kid").to_owned();
     let pem = Browser::default().get(&simulator.elsewhere(&format!("/{kid}"))).await;
@@ -72,7 +71,7 @@ async fn verified(simulator: &Simulator, token: &str) -> Result<Value, Reason> {
 }
 
 #[tokio::test]
-async fn who_has_no_session_is_sent_to_sign_in_whatever_they_ask_for_and_comes_back_to_it() {
+async fn redirects_request_without_session_to_sign_in() {
     let upstream = Upstream::start().await;
     let simulator = Simulator::start(upstream.address(), &[]).await;
     let mut script = Browser::sending(&[("x-requested-with", "XMLHttpRequest"), ("accept", "application/json")]);
@@ -89,7 +88,7 @@ async fn who_has_no_session_is_sent_to_sign_in_whatever_they_ask_for_and_comes_b
 }
 
 #[tokio::test]
-async fn a_session_is_spread_over_cookies_named_and_sized_as_the_albs() {
+async fn session_cookies_have_names_and_sizes_of_the_alb() {
     let upstream = Upstream::start().await;
     let simulator = Simulator::start(upstream.address(), &[]).await;
     let mut browser = Browser::default();
@@ -112,7 +111,7 @@ async fn a_session_is_spread_over_cookies_named_and_sized_as_the_albs() {
     }
     assert_eq!(browser.get(&simulator.url("/")).await.status, 200);
 
-    // A smaller session takes the place of all of it.
+    // A smaller session replaces all cookies of the larger one.
     browser.cookies.remove("idp-session");
     browser.cookies.remove("AWSELBAuthSessionCookie-0");
     let (_, reply) = browser.sign_in(&simulator.url("/"), ANN).await;
@@ -125,11 +124,11 @@ async fn a_session_is_spread_over_cookies_named_and_sized_as_the_albs() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_over_or_spoilt_is_none() {
+async fn ignores_expired_or_modified_session() {
     let (_upstream, simulator, mut ann) = signed_in(&["--session-lifetime", "1"]).await;
     let session = ann.cookies["AWSELBAuthSessionCookie-0"].clone();
-    let spoilt = if session.ends_with('A') { "B" } else { "A" };
-    ann.cookies.insert("AWSELBAuthSessionCookie-0".into(), format!("{}{spoilt}", &session[..session.len() - 1]));
+    let last = if session.ends_with('A') { "B" } else { "A" };
+    ann.cookies.insert("AWSELBAuthSessionCookie-0".into(), format!("{}{last}", &session[..session.len() - 1]));
     assert_eq!(ann.get(&simulator.url("/")).await.status, 302);
     ann.cookies.insert("AWSELBAuthSessionCookie-0".into(), session);
     tokio::time::sleep(Duration::from_millis(2_100)).await;
@@ -137,7 +136,7 @@ async fn a_session_that_is_over_or_spoilt_is_none() {
 }
 
 #[tokio::test]
-async fn tokens_have_the_albs_form_and_verify_with_the_published_key_after_a_rotation_too() {
+async fn tokens_verify_with_published_keys_after_rotation() {
     let (upstream, simulator, mut ann) = signed_in(&[]).await;
     let first = seen(&upstream, &simulator, &mut ann, "x-amzn-oidc-data").await.remove(0);
     let members: Vec<String> = part(&first, 0).as_object().unwrap().keys().cloned().collect();
@@ -158,7 +157,7 @@ async fn tokens_have_the_albs_form_and_verify_with_the_published_key_after_a_rot
 }
 
 #[tokio::test]
-async fn access_tokens_verify_with_the_published_key_set() {
+async fn access_tokens_verify_with_published_jwks() {
     let (upstream, simulator, mut ann) = signed_in(&[]).await;
     let token = seen(&upstream, &simulator, &mut ann, "x-amzn-oidc-accesstoken").await.remove(0);
     let subject = seen(&upstream, &simulator, &mut ann, "x-amzn-oidc-identity").await.remove(0);
@@ -183,7 +182,7 @@ async fn access_tokens_verify_with_the_published_key_set() {
 }
 
 #[tokio::test]
-async fn a_clients_identity_headers_go_through_and_the_albs_own_take_the_place_of_the_clients() {
+async fn forwards_client_headers_and_replaces_oidc_headers() {
     let (upstream, simulator, mut ann) = signed_in(&[]).await;
     ann.headers = vec![("kubeflow-userid".into(), "admin".into()), ("x-amzn-oidc-data".into(), "forged".into())];
     assert_eq!(seen(&upstream, &simulator, &mut ann, "kubeflow-userid").await, ["admin"]);
@@ -197,7 +196,7 @@ async fn a_clients_identity_headers_go_through_and_the_albs_own_take_the_place_o
     assert_eq!(seen(&upstream, &simulator, &mut ann, "x-forwarded-proto").await, ["http"]);
 }
 
-/// The rows of the README's table: a misbehaviour, what users see.
+/// The rows of the README's table: a misbehaviour, and the response.
 fn misbehaviours() -> Vec<(String, String)> {
     let readme = std::fs::read_to_string(support::repository("README.md")).expect("the README");
     let table = readme.split_once("<!-- misbehaviours: ").expect("the table of misbehaviours").1;
@@ -208,7 +207,7 @@ fn misbehaviours() -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn each_misbehaviour_does_to_a_real_gateway_what_the_readme_says() {
+async fn misbehaviours_have_outcomes_of_the_readme() {
     let upstream = Upstream::start().await;
     let mut config = gateway_config();
     config["accessToken"] = json!({
@@ -238,7 +237,7 @@ async fn each_misbehaviour_does_to_a_real_gateway_what_the_readme_says() {
             None => reply.status.to_string(),
         };
         assert_eq!(found, expected, "{name}");
-        // What the gateway has made of a bad key goes with the key.
+        // The gateway caches the outcome of a bad key: use another key.
         simulator.misbehave(&[]).await;
         Browser::default().post(&simulator.elsewhere("/rotate"), "").await;
         ann.headers.clear();
@@ -248,7 +247,7 @@ async fn each_misbehaviour_does_to_a_real_gateway_what_the_readme_says() {
 }
 
 #[tokio::test]
-async fn a_websocket_goes_through_for_who_is_signed_in() {
+async fn forwards_websocket_of_signed_in_user() {
     let echo = Tool::start(&["echo", "--listen", "127.0.0.1:0"], 1).await;
     let simulator = Simulator::start(echo.address(0), &[]).await;
     let mut ann = Browser::default();
@@ -268,7 +267,7 @@ async fn a_websocket_goes_through_for_who_is_signed_in() {
 }
 
 #[tokio::test]
-async fn a_large_upload_streams_through_in_little_memory() {
+async fn streams_large_upload_in_little_memory() {
     const PIECE: usize = 64 * 1024;
     const PIECES: usize = 100 * 1024 * 1024 / PIECE;
     let echo = Tool::start(&["echo", "--listen", "127.0.0.1:0"], 1).await;
@@ -293,7 +292,7 @@ async fn a_large_upload_streams_through_in_little_memory() {
 }
 
 #[tokio::test]
-async fn an_answer_streams_back_as_it_comes() {
+async fn streams_response_body() {
     let (go_on, gone_on) = tokio::sync::watch::channel(false);
     let upstream = Server::start(move |_| {
         let mut gone_on = gone_on.clone();
@@ -328,11 +327,11 @@ async fn an_answer_streams_back_as_it_comes() {
 }
 
 #[tokio::test]
-async fn no_request_makes_it_redirect_away() {
+async fn redirects_to_own_hosts_only() {
     let (_upstream, simulator, _) = signed_in(&[]).await;
     let alb: SocketAddr = simulator.0.address(0);
     let host = simulator.url("").replace("http://", "");
-    // The path is no address, however it looks.
+    // A path is never a URL of another host.
     for path in ["//evil.example/", "/\\evil.example/", "/%2f%2fevil.example"] {
         let (url, _) = Browser::default().sign_in(&simulator.url(path), ANN).await;
         assert_eq!(url, simulator.url(path));
@@ -344,7 +343,7 @@ async fn no_request_makes_it_redirect_away() {
         assert_eq!(send(alb, &Request::get("/", &[("host", bad)])).await.expect("an answer").status, 400, "{bad:?}");
     }
 
-    // The identity provider goes by what the load balancer sealed.
+    // The identity provider compares the query with the encrypted `state`.
     let mut browser = Browser::default();
     let (page, _) = browser.open(&simulator.url("/")).await;
     let redirect_uri = format!("http%3A%2F%2F{}%2Foauth2%2Fidpresponse", host.replace(':', "%3A"));
@@ -356,7 +355,7 @@ async fn no_request_makes_it_redirect_away() {
         assert_eq!(browser.get(&page).await.status, 400, "{page}");
         assert_eq!(browser.post(&page, ANN).await.status, 400, "{page}");
     }
-    // A code is for the browser that asked for it, and for one use.
+    // A code is valid once, and in the browser that started the sign-in.
     let back = browser.post(&page, ANN).await.header("location")[0].to_owned();
     assert_eq!(Browser::default().get(&back).await.status, 401);
     assert_eq!(browser.get(&back).await.status, 302);
@@ -376,11 +375,11 @@ async fn no_request_makes_it_redirect_away() {
 }
 
 #[tokio::test]
-async fn signing_out_of_the_load_balancer_alone_signs_nobody_out() {
+async fn deleting_only_alb_cookies_does_not_sign_out() {
     let (_upstream, simulator, mut ann) = signed_in(&[]).await;
     ann.cookies.retain(|name, _| !name.starts_with("AWSELB"));
     let (url, reply) = ann.open(&simulator.url("/")).await;
-    assert_eq!((url, reply.status), (simulator.url("/"), 200), "the identity provider knows her still");
+    assert_eq!((url, reply.status), (simulator.url("/"), 200), "the session at the identity provider goes on");
     let (_, page) = ann.open(&simulator.elsewhere(&format!("/idp/logout?client_id={CLIENT}"))).await;
     assert!(page.body.contains("You are signed out"));
     ann.cookies.retain(|name, _| !name.starts_with("AWSELB"));
@@ -389,7 +388,7 @@ async fn signing_out_of_the_load_balancer_alone_signs_nobody_out() {
 }
 
 #[tokio::test]
-async fn who_is_typed_in_is_remembered_in_the_file() {
+async fn adds_new_user_to_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("users.yaml");
     let file = file.to_str().expect("a path");
@@ -411,19 +410,19 @@ async fn who_is_typed_in_is_remembered_in_the_file() {
 }
 
 #[tokio::test]
-async fn another_sites_page_can_change_nothing() {
+async fn rejects_changes_from_page_of_another_site() {
     let (_upstream, simulator, _) = signed_in(&[]).await;
-    let mut elsewhere = Browser::sending(&[("sec-fetch-site", "cross-site")]);
+    let mut cross_site = Browser::sending(&[("sec-fetch-site", "cross-site")]);
     let (page, _) = Browser::default().open(&simulator.url("/")).await;
-    let mut silent = Browser::sending(&[("origin", "http://evil.example")]);
+    let mut other_origin = Browser::sending(&[("origin", "http://evil.example")]);
     for url in [simulator.elsewhere("/rotate"), simulator.elsewhere("/misbehave"), page] {
-        assert_eq!(elsewhere.post(&url, ANN).await.status, 403, "{url}");
-        assert_eq!(silent.post(&url, ANN).await.status, 403, "{url}");
+        assert_eq!(cross_site.post(&url, ANN).await.status, 403, "{url}");
+        assert_eq!(other_origin.post(&url, ANN).await.status, 403, "{url}");
     }
 }
 
 #[tokio::test]
-async fn what_it_cannot_start_with_it_says_in_one_line() {
+async fn start_up_error_is_one_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let users = folder.path().join("users.yaml");
     std::fs::write(&users, "- nme: ann\n").expect("a file");

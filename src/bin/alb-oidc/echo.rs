@@ -1,5 +1,5 @@
-//! `alb-oidc echo`: the service behind the gateway in the local stack. Shows what reached it: as a page to browsers, else as
-//! JSON. A WebSocket's messages come back. Believes and keeps nothing.
+//! `alb-oidc echo`: the upstream service of the local stack. Answers with the request that it received: as a page for browsers,
+//! as JSON for others. Sends WebSocket messages back. Stores nothing.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -18,24 +18,24 @@ use serde::Serialize;
 
 use crate::input::Trouble;
 use crate::page::layout;
-use crate::serve::{self, Listener, say};
+use crate::serve::{self, Listener, log};
 
 const EXAMPLE: &str = "\
-Example: show a user id that is in another header, and a way out
+Example: read the user id from another header, and link to the sign-out
 
   alb-oidc echo --listen 127.0.0.1:8081 --user-header x-user --link 'Sign out=/logout'";
 
-/// Show the requests that reach it: the service behind the gateway in the local stack
+/// Run an HTTP service that shows the requests it receives
 #[derive(Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Echo {
-    /// Where requests come
+    /// The address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
     /// The header that carries the user id
     #[arg(long, value_name = "NAME", default_value = "kubeflow-userid")]
     user_header: HeaderName,
-    /// A link on the page; may be given more than once
+    /// A link on the page (repeatable)
     #[arg(long, value_name = "TEXT=URL", value_parser = link)]
     link: Vec<(String, String)>,
 }
@@ -46,19 +46,19 @@ fn link(text: &str) -> Result<(String, String), String> {
 }
 
 impl Echo {
-    /// Serves until told to stop.
+    /// Serves until a signal stops it.
     pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
         serve::run(async {
             let listener = Listener::bind(self.listen).await?;
-            say(format_args!("echoing at http://{}", listener.address()));
+            log(format_args!("listening at http://{}", listener.address()));
             listener.serve(Router::new().fallback(echo).with_state(Arc::new(self))).await
         })
     }
 }
 
-/// What reached the service.
+/// A request that the service received.
 #[derive(Serialize)]
-struct Seen {
+struct Received {
     method: String,
     path: String,
     headers: Vec<(String, String)>,
@@ -83,11 +83,11 @@ async fn echo(
     let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let seen = Seen { method: head.method.to_string(), path, headers, body_bytes };
+    let received = Received { method: head.method.to_string(), path, headers, body_bytes };
     if wants_page(&head.headers) {
-        page(&options, &head.headers, &seen).into_response()
+        page(&options, &head.headers, &received).into_response()
     } else {
-        Json(seen).into_response()
+        Json(received).into_response()
     }
 }
 
@@ -96,22 +96,22 @@ fn wants_page(headers: &HeaderMap) -> bool {
     accepted.any(|accept| accept.contains("text/html"))
 }
 
-fn page(options: &Echo, headers: &HeaderMap, seen: &Seen) -> maud::Markup {
+fn page(options: &Echo, headers: &HeaderMap, received: &Received) -> maud::Markup {
     let user = headers.get(&options.user_header).map(|value| String::from_utf8_lossy(value.as_bytes()));
     layout(
-        "What the service sees",
+        "Request received by the service",
         html! {
             p {
                 @match &user {
                     Some(user) => { "You are " strong #user { (user) } "." }
-                    None => { strong { "Nobody is named" } ": the request has no " code { (options.user_header) } "." }
+                    None => { strong { "No user" } ": the request has no " code { (options.user_header) } "." }
                 }
             }
             nav { @for (text, url) in &options.link { a href=(url) { (text) } } }
-            h2 { code { (seen.method) " " (seen.path) } }
+            h2 { code { (received.method) " " (received.path) } }
             table {
-                // What was added on the way comes last in the request, and first here.
-                @for (name, value) in seen.headers.iter().rev() { tr { th { (name) } td { code { (value) } } } }
+                // Proxies append the headers that they add. Those come first here.
+                @for (name, value) in received.headers.iter().rev() { tr { th { (name) } td { code { (value) } } } }
             }
         },
     )

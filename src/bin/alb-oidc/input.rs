@@ -1,5 +1,5 @@
-//! What the operator hands over: files, standard input, and plugin configs with the line on which each field stands.
-//! Nothing here judges a config: the library does.
+//! The operator's input: files, standard input, and plugin configs with the line of each field. The library validates the
+//! configs.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use serde_saphyr::{Spanned, UserMessageFormatter};
 
-/// The most that is read of a file or of standard input, in bytes.
+/// Maximum size of a file or of standard input, in bytes.
 const MAX_INPUT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What the operator has to mend, in one line that says what and where.
+/// An error that the operator has to correct. Each line says what is wrong and where.
 #[derive(Debug)]
 pub(crate) struct Trouble(pub(crate) String);
 
@@ -22,7 +22,10 @@ impl std::fmt::Display for Trouble {
     }
 }
 
-/// The text of the file `path`, or of standard input where that is `-`, and what to call it.
+/// The name and the text of the file `path`; `-` is standard input.
+///
+/// # Errors
+/// The file cannot be read, is not UTF-8, or has more than [`MAX_INPUT_BYTES`].
 pub(crate) fn read_text(path: &Path) -> Result<(String, String), Trouble> {
     let is_stdin = path == Path::new("-");
     let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
@@ -40,13 +43,13 @@ pub(crate) fn read_text(path: &Path) -> Result<(String, String), Trouble> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok((name, text)),
         Err(error) => Err(trouble(&format_args!(
-            "found a byte that is no UTF-8 at offset {}, expected text",
+            "found a byte that is not UTF-8 at offset {}, expected text",
             error.utf8_error().valid_up_to()
         ))),
     }
 }
 
-/// A YAML or JSON value that knows its lines.
+/// A YAML or JSON value with its line numbers.
 struct Node {
     line: u64,
     shape: Shape,
@@ -122,7 +125,7 @@ impl<'de> Deserialize<'de> for Shape {
 }
 
 impl Node {
-    /// The member at this path of names, and the line on which its name stands.
+    /// The member at this path of names, and the line of its name.
     fn member(&self, path: &[&str]) -> Option<(u64, &Node)> {
         let (name, below) = path.split_first()?;
         let Shape::Map(members) = &self.shape else { return None };
@@ -147,7 +150,7 @@ impl Node {
         }
     }
 
-    /// Adds the line of each field, by its path as a [`ConfigError`] spells it.
+    /// Adds the line of each field to `lines`. The paths have the form of [`ConfigError::path`].
     fn lines(&self, path: &str, line: u64, lines: &mut Vec<(String, u64)>) {
         lines.push((path.to_owned(), line));
         match &self.shape {
@@ -167,7 +170,7 @@ impl Node {
     }
 }
 
-/// One plugin config, and the Istio resource that it stands in.
+/// One plugin config, and the Istio resource that holds it.
 pub(crate) struct PluginConfig {
     /// The file's name.
     pub(crate) file: String,
@@ -175,15 +178,15 @@ pub(crate) struct PluginConfig {
     pub(crate) resource: Option<String>,
     /// The resource's `spec`.
     pub(crate) spec: Value,
-    /// The members of the config, as far as it has any.
+    /// The members of the config. Empty if it is not an object.
     pub(crate) members: Map<String, Value>,
-    /// The config as the library judges it.
+    /// The validated config, or its errors.
     pub(crate) outcome: Result<Config, Vec<ConfigError>>,
     lines: Vec<(String, u64)>,
     spec_lines: Vec<(String, u64)>,
 }
 
-/// The line of `path`, or of what is closest above it.
+/// The line of `path`, or of its closest known parent.
 fn line_of(lines: &[(String, u64)], path: &str) -> u64 {
     let mut path = path;
     loop {
@@ -204,13 +207,13 @@ impl PluginConfig {
         if let Some((line, spec)) = spec.filter(|_| resource.is_some()) {
             spec.lines("", line, &mut spec_lines);
         }
-        // What is absent reaches the module as nothing, and is wrong where the resource begins.
+        // Errors of an absent config get the first line of the resource.
         let (line, value) = config.map_or((document.line, Value::Null), |(line, node)| (line, node.value()));
         match config {
             Some((line, node)) => node.lines("", line, &mut lines),
             None => lines.push((String::new(), line)),
         }
-        // As it reaches the module: JSON text, whose size and depth have bounds too.
+        // The module receives JSON text. Its size and depth are limited, too.
         let text = if value.is_null() { String::new() } else { value.to_string() };
         let outcome = Config::parse(text.as_bytes());
         let members = match value {
@@ -221,12 +224,12 @@ impl PluginConfig {
         Self { file: file.to_owned(), resource, spec, members, outcome, lines, spec_lines }
     }
 
-    /// The line on which the field of the config stands.
+    /// The line of this field of the config.
     pub(crate) fn line(&self, field: &str) -> u64 {
         line_of(&self.lines, field)
     }
 
-    /// The line on which the field of the resource's `spec` stands.
+    /// The line of this field of the resource's `spec`.
     pub(crate) fn spec_line(&self, field: &str) -> u64 {
         line_of(&self.spec_lines, field)
     }
@@ -238,13 +241,13 @@ impl PluginConfig {
             KeyFormat::Pem => (field("publicKeys", "endpoint"), id),
             KeyFormat::KeySet => (field("accessToken", "jwksUri").or_else(|| field("accessToken", "issuer")), ""),
         };
-        // The module is not told: TLS is the business of Envoy's cluster.
+        // The parsed config has no scheme: Envoy's cluster decides about TLS.
         let scheme = if configured.is_some_and(|url| url.starts_with("http:")) { "http" } else { "https" };
         format!("{scheme}://{}{}{id}", source.authority, source.path)
     }
 }
 
-/// The documents in `text`, each with its lines.
+/// The documents in `text`, with their line numbers. `expected` describes the content in an error.
 fn parse(path: &Path, file: &str, text: &str, expected: &str) -> Result<Vec<Node>, Trouble> {
     if text.trim().is_empty() {
         return Err(Trouble(format!("{file}: found nothing, expected {expected} in YAML or JSON")));
@@ -253,7 +256,7 @@ fn parse(path: &Path, file: &str, text: &str, expected: &str) -> Result<Vec<Node
         let what = what.lines().next().unwrap_or_default().to_owned();
         Trouble(format!("{file}:{line}: found text that cannot be read, expected YAML or JSON: {what}"))
     };
-    // Every JSON text is YAML; not the other way round.
+    // The YAML parser accepts text that is not valid JSON.
     if path.extension().is_some_and(|extension| extension == "json")
         && let Err(error) = serde_json::from_str::<Value>(text)
     {
@@ -265,7 +268,7 @@ fn parse(path: &Path, file: &str, text: &str, expected: &str) -> Result<Vec<Node
     })
 }
 
-/// One document, and the line on which each of its fields stands.
+/// One document, and the line of each of its fields.
 pub(crate) struct Document {
     file: String,
     lines: Vec<(String, u64)>,
@@ -273,7 +276,7 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// Reads the one document in the file `path`, which is to hold `expected`.
+    /// Reads the only document in the file `path`. `expected` describes the content in an error.
     pub(crate) fn read(path: &Path, expected: &str) -> Result<Self, Trouble> {
         let (file, text) = read_text(path)?;
         let documents = parse(path, &file, &text, expected)?;
@@ -285,7 +288,7 @@ impl Document {
         Ok(Self { value: node.value(), file, lines })
     }
 
-    /// The line in which the operator is told what is wrong with `field`.
+    /// The error message for `field`, with file and line.
     pub(crate) fn mistake(&self, field: &str, what: &str) -> String {
         let name = if field.is_empty() { String::new() } else { format!("{field}: ") };
         format!("{}:{}: {name}{what}", self.file, line_of(&self.lines, field))
@@ -300,7 +303,7 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     for document in &documents {
         collect(&file, document, &mut configs);
     }
-    // A gateway has other plugins too: theirs are none of ours.
+    // Ignore the configs of other plugins, if one is recognizably the filter's.
     if configs.iter().any(|config| config.members.contains_key("loadBalancers")) {
         configs.retain(|config| config.members.contains_key("loadBalancers"));
     }
@@ -340,14 +343,17 @@ fn collect(file: &str, document: &Node, configs: &mut Vec<PluginConfig>) {
     configs.push(PluginConfig::new(file, Some(resource), document, document.member(path)));
 }
 
-/// A config that has only `members`. Whose tokens it would believe is beside the point: its load balancer is none.
+/// A config that has only `members` and a placeholder load balancer, for commands that verify no token.
 pub(crate) fn config_of(mut members: Map<String, Value>) -> Result<Config, Vec<ConfigError>> {
     let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/any/0000000000000000";
     members.insert("loadBalancers".to_owned(), json!([{"arn": arn, "issuer": null, "clientId": null}]));
     Config::from_value(&Value::Object(members))
 }
 
-/// The one good config in the file `path`.
+/// The only config in the file `path`.
+///
+/// # Errors
+/// There are several configs, or the only one is invalid.
 pub(crate) fn read_config(path: &Path) -> Result<(PluginConfig, Config), Trouble> {
     let mut configs = read_configs(path)?;
     let (Some(plugin), true) = (configs.pop(), configs.is_empty()) else {

@@ -1,5 +1,5 @@
-//! `alb-oidc`: the filter's core on the command line. Parses arguments, calls one command, prints what went wrong in one
-//! line. Decides nothing about a token or a config: the library does.
+//! The command-line tool `alb-oidc`. Parses arguments, runs one command, and prints an error in one line. The library judges
+//! tokens and configs.
 
 mod check;
 mod clock;
@@ -21,12 +21,12 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-const EXAMPLE: &str = r#"Example: why was this token refused?
+const EXAMPLE: &str = r#"Example: show why the filter denies a request with this token
   alb-oidc explain --file token.txt --config wasm-plugin.yaml"#;
 
-/// Work on sign-in behind an AWS load balancer
+/// Check, explain and simulate sign-in behind an AWS Application Load Balancer
 ///
-/// Each command's --help shows an example.
+/// The --help of each command shows an example.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLE)]
 struct Arguments {
@@ -48,7 +48,7 @@ enum Command {
 fn main() -> ExitCode {
     let command = match Arguments::try_parse() {
         Ok(Arguments { command }) => command,
-        Err(error) => return refuse(&error),
+        Err(error) => return usage_error(&error),
     };
     let outcome = match command {
         Command::Simulate(command) => command.run(),
@@ -67,15 +67,15 @@ fn main() -> ExitCode {
     })
 }
 
-/// Help and version as clap prints them; a mistake in one line.
-fn refuse(error: &clap::Error) -> ExitCode {
+/// Prints help and version as clap does, and an error in one line.
+fn usage_error(error: &clap::Error) -> ExitCode {
     let is_help =
         [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
     if is_help.contains(&error.kind()) {
         error.exit();
     }
     let text = error.to_string();
-    // What comes behind the first empty line is usage.
+    // The usage follows the first empty line.
     let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let line = lines.join(" ");
     output::remark(&format!("alb-oidc: {}", output::printable(line.trim_start_matches("error: "))));

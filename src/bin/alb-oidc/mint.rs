@@ -1,5 +1,4 @@
-//! What a load balancer does when a user has signed in: it signs the claims with a key of its own. Mints keys and tokens in
-//! the ALB's form, for tests and for the stand-in. Nothing here may verify: the library does.
+//! Mints keys and tokens in the ALB's format, for tests and for `simulate`. Verifies nothing: the library does.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
@@ -16,7 +15,7 @@ use uuid::Uuid;
 pub(crate) struct AlbKey(SigningKey);
 
 impl AlbKey {
-    /// A fresh key.
+    /// A new random key.
     pub(crate) fn generate() -> Self {
         Self(SigningKey::generate())
     }
@@ -31,30 +30,30 @@ impl AlbKey {
         Ok(self.0.to_pkcs8_pem(LineEnding::LF)?.to_string())
     }
 
-    /// One PEM `PUBLIC KEY`: what the key server answers.
+    /// One PEM `PUBLIC KEY`, as the key server publishes it.
     pub(crate) fn public_pem(&self) -> Result<String, spki::Error> {
         self.0.verifying_key().to_public_key_pem(LineEnding::LF)
     }
 
-    /// An id for the key that is always the same for the same key.
+    /// The key id. It depends on the key only.
     pub(crate) fn id(&self) -> Uuid {
         Uuid::new_v5(&Uuid::NAMESPACE_OID, self.0.verifying_key().to_sec1_point(false).as_bytes())
     }
 }
 
-/// What goes into a token.
+/// The contents of a token.
 pub(crate) struct AlbToken {
-    /// Which key signs it, as the key server knows it.
+    /// The id of the signing key.
     pub(crate) kid: String,
     /// The load balancer's ARN.
     pub(crate) signer: String,
     pub(crate) issuer: String,
     pub(crate) client: String,
-    /// Seconds since the epoch.
+    /// Seconds since 1970.
     pub(crate) expires: u64,
-    /// The userinfo claims. `exp` and `iss` are added where they have none of their own.
+    /// The userinfo claims. `exp` and `iss` are added if they are absent.
     pub(crate) claims: Map<String, Value>,
-    /// Whether base64 is padded. The ALB's always is.
+    /// Whether the base64 is padded. The ALB always pads.
     pub(crate) padded: bool,
 }
 
@@ -71,7 +70,7 @@ struct JoseHeader<'a> {
 }
 
 impl AlbToken {
-    /// The value of `x-amzn-oidc-data`: the signature covers the text as it is sent, padding and all.
+    /// The value of `x-amzn-oidc-data`. The signature covers the text as sent, including the padding.
     pub(crate) fn mint(&self, key: &AlbKey) -> Result<String, serde_json::Error> {
         let Self { kid, signer, issuer, client, expires, claims, padded } = self;
         let header = JoseHeader { typ: "JWT", kid, alg: "ES256", iss: issuer, client, signer, exp: *expires };
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_believes_a_minted_token_padded_or_not() {
+    fn filter_accepts_minted_token_with_and_without_padding() {
         let key = AlbKey::generate();
         for padded in [true, false] {
             let text = AlbToken { padded, ..token(&key) }.mint(&key).unwrap();
@@ -130,19 +129,19 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_is_given_takes_the_place_of_the_added_one() {
+    fn given_claims_replace_added_ones() {
         let key = AlbKey::generate();
-        let spoilt = |name: &str, value| {
+        let reason = |name: &str, value| {
             let mut token = token(&key);
             token.claims.insert(name.to_owned(), value);
             claims(&token.mint(&key).unwrap(), &key).err()
         };
-        assert_eq!(spoilt("exp", json!(998)), Some(Reason::TokenExpired));
-        assert_eq!(spoilt("iss", json!("another")), Some(Reason::IssuerMismatch));
+        assert_eq!(reason("exp", json!(998)), Some(Reason::TokenExpired));
+        assert_eq!(reason("iss", json!("another")), Some(Reason::IssuerMismatch));
     }
 
     #[test]
-    fn a_key_survives_its_pem_and_keeps_its_id() {
+    fn pem_round_trip_keeps_key_and_id() {
         let key = AlbKey::generate();
         let read = AlbKey::from_pem(&format!("\n{}\n", key.private_pem().unwrap())).unwrap();
         assert_eq!((read.id(), read.public_pem()), (key.id(), key.public_pem()));

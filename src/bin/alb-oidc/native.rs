@@ -1,4 +1,4 @@
-//! Signatures outside of Envoy: ES256 as the module alone verifies it, RS256 by AWS-LC, a kin of Envoy's own BoringSSL.
+//! Signature verification outside of Envoy: ES256 with the library's own code, RS256 with AWS-LC.
 
 use alb_oidc_filter::{Jose, P256, VerifySignature, provider};
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -18,7 +18,7 @@ impl VerifySignature for Native {
     }
 }
 
-/// The library's verifier, with these.
+/// The library's verifier with these two algorithms.
 pub(crate) fn jose() -> Jose {
     Jose::install(&PROVIDER)
 }

@@ -1,4 +1,4 @@
-//! Text for people: printed in one go, in colour where that reaches a terminal that has any. Nothing here knows what it says.
+//! Writes text to the terminal: colours where it supports them, control characters escaped.
 
 use std::io::{ErrorKind, Write as _};
 
@@ -16,7 +16,10 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Writes to standard output. A reader who has seen enough, such as `head`, is no trouble.
+/// Writes to standard output. A closed pipe is not an error: `head` closes it early.
+///
+/// # Errors
+/// Any other write error.
 pub(crate) fn print(text: &str) -> Result<(), Trouble> {
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -25,13 +28,13 @@ pub(crate) fn print(text: &str) -> Result<(), Trouble> {
     }
 }
 
-/// Writes to standard error, for what is said beside the result.
+/// Writes a line to standard error, apart from the result.
 pub(crate) fn remark(text: &str) {
-    // There is nowhere left to say that this failed.
+    // There is no other place to report an error.
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// `text` without what would steer the terminal or cannot be seen: it may be an attacker's.
+/// `text` with control and invisible characters escaped. An attacker may have written it.
 pub(crate) fn printable(text: &str) -> String {
     let harmless = |c: char| if matches!(c, '"' | '\'' | '\\') { c.to_string() } else { c.escape_debug().to_string() };
     text.chars().map(harmless).collect()

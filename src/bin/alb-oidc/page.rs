@@ -1,4 +1,4 @@
-//! How every page looks, and the one that says what went wrong.
+//! The HTML layout of every page, the error page, and the check against cross-site requests.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
@@ -25,7 +25,7 @@ table { border-collapse: collapse; width: 100% } td, th { border-top: 1px solid 
 th { font-weight: 500; white-space: nowrap }
 nav a { margin-right: 1rem }";
 
-/// A whole page.
+/// A page with this title, which is its heading too.
 pub(crate) fn layout(title: &str, body: Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -41,23 +41,23 @@ pub(crate) fn layout(title: &str, body: Markup) -> Markup {
     }
 }
 
-/// The answer where something is wrong.
-pub(crate) fn problem(status: StatusCode, text: &str) -> Response {
+/// An error page.
+pub(crate) fn error(status: StatusCode, text: &str) -> Response {
     let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
-    let body = html! { p { (text) } p { "So says the load balancer's stand-in." } };
+    let body = html! { p { (text) } p { "This page is from alb-oidc simulate." } };
     (status, layout(&title, body)).into_response()
 }
 
-/// Lets no other site's page have a browser change anything here.
+/// Rejects changes that a page of another site makes a browser send.
 pub(crate) async fn same_site(request: Request, next: Next) -> Response {
-    if request.method().is_safe() || is_of_this_site(request.headers()) {
+    if request.method().is_safe() || is_same_site(request.headers()) {
         return next.run(request).await;
     }
-    problem(StatusCode::FORBIDDEN, "A page of another site sent this request.")
+    error(StatusCode::FORBIDDEN, "A page of another site sent this request.")
 }
 
-/// Not every browser says whose page it is; each says its origin where it changes something.
-fn is_of_this_site(headers: &HeaderMap) -> bool {
+/// Old browsers send no `sec-fetch-site`. Every browser sends `origin` with a POST to another site.
+fn is_same_site(headers: &HeaderMap) -> bool {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let is_own_origin = header("origin").is_none_or(|origin| origin.strip_prefix("http://") == header("host"));
     is_own_origin && matches!(header("sec-fetch-site"), None | Some("same-origin" | "none"))

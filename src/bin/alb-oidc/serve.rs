@@ -1,5 +1,4 @@
-//! The listeners of `simulate` and `echo`: bind, serve until told to stop, one line for each request. Nothing here may look
-//! at what a request says.
+//! The listeners of `simulate` and `echo`: bind, serve, stop on a signal, log. Does not read requests.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -18,6 +17,10 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    /// Binds `address`. Port 0 is any free port.
+    ///
+    /// # Errors
+    /// The address is in use or not of this machine.
     pub(crate) async fn bind(address: SocketAddr) -> Result<Self, Trouble> {
         let failed = |error| Trouble(format!("cannot listen on {address}: {error}"));
         let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -25,12 +28,12 @@ impl Listener {
         Ok(Self { listener, address })
     }
 
-    /// Where it listens: the port is the real one, if any would do.
+    /// The bound address, with the real port.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until the process ends.
+    /// Serves `routes` until the process ends.
     pub(crate) async fn serve(self, routes: Router) -> Result<(), Trouble> {
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
         axum::serve(self.listener, service).await.map_err(|error| Trouble(format!("{}: {error}", self.address)))
@@ -49,12 +52,13 @@ pub(crate) fn run(server: impl Future<Output = Result<(), Trouble>>) -> Result<E
             _ = terminated.recv() => Ok(()),
         }
     });
-    // Connections that are open, such as WebSockets, end with the process.
+    // Open connections, such as WebSockets, end with the process.
     runtime.shutdown_background();
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// Writes a line to standard output. Where nobody reads it any more there is nobody to tell.
-pub(crate) fn say(line: std::fmt::Arguments<'_>) {
+/// Writes a log line to standard output.
+pub(crate) fn log(line: std::fmt::Arguments<'_>) {
+    // A closed log must not stop the server.
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -26,29 +26,32 @@ use axum::Router;
 pub(crate) use options::Simulate;
 
 use crate::input::Trouble;
-use crate::serve::{self, Listener, say};
+use crate::serve::{self, Listener, log};
 use state::Simulator;
 
 impl Simulate {
-    /// Serves both listeners until told to stop.
+    /// Serves both listeners until a signal stops it.
     pub(crate) fn run(mut self) -> Result<ExitCode, Trouble> {
         serve::run(async {
             let alb = Listener::bind(self.listen).await?;
-            let elsewhere = Listener::bind(self.keys_listen).await?;
-            // Port 0 is any that is free: from here on the one that it became.
-            (self.listen, self.keys_listen) = (alb.address(), elsewhere.address());
+            let services = Listener::bind(self.keys_listen).await?;
+            // Replace port 0 by the port that the system chose.
+            (self.listen, self.keys_listen) = (alb.address(), services.address());
             let simulator = Arc::new(Simulator::new(self)?);
-            say(format_args!("sign in at http://{}", browsable(alb.address())));
-            say(format_args!("keys, identity provider and switches at http://{}", browsable(elsewhere.address())));
+            log(format_args!("sign in at http://{}", browsable(alb.address())));
+            log(format_args!(
+                "key server, identity provider and control page at http://{}",
+                browsable(services.address())
+            ));
             let pages = Router::new().merge(key_server::routes()).merge(idp::routes()).merge(operator::routes());
             let pages = pages.with_state(Arc::clone(&simulator));
-            tokio::try_join!(alb.serve(alb::routes(simulator)), elsewhere.serve(pages))?;
+            tokio::try_join!(alb.serve(alb::routes(simulator)), services.serve(pages))?;
             Ok(())
         })
     }
 }
 
-/// How a browser on this machine writes the address. Browsers keep `Secure` cookies of plain HTTP for `localhost`.
+/// The address in a URL for a browser on this machine. Over plain HTTP, browsers store `Secure` cookies for `localhost` only.
 fn browsable(address: SocketAddr) -> String {
     let here = address.ip().is_loopback() || address.ip().is_unspecified();
     if here { format!("localhost:{}", address.port()) } else { address.to_string() }

@@ -1,5 +1,5 @@
-//! `alb-oidc token`: mints a token as a load balancer would, and publishes the public key as its key server would. For tests:
-//! a gateway believes it only where its `publicKeys.endpoint` leads to that key.
+//! `alb-oidc token`: mints a token in the load balancer's format, for tests, and writes the public key to a file. A gateway accepts
+//! the token only if its `publicKeys.endpoint` serves that key.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
@@ -20,40 +20,40 @@ const EXAMPLES: &str = r#"Example:
   alb-oidc token --key alb-key.pem --keys keys --config wasm-plugin.yaml \
       --claim email=ann@example.com > token.txt"#;
 
-/// Mint a token as a load balancer would, for tests
+/// Mint a token in the load balancer's format, for tests
 ///
-/// Prints the value of x-amzn-oidc-data. Signer, issuer and client are those of the config's first load balancer, unless given.
+/// Prints the value of x-amzn-oidc-data. Signer, issuer and client default to those of the config's first load balancer.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Token {
-    /// The private key (PKCS#8 PEM, P-256); made and written where there is no such file
+    /// The private key (PKCS#8 PEM, P-256). Generated if the file does not exist
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
     /// Take signer, issuer and client from this plugin config
     #[arg(long)]
     config: Option<PathBuf>,
-    /// The load balancer's ARN; with --config, which of its load balancers
+    /// The load balancer's ARN. With --config, it selects one of the config's load balancers
     #[arg(long, value_name = "ARN", required_unless_present = "config")]
     signer: Option<String>,
-    /// The `iss`
+    /// The `iss` of header and claims
     #[arg(long, required_unless_present = "config")]
     issuer: Option<String>,
-    /// The `client`
+    /// The `client` of the header
     #[arg(long, required_unless_present = "config")]
     client: Option<String>,
-    /// A claim: the value is JSON if it can be read as such, else text
+    /// A claim (repeatable). A value that is not valid JSON is a string
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, Value)>,
-    /// The key id, a UUID [default: one made of the key]
+    /// The key id, a UUID [default: derived from the key]
     #[arg(long, value_parser = key_id)]
     kid: Option<KeyId>,
-    /// How long the token holds; negative: it has expired already
+    /// Seconds until the token expires. Negative: the token has already expired
     #[arg(long, value_name = "SECONDS", default_value_t = 120, allow_negative_numbers = true)]
     expires_in: i64,
-    /// Leave the base64 unpadded, which a load balancer never does
+    /// Write base64 without padding. A load balancer always pads
     #[arg(long)]
     unpadded: bool,
-    /// Write the public key into this directory, named by its key id
+    /// Write the public key to this directory, in a file named after the key id
     #[arg(long, value_name = "DIRECTORY")]
     keys: Option<PathBuf>,
 }
@@ -95,22 +95,22 @@ impl Token {
             return Ok((given(&self.signer), given(&self.issuer), given(&self.client)));
         };
         let (_, config) = read_config(path)?;
-        let is_meant = |arn: &str| self.signer.as_ref().is_none_or(|signer| signer == arn);
-        let Some(known) = config.load_balancers.into_iter().find(|known| is_meant(&known.arn)) else {
+        let is_selected = |arn: &str| self.signer.as_ref().is_none_or(|signer| signer == arn);
+        let Some(known) = config.load_balancers.into_iter().find(|known| is_selected(&known.arn)) else {
             let signer = self.signer.as_deref().unwrap_or_default();
             return Err(Trouble(format!(
                 "--signer: found {signer}, expected one of the load balancers in {}",
                 path.display()
             )));
         };
-        // Where any will do, a name that nobody has.
+        // For null, the config accepts any value: use one that no load balancer has.
         let issuer = given(&self.issuer).or(known.issuer).unwrap_or_else(|| "https://issuer.invalid".to_owned());
         let client = given(&self.client).or(known.client_id).unwrap_or_else(|| "any-client".to_owned());
         Ok((known.arn, issuer, client))
     }
 }
 
-/// The private key in the file `path`, made where there is none.
+/// The private key in the file `path`. Generated if there is no such file.
 fn key(path: &Path) -> Result<AlbKey, Trouble> {
     let trouble = |error: &dyn std::fmt::Display| Trouble(format!("{}: {error}", path.display()));
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -119,7 +119,7 @@ fn key(path: &Path) -> Result<AlbKey, Trouble> {
             let key = AlbKey::generate();
             let pem = key.private_pem().map_err(|error| trouble(&error))?;
             file.write_all(pem.as_bytes()).map_err(|error| trouble(&error))?;
-            remark(&printable(&format!("made a key: {}", path.display())));
+            remark(&printable(&format!("generated a key: {}", path.display())));
             Ok(key)
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {

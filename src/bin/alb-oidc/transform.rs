@@ -1,4 +1,4 @@
-//! `alb-oidc transform`: what `userId` of a plugin config makes of user ids. The library transforms; this file shows it.
+//! `alb-oidc transform`: shows how `userId` of a plugin config transforms user ids. The library transforms them.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,17 +17,17 @@ const EXAMPLES: &str = r#"Examples:
 
 /// Try the transformers of a plugin config, or AuthService's USERID_TRANSFORMERS, on user ids
 ///
-/// Exit status: 0 where each user id may be used, 1 where the filter refuses one, 2 where something cannot be read.
+/// Exit status: 0 if every user id is valid, 1 if the filter denies one, 2 if an input cannot be read.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Transform {
-    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it: its lowercase and prefix count too
+    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it. Its lowercase and prefix apply too
     #[arg(long, required_unless_present = "transformers")]
     config: Option<PathBuf>,
-    /// USERID_TRANSFORMERS as AuthService takes them
+    /// The value of AuthService's USERID_TRANSFORMERS
     #[arg(long, value_name = "JSON", conflicts_with = "config")]
     transformers: Option<String>,
-    /// What the claim holds; none given, or `-`: one on each line of standard input
+    /// Values of the claim. None or `-`: one per line of standard input
     user_ids: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ fn config_with(transformers: &str) -> Result<Config, Trouble> {
     })
 }
 
-/// What becomes of one user id, and whether it may be used.
+/// The output line for one user id, and whether the result is valid.
 fn outcome(rules: &UserIdRules, user_id: &str) -> (String, bool) {
     let by = match rules.transformer(&rules.cased(user_id)) {
         Some((position, transformer)) => format!("by transformers[{position}] `{}`", transformer.matches),
@@ -74,6 +74,6 @@ fn outcome(rules: &UserIdRules, user_id: &str) -> (String, bool) {
     let before = printable(user_id);
     match rules.made_of(user_id) {
         Ok(id) => (format!("{before} -> {} {by}", printable(&id)), true),
-        Err(reason) => (format!("{before} -> {} {by}", styled(BAD, &format!("refused: {reason}"))), false),
+        Err(reason) => (format!("{before} -> {} {by}", styled(BAD, &format!("denied: {reason}"))), false),
     }
 }

@@ -1,5 +1,5 @@
-//! The load balancer as browsers see it: who has no session is sent to the identity provider and comes back with one; who has
-//! one is passed on to the gateway. Knows nothing of users but what the identity provider says.
+//! The load balancer's routes: redirects requests without a session to the identity provider, handles the callback, and forwards
+//! the other requests to the gateway.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use super::request::{cookie, host};
 use super::session::{alb_cookie, cookies, read, set};
 use super::state::{Simulator, lock, now};
 use crate::page;
-use crate::serve::say;
+use crate::serve::log;
 
-/// Where the identity provider sends browsers back to: the one path that the ALB keeps for itself.
+/// The identity provider redirects browsers to this path. The ALB does not forward it.
 const CALLBACK: &str = "/oauth2/idpresponse";
-/// Ties a sign-in to the browser that began it.
+/// The cookie that binds a sign-in to the browser that started it.
 const NONCE: &str = "AWSALBAuthNonce";
-/// How long a user may take to sign in. The ALB's own limit is 15 minutes.
-const PATIENCE: u64 = 15 * 60;
-/// Over this many bytes of claims and access token, the ALB gives up.
+/// The time limit of a sign-in, in seconds. The ALB has the same.
+const SIGN_IN_TIMEOUT: u64 = 15 * 60;
+/// The ALB's limit on the bytes of claims and access token together.
 const MAX_SESSION_BYTES: usize = 11 * 1024;
 
-/// A sign-in that has begun, sealed into `state`: nobody but the load balancer can say where it ends.
+/// An unfinished sign-in. `state` carries it encrypted, so that a client cannot change its redirect target.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Pending {
     pub(super) redirect_uri: String,
@@ -40,27 +40,27 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// The sign-in that `state` is about, if it may go on.
+    /// The sign-in in `state`; `None` if it has expired or this process did not start it.
     pub(super) fn open(simulator: &Simulator, state: &str) -> Option<Self> {
-        let pending: Self = simulator.seal.open("state", state)?;
+        let pending: Self = simulator.sealer.open("state", state)?;
         (now() < pending.expires).then_some(pending)
     }
 }
 
 #[derive(Deserialize)]
-struct Callback {
+struct CallbackQuery {
     code: String,
     state: String,
 }
 
-/// A status, and what is wrong.
+/// A status and a message.
 type Problem = (StatusCode, &'static str);
 
 pub(super) fn routes(simulator: Arc<Simulator>) -> Router {
     Router::new().fallback(logged).with_state(simulator)
 }
 
-/// Answers and writes one line about it: no query, which has codes in it, and no header.
+/// Answers, and logs one line. It has no query, which may contain a code, and no headers.
 async fn logged(
     State(simulator): State<Arc<Simulator>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -68,16 +68,16 @@ async fn logged(
 ) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let (user, response) = answer(&simulator, peer, request).await;
-    say(format_args!("{method} {path} {} {}", response.status().as_u16(), user.as_deref().unwrap_or("-")));
+    log(format_args!("{method} {path} {} {}", response.status().as_u16(), user.as_deref().unwrap_or("-")));
     response
 }
 
 async fn answer(simulator: &Simulator, peer: SocketAddr, request: Request) -> (Option<String>, Response) {
     let Some(host) = host(request.headers()) else {
-        return (None, page::problem(StatusCode::BAD_REQUEST, "The request names no host."));
+        return (None, page::error(StatusCode::BAD_REQUEST, "The request has no valid Host header."));
     };
     if request.uri().path() == CALLBACK {
-        return (None, signed_in(simulator, &request).unwrap_or_else(|(status, text)| page::problem(status, text)));
+        return (None, callback(simulator, &request).unwrap_or_else(|(status, text)| page::error(status, text)));
     }
     match read(simulator, request.headers()) {
         Some(session) => {
@@ -88,7 +88,7 @@ async fn answer(simulator: &Simulator, peer: SocketAddr, request: Request) -> (O
     }
 }
 
-/// Every request without a session goes there, those of scripts too: that is what an ALB does.
+/// The redirect to the identity provider. Every request without a session gets it, API calls included, as from an ALB.
 fn to_identity_provider(simulator: &Simulator, host: &Authority, request: &Request) -> Response {
     let nonce = cookie(request.headers(), NONCE).unwrap_or_else(|| Uuid::new_v4().to_string());
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
@@ -96,9 +96,9 @@ fn to_identity_provider(simulator: &Simulator, host: &Authority, request: &Reque
         redirect_uri: format!("http://{host}{CALLBACK}"),
         original: format!("http://{host}{path}"),
         nonce: nonce.clone(),
-        expires: now().saturating_add(PATIENCE),
+        expires: now().saturating_add(SIGN_IN_TIMEOUT),
     };
-    let state = simulator.seal.close("state", &pending).unwrap_or_default();
+    let state = simulator.sealer.seal("state", &pending).unwrap_or_default();
     let query = [
         ("client_id", simulator.options.client.as_str()),
         ("redirect_uri", &pending.redirect_uri),
@@ -113,25 +113,26 @@ fn to_identity_provider(simulator: &Simulator, host: &Authority, request: &Reque
     response
 }
 
-/// The browser is back with a code: the code's user has a session from now on, and goes where they wanted to.
-fn signed_in(simulator: &Simulator, request: &Request) -> Result<Response, Problem> {
-    let refused = |text| (StatusCode::UNAUTHORIZED, text);
-    let Ok(Query(Callback { code, state })) = Query::try_from_uri(request.uri()) else {
-        return Err(refused("The identity provider sent no code and state."));
+/// Starts a session for the user of the callback's code, and redirects to the original URL.
+fn callback(simulator: &Simulator, request: &Request) -> Result<Response, Problem> {
+    let unauthorized = |text| (StatusCode::UNAUTHORIZED, text);
+    let Ok(Query(CallbackQuery { code, state })) = Query::try_from_uri(request.uri()) else {
+        return Err(unauthorized("The callback has no code or no state."));
     };
-    let pending =
-        Pending::open(simulator, &state).ok_or_else(|| refused("The sign-in took too long, or began elsewhere."))?;
+    let pending = Pending::open(simulator, &state)
+        .ok_or_else(|| unauthorized("The sign-in has expired, or another load balancer started it."))?;
     if cookie(request.headers(), NONCE).as_deref() != Some(&pending.nonce) {
-        return Err(refused(
-            "The sign-in began in another browser, or this one keeps no cookies (see --insecure-cookies).",
+        return Err(unauthorized(
+            "The sign-in started in another browser, or this browser does not store the cookies (see --insecure-cookies).",
         ));
     }
-    let user =
-        lock(&simulator.codes).remove(&code).ok_or_else(|| refused("The identity provider's code is used up."))?;
+    let user = lock(&simulator.codes)
+        .remove(&code)
+        .ok_or_else(|| unauthorized("The authorization code is unknown or already used."))?;
     let failed = |text| (StatusCode::INTERNAL_SERVER_ERROR, text);
     let access_token = simulator.access_token(&user).map_err(|_| failed("The access token cannot be signed."))?;
     let claims = serde_json::Value::Object(user.userinfo(&simulator.options.issuer)).to_string();
-    let too_large = || failed("Claims and access token exceed 11 KiB, or four cookies: an ALB answers 500 as well.");
+    let too_large = || failed("Claims and access token exceed 11 KiB or four cookies. An ALB answers 500, too.");
     if claims.len().saturating_add(access_token.len()) > MAX_SESSION_BYTES {
         return Err(too_large());
     }
@@ -144,6 +145,6 @@ fn signed_in(simulator: &Simulator, request: &Request) -> Result<Response, Probl
 fn redirect(to: &str) -> Response {
     match HeaderValue::from_str(to) {
         Ok(to) => (StatusCode::FOUND, [(LOCATION, to)]).into_response(),
-        Err(_) => page::problem(StatusCode::BAD_REQUEST, "The request's path is not ASCII."),
+        Err(_) => page::error(StatusCode::BAD_REQUEST, "The request's path is not ASCII."),
     }
 }

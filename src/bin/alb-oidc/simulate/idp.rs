@@ -1,5 +1,5 @@
-//! The identity provider: its sign-in page, its own session, its sign-out. Asks for no password, and sends browsers nowhere
-//! but where the load balancer sealed that they go, or back to the host they came from.
+//! The identity provider: sign-in page, session, sign-out. Has no passwords. Redirects only to the load balancer's callback, or
+//! after a sign-out to the same host.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use super::request::{cookie, host};
 use super::state::{Simulator, lock};
 use super::users::User;
 use crate::page;
-use crate::serve::say;
+use crate::serve::log;
 
-/// The provider's own cookie, which signs its user in again without a question. It is not sent to the load balancer's paths.
+/// The cookie of the provider's own session, with which the next sign-in needs no page. Browsers send it below [`PATH`] only.
 const COOKIE: &str = "idp-session";
 const PATH: &str = "/idp";
 
@@ -35,7 +35,7 @@ struct Authorize {
 #[derive(Deserialize)]
 struct SignIn {
     name: String,
-    /// Typed in, together with claims; absent where a known user was chosen.
+    /// Present for a new user, absent for a known one.
     groups: Option<String>,
     #[serde(default)]
     claims: String,
@@ -53,17 +53,18 @@ pub(super) fn routes() -> Router<Arc<Simulator>> {
 }
 
 impl Authorize {
-    /// Only what the load balancer asked for itself goes on.
+    /// Rejects parameters that the load balancer did not issue.
     fn check(&self, simulator: &Simulator) -> Result<(), &'static str> {
         if self.client_id != simulator.options.client {
-            return Err("No such client is registered here.");
+            return Err("Unknown client_id.");
         }
-        let pending = Pending::open(simulator, &self.state).ok_or("The sign-in took too long, or began elsewhere.")?;
-        (pending.redirect_uri == self.redirect_uri).then_some(()).ok_or("No such redirect_uri is registered here.")
+        let pending = Pending::open(simulator, &self.state)
+            .ok_or("The sign-in has expired, or another load balancer started it.")?;
+        (pending.redirect_uri == self.redirect_uri).then_some(()).ok_or("Unknown redirect_uri.")
     }
 
-    /// Back to the load balancer, with a code for this user.
-    fn back(&self, simulator: &Simulator, user: User) -> Response {
+    /// The redirect to the load balancer's callback, with an authorization code for `user`.
+    fn redirect(&self, simulator: &Simulator, user: User) -> Response {
         let code = lock(&simulator.codes).add(user);
         let query = serde_urlencoded::to_string([("code", code.as_str()), ("state", &self.state)]).unwrap_or_default();
         (StatusCode::SEE_OTHER, [(LOCATION, format!("{}?{query}", self.redirect_uri))]).into_response()
@@ -75,11 +76,11 @@ async fn authorize(
     Query(query): Query<Authorize>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    query.check(&simulator).map_err(|text| page::problem(StatusCode::BAD_REQUEST, text))?;
+    query.check(&simulator).map_err(|text| page::error(StatusCode::BAD_REQUEST, text))?;
     let session = cookie(&headers, COOKIE);
     let user = session.and_then(|session| lock(&simulator.idp_sessions).get(&session));
     match user {
-        Some(user) => Ok(query.back(&simulator, user)),
+        Some(user) => Ok(query.redirect(&simulator, user)),
         None => Ok(sign_in_page(&simulator, None).into_response()),
     }
 }
@@ -89,36 +90,35 @@ async fn sign_in(
     Query(query): Query<Authorize>,
     Form(form): Form<SignIn>,
 ) -> Result<Response, Response> {
-    query.check(&simulator).map_err(|text| page::problem(StatusCode::BAD_REQUEST, text))?;
+    query.check(&simulator).map_err(|text| page::error(StatusCode::BAD_REQUEST, text))?;
     let user = match &form.groups {
         Some(groups) => User::typed(&form.name, groups, &form.claims),
-        None => lock(&simulator.users)
-            .named(&form.name)
-            .cloned()
-            .ok_or_else(|| format!("user {:?} is not known", form.name)),
+        None => {
+            lock(&simulator.users).named(&form.name).cloned().ok_or_else(|| format!("unknown user {:?}", form.name))
+        }
     };
     let user = user.map_err(|problem| {
         (StatusCode::BAD_REQUEST, sign_in_page(&simulator, Some((&problem, &form)))).into_response()
     })?;
     if form.groups.is_some()
-        && let Err(problem) = lock(&simulator.users).remember(user.clone())
+        && let Err(problem) = lock(&simulator.users).add(user.clone())
     {
-        say(format_args!("{problem}"));
+        log(format_args!("{problem}"));
     }
     let session = lock(&simulator.idp_sessions).add(user.clone());
     let session = Cookie::build((COOKIE, session)).path(PATH).http_only(true).same_site(SameSite::Lax);
-    Ok(([(SET_COOKIE, session.to_string())], query.back(&simulator, user)).into_response())
+    Ok(([(SET_COOKIE, session.to_string())], query.redirect(&simulator, user)).into_response())
 }
 
-fn sign_in_page(simulator: &Simulator, refused: Option<(&str, &SignIn)>) -> Markup {
+fn sign_in_page(simulator: &Simulator, rejected: Option<(&str, &SignIn)>) -> Markup {
     let users = lock(&simulator.users);
-    let (problem, typed) = refused.unzip();
+    let (problem, typed) = rejected.unzip();
     let (name, groups, claims) =
         typed.map_or(("", "", ""), |form| (&form.name, form.groups.as_deref().unwrap_or_default(), &form.claims));
     page::layout(
         "Sign in",
         html! {
-            p { "This stands in for the identity provider of the load balancer. There are no passwords: choose who you are." }
+            p { "This is the simulated identity provider of the load balancer. There are no passwords: choose a user." }
             @for user in users.known() {
                 form method="post" class="user" {
                     button name="name" value=(user.name) {
@@ -127,48 +127,48 @@ fn sign_in_page(simulator: &Simulator, refused: Option<(&str, &SignIn)>) -> Mark
                     }
                 }
             }
-            h2 { "Somebody else" }
+            h2 { "Another user" }
             @if let Some(problem) = problem { p role="alert" { (problem) } }
             form method="post" {
                 label { "User" input name="name" required maxlength="128" placeholder="carol@example.com" value=(name); }
-                label { "Groups, separated by commas" input name="groups" placeholder="data-science, admins" value=(groups); }
-                label { "Extra claims, a JSON object" textarea name="claims" rows="3" placeholder="{\"name\": \"Carol\", \"email_verified\": \"false\"}" { (claims) } }
+                label { "Groups (comma-separated)" input name="groups" placeholder="data-science, admins" value=(groups); }
+                label { "Extra claims (a JSON object)" textarea name="claims" rows="3" placeholder="{\"name\": \"Carol\", \"email_verified\": \"false\"}" { (claims) } }
                 button class="primary" { "Sign in" }
             }
         },
     )
 }
 
-/// Forgets the provider's session. The load balancer's is in its own cookies, which only its host can take back.
+/// Ends the provider's session. The load balancer's session is in its own cookies, which only its host can delete.
 async fn logout(State(simulator): State<Arc<Simulator>>, Query(query): Query<Logout>, headers: HeaderMap) -> Response {
     if let Some(session) = cookie(&headers, COOKIE) {
         lock(&simulator.idp_sessions).remove(&session);
     }
     let Some(host) = host(&headers) else {
-        return page::problem(StatusCode::BAD_REQUEST, "The request names no host.");
+        return page::error(StatusCode::BAD_REQUEST, "The request has no valid Host header.");
     };
-    let forget = [(SET_COOKIE, Cookie::build((COOKIE, "")).path(PATH).removal().to_string())];
+    let delete_cookie = [(SET_COOKIE, Cookie::build((COOKIE, "")).path(PATH).removal().to_string())];
     match query.logout_uri {
-        Some(to) if is_of(&to, host.host()) => (StatusCode::SEE_OTHER, forget, [(LOCATION, to)]).into_response(),
-        Some(_) => {
-            page::problem(StatusCode::BAD_REQUEST, "No such logout_uri is registered here: only URLs of this host are.")
+        Some(to) if is_on_host(&to, host.host()) => {
+            (StatusCode::SEE_OTHER, delete_cookie, [(LOCATION, to)]).into_response()
         }
+        Some(_) => page::error(StatusCode::BAD_REQUEST, "Unknown logout_uri: expected a URL of this host."),
         None => {
             let again = format!("http://{}:{}/", host.host(), simulator.options.listen.port());
             let page = page::layout(
                 "You are signed out",
                 html! {
-                    p { "The identity provider has forgotten you. Whoever comes next is asked who they are." }
+                    p { "Your session at the identity provider has ended. The next sign-in asks for a user." }
                     p { a class="button" href=(again) { "Sign in again" } }
                 },
             );
-            (forget, page).into_response()
+            (delete_cookie, page).into_response()
         }
     }
 }
 
-/// Whether `url` is a page of this host, on whatever port.
-fn is_of(url: &str, host: &str) -> bool {
+/// Whether `url` is of this host, at any port.
+fn is_on_host(url: &str, host: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
     let is_web = matches!(url.scheme_str(), Some("http" | "https"));
     is_web && url.authority().is_some_and(|authority| !authority.as_str().contains('@') && authority.host() == host)

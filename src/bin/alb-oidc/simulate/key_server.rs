@@ -1,4 +1,4 @@
-//! The routes of the key servers: one for the load balancers of the region, one for the user pool. Signs nothing.
+//! The routes of the two key servers: of the region's load balancers, and of the user pool. Signs nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,11 @@ use axum::{Json, Router};
 use super::misbehave::Misbehaviour;
 use super::state::{Simulator, lock};
 
-/// What the filter's default patience allows.
+/// A delay within the filter's default fetch timeout.
 const SLOW: Duration = Duration::from_millis(500);
-/// What no patience allows.
+/// A delay beyond every fetch timeout.
 const HANGING: Duration = Duration::from_secs(60);
 
-/// The key servers: of all load balancers of the region, and of the user pool.
 pub(super) fn routes() -> Router<Arc<Simulator>> {
     Router::new().route("/{kid}", get(pem)).route("/{pool}/.well-known/jwks.json", get(jwks))
 }
@@ -34,7 +33,7 @@ async fn jwks(State(simulator): State<Arc<Simulator>>, Path(pool): Path<String>)
     published(&simulator, found).await
 }
 
-/// The answer of a key server that may misbehave.
+/// The response `found`, or a misbehaviour that is switched on.
 async fn published(simulator: &Simulator, found: Option<Response>) -> Response {
     if simulator.misbehaves(Misbehaviour::KeySlow) {
         tokio::time::sleep(SLOW).await;
@@ -46,7 +45,7 @@ async fn published(simulator: &Simulator, found: Option<Response>) -> Response {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
     if simulator.misbehaves(Misbehaviour::KeyGarbage) {
-        return "<html>this is no key</html>".into_response();
+        return "<html>not a key</html>".into_response();
     }
     found.filter(|_| !simulator.misbehaves(Misbehaviour::KeyMissing)).unwrap_or(StatusCode::NOT_FOUND.into_response())
 }

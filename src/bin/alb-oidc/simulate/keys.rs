@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::mint::AlbKey;
 
-/// How many keys of each kind stay published. AWS never takes one back.
-const KEPT: usize = 64;
+/// The number of published keys of each kind. AWS never removes one.
+const MAX_KEYS: usize = 64;
 
-/// Every key that was ever used, the current one last.
+/// The current keys, last, and the earlier ones.
 pub(super) struct Keys {
     alb: Vec<AlbKey>,
     pool: Vec<(String, RsaKeyPair)>,
@@ -25,14 +25,14 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Signs with new keys from now on. The old ones stay published.
+    /// Generates the new current keys. The old ones stay published.
     pub(super) fn rotate(&mut self) -> Result<(), String> {
         let pool =
             RsaKeyPair::generate(KeySize::Rsa2048).map_err(|error| format!("cannot make an RSA key: {error}"))?;
         self.alb.push(AlbKey::generate());
         self.pool.push((Uuid::new_v4().to_string(), pool));
-        self.alb.drain(..self.alb.len().saturating_sub(KEPT));
-        self.pool.drain(..self.pool.len().saturating_sub(KEPT));
+        self.alb.drain(..self.alb.len().saturating_sub(MAX_KEYS));
+        self.pool.drain(..self.pool.len().saturating_sub(MAX_KEYS));
         Ok(())
     }
 

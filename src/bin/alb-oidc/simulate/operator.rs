@@ -1,5 +1,5 @@
-//! The operator's page: what the stand-in says of itself, a switch for each misbehaviour, and new keys on demand. Each change
-//! is made by a POST that no other site's page can make a browser send.
+//! The control page: the simulator's settings, a switch for each misbehaviour, and key rotation. A page of another site cannot
+//! make changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::misbehave::Misbehaviour;
 use super::request::host;
 use super::state::{Simulator, lock};
 use crate::page;
-use crate::serve::say;
+use crate::serve::log;
 
 pub(super) fn routes() -> Router<Arc<Simulator>> {
     let changes = Router::new().route("/rotate", post(rotate)).route("/misbehave", post(misbehave));
@@ -34,26 +34,26 @@ async fn show(State(simulator): State<Arc<Simulator>>, headers: HeaderMap) -> Ma
         all.map(|how| (how.describe(), active.contains(how))).collect::<Vec<_>>()
     };
     page::layout(
-        "A load balancer that is none",
+        "Simulated load balancer",
         html! {
             p {
-                "Browsers come to " @if let Some(front) = &front { a href=(front) { (front) } } @else { (options.listen) }
-                ", signed-in requests go to " code { "http://" (options.upstream) } "."
+                "Browsers connect to " @if let Some(front) = &front { a href=(front) { (front) } } @else { (options.listen) }
+                ". Requests of signed-in users are forwarded to " code { "http://" (options.upstream) } "."
             }
             dl {
                 dt { "Signer (ARN)" } dd { code { (options.arn) } }
                 dt { "Issuer" } dd { code { (options.issuer) } }
                 dt { "Client id" } dd { code { (options.client) } }
-                dt { "Signing key" } dd {
+                dt { "Signing keys" } dd {
                     @for (at, kid) in kids.iter().enumerate() {
-                        a href={ "/" (kid) } { code { (kid) } } @if at == 0 { " signs now" } br;
+                        a href={ "/" (kid) } { code { (kid) } } @if at == 0 { " (current)" } br;
                     }
                 }
-                dt { "User pool's keys" } dd { a href={ "/" (simulator.pool()) "/.well-known/jwks.json" } { "jwks.json" } }
-                dt { "Identity provider" } dd { a href="/idp/logout" { "forget who is signed in" } }
+                dt { "Keys of the user pool" } dd { a href={ "/" (simulator.pool()) "/.well-known/jwks.json" } { "jwks.json" } }
+                dt { "Identity provider" } dd { a href="/idp/logout" { "sign out" } }
             }
-            form method="post" action="/rotate" { button { "Sign with new keys" } }
-            h2 { "Misbehave" }
+            form method="post" action="/rotate" { button { "Rotate keys" } }
+            h2 { "Misbehaviours" }
             form method="post" action="/misbehave" {
                 @for (title, of_the_key_server) in [("Tokens", false), ("Key server", true)] {
                     fieldset {
@@ -66,7 +66,7 @@ async fn show(State(simulator): State<Arc<Simulator>>, headers: HeaderMap) -> Ma
                         }
                     }
                 }
-                p { "Switching on what the key server does makes new keys too: the gateway fetches only those that it does not know." }
+                p { "Switching on a misbehaviour of the key server also rotates the keys: the gateway fetches only keys that are not in its cache." }
                 button class="primary" { "Apply" }
             }
         },
@@ -77,25 +77,25 @@ async fn rotate(State(simulator): State<Arc<Simulator>>) -> Response {
     let rotated = lock(&simulator.keys).rotate();
     match rotated {
         Ok(()) => {
-            say(format_args!("signing with new keys"));
+            log(format_args!("rotated the keys"));
             Redirect::to("/").into_response()
         }
-        Err(error) => page::problem(StatusCode::INTERNAL_SERVER_ERROR, &error),
+        Err(error) => page::error(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }
 }
 
-/// Switches on what the form names, and everything else off.
+/// Switches on the misbehaviours that the form names, and all others off.
 async fn misbehave(State(simulator): State<Arc<Simulator>>, Form(form): Form<Vec<(String, String)>>) -> Response {
     let wanted = form.iter().filter(|(field, _)| field == "on").map(|(_, name)| {
         Misbehaviour::from_str(name, false)
-            .map_err(|_| format!("{name:?} is no misbehaviour; alb-oidc simulate --help lists them"))
+            .map_err(|_| format!("unknown misbehaviour {name:?}; alb-oidc simulate --help lists them"))
     });
     let wanted: BTreeSet<_> = match wanted.collect::<Result<_, _>>() {
         Ok(wanted) => wanted,
-        Err(problem) => return page::problem(StatusCode::BAD_REQUEST, &problem),
+        Err(problem) => return page::error(StatusCode::BAD_REQUEST, &problem),
     };
     let names: Vec<_> = wanted.iter().map(|how| how.describe().0).collect();
-    say(format_args!("misbehaving: {}", if names.is_empty() { "no".to_owned() } else { names.join(", ") }));
+    log(format_args!("misbehaviours: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
     let before = std::mem::replace(&mut *lock(&simulator.misbehaviours), wanted.clone());
     if wanted.difference(&before).any(|how| how.is_of_the_key_server()) {
         return rotate(State(simulator)).await;

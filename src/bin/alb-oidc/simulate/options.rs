@@ -1,4 +1,4 @@
-//! The options of `alb-oidc simulate`. No defaults elsewhere.
+//! The options of `alb-oidc simulate` and their defaults.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,63 +9,66 @@ use clap::Args;
 use super::misbehave::Misbehaviour;
 
 const EXAMPLE: &str = "\
-Example: sign in at http://localhost:8080, with a gateway on port 10000 and tokens that have expired from the start
+Example: a gateway on port 10000, and expired tokens from the start. Sign in at http://localhost:8080
 
   alb-oidc simulate --upstream http://127.0.0.1:10000 --users users.yaml --misbehave expired-token
 
-The second address (--keys-listen) is for the gateway, which fetches keys there (/KID, /POOL/.well-known/jwks.json), for
-browsers, which sign in there (/idp/authorize, /idp/logout), and for you: its first page has a switch for each misbehaviour
-and rotates keys. The same for scripts:
+The second address (--keys-listen) has three parts:
+  key server         /KID and /POOL/.well-known/jwks.json, for the gateway
+  identity provider  /idp/authorize and /idp/logout, for browsers
+  control page       /, to switch misbehaviours on and off and to rotate the keys
+
+From scripts:
 
   curl -X POST http://localhost:9000/rotate
-  curl -d on=expired-token -d on=key-error http://localhost:9000/misbehave     (those that are not named are switched off)";
+  curl -d on=expired-token -d on=key-error http://localhost:9000/misbehave     (switches all others off)";
 
-/// Stand in for the load balancer, its identity provider and its key server
+/// Simulate an AWS load balancer, its identity provider and its key server
 #[derive(Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Simulate {
-    /// Where browsers come: the load balancer
+    /// The address of the load balancer, for browsers
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(super) listen: SocketAddr,
-    /// Where signed-in requests go: the gateway
+    /// The gateway, which receives the requests of signed-in users
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:10000", value_parser = upstream)]
     pub(super) upstream: Authority,
-    /// Where keys, the identity provider and the switches are
+    /// The address of the key server, the identity provider and the control page
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     pub(super) keys_listen: SocketAddr,
-    /// The load balancer's ARN: the signer of its tokens
+    /// The load balancer's ARN, the `signer` of its tokens
     #[arg(
         long,
         default_value = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188"
     )]
     pub(super) arn: String,
-    /// The identity provider's issuer. Its last path segment is the user pool
+    /// The identity provider's issuer. Its last path segment is the user pool's id
     #[arg(long, value_name = "URL", default_value = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE")]
     pub(super) issuer: String,
     /// The load balancer's client id at the identity provider
     #[arg(long, value_name = "ID", default_value = "1example23456789")]
     pub(super) client: String,
-    /// Sample users, YAML: a list of {name, groups, claims}. Users that are typed in are added to it, if it can be written
+    /// A YAML file of sample users: a list of {name, groups, claims}. Users that sign in under a new name are added to it
     #[arg(long, value_name = "FILE")]
     pub(super) users: Option<PathBuf>,
-    /// What the names of the session cookies begin with
+    /// The prefix of the session cookies' names
     #[arg(long, value_name = "NAME", default_value = "AWSELBAuthSessionCookie")]
     pub(super) session_cookie: String,
-    /// How long a session lasts
+    /// The lifetime of a session
     #[arg(long, value_name = "SECONDS", default_value_t = 604_800, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub(super) session_lifetime: u64,
-    /// How long a token is good for. Each request gets a fresh one
+    /// The lifetime of a token. Each request gets a new token
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) token_lifetime: u64,
-    /// Leave `Secure` out of the cookies, for browsers on another machine than this, which are not at `localhost`
+    /// Omit `Secure` from the cookies. Browsers on another machine need this: they do not connect to `localhost`
     #[arg(long)]
     pub(super) insecure_cookies: bool,
-    /// Misbehave so from the start; may be given more than once
+    /// Start with this misbehaviour (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(super) misbehave: Vec<Misbehaviour>,
 }
 
-/// The address of an `http` server, with nothing behind it.
+/// Parses an `http` URL without a path.
 fn upstream(text: &str) -> Result<Authority, String> {
     let uri: Uri = text.parse().map_err(|error| format!("{error}; expected http://HOST:PORT"))?;
     let parts = uri.into_parts();

@@ -1,4 +1,4 @@
-//! Authenticated encryption of values that pass through browsers. No I/O. No clock.
+//! Encrypts and authenticates values that pass through browsers. No I/O. No clock.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::rand;
@@ -7,10 +7,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Seals what goes through browsers. The key lives as long as the process.
-pub(super) struct Seal(RandomizedNonceKey);
+/// A random AES-256-GCM key. It lives as long as the process.
+pub(super) struct Sealer(RandomizedNonceKey);
 
-impl Seal {
+impl Sealer {
     pub(super) fn new() -> Result<Self, String> {
         let mut key = [0; 32];
         rand::fill(&mut key)
@@ -19,14 +19,14 @@ impl Seal {
             .map_err(|error| format!("cannot make a key for sessions: {error}"))
     }
 
-    /// Seals `value` as something of this kind; it opens as nothing else.
-    pub(super) fn close(&self, kind: &str, value: &impl Serialize) -> Option<String> {
+    /// Encrypts `value`. Only [`Self::open`] with the same `kind` decrypts it.
+    pub(super) fn seal(&self, kind: &str, value: &impl Serialize) -> Option<String> {
         let mut sealed = serde_json::to_vec(value).ok()?;
         let nonce = self.0.seal_in_place_append_tag(Aad::from(kind), &mut sealed).ok()?;
         Some(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &sealed].concat()))
     }
 
-    /// What was sealed as something of this kind.
+    /// Decrypts the value of this kind; `None` if this key did not seal it.
     pub(super) fn open<T: DeserializeOwned>(&self, kind: &str, text: &str) -> Option<T> {
         let mut sealed = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (nonce, sealed) = sealed.split_at_mut_checked(NONCE_LEN)?;

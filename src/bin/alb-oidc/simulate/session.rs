@@ -1,5 +1,4 @@
-//! The load balancer's session: sealed, so that nobody but this process can read or make one, and spread over as many
-//! cookies as it needs. Nothing here knows who may sign in.
+//! The load balancer's session: encrypted, and split over as many cookies as it needs. Authenticates nobody.
 
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
@@ -11,33 +10,33 @@ use super::request::cookie;
 use super::state::{Simulator, now};
 use super::users::User;
 
-/// The ALB's limit on the session: this many cookies, each of at most so many bytes in name and value.
+/// The ALB's limits on the session: the number of cookies, and the bytes of name and value of each.
 const MAX_SHARDS: usize = 4;
 const SHARD_BYTES: usize = 4096;
 
-/// How long browsers keep the cookies: the ALB's longest session, whatever this one's end.
+/// The lifetime of the cookies: the ALB's longest session. The session itself may end earlier.
 const COOKIES_LAST: Duration = Duration::days(7);
 
-/// A user who is signed in at the load balancer.
+/// The session of a user at the load balancer.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Session {
     pub(super) user: User,
     expires: u64,
 }
 
-/// The session that a request's cookies hold, if it goes on.
+/// The session in a request's cookies; `None` if there is none or it has expired.
 pub(super) fn read(simulator: &Simulator, headers: &HeaderMap) -> Option<Session> {
     let stem = &simulator.options.session_cookie;
     let sealed: String = (0..MAX_SHARDS).map_while(|shard| cookie(headers, &format!("{stem}-{shard}"))).collect();
-    let session: Session = simulator.seal.open("session", &sealed)?;
+    let session: Session = simulator.sealer.open("session", &sealed)?;
     (now() < session.expires).then_some(session)
 }
 
-/// The cookies of a new session for `user`, in place of those that the request has; `None` if they would be too many.
+/// `set-cookie` values that start a session for `user` and delete the rest of an old one; `None` if it needs too many cookies.
 pub(super) fn cookies(simulator: &Simulator, user: User, headers: &HeaderMap) -> Option<Vec<HeaderValue>> {
     let stem = &simulator.options.session_cookie;
     let expires = now().saturating_add(simulator.options.session_lifetime);
-    let sealed = simulator.seal.close("session", &Session { user, expires })?;
+    let sealed = simulator.sealer.seal("session", &Session { user, expires })?;
     let size = SHARD_BYTES.saturating_sub(stem.len()).saturating_sub("-0".len()).max(1);
     let shards: Vec<&str> = sealed.as_bytes().chunks(size).map(std::str::from_utf8).collect::<Result<_, _>>().ok()?;
     if shards.len() > MAX_SHARDS {
@@ -47,19 +46,19 @@ pub(super) fn cookies(simulator: &Simulator, user: User, headers: &HeaderMap) ->
     let name = |shard| format!("{stem}-{shard}");
     let set = shards.iter().enumerate().map(|(at, shard)| Cookie::build((name(at), *shard)).expires(expires));
     let stale = (shards.len()..MAX_SHARDS).map(name).filter(|name| cookie(headers, name).is_some());
-    let unset = stale.map(|name| Cookie::build((name, "")).removal());
-    set.chain(unset).map(|cookie| alb_cookie(simulator, cookie)).collect()
+    let deleted = stale.map(|name| Cookie::build((name, "")).removal());
+    set.chain(deleted).map(|cookie| alb_cookie(simulator, cookie)).collect()
 }
 
-/// A cookie with the attributes that the ALB gives its own.
+/// A `set-cookie` value with the attributes of the ALB's cookies.
 pub(super) fn alb_cookie(simulator: &Simulator, cookie: CookieBuilder<'_>) -> Option<HeaderValue> {
     let cookie = cookie.path("/").secure(!simulator.options.insecure_cookies).http_only(true);
     HeaderValue::from_str(&cookie.to_string()).ok()
 }
 
-/// Adds the cookies to an answer.
-pub(super) fn set(answer: &mut HeaderMap, cookies: impl IntoIterator<Item = HeaderValue>) {
+/// Adds the cookies to a response.
+pub(super) fn set(response: &mut HeaderMap, cookies: impl IntoIterator<Item = HeaderValue>) {
     for cookie in cookies {
-        answer.append(SET_COOKIE, cookie);
+        response.append(SET_COOKIE, cookie);
     }
 }

@@ -1,4 +1,4 @@
-//! The state that all routes of `alb-oidc simulate` share. No routes.
+//! The state that all routes of `alb-oidc simulate` share.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,16 +13,16 @@ use serde_json::json;
 use super::keys::Keys;
 use super::misbehave::Misbehaviour;
 use super::options::Simulate;
-use super::seal::Seal;
+use super::seal::Sealer;
 use super::users::Users;
 use super::users_by_id::UsersById;
 use crate::clock;
 use crate::input::Trouble;
 
-/// What both listeners know.
+/// The state of a running simulator.
 pub(super) struct Simulator {
     pub(super) options: Simulate,
-    pub(super) seal: Seal,
+    pub(super) sealer: Sealer,
     pub(super) keys: Mutex<Keys>,
     pub(super) misbehaviours: Mutex<BTreeSet<Misbehaviour>>,
     pub(super) users: Mutex<Users>,
@@ -35,8 +35,12 @@ pub(super) struct Simulator {
 }
 
 impl Simulator {
+    /// The state at the start: new keys, no sessions.
+    ///
+    /// # Errors
+    /// An option is invalid, or the file of users cannot be read.
     pub(super) fn new(mut options: Simulate) -> Result<Self, Trouble> {
-        // What no gateway would believe is wrong here too.
+        // Reject options that are invalid in the config of a gateway.
         let config = json!({
             "loadBalancers": [{"arn": options.arn, "issuer": options.issuer, "clientId": options.client}],
             "publicKeys": {"endpoint": "http://localhost"},
@@ -46,7 +50,7 @@ impl Simulator {
             .map_err(|mistakes| Trouble(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
         let misbehaviours = Mutex::new(std::mem::take(&mut options.misbehave).into_iter().collect());
         Ok(Self {
-            seal: Seal::new().map_err(Trouble)?,
+            sealer: Sealer::new().map_err(Trouble)?,
             keys: Mutex::new(Keys::generate().map_err(Trouble)?),
             users: Mutex::new(Users::read(options.users.clone()).map_err(Trouble)?),
             codes: Mutex::default(),
@@ -57,6 +61,7 @@ impl Simulator {
         })
     }
 
+    /// Whether this misbehaviour is switched on.
     pub(super) fn misbehaves(&self, how: Misbehaviour) -> bool {
         lock(&self.misbehaviours).contains(&how)
     }
@@ -67,12 +72,12 @@ impl Simulator {
     }
 }
 
-/// What is behind the lock, even if a thread panicked with it: each change to it is made at once.
+/// Locks `mutex`. A panic while it was locked does not matter: no change leaves the value half done.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Seconds since the epoch.
+/// Seconds since 1970.
 pub(super) fn now() -> u64 {
     clock::seconds().unwrap_or_default()
 }

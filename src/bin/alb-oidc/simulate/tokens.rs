@@ -13,10 +13,10 @@ use super::users::User;
 use crate::mint::{AlbKey, AlbToken};
 
 impl Simulator {
-    /// `x-amzn-oidc-data` for this user, as wrong as it is asked for.
+    /// The value of `x-amzn-oidc-data` for this user, with the misbehaviours that are switched on.
     pub(super) fn oidc_data(&self, user: &User) -> Result<String, String> {
         let options = &self.options;
-        let or = |misbehaviour, wrong: &str, right: &str| {
+        let choose = |misbehaviour, wrong: &str, right: &str| {
             if self.misbehaves(misbehaviour) { wrong.to_owned() } else { right.to_owned() }
         };
         let keys = lock(&self.keys);
@@ -28,10 +28,10 @@ impl Simulator {
         };
         let another = "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/another/0123456789abcdef";
         let token = AlbToken {
-            kid: or(Misbehaviour::BadKeyId, "../not-a-uuid", &key.id().to_string()),
-            signer: or(Misbehaviour::OtherSigner, another, &options.arn),
-            issuer: or(Misbehaviour::OtherIssuer, "https://issuer.example", &options.issuer),
-            client: or(Misbehaviour::OtherClient, "another-client", &options.client),
+            kid: choose(Misbehaviour::BadKeyId, "../not-a-uuid", &key.id().to_string()),
+            signer: choose(Misbehaviour::OtherSigner, another, &options.arn),
+            issuer: choose(Misbehaviour::OtherIssuer, "https://issuer.example", &options.issuer),
+            client: choose(Misbehaviour::OtherClient, "another-client", &options.client),
             expires,
             claims: user.userinfo(&options.issuer),
             padded: !self.misbehaves(Misbehaviour::NoPadding),
@@ -41,7 +41,7 @@ impl Simulator {
         minted.map_err(|error| format!("cannot write the token: {error}"))
     }
 
-    /// `x-amzn-oidc-accesstoken` for this user: what a Cognito user pool signs.
+    /// The value of `x-amzn-oidc-accesstoken` for this user, in the format of a Cognito user pool.
     pub(super) fn access_token(&self, user: &User) -> Result<String, String> {
         let options = &self.options;
         let keys = lock(&self.keys);

@@ -1,4 +1,4 @@
-//! Who can sign in: the sample users, their file, and what the identity provider says of each. Nothing here signs anything.
+//! The sample users, their file, and their userinfo claims. Signs nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -10,11 +10,11 @@ use uuid::Uuid;
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct User {
-    /// What is typed to sign in. With an `@` in it, it is the email address too.
+    /// The name to sign in with. A name with an `@` is the email address, too.
     pub(super) name: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) groups: Vec<String>,
-    /// Userinfo claims beside, or in place of, those made of the name and the groups.
+    /// Further userinfo claims. They replace claims of the same name that follow from the name and the groups.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub(super) claims: Map<String, Value>,
 }
@@ -25,7 +25,7 @@ impl User {
         Self { name: name.to_owned(), groups, claims: Map::new() }
     }
 
-    /// What was typed into the sign-in page.
+    /// The user that was entered on the sign-in page.
     pub(super) fn typed(name: &str, groups: &str, claims: &str) -> Result<Self, String> {
         let groups: Vec<&str> = groups.split(',').map(str::trim).filter(|group| !group.is_empty()).collect();
         let mut user = Self::new(name.trim(), &groups);
@@ -45,7 +45,7 @@ impl User {
         Ok(self)
     }
 
-    /// The same for the same user of the same issuer.
+    /// The subject: it depends on the issuer and the user only.
     pub(super) fn subject(&self, issuer: &str) -> String {
         let given = self.claims.get("sub").and_then(Value::as_str).map(str::to_owned);
         given.unwrap_or_else(|| {
@@ -53,7 +53,7 @@ impl User {
         })
     }
 
-    /// The userinfo claims. Groups are there as Cognito maps them from SAML: one string, in brackets.
+    /// The userinfo claims. Groups have the format of Cognito's SAML mapping: one string in brackets.
     pub(super) fn userinfo(&self, issuer: &str) -> Map<String, Value> {
         let mut claims = Map::from_iter([("sub".to_owned(), json!(self.subject(issuer)))]);
         claims.insert("username".to_owned(), json!(self.name));
@@ -69,14 +69,17 @@ impl User {
     }
 }
 
-/// The users to choose from.
+/// The users on the sign-in page.
 pub(super) struct Users {
     known: Vec<User>,
     file: Option<PathBuf>,
 }
 
 impl Users {
-    /// Those of the file; where there is none yet, a few to begin with.
+    /// Reads the users in `file`. Without a file, or before it exists, there are three.
+    ///
+    /// # Errors
+    /// The file cannot be read, or its content is invalid.
     pub(super) fn read(file: Option<PathBuf>) -> Result<Self, String> {
         let text = match &file {
             Some(path) => match std::fs::read_to_string(path) {
@@ -101,19 +104,22 @@ impl Users {
         &self.known
     }
 
-    /// The one of this name.
+    /// The user of this name.
     pub(super) fn named(&self, name: &str) -> Option<&User> {
         self.known.iter().find(|user| user.name == name)
     }
 
-    /// Offers the user from now on, in the file too.
-    pub(super) fn remember(&mut self, user: User) -> Result<(), String> {
+    /// Adds the user to the sign-in page and to the file, in place of one with the same name.
+    ///
+    /// # Errors
+    /// The file cannot be written. The page lists the user nevertheless.
+    pub(super) fn add(&mut self, user: User) -> Result<(), String> {
         match self.known.iter_mut().find(|known| known.name == user.name) {
             Some(known) => *known = user,
             None => self.known.push(user),
         }
         let Some(path) = &self.file else { return Ok(()) };
-        let failed = |error: &dyn std::fmt::Display| format!("users are not remembered in {}: {error}", path.display());
+        let failed = |error: &dyn std::fmt::Display| format!("cannot write the users file {}: {error}", path.display());
         let text = if is_json(path) {
             serde_json::to_string_pretty(&self.known).map_err(|error| failed(&error))?
         } else {
@@ -128,7 +134,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<User>, String> {
     let wrong = |error: &dyn std::fmt::Display| {
         let error = error.to_string();
         let line = error.lines().next().unwrap_or_default().to_owned();
-        format!("{}: {line}; expected a list of users, each with a name, and groups and claims if any", path.display())
+        format!("{}: {line}; expected a list of users with name, and optionally groups and claims", path.display())
     };
     let users: Vec<User> = serde_saphyr::from_str(text).map_err(|error| wrong(&error))?;
     users.into_iter().map(|user| user.checked().map_err(|error| wrong(&error))).collect()
