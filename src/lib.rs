@@ -37,8 +37,20 @@
 //! # Ok::<(), String>(())
 //! ```
 
-// Tests may panic; the same code is linted without them too.
-#![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::string_slice))]
+// A panic in the filter leaves its waiting requests without an answer: no code that can panic compiles. Tests may panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod access;
 mod config;

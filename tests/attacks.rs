@@ -1,18 +1,6 @@
 //! Holds the catalogue of attacks (`tests/attacks.toml`) against the rows and tests that it names, and README's table of classes
 //! against the catalogue. The rows themselves run in `tests/scenarios.rs`.
 
-// A test may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::unwrap_used
-)]
-
-mod support;
-
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,9 +1,6 @@
 //! The local stack in a real browser, as a newcomer meets it: Chromium by its WebDriver, on what `make up` started. Leaves
 //! screenshots in `target/browser`, to be looked at. Everything about headers and tokens is tested elsewhere.
 
-// A test fails by panicking.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
-
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};

@@ -5,20 +5,9 @@
 //!
 //! `CHAOS_REQUESTS` and `CHAOS_SEED` set how many requests there are and what is drawn; `make chaos` makes 20,000.
 
-// A test may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::unwrap_used
-)]
-
 #[path = "chaos/books.rs"]
 mod books;
-mod load;
-mod support;
+use support::load;
 
 use books::{Books, Sent};
 use fastrand::Rng;

@@ -1,9 +1,6 @@
 //! `alb-oidc` as an operator runs it: what it prints, and with which status it ends. What the checks themselves decide is
 //! tested where they are.
 
-// A test fails by panicking.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)]
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

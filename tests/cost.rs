@@ -2,17 +2,6 @@
 //! them, calls of the host, bytes copied, memory, and how long one entry into the module keeps the worker. `make bench` measures the
 //! time that it takes; this keeps it so.
 
-// A test may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice
-)]
-
-mod support;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use serde_json::{Value, json};

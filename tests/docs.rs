@@ -1,9 +1,6 @@
 //! Holds the README and the local stack against the code: config reference, reasons, metrics, the first WasmPlugin, the make
 //! targets, the stack's plugin config and dashboard. It says nothing about whether the code is right.
 
-// A test fails by panicking.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::BTreeSet;
 

@@ -1,9 +1,6 @@
 //! A flood of invented key ids does not keep a genuine new key from being fetched: hundreds of seeded runs of the key ring for
 //! each attack, and each attack once against a real Envoy.
 
-// A test may panic: that is how it fails.
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
 use alb_oidc_filter::{
     ClientAddress, Config, FetchResult, Found, KeyId, KeyName, KeyRing, P256Key, PublicKey, Timestamp,
 };
@@ -25,8 +22,6 @@ use support::token::{Key, TokenSpec};
 use support::upstream::Upstream;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-
-mod support;
 
 /// The requests of an attacker who has one address.
 #[derive(Clone, Copy, Debug)]

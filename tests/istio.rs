@@ -4,18 +4,6 @@
 //! prints. `make test-istio` builds Istio and runs this; `make test` does not. Nothing here may configure Envoy: only what a user
 //! writes may.
 
-// A test may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::unwrap_used
-)]
-
-mod support;
-
 use serde_json::json;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -2,11 +2,6 @@
 //! that begins with `crate`, `super`, `self` or the name of a child module: in a `use`, inline, and in a macro's arguments. Code
 //! under `cfg(test)` and links in doc comments do not count.
 
-// A test may panic: that is how it fails.
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

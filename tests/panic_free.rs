@@ -6,17 +6,6 @@
 //!
 //! It reads `target/alb_oidc_filter.named.wasm`, which the linker writes next to the module: the same code, with names.
 
-// A test may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice
-)]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use wasmparser::{
     BinaryReader, ElementItems, ExternalKind, FuncType, Name, NameSectionReader, Operator, Parser, Payload,

@@ -1,11 +1,6 @@
 //! What HTTP/2, trailers, gRPC and WebSockets change about a request, and that the filter holds for them all the same: on
 //! every Envoy.
 
-// A test may panic: that is how it fails.
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;

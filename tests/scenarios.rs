@@ -3,18 +3,6 @@
 //! For each row it holds what the client saw, what upstream saw, how every counter of the module moved, what the key server
 //! was asked and what was logged against what the row says. `SCENARIO=words` runs only the rows with these words in their name.
 
-// A test may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::unwrap_used
-)]
-
-mod support;
-
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

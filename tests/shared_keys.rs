@@ -1,11 +1,6 @@
 //! A key that one worker fetched serves the others, and outlives a change of the configuration: on the newest Envoy, with
 //! two workers.
 
-// A test may panic: that is how it fails.
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::client::{Request, send};

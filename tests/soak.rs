@@ -4,17 +4,7 @@
 //!
 //! `SOAK_SECONDS` sets how long it runs; `make soak` runs for an hour.
 
-// A test may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
-
-mod load;
-mod support;
+use support::load;
 
 use fastrand::Rng;
 use hyper::body::Bytes;

@@ -1,9 +1,6 @@
 //! `alb-oidc tenancy` as an operator runs it: the resources that it prints, and what it refuses. That Istio takes them and
 //! lets in whom they name is tested in `istio.rs`.
 
-// A test fails by panicking.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 

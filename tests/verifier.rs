@@ -1,18 +1,6 @@
 //! Both verifiers on a real Envoy: every Wycheproof vector gets its verdict from the host's BoringSSL and from the module's
 //! `p256`. The time that each takes is printed, not judged.
 
-// A test may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::unwrap_used
-)]
-
-mod support;
-
 use serde_json::{Value, json};
 use support::envoy::{Envoy, Plugin, Setup};
 use support::upstream::Upstream;

@@ -1,12 +1,7 @@
 //! What happens when the VM dies all the same: to the requests that wait in it, to those that come after, and to the other
 //! workers', with each failure policy, on every Envoy. The README's table "If the VM dies" says what is shown here.
 
-// A test may panic: that is how it fails.
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-#[path = "support/mortal.rs"]
-mod mortal;
-mod support;
+use support::mortal;
 
 use mortal::{DEADLY_HEADERS, Death};
 use serde_json::json;

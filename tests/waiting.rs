@@ -1,11 +1,6 @@
 //! Requests that wait for a key: all of them for one fetch, counted while they wait and forgotten when their client hangs
 //! up; on every Envoy.
 
-// A test may panic: that is how it fails.
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use hyper::body::Bytes;

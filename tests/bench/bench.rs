@@ -7,23 +7,11 @@
 //! how many turns each setup has. Everything that was measured is left in `target/bench.json`. `BENCH_STAGE` runs one stage alone
 //! that needs no turns and leaves nothing there: `instructions`, or `memory`, which `BENCH_REQUESTS` is of.
 
-// A benchmark may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::unwrap_used
-)]
-
 mod flat;
 mod instructions;
 mod plot;
 mod setups;
 mod streams;
-#[path = "../support/mod.rs"]
-mod support;
 mod waiters;
 
 use instructions::Count;

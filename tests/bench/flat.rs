@@ -3,20 +3,16 @@
 //! time. `BENCH_REQUESTS` sets how many requests there are: 300,000 unless told otherwise, and no fewer, as the first tenth has to
 //! bring each token; 10,000,000 for a night.
 
-#[path = "../load/memory.rs"]
-mod memory;
-
 use super::setups::{Filter, Modules};
-use super::support;
-use super::support::envoy::{Envoy, Setup};
-use super::support::key_server::KeyServer;
-use super::support::token::Key;
-use memory::Memory;
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
+use support::envoy::{Envoy, Setup};
+use support::key_server::KeyServer;
+use support::load::memory::Memory;
+use support::token::Key;
 use tokio::process::Command;
 
 const CONNECTIONS: usize = 16;

@@ -2,18 +2,17 @@
 //! Two Envoys do not count quite the same, so it is counted in several. Measures no time.
 
 use super::setups::{Filter, Modules, Tokens};
-use super::support;
-use super::support::client::{Connection, Request};
-use super::support::envoy::{Envoy, Setup};
-use super::support::key_server::KeyServer;
-use super::support::server::full;
-use super::support::token::Key;
 use serde::Serialize;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use support::client::{Connection, Request};
+use support::envoy::{Envoy, Setup};
+use support::key_server::KeyServer;
+use support::server::full;
+use support::token::Key;
 
 /// Requests before the count, and counted.
 const WARM_UP: usize = 60;

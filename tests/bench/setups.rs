@@ -1,13 +1,13 @@
 //! The setups that `make bench` compares, and the tokens that they get. Measures nothing.
 
-use super::support::envoy::{Plugin, any, gateway_config, http_listener, wasm_filter};
-use super::support::token::{ISSUER, Key, TokenSpec};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use support::envoy::{Plugin, any, gateway_config, http_listener, wasm_filter};
+use support::token::{ISSUER, Key, TokenSpec};
 
 /// What stands before the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,6 @@
 //! same without it. The module is not entered for any of them, so there is nothing that it should cost.
 
 use super::setups::Filter;
-use super::support::client::{Request, send_body, send_upgrade};
-use super::support::server::{Body, Broken, Server, full};
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::BodyExt as _;
 use http_body_util::channel::Channel;
@@ -12,6 +10,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
+use support::client::{Request, send_body, send_upgrade};
+use support::server::{Body, Broken, Server, full};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 

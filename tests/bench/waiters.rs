@@ -1,8 +1,6 @@
 //! What becomes of a worker when thousands of requests at once come with a key that it has never seen: how long the last of
 //! them waits, and how long everybody else.
 
-use super::support::key_server::{Answer, KeyServer};
-use super::support::token::{Key, TokenSpec};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -11,6 +9,8 @@ use serde::Serialize;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use support::key_server::{Answer, KeyServer};
+use support::token::{Key, TokenSpec};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 

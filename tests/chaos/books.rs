@@ -3,14 +3,14 @@
 use super::{CROWDS, FAULTS, Kind, PROBE, TIMEOUT_MS, World};
 use crate::load::Outcome;
 use crate::load::memory::Memory;
-use crate::support::envoy::fetched;
-use crate::support::key_server::KeyServer;
-use crate::support::upstream::Seen;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use support::envoy::fetched;
+use support::key_server::KeyServer;
+use support::upstream::Seen;
 
 /// What clients say of themselves, and none of them may.
 pub(crate) const SPOOFED: [&str; 4] = ["kubeflow-userid", "kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-identity"];
@@ -384,7 +384,7 @@ impl World {
         let fetches = self.keys.fetches();
         println!(
             "envoy {}: {} requests in {took:.1?}, {} fetches, {reloads} configurations, {messages} WebSocket messages",
-            crate::support::version(&crate::support::default_envoy()),
+            support::version(&support::default_envoy()),
             books.sent.len(),
             fetches.len(),
         );

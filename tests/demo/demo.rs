@@ -1,19 +1,6 @@
 //! `make demo`: a real Envoy with the module, `alb-oidc simulate` as its load balancer, and an echo service, all on local
 //! ports. Sends an admitted, forged and spoofed requests, prints each outcome, and fails if one is not as expected.
 
-// A demo may panic: that is how it fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::unwrap_used
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
-
 use serde_json::Value;
 use std::process::ExitCode;
 use support::client::Reply;

@@ -5,13 +5,8 @@
 //! `ALB_OIDC_SCHEDULES=100000` plays as many, other ones each time. A failing schedule is printed as short as it could be made, and
 //! `regressions.txt` keeps what leads to it: such schedules are played first.
 
-// A test may panic: that is how it fails.
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
 mod oracle;
 mod schedule;
-#[path = "../support/mod.rs"]
-mod support;
 mod world;
 
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};

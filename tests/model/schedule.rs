@@ -1,13 +1,13 @@
 //! What happens to a gateway, one step after the other, and how often each thing does.
 
 use crate::oracle::{Name, TIMEOUT, TTL};
-use crate::support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
+use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
 
 /// The wall clock as a schedule begins.
 pub(crate) const BEGINNING: u64 = 1_800_000_000;

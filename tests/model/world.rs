@@ -3,11 +3,11 @@
 
 use crate::oracle::{Name, Now, Oracle, PATIENCE, Said, Shared, TIMEOUT, Verdict, denied};
 use crate::schedule::{Arrival, BEGINNING, Claim, REGIONS, Reply, Signed, Signer, Step, Token, config, kid};
-use crate::support::module::{Fate, INTERNAL_FAILURE, Image, OK, Process, Response, Stream, Vm, headers};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
+use support::module::{Fate, INTERNAL_FAILURE, Image, OK, Process, Response, Stream, Vm, headers};
 
 const METRICS: &str = "wasm_filter.alb_oidc.";
 /// The host's timers ring each millisecond at the most.

@@ -26,26 +26,26 @@ fn generate() -> RsaKeyPair {
 /// What to mint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct AccessTokenSpec {
+pub struct AccessTokenSpec {
     /// Members of the JOSE header, over the genuine ones.
-    pub(crate) header: Map<String, Value>,
+    pub header: Map<String, Value>,
     /// Genuine members of the header that are left out.
-    pub(crate) header_without: Vec<String>,
+    pub header_without: Vec<String>,
     /// Claims, over the genuine ones.
-    pub(crate) payload: Map<String, Value>,
+    pub payload: Map<String, Value>,
     /// Genuine claims that are left out.
-    pub(crate) payload_without: Vec<String>,
+    pub payload_without: Vec<String>,
     /// JSON text put after the last claim: a claim twice.
-    pub(crate) payload_append: String,
+    pub payload_append: String,
     /// Seconds from now to `exp`.
-    pub(crate) exp: i64,
+    pub exp: i64,
     /// Seconds from now to `nbf`, which a genuine one has not.
-    pub(crate) nbf: Option<i64>,
+    pub nbf: Option<i64>,
     /// `=` at the end of each part.
-    pub(crate) padding: bool,
-    pub(crate) signature: Signature,
+    pub padding: bool,
+    pub signature: Signature,
     /// `{header}`, `{payload}` and `{signature}` are filled in.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Default for AccessTokenSpec {
@@ -68,7 +68,7 @@ impl Default for AccessTokenSpec {
 /// What stands in the place of the signature. All but `Genuine` are forgeries.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Signature {
+pub enum Signature {
     /// RS256 by the pool's second key.
     Genuine,
     /// By the pool's key for ID tokens.
@@ -97,7 +97,7 @@ pub(crate) enum Signature {
 
 impl AccessTokenSpec {
     /// Mints it for the key that the set knows as `kid`; `alb` is the key that signs the ALB's token.
-    pub(crate) fn mint(&self, kid: &str, alb: &Key) -> String {
+    pub fn mint(&self, kid: &str, alb: &Key) -> String {
         let mut header = json!({"kid": kid, "alg": "RS256"});
         let mut payload = json!({
             "sub": SUBJECT,
@@ -177,7 +177,7 @@ impl Signature {
 
 /// Fills in what a key set is made of: `{first}` is the JSON Web Key for ID tokens, `{key}` the one that signs, known as `kid`,
 /// and `{n}` its modulus.
-pub(crate) fn fill_in_keys(template: &str, kid: &str) -> String {
+pub fn fill_in_keys(template: &str, kid: &str) -> String {
     let [first, key] = KEYS.each_ref().map(|key| {
         let number = |number: aws_lc_rs::rsa::PublicKeyComponents<Vec<u8>>| number;
         number(key.public_key().into())

@@ -22,17 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A request that HTTP can express.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    pub(crate) path: String,
+pub struct Request {
+    pub method: String,
+    pub path: String,
     /// In order; a name may come twice. `host` is among them.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
 }
 
 impl Request {
     /// A GET with these headers.
-    pub(crate) fn get(path: &str, headers: &[(&str, &str)]) -> Request {
+    pub fn get(path: &str, headers: &[(&str, &str)]) -> Request {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Request { method: "GET".into(), path: path.into(), headers, body: String::new() }
     }
@@ -40,24 +40,24 @@ impl Request {
 
 /// A whole answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
+pub struct Reply {
+    pub status: u16,
     /// In order, names in lower case.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
     /// From connecting to the last byte.
-    pub(crate) took: Duration,
+    pub took: Duration,
 }
 
 impl Reply {
     /// All values of one header, in order.
-    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+    pub fn header(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 }
 
 /// One byte per character.
-pub(crate) fn to_bytes(text: &str) -> Vec<u8> {
+pub fn to_bytes(text: &str) -> Vec<u8> {
     // What has megabytes is ASCII.
     if text.is_ascii() {
         return text.as_bytes().to_vec();
@@ -66,7 +66,7 @@ pub(crate) fn to_bytes(text: &str) -> Vec<u8> {
 }
 
 /// One character per byte.
-pub(crate) fn to_text(bytes: &[u8]) -> String {
+pub fn to_text(bytes: &[u8]) -> String {
     if bytes.is_ascii() {
         return String::from_utf8_lossy(bytes).into_owned();
     }
@@ -74,31 +74,28 @@ pub(crate) fn to_text(bytes: &[u8]) -> String {
 }
 
 /// Sends `request` and reads the answer; a broken or late answer is an error.
-pub(crate) async fn send(to: SocketAddr, request: &Request) -> Result<Reply, String> {
+pub async fn send(to: SocketAddr, request: &Request) -> Result<Reply, String> {
     let body = full(to_bytes(&request.body));
     in_time(async { Ok(exchange(to, request, body).await?.0) }).await
 }
 
 /// Sends `request` with a body of which its own `body` says nothing.
-pub(crate) async fn send_body(to: SocketAddr, request: &Request, body: Body) -> Result<Reply, String> {
+pub async fn send_body(to: SocketAddr, request: &Request, body: Body) -> Result<Reply, String> {
     in_time(async { Ok(exchange(to, request, body).await?.0) }).await
 }
 
 /// Sends `request`, which asks for an upgrade. The connection comes back where it was granted.
-pub(crate) async fn send_upgrade(
-    to: SocketAddr,
-    request: &Request,
-) -> Result<(Reply, Option<TokioIo<Upgraded>>), String> {
+pub async fn send_upgrade(to: SocketAddr, request: &Request) -> Result<(Reply, Option<TokioIo<Upgraded>>), String> {
     in_time(exchange(to, request, full(""))).await
 }
 
 /// Sends `request` and these trailers by HTTP/2, which the connection begins with.
-pub(crate) async fn send_http2(to: SocketAddr, request: &Request, trailers: &[(&str, &str)]) -> Result<Reply, String> {
+pub async fn send_http2(to: SocketAddr, request: &Request, trailers: &[(&str, &str)]) -> Result<Reply, String> {
     in_time(exchange_http2(to, request, trailers)).await
 }
 
 /// Sends a request that HTTP cannot express, byte for byte, and reads the answer.
-pub(crate) async fn send_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
+pub async fn send_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
     in_time(exchange_raw(to, request)).await
 }
 
@@ -159,7 +156,7 @@ fn in_http2(request: &Request, body: Body) -> Result<hyper::Request<Body>, Strin
 }
 
 /// A connection for one request after another, or, by HTTP/2, for several at once.
-pub(crate) struct Connection {
+pub struct Connection {
     sender: Sender,
     task: AbortHandle,
 }
@@ -171,7 +168,7 @@ enum Sender {
 
 impl Connection {
     /// Connects by HTTP/1.1.
-    pub(crate) async fn http1(to: SocketAddr) -> Result<Connection, String> {
+    pub async fn http1(to: SocketAddr) -> Result<Connection, String> {
         let (sender, connection) = http1::handshake(connect(to).await?).await.map_err(|error| error.to_string())?;
         Ok(Connection {
             sender: Sender::Http1(sender),
@@ -180,7 +177,7 @@ impl Connection {
     }
 
     /// Connects by HTTP/2.
-    pub(crate) async fn http2(to: SocketAddr) -> Result<Connection, String> {
+    pub async fn http2(to: SocketAddr) -> Result<Connection, String> {
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), connect(to).await?).await.map_err(|error| error.to_string())?;
         Ok(Connection {
@@ -190,7 +187,7 @@ impl Connection {
     }
 
     /// The same connection for a request beside the others; only HTTP/2 has that.
-    pub(crate) fn beside(&self) -> Option<Connection> {
+    pub fn beside(&self) -> Option<Connection> {
         match &self.sender {
             Sender::Http1(_) => None,
             Sender::Http2(sender) => {
@@ -200,7 +197,7 @@ impl Connection {
     }
 
     /// Whether it takes another request now.
-    pub(crate) fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => sender.is_ready(),
             Sender::Http2(sender) => sender.is_ready(),
@@ -209,7 +206,7 @@ impl Connection {
 
     /// Sends `request` and reads the answer, however long that takes; `None`: the connection was about to close, and the request
     /// was not sent. Where the answer is not waited for, HTTP/2 resets the stream, and an HTTP/1.1 connection is of no more use.
-    pub(crate) async fn send(&mut self, request: &Request, body: Body) -> Result<Option<Reply>, String> {
+    pub async fn send(&mut self, request: &Request, body: Body) -> Result<Option<Reply>, String> {
         let start = Instant::now();
         let answer = match &mut self.sender {
             Sender::Http1(sender) => sender.send_request(in_http1(request, body)?).await,
@@ -223,7 +220,7 @@ impl Connection {
     }
 
     /// Hangs up, whatever is under way.
-    pub(crate) fn hang_up(self) {
+    pub fn hang_up(self) {
         self.task.abort();
     }
 }

@@ -21,24 +21,24 @@ const COUNTERS: &str = "wasmcustom.wasm_filter.alb_oidc.";
 
 /// One plugin configuration, on a listener of its own.
 #[derive(Clone, Debug)]
-pub(crate) struct Plugin {
+pub struct Plugin {
     /// Name of the listener, the plugin and its root context.
-    pub(crate) name: String,
+    pub name: String,
     /// `pluginConfig` as the module gets it.
-    pub(crate) config: String,
+    pub config: String,
     /// Environment variables of the VM.
-    pub(crate) env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, String>,
     /// The module to load.
-    pub(crate) module: PathBuf,
+    pub module: PathBuf,
     /// The listener's port; 0: any.
-    pub(crate) port: u16,
+    pub port: u16,
     /// What Envoy does once the VM has died.
-    pub(crate) failure_policy: &'static str,
+    pub failure_policy: &'static str,
 }
 
 impl Plugin {
     /// The module under test with this configuration and no environment.
-    pub(crate) fn new(name: &str, config: impl ToString) -> Plugin {
+    pub fn new(name: &str, config: impl ToString) -> Plugin {
         Plugin {
             name: name.into(),
             config: config.to_string(),
@@ -51,28 +51,28 @@ impl Plugin {
 }
 
 /// What an Envoy is started with.
-pub(crate) struct Setup {
+pub struct Setup {
     /// The Envoy.
-    pub(crate) binary: PathBuf,
+    pub binary: PathBuf,
     /// Workers.
-    pub(crate) concurrency: u32,
+    pub concurrency: u32,
     /// What the wasm component logs. At debug in tests: what the module may never log, it may not log there either.
-    pub(crate) log_level: &'static str,
+    pub log_level: &'static str,
     /// Listeners that are there from the start.
-    pub(crate) plugins: Vec<Plugin>,
+    pub plugins: Vec<Plugin>,
     /// Further listeners, as [`http_listener`] makes them.
-    pub(crate) listeners: Vec<Value>,
+    pub listeners: Vec<Value>,
     /// How long what a new configuration replaced may go on with its connections.
-    pub(crate) drain: Duration,
+    pub drain: Duration,
     /// A file that Envoy watches for further listeners; written by [`write_listeners`].
-    pub(crate) watched_listeners: Option<PathBuf>,
+    pub watched_listeners: Option<PathBuf>,
     /// Clusters by name; one without an address is known and has no host. `upstream` must be there.
-    pub(crate) clusters: BTreeMap<String, Option<SocketAddr>>,
+    pub clusters: BTreeMap<String, Option<SocketAddr>>,
 }
 
 impl Setup {
     /// One worker, no listeners yet, the clusters `upstream` and `keys`.
-    pub(crate) fn new(binary: &Path, upstream: SocketAddr, keys: SocketAddr) -> Setup {
+    pub fn new(binary: &Path, upstream: SocketAddr, keys: SocketAddr) -> Setup {
         Setup {
             binary: binary.into(),
             concurrency: 1,
@@ -87,7 +87,7 @@ impl Setup {
 }
 
 /// `pluginConfig` that believes the tokens of [`super::token`] and has their keys from the cluster `keys`.
-pub(crate) fn gateway_config() -> Value {
+pub fn gateway_config() -> Value {
     json!({
         "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
         "publicKeys": {"endpoint": "https://keys.test", "cluster": "keys"},
@@ -96,15 +96,15 @@ pub(crate) fn gateway_config() -> Value {
 
 /// An Envoy that did not start.
 #[derive(Debug)]
-pub(crate) struct NotStarted {
+pub struct NotStarted {
     /// Its exit status; `None` when it ran on without ever being ready.
-    pub(crate) status: Option<ExitStatus>,
+    pub status: Option<ExitStatus>,
     /// All it logged.
-    pub(crate) log: String,
+    pub log: String,
 }
 
 /// A running Envoy, killed when dropped.
-pub(crate) struct Envoy {
+pub struct Envoy {
     process: Child,
     admin: SocketAddr,
     folder: TempDir,
@@ -112,7 +112,7 @@ pub(crate) struct Envoy {
 
 impl Envoy {
     /// Starts an Envoy and waits until it is ready.
-    pub(crate) async fn start(setup: &Setup) -> Result<Envoy, NotStarted> {
+    pub async fn start(setup: &Setup) -> Result<Envoy, NotStarted> {
         let folder = tempfile::Builder::new().prefix("alb-oidc-envoy-").tempdir().expect("a temporary folder");
         let bootstrap = folder.path().join("bootstrap.json");
         std::fs::write(&bootstrap, bootstrap_config(setup).to_string()).expect("the bootstrap file");
@@ -152,7 +152,7 @@ impl Envoy {
     }
 
     /// Starts an Envoy that must start.
-    pub(crate) async fn must_start(setup: &Setup) -> Envoy {
+    pub async fn must_start(setup: &Setup) -> Envoy {
         let failed =
             |failed: NotStarted| -> Envoy { panic!("{} did not start:\n{}", setup.binary.display(), failed.log) };
         Envoy::start(setup).await.unwrap_or_else(failed)
@@ -168,12 +168,12 @@ impl Envoy {
     }
 
     /// Its process.
-    pub(crate) fn process_id(&self) -> u32 {
+    pub fn process_id(&self) -> u32 {
         self.process.id().expect("a running Envoy")
     }
 
     /// Where the listener of a plugin is; `None` while there is none of that name.
-    pub(crate) async fn listener(&self, plugin: &str) -> Option<SocketAddr> {
+    pub async fn listener(&self, plugin: &str) -> Option<SocketAddr> {
         let listeners = self.admin("/listeners?format=json").await.body;
         let listeners: Value = serde_json::from_str(&listeners).expect("JSON from /listeners");
         let found = listeners["listener_statuses"].as_array()?.iter().find(|listener| listener["name"] == plugin)?;
@@ -182,7 +182,7 @@ impl Envoy {
     }
 
     /// Counters and gauges whose name matches `filter` (a regular expression).
-    pub(crate) async fn stats(&self, filter: &str) -> BTreeMap<String, i64> {
+    pub async fn stats(&self, filter: &str) -> BTreeMap<String, i64> {
         let text = self.admin(&format!("/stats?filter={filter}")).await.body;
         text.lines()
             .filter_map(|line| line.split_once(": "))
@@ -191,7 +191,7 @@ impl Envoy {
     }
 
     /// The module's own, without what the names of all of them begin with.
-    pub(crate) async fn counters(&self) -> BTreeMap<String, i64> {
+    pub async fn counters(&self) -> BTreeMap<String, i64> {
         let stats = self.stats(COUNTERS).await;
         stats.into_iter().filter_map(|(name, value)| Some((name.strip_prefix(COUNTERS)?.to_owned(), value))).collect()
     }
@@ -202,23 +202,23 @@ impl Envoy {
     }
 
     /// What its allocator has given out now, in bytes: the statistic of it is as old as their last flush.
-    pub(crate) async fn heap(&self) -> u64 {
+    pub async fn heap(&self) -> u64 {
         let memory: Value = serde_json::from_str(&self.admin("/memory").await.body).expect("JSON");
         memory["allocated"].as_str().and_then(|bytes| bytes.parse().ok()).expect("a number of bytes")
     }
 
     /// All that Envoy and the module logged.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.log_since(0).0
     }
 
     /// What was logged after the first `start` bytes, and how many bytes there are now.
-    pub(crate) fn log_since(&self, start: u64) -> (String, u64) {
+    pub fn log_since(&self, start: u64) -> (String, u64) {
         self.file("log", start)
     }
 
     /// The same of the access log of all listeners, a JSON object on each line.
-    pub(crate) fn access_log_since(&self, start: u64) -> (String, u64) {
+    pub fn access_log_since(&self, start: u64) -> (String, u64) {
         self.file("access", start)
     }
 
@@ -230,19 +230,19 @@ impl Envoy {
     }
 
     /// Ends it and waits until it has ended.
-    pub(crate) async fn stop(mut self) {
+    pub async fn stop(mut self) {
         self.process.kill().await.expect("the end of Envoy");
     }
 }
 
 /// Fetches of keys that are over, by the module's counters: each was answered, or was not in time.
-pub(crate) fn fetched(counters: &BTreeMap<String, i64>) -> i64 {
+pub fn fetched(counters: &BTreeMap<String, i64>) -> i64 {
     let outcomes = ["ok", "not-found", "invalid", "failed"].map(|outcome| format!("key_fetch.{outcome}"));
     outcomes.iter().filter_map(|name| counters.get(name)).sum()
 }
 
 /// Writes the file that `Setup::watched_listeners` names. Envoy takes it as soon as it is there.
-pub(crate) fn write_listeners(file: &Path, version: u32, plugins: &[Plugin]) {
+pub fn write_listeners(file: &Path, version: u32, plugins: &[Plugin]) {
     let mut listeners: Vec<Value> = plugins.iter().map(listener).collect();
     for listener in &mut listeners {
         listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
@@ -290,13 +290,13 @@ fn cluster(name: &str, address: Option<SocketAddr>) -> Value {
 }
 
 /// `value` as protobuf's `Any` of this type.
-pub(crate) fn any(kind: &str, mut value: Value) -> Value {
+pub fn any(kind: &str, mut value: Value) -> Value {
     value["@type"] = json!(format!("type.googleapis.com/{kind}"));
     value
 }
 
 /// The HTTP filter that runs the plugin's module.
-pub(crate) fn wasm_filter(plugin: &Plugin) -> Value {
+pub fn wasm_filter(plugin: &Plugin) -> Value {
     // Another environment needs another VM.
     let vm_id: String = plugin.env.iter().map(|(name, value)| format!("{name}={value};")).collect();
     let wasm = json!({
@@ -343,7 +343,7 @@ fn listener(plugin: &Plugin) -> Value {
 
 /// A listener on a free port with these HTTP filters before the router and `action` as its only route's. `more` is merged
 /// into the connection manager.
-pub(crate) fn http_listener(name: &str, filters: &[Value], action: &Value, more: Value) -> Value {
+pub fn http_listener(name: &str, filters: &[Value], action: &Value, more: Value) -> Value {
     let mut route = json!({"match": {"prefix": "/"}});
     let mut manager = json!({
         "stat_prefix": name,

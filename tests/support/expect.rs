@@ -16,42 +16,42 @@ const TOKENS: [&str; 3] = ["x-amzn-oidc-data", "x-amzn-oidc-accesstoken", "x-amz
 
 /// A request as it was sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Sent {
+pub struct Sent {
     /// Value of its `x-row` header, by which upstream's record is found.
-    pub(crate) id: String,
-    pub(crate) request: Request,
+    pub id: String,
+    pub request: Request,
     /// The bytes that were sent instead of `request`.
-    pub(crate) raw: Option<String>,
+    pub raw: Option<String>,
     /// `Step::upstream` with the templates filled in.
-    pub(crate) upstream: BTreeMap<String, Vec<String>>,
+    pub upstream: BTreeMap<String, Vec<String>>,
 }
 
 /// A denial that must have been logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Denial {
+pub struct Denial {
     /// Only what it would have been, in report mode.
-    pub(crate) report: bool,
+    pub report: bool,
     /// Any of these.
-    pub(crate) reasons: Vec<String>,
+    pub reasons: Vec<String>,
     /// The request id in the line; `None`: any.
-    pub(crate) request_id: Option<String>,
+    pub request_id: Option<String>,
 }
 
 /// A line that must be in the access log.
 #[derive(Clone, Debug)]
-pub(crate) struct Access {
+pub struct Access {
     /// `Sent::id`.
-    pub(crate) id: String,
+    pub id: String,
     /// Whom it says was let pass.
-    pub(crate) user: Option<String>,
+    pub user: Option<String>,
     /// The reasons that it may say; none: no reason.
-    pub(crate) reasons: Vec<String>,
+    pub reasons: Vec<String>,
     /// Who it says has answered; `None`: anybody.
-    pub(crate) details: Option<String>,
+    pub details: Option<String>,
 }
 
 /// Differences in what became of one request. `reply` is `None` when the client hung up before there was one.
-pub(crate) fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, String>>, seen: &[Seen]) -> Vec<String> {
+pub fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, String>>, seen: &[Seen]) -> Vec<String> {
     let seen: Vec<&Seen> = seen.iter().filter(|seen| seen.header("x-row") == [sent.id.as_str()]).collect();
     let mut wrong = match (reply, step.hang_up_ms) {
         (Some(Ok(reply)), None) => answer(step, &reply),
@@ -193,7 +193,7 @@ fn upstream(sent: &Sent, step: &Step, seen: &Seen) -> Vec<String> {
 }
 
 /// Counters that moved otherwise than expected. A counter that is not expected may not move at all.
-pub(crate) fn counters(
+pub fn counters(
     expected: &BTreeMap<String, Count>,
     before: &BTreeMap<String, i64>,
     after: &BTreeMap<String, i64>,
@@ -213,7 +213,7 @@ pub(crate) fn counters(
 }
 
 /// Fetches other than expected: too many or few, or of another form than a key's.
-pub(crate) fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) -> Vec<String> {
+pub fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) -> Vec<String> {
     let mut wrong = Vec::new();
     if !expected.holds(i64::try_from(found.len()).unwrap_or(i64::MAX)) {
         let paths: Vec<&str> = found.iter().map(|fetch| fetch.path.as_str()).take(5).collect();
@@ -236,7 +236,7 @@ pub(crate) fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) 
 }
 
 /// Differences between the denials that must be in this part of the log and those that are.
-pub(crate) fn denials(expected: &[Denial], log: &str) -> Vec<String> {
+pub fn denials(expected: &[Denial], log: &str) -> Vec<String> {
     let mut lines: Vec<&str> =
         log.lines().filter(|line| line.contains("alb-oidc: denied") || line.contains("alb-oidc: would deny")).collect();
     let mut wrong = Vec::new();
@@ -266,7 +266,7 @@ pub(crate) fn denials(expected: &[Denial], log: &str) -> Vec<String> {
 }
 
 /// Differences between the access log's lines about these requests and what they must say.
-pub(crate) fn accesses(expected: &[Access], log: &str) -> Vec<String> {
+pub fn accesses(expected: &[Access], log: &str) -> Vec<String> {
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let mut wrong = Vec::new();
     for access in expected {

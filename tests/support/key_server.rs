@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// The clusters that have a key server behind them, each its own. The latter two are those that Istio makes of the endpoints
 /// that AWS documents.
-pub(crate) const CLUSTERS: [&str; 3] = [
+pub const CLUSTERS: [&str; 3] = [
     "keys",
     "outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com",
     "outbound|443||s3-us-gov-west-1.amazonaws.com",
@@ -30,27 +30,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How one key is served. The default is the right answer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// Status code.
-    pub(crate) status: u16,
+    pub status: u16,
     /// Body, with `{pem}`, `{pem_crlf}`, `{pem_bare}` (no last line end), `{der}` (base64), `{off_curve}`, `{infinity}`, `{other}` (another key's PEM) or
     /// `{file:NAME}` for `tests/vectors/bad-keys/NAME.pem` filled in.
-    pub(crate) body: String,
+    pub body: String,
     /// Fills the body up with spaces to this many bytes.
-    pub(crate) size: usize,
+    pub size: usize,
     /// Waits before it answers.
-    pub(crate) delay_ms: u64,
+    pub delay_ms: u64,
     /// Waits for [`KeyServer::release`].
     #[serde(skip)]
-    pub(crate) held: bool,
+    pub held: bool,
     /// Breaks the exchange.
-    pub(crate) fault: Option<Fault>,
+    pub fault: Option<Fault>,
     /// Between two bytes, where they come one by one.
-    pub(crate) byte_ms: u64,
+    pub byte_ms: u64,
     /// Serves the key so many times before it misbehaves.
-    pub(crate) good: usize,
+    pub good: usize,
     /// Misbehaves for this many fetches only, then serves the key.
-    pub(crate) times: Option<usize>,
+    pub times: Option<usize>,
 }
 
 impl Default for Answer {
@@ -71,7 +71,7 @@ impl Default for Answer {
 
 impl Answer {
     /// The right answer where a key set is asked for.
-    pub(crate) fn key_set() -> Answer {
+    pub fn key_set() -> Answer {
         Answer { body: r#"{"keys":[{first},{key}]}"#.into(), ..Answer::default() }
     }
 }
@@ -79,7 +79,7 @@ impl Answer {
 /// Ways in which an exchange breaks.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Never answers.
     Hang,
     /// Closes the connection without an answer.
@@ -91,35 +91,35 @@ pub(crate) enum Fault {
 }
 
 /// A load balancer's key, and the id that the key server has it by.
-pub(crate) struct Signer {
-    pub(crate) kid: String,
-    pub(crate) key: Key,
+pub struct Signer {
+    pub kid: String,
+    pub key: Key,
 }
 
 impl Signer {
     /// A key that nobody has seen yet.
-    pub(crate) fn new() -> Signer {
+    pub fn new() -> Signer {
         Signer { kid: uuid::Uuid::new_v4().to_string(), key: Key::generate() }
     }
 
     /// Where it is fetched from.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/{}", self.kid)
     }
 }
 
 /// One request that the key server got.
 #[derive(Clone, Debug)]
-pub(crate) struct Fetch {
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) host: String,
+pub struct Fetch {
+    pub method: String,
+    pub path: String,
+    pub host: String,
     /// Every header, in order.
-    pub(crate) headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
     /// An outage answered it, not what is published there.
-    pub(crate) in_outage: bool,
+    pub in_outage: bool,
     /// Whoever asks with this host had been given what is published there before.
-    pub(crate) again: bool,
+    pub again: bool,
 }
 
 #[derive(Default)]
@@ -167,14 +167,14 @@ impl State {
 }
 
 /// The running key server.
-pub(crate) struct KeyServer {
+pub struct KeyServer {
     server: Server,
     state: Arc<Mutex<State>>,
 }
 
 impl KeyServer {
     /// Starts it on a free port, with no key.
-    pub(crate) async fn start() -> KeyServer {
+    pub async fn start() -> KeyServer {
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         let server = Server::start(move |request| serve(Arc::clone(&shared), request)).await;
@@ -182,35 +182,35 @@ impl KeyServer {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.server.address
     }
 
     /// Serves `key` at `path` from now on.
-    pub(crate) fn publish(&self, path: &str, key: &Key, answer: Answer) {
+    pub fn publish(&self, path: &str, key: &Key, answer: Answer) {
         self.state.lock().expect("the keys").keys.insert(path.to_owned(), (key.clone(), answer));
     }
 
     /// Serves a new key from now on.
-    pub(crate) fn signer(&self, answer: Answer) -> Signer {
+    pub fn signer(&self, answer: Answer) -> Signer {
         let signer = Signer::new();
         self.publish(&signer.path(), &signer.key, answer);
         signer
     }
 
     /// Gives the answers for this key that were held, and holds none from now on.
-    pub(crate) fn release(&self, signer: &Signer) {
+    pub fn release(&self, signer: &Signer) {
         self.state.lock().expect("the keys").released.insert(signer.path());
     }
 
     /// How often this key was asked for.
-    pub(crate) fn fetches_of(&self, signer: &Signer) -> usize {
+    pub fn fetches_of(&self, signer: &Signer) -> usize {
         let path = signer.path();
         self.state.lock().expect("the keys").fetches.iter().filter(|fetch| fetch.path == path).count()
     }
 
     /// Waits until this key was asked for so many times.
-    pub(crate) async fn until_fetched(&self, signer: &Signer, times: usize) {
+    pub async fn until_fetched(&self, signer: &Signer, times: usize) {
         let deadline = Instant::now() + PATIENCE;
         while self.fetches_of(signer) < times {
             assert!(Instant::now() < deadline, "{} of {times} fetches", self.fetches_of(signer));
@@ -219,27 +219,27 @@ impl KeyServer {
     }
 
     /// Serves the key set whose signing key is `kid` at `path` from now on.
-    pub(crate) fn publish_set(&self, path: &str, kid: &str, answer: Answer) {
+    pub fn publish_set(&self, path: &str, kid: &str, answer: Answer) {
         self.state.lock().expect("the keys").sets.insert(path.to_owned(), (kid.to_owned(), answer));
     }
 
     /// The fetches so far, without forgetting them.
-    pub(crate) fn fetches(&self) -> Vec<Fetch> {
+    pub fn fetches(&self) -> Vec<Fetch> {
         self.state.lock().expect("the keys").fetches.clone()
     }
 
     /// Has every key answered like this from now on; `None`: each as it is published.
-    pub(crate) fn set_outage(&self, outage: Option<Answer>) {
+    pub fn set_outage(&self, outage: Option<Answer>) {
         self.state.lock().expect("the keys").outage = outage;
     }
 
     /// Whether `body` was ever given, whole and with 200, as the key at `path`.
-    pub(crate) fn gave(&self, path: &str, body: &str) -> bool {
+    pub fn gave(&self, path: &str, body: &str) -> bool {
         self.state.lock().expect("the keys").given.get(path).is_some_and(|given| given.iter().any(|one| one == body))
     }
 
     /// Forgets the fetches so far.
-    pub(crate) fn forget_fetches(&self) {
+    pub fn forget_fetches(&self) {
         self.state.lock().expect("the keys").fetches.clear();
     }
 }

@@ -11,11 +11,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The running API.
-pub(crate) struct Kubernetes(Server);
+pub struct Kubernetes(Server);
 
 impl Kubernetes {
     /// Has these resources, and the definitions of their kinds.
-    pub(crate) async fn start(mut resources: Vec<Value>) -> Kubernetes {
+    pub async fn start(mut resources: Vec<Value>) -> Kubernetes {
         for (number, resource) in resources.iter_mut().enumerate() {
             let metadata = &mut resource["metadata"];
             metadata["uid"] = json!(format!("00000000-0000-4000-8000-{number:012}"));
@@ -28,7 +28,7 @@ impl Kubernetes {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.0.address
     }
 }

@@ -22,12 +22,12 @@ use wasmi::{
 const MOST_FUEL: u64 = 4_000_000_000;
 
 /// A host call's status, as the ABI numbers them.
-pub(crate) type Status = u32;
-pub(crate) const OK: Status = 0;
-pub(crate) const NOT_FOUND: Status = 1;
-pub(crate) const BAD_ARGUMENT: Status = 2;
-pub(crate) const CAS_MISMATCH: Status = 8;
-pub(crate) const INTERNAL_FAILURE: Status = 10;
+pub type Status = u32;
+pub const OK: Status = 0;
+pub const NOT_FOUND: Status = 1;
+pub const BAD_ARGUMENT: Status = 2;
+pub const CAS_MISMATCH: Status = 8;
+pub const INTERNAL_FAILURE: Status = 10;
 
 const CONTINUE: i32 = 0;
 const PAUSE: i32 = 1;
@@ -39,21 +39,21 @@ const CALL_RESPONSE_HEADERS: u32 = 6;
 const PLUGIN_CONFIGURATION: u32 = 7;
 
 /// Names and values in order; a name may come twice.
-pub(crate) type Headers = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Headers = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What all workers of one proxy share.
 #[derive(Clone, Default)]
-pub(crate) struct Process {
+pub struct Process {
     /// The wall clock, since the Unix epoch. It may be set at will.
-    pub(crate) wall: Duration,
+    pub wall: Duration,
     /// The steady clock, since its own beginning. It may only go forward.
-    pub(crate) steady: Duration,
+    pub steady: Duration,
     /// Each value and its version.
-    pub(crate) shared_data: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
+    pub shared_data: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     /// How long the host takes to verify a signature.
-    pub(crate) verification: Duration,
+    pub verification: Duration,
     /// So many times, another worker has written a shared value just before a worker does.
-    pub(crate) lost_races: u32,
+    pub lost_races: u32,
     last_version: u32,
     metrics: Vec<Metric>,
 }
@@ -67,17 +67,17 @@ struct Metric {
 
 impl Process {
     /// A proxy at this time.
-    pub(crate) fn at(wall: Duration, steady: Duration) -> Rc<RefCell<Process>> {
+    pub fn at(wall: Duration, steady: Duration) -> Rc<RefCell<Process>> {
         Rc::new(RefCell::new(Process { wall, steady, ..Process::default() }))
     }
 
     /// The value of a counter or gauge; `None` where no module has defined it.
-    pub(crate) fn metric(&self, name: &str) -> Option<i64> {
+    pub fn metric(&self, name: &str) -> Option<i64> {
         self.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
     }
 
     /// Every metric that is not zero.
-    pub(crate) fn metrics(&self) -> BTreeMap<&str, i64> {
+    pub fn metrics(&self) -> BTreeMap<&str, i64> {
         let moved = self.metrics.iter().filter(|metric| metric.value != 0);
         moved.map(|metric| (metric.name.as_str(), metric.value)).collect()
     }
@@ -93,35 +93,35 @@ impl Process {
 
 /// What the module did, since [`Vm::take_meter`].
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Meter {
+pub struct Meter {
     /// Instructions, as the interpreter counts them.
-    pub(crate) fuel: u64,
+    pub fuel: u64,
     /// Entries into the module, allocations apart.
-    pub(crate) entries: u64,
+    pub entries: u64,
     /// Host calls by name.
-    pub(crate) calls: BTreeMap<&'static str, u64>,
+    pub calls: BTreeMap<&'static str, u64>,
     /// Bytes that the host wrote into the module's memory.
-    pub(crate) bytes_in: u64,
+    pub bytes_in: u64,
     /// Bytes that the host read from there.
-    pub(crate) bytes_out: u64,
+    pub bytes_out: u64,
 }
 
 /// A request.
 #[derive(Clone, Debug)]
-pub(crate) struct Stream {
+pub struct Stream {
     /// Whose plugin judges it.
-    pub(crate) root: u32,
+    pub root: u32,
     /// As they stand now: upstream sees them once the request has been let pass.
-    pub(crate) headers: Headers,
-    pub(crate) trailers: Headers,
+    pub headers: Headers,
+    pub trailers: Headers,
     /// Filter state, by name without `wasm.`.
-    pub(crate) notes: BTreeMap<String, Vec<u8>>,
-    pub(crate) fate: Fate,
+    pub notes: BTreeMap<String, Vec<u8>>,
+    pub fate: Fate,
 }
 
 /// What has become of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// The module is looking at its head.
     Judged,
     /// It is paused.
@@ -134,40 +134,40 @@ pub(crate) enum Fate {
 
 /// An answer in upstream's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reply {
-    pub(crate) status: u32,
-    pub(crate) details: String,
-    pub(crate) headers: Headers,
-    pub(crate) body: Vec<u8>,
+pub struct Reply {
+    pub status: u32,
+    pub details: String,
+    pub headers: Headers,
+    pub body: Vec<u8>,
 }
 
 impl Stream {
     /// All values of one header, in order.
-    pub(crate) fn header(&self, name: &str) -> Vec<String> {
+    pub fn header(&self, name: &str) -> Vec<String> {
         self.headers.iter().filter(|(key, _)| key == name.as_bytes()).map(|(_, value)| text(value)).collect()
     }
 
     /// Why it was answered, as the module noted it for the access log.
-    pub(crate) fn reason(&self) -> Option<String> {
+    pub fn reason(&self) -> Option<String> {
         self.notes.get("alb_oidc_reason").map(|reason| text(reason))
     }
 }
 
 /// An HTTP call that the module made and nobody has answered.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub struct Call {
     /// The root context that made it.
-    pub(crate) root: u32,
-    pub(crate) cluster: String,
-    pub(crate) headers: Headers,
-    pub(crate) timeout: Duration,
+    pub root: u32,
+    pub cluster: String,
+    pub headers: Headers,
+    pub timeout: Duration,
     /// When it was made, by the steady clock.
-    pub(crate) made: Duration,
+    pub made: Duration,
 }
 
 impl Call {
     /// The value of one header.
-    pub(crate) fn header(&self, name: &str) -> String {
+    pub fn header(&self, name: &str) -> String {
         let found = self.headers.iter().find(|(key, _)| key == name.as_bytes());
         found.map(|(_, value)| text(value)).unwrap_or_default()
     }
@@ -175,25 +175,25 @@ impl Call {
 
 /// What a call is answered with; `None` in its place is a reset.
 #[derive(Clone, Debug)]
-pub(crate) struct Response {
-    pub(crate) headers: Headers,
-    pub(crate) body: Vec<u8>,
+pub struct Response {
+    pub headers: Headers,
+    pub body: Vec<u8>,
 }
 
 impl Response {
     /// An answer of this status and body.
-    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Response {
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Response {
         Response { headers: headers(&[(":status", &status.to_string())]), body: body.into() }
     }
 
     /// What Envoy makes of a call that took too long.
-    pub(crate) fn timeout() -> Response {
+    pub fn timeout() -> Response {
         Response::new(504, "upstream request timeout")
     }
 }
 
 /// Header names and values as text.
-pub(crate) fn headers(pairs: &[(&str, &str)]) -> Headers {
+pub fn headers(pairs: &[(&str, &str)]) -> Headers {
     pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
@@ -232,13 +232,13 @@ struct Host {
 }
 
 /// A worker's VM.
-pub(crate) struct Vm {
+pub struct Vm {
     store: Store<Host>,
     instance: Instance,
 }
 
 /// A VM that can be had again, as often as wanted.
-pub(crate) struct Image {
+pub struct Image {
     memory: Vec<u8>,
     host: Host,
 }
@@ -276,7 +276,7 @@ fn compiled() -> &'static Compiled {
 
 impl Vm {
     /// A VM with no plugin, and these environment variables.
-    pub(crate) fn start(process: &Rc<RefCell<Process>>, environment: &[(&str, &str)]) -> Vm {
+    pub fn start(process: &Rc<RefCell<Process>>, environment: &[(&str, &str)]) -> Vm {
         let mut vm = Vm::instantiate(Host {
             process: Rc::clone(process),
             memory: None,
@@ -311,12 +311,12 @@ impl Vm {
     }
 
     /// This VM as it is now.
-    pub(crate) fn image(&self) -> Image {
+    pub fn image(&self) -> Image {
         Image { memory: self.memory().data(&self.store).to_vec(), host: self.store.data().clone() }
     }
 
     /// A VM as it was when the image was taken, in a process that has at least the metrics of the image's.
-    pub(crate) fn of_image(image: &Image, process: &Rc<RefCell<Process>>) -> Vm {
+    pub fn of_image(image: &Image, process: &Rc<RefCell<Process>>) -> Vm {
         let host = Host { process: Rc::clone(process), meter: Meter::default(), ..image.host.clone() };
         let mut vm = Vm::instantiate(host);
         let (memory, page) = (vm.memory(), 65536);
@@ -327,7 +327,7 @@ impl Vm {
     }
 
     /// Adds a plugin of this config; `None` where the module refuses it. As Envoy does with a config that it has not seen.
-    pub(crate) fn add_plugin(&mut self, config: &str) -> Option<u32> {
+    pub fn add_plugin(&mut self, config: &str) -> Option<u32> {
         let root = self.next_context();
         self.host().roots.insert(root, Root { config: config.as_bytes().to_vec(), tick: None });
         self.enter::<_, ()>("proxy_on_context_create", root, (root, 0));
@@ -336,13 +336,13 @@ impl Vm {
     }
 
     /// Configures a plugin, once more perhaps.
-    pub(crate) fn configure(&mut self, root: u32, config: &str) -> bool {
+    pub fn configure(&mut self, root: u32, config: &str) -> bool {
         self.host().roots.get_mut(&root).expect("a plugin").config = config.as_bytes().to_vec();
         self.enter::<_, u32>("proxy_on_configure", root, (root, config.len() as u32)) != 0
     }
 
     /// Ends a plugin, whose requests are over. Envoy cancels its calls.
-    pub(crate) fn remove_plugin(&mut self, root: u32) {
+    pub fn remove_plugin(&mut self, root: u32) {
         assert!(self.store.data().streams.values().all(|stream| stream.root != root), "a plugin without requests");
         self.enter::<_, ()>("proxy_on_delete", root, root);
         self.host().roots.remove(&root);
@@ -350,7 +350,7 @@ impl Vm {
     }
 
     /// A request's head comes. What becomes of it, [`Vm::stream`] says.
-    pub(crate) fn request(&mut self, root: u32, headers: Headers) -> u32 {
+    pub fn request(&mut self, root: u32, headers: Headers) -> u32 {
         let (id, count) = (self.next_context(), headers.len() as u32);
         let (notes, trailers, fate) = (BTreeMap::new(), Vec::new(), Fate::Judged);
         self.host().streams.insert(id, Stream { root, headers, trailers, notes, fate });
@@ -367,7 +367,7 @@ impl Vm {
     }
 
     /// The trailers of a request that was let pass come; whether they go on.
-    pub(crate) fn trailers(&mut self, id: u32, trailers: Headers) -> bool {
+    pub fn trailers(&mut self, id: u32, trailers: Headers) -> bool {
         let count = trailers.len() as u32;
         let stream = self.stream_mut(id);
         assert_eq!(stream.fate, Fate::Continued, "Envoy keeps the trailers of a request that waits");
@@ -376,13 +376,13 @@ impl Vm {
     }
 
     /// The request is over: it has been answered, or its client has hung up.
-    pub(crate) fn end(&mut self, id: u32) -> Stream {
+    pub fn end(&mut self, id: u32) -> Stream {
         self.enter::<_, ()>("proxy_on_delete", id, id);
         self.host().streams.remove(&id).expect("a request")
     }
 
     /// Answers a call; `None` is a reset.
-    pub(crate) fn answer(&mut self, id: u32, answer: Option<Response>) {
+    pub fn answer(&mut self, id: u32, answer: Option<Response>) {
         let call = self.host().calls.remove(&id).expect("a call without an answer");
         let count = answer.as_ref().map_or(0, |answer| answer.headers.len() as u32);
         let size = answer.as_ref().map_or(0, |answer| answer.body.len() as u32);
@@ -392,12 +392,12 @@ impl Vm {
     }
 
     /// When the plugin's timer rings next, by the steady clock.
-    pub(crate) fn next_tick(&self, root: u32) -> Option<Duration> {
+    pub fn next_tick(&self, root: u32) -> Option<Duration> {
         self.store.data().roots.get(&root)?.tick.map(|(_, at)| at)
     }
 
     /// The plugin's timer rings.
-    pub(crate) fn tick(&mut self, root: u32) {
+    pub fn tick(&mut self, root: u32) {
         self.enter::<_, ()>("proxy_on_tick", root, root);
         let now = self.host().process.borrow().steady;
         if let Some((period, at)) = self.host().roots.get_mut(&root).and_then(|root| root.tick.as_mut()) {
@@ -406,7 +406,7 @@ impl Vm {
     }
 
     /// Has the host refuse calls of this function with this status; [`OK`]: not any more.
-    pub(crate) fn refuse(&mut self, function: &str, status: Status) {
+    pub fn refuse(&mut self, function: &str, status: Status) {
         match status {
             OK => self.host().refused.remove(function),
             _ => self.host().refused.insert(function.to_owned(), status),
@@ -414,7 +414,7 @@ impl Vm {
     }
 
     /// A request that is not over.
-    pub(crate) fn stream(&self, id: u32) -> &Stream {
+    pub fn stream(&self, id: u32) -> &Stream {
         self.store.data().streams.get(&id).expect("a request")
     }
 
@@ -423,27 +423,27 @@ impl Vm {
     }
 
     /// The requests that are not over.
-    pub(crate) fn streams(&self) -> &BTreeMap<u32, Stream> {
+    pub fn streams(&self) -> &BTreeMap<u32, Stream> {
         &self.store.data().streams
     }
 
     /// The calls that are not answered.
-    pub(crate) fn calls(&self) -> &BTreeMap<u32, Call> {
+    pub fn calls(&self) -> &BTreeMap<u32, Call> {
         &self.store.data().calls
     }
 
     /// The log's lines and their levels, since they were taken last.
-    pub(crate) fn take_log(&mut self) -> Vec<(u32, String)> {
+    pub fn take_log(&mut self) -> Vec<(u32, String)> {
         std::mem::take(&mut self.host().log)
     }
 
     /// What the module did since this was asked last.
-    pub(crate) fn take_meter(&mut self) -> Meter {
+    pub fn take_meter(&mut self) -> Meter {
         std::mem::take(&mut self.host().meter)
     }
 
     /// The size of the module's memory, in bytes. It never shrinks.
-    pub(crate) fn memory_size(&self) -> usize {
+    pub fn memory_size(&self) -> usize {
         self.memory().data_size(&self.store)
     }
 

@@ -10,11 +10,11 @@ use wasm_encoder::{
 use wasmparser::{Payload, TypeRef};
 
 /// A request with so many headers or more kills the VM.
-pub(crate) const DEADLY_HEADERS: i32 = 60;
+pub const DEADLY_HEADERS: i32 = 60;
 
 /// How a VM dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Death {
+pub enum Death {
     /// By the instruction that a Rust panic ends in.
     Panic,
     /// By calls without end.
@@ -24,10 +24,10 @@ pub(crate) enum Death {
 }
 
 impl Death {
-    pub(crate) const ALL: [Death; 3] = [Death::Panic, Death::Stack, Death::Memory];
+    pub const ALL: [Death; 3] = [Death::Panic, Death::Stack, Death::Memory];
 
     /// The size of the key answer that kills so. No key in PEM has it.
-    pub(crate) fn answer_size(self) -> i32 {
+    pub fn answer_size(self) -> i32 {
         match self {
             Death::Panic => 2001,
             Death::Stack => 2002,
@@ -54,7 +54,7 @@ impl Death {
 }
 
 /// Writes the mortal copy of `module` to `file`.
-pub(crate) fn write(module: &Path, file: &Path) {
+pub fn write(module: &Path, file: &Path) {
     let original = std::fs::read(module).expect("the module");
     let mut copy = Module::new();
     let mut guards = Guards::of(&original);

@@ -14,20 +14,20 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// An error that ends a connection without (the rest of) an answer: the client sees a reset.
-pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
+pub type Broken = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an answer; it may break off half-way.
-pub(crate) type Body = BoxBody<Bytes, Broken>;
+pub type Body = BoxBody<Bytes, Broken>;
 
 /// A running server. It stops accepting when dropped.
-pub(crate) struct Server {
+pub struct Server {
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     accepting: JoinHandle<()>,
 }
 
 impl Server {
     /// Starts to answer every request with `handler`.
-    pub(crate) async fn start<H, F>(handler: H) -> Server
+    pub async fn start<H, F>(handler: H) -> Server
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response<Body>, Broken>> + Send + 'static,
@@ -55,6 +55,6 @@ impl Drop for Server {
 }
 
 /// A body that is there as a whole.
-pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed()
 }

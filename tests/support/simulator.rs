@@ -1,25 +1,17 @@
 //! The servers of the command-line tool as running programs, and a simple browser: it keeps cookies and follows redirects.
 
-use super::client::{Reply, Request, send};
-use super::envoy::{Envoy, Plugin, Setup};
+use crate::client::{Reply, Request, send};
+use crate::envoy::{Envoy, Plugin, Setup};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// `alb-oidc`, in the folder in which cargo puts it: examples and tests are one folder below.
-fn program() -> PathBuf {
-    let own = std::env::current_exe().expect("the path of this program");
-    let program = own.parent().and_then(Path::parent).expect("the folder above").join("alb-oidc");
-    assert!(program.is_file(), "no alb-oidc at {}: run `make cli`", program.display());
-    program
-}
-
 /// A running `alb-oidc`, killed when dropped.
-pub(crate) struct Tool {
+pub struct Tool {
     process: Child,
     /// The ports that it said it listens on, in its order.
     ports: Vec<u16>,
@@ -27,8 +19,8 @@ pub(crate) struct Tool {
 
 impl Tool {
     /// Starts the tool with these arguments and waits until it has said where its `listeners` are.
-    pub(crate) async fn start(arguments: &[&str], listeners: usize) -> Tool {
-        let mut process = Command::new(program())
+    pub async fn start(arguments: &[&str], listeners: usize) -> Tool {
+        let mut process = Command::new(crate::tool())
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -47,12 +39,12 @@ impl Tool {
     }
 
     /// Where its listener of this number is.
-    pub(crate) fn address(&self, listener: usize) -> SocketAddr {
+    pub fn address(&self, listener: usize) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[listener]))
     }
 
     /// The most memory it ever had, in KiB.
-    pub(crate) fn peak_memory(&self) -> u64 {
+    pub fn peak_memory(&self) -> u64 {
         let status = format!("/proc/{}/status", self.process.id().expect("a running process"));
         let status = std::fs::read_to_string(status).expect("the process's status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
@@ -61,18 +53,18 @@ impl Tool {
 }
 
 /// A running `alb-oidc simulate`.
-pub(crate) struct Simulator(pub(crate) Tool);
+pub struct Simulator(pub Tool);
 
 impl Simulator {
     /// Starts it in front of `gateway` on free ports.
-    pub(crate) async fn start(gateway: SocketAddr, more: &[&str]) -> Simulator {
+    pub async fn start(gateway: SocketAddr, more: &[&str]) -> Simulator {
         let gateway = format!("http://{gateway}");
         let fixed = ["simulate", "--listen", "127.0.0.1:0", "--keys-listen", "127.0.0.1:0", "--upstream", &gateway];
         Simulator(Tool::start(&[&fixed, more].concat(), 2).await)
     }
 
     /// Starts it in front of an Envoy with the module, which fetches the keys from it and forwards to `upstream`.
-    pub(crate) async fn with_gateway(binary: &Path, config: Value, upstream: SocketAddr) -> (Simulator, Envoy) {
+    pub async fn with_gateway(binary: &Path, config: Value, upstream: SocketAddr) -> (Simulator, Envoy) {
         // Each of the two needs the other's port before it starts.
         let gateway = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
         let simulator = Simulator::start(gateway, &[]).await;
@@ -83,17 +75,17 @@ impl Simulator {
     }
 
     /// A page of the load balancer's host.
-    pub(crate) fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://localhost:{}{path}", self.0.ports[0])
     }
 
     /// A page of the identity provider, the key server and the operator.
-    pub(crate) fn elsewhere(&self, path: &str) -> String {
+    pub fn elsewhere(&self, path: &str) -> String {
         format!("http://localhost:{}{path}", self.0.ports[1])
     }
 
     /// Switches these misbehaviours on and all others off.
-    pub(crate) async fn misbehave(&self, names: &[&str]) {
+    pub async fn misbehave(&self, names: &[&str]) {
         let form: Vec<String> = names.iter().map(|name| format!("on={name}")).collect();
         let reply = Browser::default().post(&self.elsewhere("/misbehave"), &form.join("&")).await;
         assert_eq!(reply.status, 303, "{names:?}: {}", reply.body);
@@ -102,37 +94,37 @@ impl Simulator {
 
 /// Keeps cookies, whatever their path and port, and follows redirects where asked to.
 #[derive(Default)]
-pub(crate) struct Browser {
-    pub(crate) cookies: BTreeMap<String, String>,
+pub struct Browser {
+    pub cookies: BTreeMap<String, String>,
     /// Sent with every request.
-    pub(crate) headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
 }
 
 impl Browser {
     /// One that sends these headers along.
-    pub(crate) fn sending(headers: &[(&str, &str)]) -> Browser {
+    pub fn sending(headers: &[(&str, &str)]) -> Browser {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Browser { headers, ..Browser::default() }
     }
 
     /// One GET, without following.
-    pub(crate) async fn get(&mut self, url: &str) -> Reply {
+    pub async fn get(&mut self, url: &str) -> Reply {
         self.request("GET", url, "").await
     }
 
     /// One POST of a form, without following.
-    pub(crate) async fn post(&mut self, url: &str, form: &str) -> Reply {
+    pub async fn post(&mut self, url: &str, form: &str) -> Reply {
         self.request("POST", url, form).await
     }
 
     /// A GET, and what it leads to: the last answer and its URL.
-    pub(crate) async fn open(&mut self, url: &str) -> (String, Reply) {
+    pub async fn open(&mut self, url: &str) -> (String, Reply) {
         let reply = self.get(url).await;
         self.follow(url, reply).await
     }
 
     /// Where the redirects of this answer lead to.
-    pub(crate) async fn follow(&mut self, url: &str, mut reply: Reply) -> (String, Reply) {
+    pub async fn follow(&mut self, url: &str, mut reply: Reply) -> (String, Reply) {
         let mut url = url.to_owned();
         for _ in 0..10 {
             let Some(to) = reply.header("location").first().map(|to| (*to).to_owned()) else { return (url, reply) };
@@ -143,7 +135,7 @@ impl Browser {
     }
 
     /// Signs in as a sample user on the way to `url`, and is there.
-    pub(crate) async fn sign_in(&mut self, url: &str, form: &str) -> (String, Reply) {
+    pub async fn sign_in(&mut self, url: &str, form: &str) -> (String, Reply) {
         let (page, _) = self.open(url).await;
         assert!(page.contains("/idp/authorize"), "no sign-in at {page}");
         let reply = self.post(&page, form).await;

@@ -35,24 +35,24 @@ use std::path::Path;
 /// A number, or a range as `"1..=3"` where timing has a say.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "toml::Value")]
-pub(crate) struct Count {
+pub struct Count {
     min: i64,
     max: i64,
 }
 
 impl Count {
     /// Exactly this many.
-    pub(crate) fn exactly(count: i64) -> Count {
+    pub fn exactly(count: i64) -> Count {
         Count { min: count, max: count }
     }
 
     /// As many as these and `others` together.
-    pub(crate) fn plus(self, others: Count) -> Count {
+    pub fn plus(self, others: Count) -> Count {
         Count { min: self.min + others.min, max: self.max + others.max }
     }
 
     /// Whether `count` is as told.
-    pub(crate) fn holds(self, count: i64) -> bool {
+    pub fn holds(self, count: i64) -> bool {
         (self.min..=self.max).contains(&count)
     }
 }
@@ -80,10 +80,10 @@ impl std::fmt::Display for Count {
 }
 
 /// All files of the table.
-pub(crate) struct Table {
+pub struct Table {
     /// Every configuration that a row uses, merged over `default`; more than once where its rows fetch much.
-    pub(crate) plugins: Vec<Plugin>,
-    pub(crate) rows: Vec<Row>,
+    pub plugins: Vec<Plugin>,
+    pub rows: Vec<Row>,
 }
 
 #[derive(Deserialize)]
@@ -109,52 +109,52 @@ struct Config {
 /// One scenario.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Row {
+pub struct Row {
     /// A sentence: what holds.
-    pub(crate) name: String,
+    pub name: String,
     /// Name of a configuration.
-    pub(crate) config: String,
+    pub config: String,
     /// The token; requests refer to it as `{token}`.
-    pub(crate) token: TokenSpec,
+    pub token: TokenSpec,
     /// More tokens by name, signed with the row's key.
-    pub(crate) tokens: BTreeMap<String, TokenSpec>,
+    pub tokens: BTreeMap<String, TokenSpec>,
     /// The access token, which requests then carry too; they refer to it as `{access_token}`.
-    pub(crate) access_token: Option<AccessTokenSpec>,
+    pub access_token: Option<AccessTokenSpec>,
     /// A second access token by the same provider: `{other_access_token}`.
-    pub(crate) other_access_token: Option<AccessTokenSpec>,
+    pub other_access_token: Option<AccessTokenSpec>,
     /// The id of its key in the pool's key set; `{uuid}` is a random one.
-    pub(crate) access_kid: String,
+    pub access_kid: String,
     /// How the pool's key server answers.
-    pub(crate) jwks: Answer,
+    pub jwks: Answer,
     /// Requests for the key set. Unset: one when there is an access token and any request is admitted.
-    pub(crate) jwks_fetches: Option<Count>,
+    pub jwks_fetches: Option<Count>,
     /// The key's id; `{uuid}` and `{UUID}` are a random one in lower and upper case.
-    pub(crate) kid: String,
+    pub kid: String,
     /// How the key server answers for the row's kid.
-    pub(crate) key: Answer,
+    pub key: Answer,
     /// Where the module asks for the key.
-    pub(crate) fetch_path: String,
+    pub fetch_path: String,
     /// The `:authority` it asks with.
-    pub(crate) fetch_host: String,
+    pub fetch_host: String,
     /// The cluster that it asks: one of [`super::key_server::CLUSTERS`]. Only there the key is known.
-    pub(crate) fetch_cluster: String,
+    pub fetch_cluster: String,
     /// Where else it asks for the key.
-    pub(crate) elsewhere: Option<Elsewhere>,
+    pub elsewhere: Option<Elsewhere>,
     /// Requests to the key server. Unset: one when `verified` is not 0.
-    pub(crate) fetches: Option<Count>,
+    pub fetches: Option<Count>,
     /// Signatures checked. Unset: one when any request is admitted, and with an access token three: the first one again once the
     /// key set is there.
-    pub(crate) verified: Option<Count>,
+    pub verified: Option<Count>,
     /// Other counters that move. Unset: `key_fetch.ok` as `fetches`, `token_cache_hit` for each admission without a check.
     /// What is named neither here nor by default must not move.
-    pub(crate) counters: BTreeMap<String, Count>,
+    pub counters: BTreeMap<String, Count>,
     /// Waits before it looks at the counters.
-    pub(crate) settle_ms: u64,
+    pub settle_ms: u64,
     #[serde(skip)]
-    pub(crate) requests: Vec<Step>,
+    pub requests: Vec<Step>,
     /// The plugin that it runs on: its configuration, or a copy.
     #[serde(skip)]
-    pub(crate) plugin: String,
+    pub plugin: String,
 }
 
 impl Default for Row {
@@ -188,11 +188,11 @@ impl Default for Row {
 /// A key server that is asked for a key that it does not have.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Elsewhere {
-    pub(crate) cluster: String,
-    pub(crate) path: String,
-    pub(crate) host: String,
-    pub(crate) fetches: Count,
+pub struct Elsewhere {
+    pub cluster: String,
+    pub path: String,
+    pub host: String,
+    pub fetches: Count,
 }
 
 /// The members of a row that are not about a request.
@@ -223,60 +223,60 @@ const ROW_MEMBERS: [&str; 19] = [
 /// way that can be read in several).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Step {
+pub struct Step {
     /// Waits before it sends.
-    pub(crate) after_ms: u64,
+    pub after_ms: u64,
     /// Sends it so many times,
-    pub(crate) times: usize,
+    pub times: usize,
     /// all at once instead of one after the other,
-    pub(crate) at_once: bool,
+    pub at_once: bool,
     /// each with the same token or one of its own.
-    pub(crate) mint: Mint,
-    pub(crate) method: String,
-    pub(crate) host: String,
-    pub(crate) path: String,
+    pub mint: Mint,
+    pub method: String,
+    pub host: String,
+    pub path: String,
     /// Values of `x-amzn-oidc-data`.
-    pub(crate) oidc_data: Vec<String>,
+    pub oidc_data: Vec<String>,
     /// Values of `x-amzn-oidc-accesstoken`. Unset: the row's, where it has one.
-    pub(crate) access_tokens: Option<Vec<String>>,
+    pub access_tokens: Option<Vec<String>>,
     /// Other headers, as `name: value`.
-    pub(crate) headers: Vec<String>,
-    pub(crate) body: String,
+    pub headers: Vec<String>,
+    pub body: String,
     /// The whole request, byte for byte, where HTTP libraries refuse to send it.
-    pub(crate) raw: Option<String>,
+    pub raw: Option<String>,
     /// The client closes the connection after so long; nothing comes of the request.
-    pub(crate) hang_up_ms: Option<u64>,
+    pub hang_up_ms: Option<u64>,
 
     /// Denied with this reason, or with one of these where timing decides (`"this, that"`). Unset: admitted.
-    pub(crate) deny: Option<String>,
+    pub deny: Option<String>,
     /// Let pass without an identity, though it would be denied for this reason.
-    pub(crate) report: Option<String>,
+    pub report: Option<String>,
     /// Let pass without a token, and without an identity.
-    pub(crate) skipped: bool,
+    pub skipped: bool,
     /// Answered by the module with this status, to a client that signs out.
-    pub(crate) signed_out: Option<u16>,
+    pub signed_out: Option<u16>,
     /// Refused by Envoy itself with this status, before the module.
-    pub(crate) refused: Option<u16>,
+    pub refused: Option<u16>,
     /// The form of a denial.
-    pub(crate) page: Page,
+    pub page: Page,
     /// The user that upstream is told.
-    pub(crate) user: String,
+    pub user: String,
     /// Header values that upstream must see, exactly and in order; `[]`: the header is not there.
-    pub(crate) upstream: BTreeMap<String, Vec<String>>,
+    pub upstream: BTreeMap<String, Vec<String>>,
     /// What all cookie headers say together.
-    pub(crate) upstream_cookies: Option<String>,
+    pub upstream_cookies: Option<String>,
     /// Header values that the client must see.
-    pub(crate) reply: BTreeMap<String, Vec<String>>,
+    pub reply: BTreeMap<String, Vec<String>>,
     /// The names of the session cookies that the client must drop, in order.
-    pub(crate) expired: Vec<String>,
+    pub expired: Vec<String>,
     /// The whole body that the client must see.
-    pub(crate) reply_body: Option<String>,
+    pub reply_body: Option<String>,
     /// Texts that must stand in it.
-    pub(crate) body_says: Vec<String>,
+    pub body_says: Vec<String>,
     /// Texts that may not.
-    pub(crate) body_lacks: Vec<String>,
+    pub body_lacks: Vec<String>,
     /// How long the answer takes.
-    pub(crate) took_ms: Option<Count>,
+    pub took_ms: Option<Count>,
 }
 
 impl Default for Step {
@@ -317,7 +317,7 @@ impl Default for Step {
 /// Which token a repeated request carries.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Mint {
+pub enum Mint {
     /// The row's token, every time.
     Once,
     /// A new token every time, by the row's key.
@@ -329,7 +329,7 @@ pub(crate) enum Mint {
 /// The form of a denial.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Page {
+pub enum Page {
     /// For programs.
     Json,
     /// For browsers.
@@ -342,7 +342,7 @@ pub(crate) enum Page {
 
 impl Table {
     /// Reads every file of the folder, in the order of their names.
-    pub(crate) fn read(folder: &Path) -> Table {
+    pub fn read(folder: &Path) -> Table {
         let mut files: Vec<_> =
             std::fs::read_dir(folder).expect("the folder of scenarios").flatten().map(|file| file.path()).collect();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
@@ -426,7 +426,7 @@ impl Row {
     }
 
     /// Every counter that must move, and by how much.
-    pub(crate) fn expected_counters(&self, backend: &str) -> BTreeMap<String, Count> {
+    pub fn expected_counters(&self, backend: &str) -> BTreeMap<String, Count> {
         let mut counters = BTreeMap::new();
         let (mut admitted, mut skipped, mut signed_out) = (0, 0, 0);
         for step in &self.requests {
@@ -482,30 +482,30 @@ impl Row {
     }
 
     /// Requests for the pool's key set.
-    pub(crate) fn jwks_fetches(&self) -> Count {
+    pub fn jwks_fetches(&self) -> Count {
         let unset = self.access_token.is_some() && self.any_admitted();
         self.jwks_fetches.unwrap_or(Count::exactly(i64::from(unset)))
     }
 
     /// Requests to the key server.
-    pub(crate) fn fetches(&self) -> Count {
+    pub fn fetches(&self) -> Count {
         self.fetches.unwrap_or(Count::exactly(i64::from(!self.verified().holds(0))))
     }
 }
 
 impl Step {
     /// Whether upstream gets to see it.
-    pub(crate) fn passes(&self) -> bool {
+    pub fn passes(&self) -> bool {
         self.deny.is_none() && self.signed_out.is_none() && self.refused.is_none() && self.hang_up_ms.is_none()
     }
 
     /// Whether upstream gets to see it, with an identity.
-    pub(crate) fn is_admitted(&self) -> bool {
+    pub fn is_admitted(&self) -> bool {
         self.passes() && !self.skipped && self.report.is_none()
     }
 
     /// Who has answered it, as Envoy's access log says it.
-    pub(crate) fn details(&self) -> Option<&'static str> {
+    pub fn details(&self) -> Option<&'static str> {
         match self {
             _ if self.passes() => Some("via_upstream"),
             _ if self.deny.is_some() => Some("alb_oidc_REASON"),
@@ -515,7 +515,7 @@ impl Step {
     }
 
     /// The reasons that it may be denied with.
-    pub(crate) fn reasons(&self) -> Vec<&str> {
+    pub fn reasons(&self) -> Vec<&str> {
         self.deny.iter().flat_map(|reasons| reasons.split(", ")).collect()
     }
 }

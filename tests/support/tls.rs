@@ -11,11 +11,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// A certificate authority that nobody else trusts.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     /// A fresh one.
-    pub(crate) fn generate() -> Authority {
+    pub fn generate() -> Authority {
         let mut params = CertificateParams::default();
         // Not the name that the certificates below it have, which would look signed by themselves.
         params.distinguished_name.push(DnType::CommonName, "the tests' authority");
@@ -24,7 +24,7 @@ impl Authority {
     }
 
     /// Its own certificate.
-    pub(crate) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
@@ -41,16 +41,16 @@ impl Authority {
 }
 
 /// The running end.
-pub(crate) struct TlsEnd {
+pub struct TlsEnd {
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     names: Arc<Mutex<Vec<String>>>,
     accepting: JoinHandle<()>,
 }
 
 impl TlsEnd {
     /// Answers as `name`, and hands what it reads to `plain`.
-    pub(crate) async fn start(authority: &Authority, name: &str, plain: SocketAddr) -> TlsEnd {
+    pub async fn start(authority: &Authority, name: &str, plain: SocketAddr) -> TlsEnd {
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(name)));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("the port's number");
@@ -73,7 +73,7 @@ impl TlsEnd {
     }
 
     /// The server names that clients asked for (SNI), one for each connection.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.names.lock().expect("the names").clone()
     }
 }

@@ -14,15 +14,14 @@ use serde_json::{Map, Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The load balancer whose tokens the tests' configurations believe.
-pub(crate) const ARN: &str =
-    "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+pub const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 /// Its identity provider.
-pub(crate) const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
+pub const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
 /// Its client id at the provider.
-pub(crate) const CLIENT: &str = "1example23456789";
+pub const CLIENT: &str = "1example23456789";
 
 /// The user's id there.
-pub(crate) const SUBJECT: &str = "7f3c1c1e-5d0a-4a0e-9a53-0a3f1f7f2b11";
+pub const SUBJECT: &str = "7f3c1c1e-5d0a-4a0e-9a53-0a3f1f7f2b11";
 
 /// The order of the P-256 group.
 const N: [u8; 32] = [
@@ -32,40 +31,40 @@ const N: [u8; 32] = [
 
 /// A signing key of an ALB.
 #[derive(Clone)]
-pub(crate) struct Key(SigningKey);
+pub struct Key(SigningKey);
 
 impl Key {
     /// A fresh key.
-    pub(crate) fn generate() -> Key {
+    pub fn generate() -> Key {
         Key(SigningKey::generate())
     }
 
     /// The same key each time, one for each number.
-    pub(crate) fn numbered(number: u8) -> Key {
+    pub fn numbered(number: u8) -> Key {
         let mut secret = [0x5a; 32];
         secret[31] = number;
         Key(SigningKey::from_slice(&secret).expect("a scalar below the order"))
     }
 
     /// What the key server serves: one PEM `PUBLIC KEY`.
-    pub(crate) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.verifying_key().to_public_key_pem(LineEnding::LF).expect("a PEM")
     }
 
     /// The public key's DER in base64, with no PEM around it.
-    pub(crate) fn der_base64(&self) -> String {
+    pub fn der_base64(&self) -> String {
         STANDARD.encode(self.spki())
     }
 
     /// A PEM with a point that is not on the curve.
-    pub(crate) fn off_curve_pem(&self) -> String {
+    pub fn off_curve_pem(&self) -> String {
         let mut der = self.spki();
         *der.last_mut().expect("a key") ^= 1;
         to_pem(&der)
     }
 
     /// A PEM with the point at infinity.
-    pub(crate) fn infinity_pem() -> String {
+    pub fn infinity_pem() -> String {
         let algorithm = [
             0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
             0x03, 0x01, 0x07,
@@ -74,7 +73,7 @@ impl Key {
     }
 
     /// The private half.
-    pub(crate) fn signing_key(&self) -> &SigningKey {
+    pub fn signing_key(&self) -> &SigningKey {
         &self.0
     }
 
@@ -92,48 +91,48 @@ fn to_pem(der: &[u8]) -> String {
 /// What to mint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct TokenSpec {
+pub struct TokenSpec {
     /// Members of the JOSE header, over the genuine ones.
-    pub(crate) header: Map<String, Value>,
+    pub header: Map<String, Value>,
     /// Genuine members of the header that are left out.
-    pub(crate) header_without: Vec<String>,
+    pub header_without: Vec<String>,
     /// JSON text put after the header's last member: `"alg": "none"` makes a duplicate.
-    pub(crate) header_append: String,
+    pub header_append: String,
     /// The header's whole JSON text.
-    pub(crate) header_text: Option<String>,
+    pub header_text: Option<String>,
     /// An array nested this deep as one more member of the header.
-    pub(crate) header_depth: usize,
+    pub header_depth: usize,
     /// The header's base64 as sent and signed; `{}` is the text that would have been there.
-    pub(crate) header_base64: String,
+    pub header_base64: String,
     /// Members of the payload, over the genuine ones.
-    pub(crate) payload: Map<String, Value>,
+    pub payload: Map<String, Value>,
     /// Genuine members of the payload that are left out.
-    pub(crate) payload_without: Vec<String>,
+    pub payload_without: Vec<String>,
     /// JSON text put after the payload's last member.
-    pub(crate) payload_append: String,
+    pub payload_append: String,
     /// The payload's whole JSON text.
-    pub(crate) payload_text: Option<String>,
+    pub payload_text: Option<String>,
     /// An array nested this deep as one more member of the payload.
-    pub(crate) payload_depth: usize,
+    pub payload_depth: usize,
     /// The payload's base64 as sent and signed; `{}` is the text that would have been there.
-    pub(crate) payload_base64: String,
+    pub payload_base64: String,
     /// Seconds from now to the header's `exp`.
-    pub(crate) exp: i64,
+    pub exp: i64,
     /// Seconds from now to the payload's `exp`.
-    pub(crate) payload_exp: i64,
+    pub payload_exp: i64,
     /// Writes the JSON texts one byte per character, not as UTF-8.
-    pub(crate) latin1: bool,
+    pub latin1: bool,
     /// `=` at the end of each part, as the ALB has it.
-    pub(crate) padding: bool,
+    pub padding: bool,
     /// The base64 alphabet.
-    pub(crate) alphabet: Alphabet,
+    pub alphabet: Alphabet,
     /// Fills the payload up until the whole token has this many bytes. With padding, not every length can be had.
-    pub(crate) length: Option<usize>,
+    pub length: Option<usize>,
     /// What stands in the place of the signature.
-    pub(crate) signature: Signature,
+    pub signature: Signature,
     /// How the parts are put together: `{header}`, `{payload}` and `{signature}` are filled in; `{unpadded}` is the genuine
     /// whole with its padding taken off.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Default for TokenSpec {
@@ -166,7 +165,7 @@ impl Default for TokenSpec {
 /// The two base64 alphabets.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Alphabet {
+pub enum Alphabet {
     /// `-` and `_`
     Url,
     /// `+` and `/`
@@ -176,7 +175,7 @@ pub(crate) enum Alphabet {
 /// What stands in the place of the signature. All but `Genuine` and `Malleable` are forgeries.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Signature {
+pub enum Signature {
     /// By the row's key.
     Genuine,
     /// (r, n − s): valid ECDSA too.
@@ -221,22 +220,22 @@ pub(crate) enum Signature {
 
 /// A minted token.
 #[derive(Clone, Debug)]
-pub(crate) struct Token {
-    pub(crate) header: String,
-    pub(crate) payload: String,
-    pub(crate) signature: String,
+pub struct Token {
+    pub header: String,
+    pub payload: String,
+    pub signature: String,
     /// The whole, as sent.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl TokenSpec {
     /// A genuine token for this user.
-    pub(crate) fn of(email: &str) -> TokenSpec {
+    pub fn of(email: &str) -> TokenSpec {
         TokenSpec { payload: Map::from_iter([("email".to_owned(), json!(email))]), ..TokenSpec::default() }
     }
 
     /// Mints it with the key that the key server knows as `kid`.
-    pub(crate) fn mint(&self, kid: &str, key: &Key) -> Token {
+    pub fn mint(&self, kid: &str, key: &Key) -> Token {
         let Some(length) = self.length else {
             return self.mint_filled(kid, key, 0, 0);
         };
@@ -386,7 +385,7 @@ fn unpadded(text: &str) -> String {
 }
 
 /// Seconds since the epoch.
-pub(crate) fn now() -> i64 {
+pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
     i64::try_from(since.as_secs()).expect("a time before the end of time")
 }

@@ -14,36 +14,36 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 /// The header that asks for an answer of so many bytes, in pieces.
-pub(crate) const ANSWER_BYTES: &str = "x-answer-bytes";
+pub const ANSWER_BYTES: &str = "x-answer-bytes";
 
 /// One request as it arrived. Header values are spelled one character per byte.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Seen {
-    pub(crate) method: String,
-    pub(crate) path: String,
+pub struct Seen {
+    pub method: String,
+    pub path: String,
     /// In order; a header that came twice is here twice.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
     /// What came behind the body.
-    pub(crate) trailers: Vec<(String, String)>,
+    pub trailers: Vec<(String, String)>,
 }
 
 impl Seen {
     /// All values of one header, in order.
-    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+    pub fn header(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 }
 
 /// The running service.
-pub(crate) struct Upstream {
+pub struct Upstream {
     server: Server,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Upstream {
     /// Starts it on a free port.
-    pub(crate) async fn start() -> Upstream {
+    pub async fn start() -> Upstream {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let record = Arc::clone(&seen);
         let server = Server::start(move |request| serve(Arc::clone(&record), request));
@@ -51,17 +51,17 @@ impl Upstream {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.server.address
     }
 
     /// What arrived since the last call.
-    pub(crate) fn take_seen(&self) -> Vec<Seen> {
+    pub fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().expect("the record"))
     }
 
     /// The user ids of what arrived at `path` since then, without forgetting them; several of one request are joined.
-    pub(crate) fn seen_at(&self, path: &str) -> Vec<String> {
+    pub fn seen_at(&self, path: &str) -> Vec<String> {
         let seen = self.seen.lock().expect("the record");
         seen.iter().filter(|seen| seen.path == path).map(|seen| seen.header("kubeflow-userid").join(",")).collect()
     }

@@ -1,6 +1,21 @@
 //! The command-line tool `alb-oidc`. Parses arguments, runs one command, and prints an error in one line. The library judges
 //! tokens and configs.
 
+// As in the library: an error is reported, and never a panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+
 mod check;
 mod clock;
 mod echo;

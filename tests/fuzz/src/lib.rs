@@ -1,9 +1,6 @@
 //! Fuzz targets: each a plain function of bytes, which panics where the filter and its judge disagree. libFuzzer calls them
 //! (`src/bin`), and so does a short seeded run in `make test` (`tests/short.rs`).
 
-// A panic is how a finding is told.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
 pub mod judge;
 pub mod seeds;
 pub mod targets;

@@ -1,21 +1,21 @@
 //! What an Envoy holds in memory, from its own stats and from the kernel.
 
-use super::super::support::envoy::Envoy;
+use crate::envoy::Envoy;
 use std::fmt;
 
 /// In bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// All that its process has in memory.
-    pub(crate) resident: u64,
+    pub resident: u64,
     /// What its allocator has given out: everything but V8's own and the modules' memory.
-    pub(crate) heap: u64,
+    pub heap: u64,
     /// Each VM's linear memory, which grows and never shrinks; the largest first.
-    pub(crate) linear: Vec<u64>,
+    pub linear: Vec<u64>,
 }
 
 impl Memory {
-    pub(crate) async fn of(envoy: &Envoy) -> Memory {
+    pub async fn of(envoy: &Envoy) -> Memory {
         let heap = envoy.heap().await;
         let process = envoy.process_id();
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the status of Envoy");

@@ -1,23 +1,22 @@
 //! The harness: a real Envoy with the compiled module, and everything it talks to. The integration tests, the demo and the
 //! benchmarks share it. It knows the module from outside only: nothing here may use the crate's own code.
 
-// Each test crate uses a part of the harness.
-#![allow(dead_code)]
-
-pub(crate) mod access_token;
-pub(crate) mod client;
-pub(crate) mod envoy;
-pub(crate) mod expect;
-pub(crate) mod key_server;
-pub(crate) mod kubernetes;
-pub(crate) mod merge;
-pub(crate) mod module;
-pub(crate) mod server;
-pub(crate) mod simulator;
-pub(crate) mod table;
-pub(crate) mod tls;
-pub(crate) mod token;
-pub(crate) mod upstream;
+pub mod access_token;
+pub mod client;
+pub mod envoy;
+pub mod expect;
+pub mod key_server;
+pub mod kubernetes;
+pub mod load;
+mod merge;
+pub mod module;
+pub mod mortal;
+pub mod server;
+pub mod simulator;
+pub mod table;
+pub mod tls;
+pub mod token;
+pub mod upstream;
 
 use std::path::{Path, PathBuf};
 
@@ -25,17 +24,18 @@ use std::path::{Path, PathBuf};
 const HOW_TO_GET_IT: &str = "run `make test`, which builds and installs what the tests need";
 
 /// A path inside the repository.
-pub(crate) fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+pub fn repository(path: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    root.expect("the repository above tests/support").join(path)
 }
 
 /// The module under test: `ALB_OIDC_MODULE`, else the one that `make` leaves at the repository's top.
-pub(crate) fn module() -> PathBuf {
+pub fn module() -> PathBuf {
     built("ALB_OIDC_MODULE", "alb_oidc_filter.wasm")
 }
 
 /// The module that puts vectors to the verifiers: `ALB_OIDC_VERIFIER_PROBE`, else where `make` leaves it.
-pub(crate) fn verifier_probe() -> PathBuf {
+pub fn verifier_probe() -> PathBuf {
     built("ALB_OIDC_VERIFIER_PROBE", "target/verifier_probe.wasm")
 }
 
@@ -45,8 +45,17 @@ fn built(variable: &str, path: &str) -> PathBuf {
     path.canonicalize().expect("the module's path")
 }
 
+/// The command-line tool, which cargo builds beside the tests of a package with its feature `cli`.
+pub fn tool() -> PathBuf {
+    // Tests are in `deps`, examples in `examples`, the tool is above them.
+    let test = std::env::current_exe().expect("the test's own path");
+    let path = test.ancestors().nth(2).expect("a folder of what cargo builds").join("alb-oidc");
+    assert!(path.is_file(), "no tool at {}: run `make cli`", path.display());
+    path
+}
+
 /// The Envoys to test on: `ENVOY_BINARIES` (separated by colons), else every installed version, oldest first.
-pub(crate) fn envoys() -> Vec<PathBuf> {
+pub fn envoys() -> Vec<PathBuf> {
     let found: Vec<PathBuf> = match std::env::var("ENVOY_BINARIES") {
         Ok(list) => list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect(),
         Err(_) => installed_envoys(),
@@ -59,7 +68,7 @@ pub(crate) fn envoys() -> Vec<PathBuf> {
 }
 
 /// The Envoy for what needs only one: `ENVOY`, else the last of [`envoys`].
-pub(crate) fn default_envoy() -> PathBuf {
+pub fn default_envoy() -> PathBuf {
     std::env::var_os("ENVOY").map_or_else(|| envoys().pop().expect("an Envoy"), PathBuf::from)
 }
 
@@ -74,7 +83,7 @@ fn installed_envoys() -> Vec<PathBuf> {
 }
 
 /// `1.40.0` for `target/envoy/1.40.0/envoy`; for an Envoy from elsewhere, its path.
-pub(crate) fn version(envoy: &Path) -> String {
+pub fn version(envoy: &Path) -> String {
     let folder = envoy.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
     let is_version = folder.contains('.') && folder.chars().all(|c| c.is_ascii_digit() || c == '.');
     if is_version { folder.to_owned() } else { envoy.display().to_string() }

@@ -1,12 +1,9 @@
 //! What `make chaos` and `make soak` share: connections that are used again, and what an Envoy holds in memory. Judges nothing.
 
-// Each of the two uses a part of it.
-#![allow(dead_code)]
+pub mod memory;
 
-pub(crate) mod memory;
-
-use super::support::client::{Connection, Reply, Request};
-use super::support::server::full;
+use crate::client::{Connection, Reply, Request};
+use crate::server::full;
 use hyper::body::Bytes;
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -14,21 +11,21 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// What is not answered by then never will be.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// An older connection is used no more: workers keep getting new ones, and none outlives the listener that it was made to,
 /// which Envoy would have to cut off.
 const AGE: Duration = Duration::from_secs(5);
 
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub enum Protocol {
     Http1,
     Http2,
 }
 
 /// What came of a request.
 #[derive(Clone, Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     Answered(Reply),
     /// By the client.
     HungUp,
@@ -37,19 +34,19 @@ pub(crate) enum Outcome {
 }
 
 /// One listener, and the connections to it that are not in use.
-pub(crate) struct Lane {
-    pub(crate) address: SocketAddr,
+pub struct Lane {
+    pub address: SocketAddr,
     idle: Mutex<Vec<(Connection, Instant)>>,
     shared: Mutex<Option<(Connection, Instant)>>,
 }
 
 impl Lane {
-    pub(crate) fn to(address: SocketAddr) -> Lane {
+    pub fn to(address: SocketAddr) -> Lane {
         Lane { address, idle: Mutex::default(), shared: Mutex::default() }
     }
 
     /// Sends a request. The client hangs up after `hangs_up`, if it is not answered before.
-    pub(crate) async fn send(
+    pub async fn send(
         &self,
         protocol: Protocol,
         request: &Request,
@@ -107,21 +104,21 @@ impl Lane {
     }
 
     /// Closes what is not in use.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.idle.lock().expect("the connections").clear();
         *self.shared.lock().expect("the connections") = None;
     }
 }
 
 /// Waits until no more than so many requests are under way. One that went wrong ends the test.
-pub(crate) async fn at_most(most: usize, under_way: &mut JoinSet<()>) {
+pub async fn at_most(most: usize, under_way: &mut JoinSet<()>) {
     while under_way.len() > most {
         under_way.join_next().await.expect("a request").expect("the answer that it must get");
     }
 }
 
 /// A number from the environment.
-pub(crate) fn number(variable: &str, default: u64) -> u64 {
+pub fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable)
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: not a whole number")))
 }
