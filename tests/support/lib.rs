@@ -1,5 +1,5 @@
-//! The harness: a real Envoy with the compiled module, and everything it talks to. The integration tests, the demo and the
-//! benchmarks share it. It knows the module from outside only: nothing here may use the crate's own code.
+//! What the integration tests, the demo and the benchmark share: a real Envoy with the compiled module, and everything it talks
+//! to. It knows the module from outside only and never depends on the filter's crate.
 
 pub mod access_token;
 pub mod client;

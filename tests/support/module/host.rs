@@ -1,0 +1,55 @@
+//! The host's side of one VM: its plugins, requests, calls and log. No wasm runs here.
+
+use super::abi::Status;
+use super::http::{Call, Response, Stream};
+use super::process::Process;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use wasmi::{Memory, TypedFunc};
+
+/// What the module did, since [`Vm::take_meter`].
+#[derive(Clone, Default, Debug)]
+pub struct Meter {
+    /// Instructions, as the interpreter counts them.
+    pub fuel: u64,
+    /// Entries into the module, allocations apart.
+    pub entries: u64,
+    /// Host calls by name.
+    pub calls: BTreeMap<&'static str, u64>,
+    /// Bytes that the host wrote into the module's memory.
+    pub bytes_in: u64,
+    /// Bytes that the host read from there.
+    pub bytes_out: u64,
+}
+
+/// One plugin config in one VM.
+#[derive(Clone)]
+pub(super) struct Root {
+    pub(super) config: Vec<u8>,
+    /// The timer's period and when it rings next, by the steady clock.
+    pub(super) tick: Option<(Duration, Duration)>,
+}
+
+/// The host's side of a VM.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) process: Rc<RefCell<Process>>,
+    pub(super) memory: Option<Memory>,
+    pub(super) allocate: Option<TypedFunc<u32, u32>>,
+    pub(super) environment: Vec<String>,
+    pub(super) roots: BTreeMap<u32, Root>,
+    pub(super) streams: BTreeMap<u32, Stream>,
+    pub(super) calls: BTreeMap<u32, Call>,
+    /// The answer that the module is being told of.
+    pub(super) answer: Option<Response>,
+    /// Statuses with which calls are refused, by the function's name.
+    pub(super) refused: BTreeMap<String, Status>,
+    pub(super) effective: u32,
+    pub(super) last_context: u32,
+    pub(super) last_call: u32,
+    pub(super) random: u64,
+    pub(super) meter: Meter,
+    pub(super) log: Vec<(u32, String)>,
+}
