@@ -11,8 +11,12 @@ fn file(name: &str) -> String {
 
 /// The cells of the table that follows the comment `<!-- NAME: …`, without its head.
 fn table(name: &str) -> Vec<Vec<String>> {
-    let readme = file("README.md");
-    let rest = readme.split_once(&format!("<!-- {name}: ")).unwrap_or_else(|| panic!("README has no {name}")).1;
+    table_of("README.md", name)
+}
+
+fn table_of(readme: &str, name: &str) -> Vec<Vec<String>> {
+    let text = file(readme);
+    let rest = text.split_once(&format!("<!-- {name}: ")).unwrap_or_else(|| panic!("{readme} has no {name}")).1;
     let lines = rest.lines().skip(1).take_while(|line| line.starts_with('|')).skip(2);
     // `\|` is no border of a cell.
     let cells = |line: &str| -> Vec<String> {
@@ -341,5 +345,39 @@ fn the_ways_to_the_public_keys_are_those_that_the_filter_takes() {
         let tls = &rule["spec"]["trafficPolicy"]["tls"];
         assert_eq!(tls["mode"], "SIMPLE", "{cluster}");
         assert!(named(&tls["sni"]) && named(&tls["subjectAltNames"][0]), "{cluster}");
+    }
+}
+
+/// The name of a file or folder of `tests/` that holds tests, or that a make target of its own runs.
+fn test_name(entry: &std::fs::DirEntry) -> Option<String> {
+    let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+    let is_test = ["main.rs", &format!("{name}.rs"), "tests"].iter().any(|inside| path.join(inside).exists());
+    match name.strip_suffix(".rs") {
+        Some(test) => Some(test.to_owned()),
+        None => is_test.then_some(name),
+    }
+}
+
+#[test]
+fn tests_readme_lists_each_test_and_its_target() {
+    let entries = std::fs::read_dir(format!("{}/tests", env!("CARGO_MANIFEST_DIR"))).expect("a folder");
+    let expected: BTreeSet<_> = entries.filter_map(|entry| test_name(&entry.expect("an entry"))).map(code).collect();
+    let rows = table_of("tests/README.md", "tests");
+    let found: Vec<_> = rows.iter().map(|row| row[0].clone()).collect();
+    assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+
+    let manifest: toml::Table = file("Cargo.toml").parse().expect("TOML");
+    let listed = |kind: &str| manifest[kind].as_array().expect("a list").iter();
+    let apart = listed("test").filter(|test| test.get("test").is_some_and(|test| test.as_bool() == Some(false)));
+    let apart: BTreeSet<_> =
+        apart.chain(listed("example")).map(|of| code(of["name"].as_str().expect("text"))).collect();
+    let makefile = file("Makefile");
+    for row in &rows {
+        let targets: Vec<_> = row[1].split(", ").map(|target| target.trim_matches('`')).collect();
+        for target in &targets {
+            let rule = target.strip_prefix("make ").unwrap_or_else(|| panic!("{row:?}"));
+            assert!(makefile.contains(&format!("\n{rule}:")), "{target}");
+        }
+        assert_eq!(targets.contains(&"make test"), !apart.contains(&row[0]), "{row:?}");
     }
 }
