@@ -41,6 +41,7 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 .PHONY: test
 test: lint module probe envoy ## Run every test, on each supported Envoy
 	cargo test --locked --features cli --lib --bins --tests
+	cargo test --locked --features cli --doc
 	cargo test --locked $(FUZZ_CARGO)
 
 # What depends on the compiler that built the module. `.ci/run` runs it for each toolchain.
@@ -145,6 +146,7 @@ lint: rust ## Check the formatting and run the linter
 	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
 	cargo clippy --locked --features cli --test browser --test soak --test istio -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items --lib --features cli
 
 .PHONY: envoy
 envoy: $(ENVOYS) ## Install the Envoys that the tests run on

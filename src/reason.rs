@@ -11,7 +11,7 @@ pub enum Reason {
     TokenDuplicate,
     /// No `x-amzn-oidc-data`, or an empty one.
     TokenMissing,
-    /// Longer than [`crate::token::MAX_TOKEN_BYTES`].
+    /// Longer than [`crate::MAX_TOKEN_BYTES`].
     TokenTooLarge,
     /// Not a JWS in compact form with a JOSE header and claims of the expected types.
     TokenMalformed,

@@ -7,7 +7,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 
 /// One implementation of signature verification. Keys are SubjectPublicKeyInfo in DER.
 pub trait VerifySignature {
-    /// Whether `signature` (r‖s) is `spki`'s over the SHA-256 of `message`. `spki` is a [`P256Key::spki`].
+    /// Whether `signature` (r‖s) is `spki`'s over the SHA-256 of `message`. `spki` is a [`super::es256::P256Key::spki`].
     fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool;
 
     /// Whether `signature` (RSASSA-PKCS1-v1_5) is `spki`'s over the SHA-256 of `message`; `None` if it cannot tell.

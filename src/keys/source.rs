@@ -56,7 +56,7 @@ impl std::fmt::Debug for KeyId {
     }
 }
 
-/// The position of a [`KeySource`] in [`Config::key_sources`].
+/// The position of a [`KeySource`] in [`crate::Config::key_sources`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeySourceId(pub(crate) usize);
 

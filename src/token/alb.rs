@@ -1,5 +1,5 @@
 //! `x-amzn-oidc-data` before it is believed: the JWS is taken apart, and what its JOSE header says is compared with
-//! the configured load balancers. Nothing here may look at the claims or call a token genuine: [`crate::signature`] does.
+//! the configured load balancers. Nothing here may look at the claims or call a token genuine: [`super::verify`] does.
 //!
 //! The format is JWS compact serialisation (RFC 7515, section 7.1) with the ALB's own header fields `signer` and
 //! `client`, and with base64 that is padded and, in old tokens, of the standard alphabet.

@@ -33,8 +33,8 @@ impl Jose {
 
     /// Verifies the token's signature with `key`. **This is the line where trust is earned**: the only way to a
     /// [`VerifiedToken`], and it takes none but a screened token. `jsonwebtoken` leaves the arithmetic to the provider of
-    /// [`Jose::install`], and that to its [`VerifySignature::verify_es256`]: Envoy's, in `filter/host_signature.rs`, or
-    /// [`P256`]'s.
+    /// [`Jose::install`], and that to its [`crate::VerifySignature::verify_es256`]: Envoy's, in `filter/host_signature.rs`, or
+    /// [`crate::P256`]'s.
     ///
     /// # Errors
     /// [`Reason::SignatureInvalid`].
