@@ -427,7 +427,7 @@ mod tests {
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
             subject: None,
             headers: Vec::new(),
-            left_out: 0,
+            dropped: 0,
         }
     }
 

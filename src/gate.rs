@@ -11,15 +11,15 @@ use crate::headers::{
     same_but_for_signs,
 };
 use crate::identity::Identity;
-use crate::keys::cache::{Found, KeyRing};
+use crate::keys::cache::{KeyCache, Lookup};
 use crate::keys::source::KeyName;
 use crate::reason::Reason;
 use crate::sign_out;
 use crate::time::Now;
 use crate::token::access::UntrustedAccessToken;
 use crate::token::alb::UntrustedToken;
-use crate::token::verify::Jose;
-use crate::token_cache::RememberedTokens;
+use crate::token::verify::Verifier;
+use crate::token_cache::TokenCache;
 
 /// What is to become of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,25 +46,25 @@ pub struct Work {
     /// How many signatures were verified, whatever came of it.
     pub signatures_checked: usize,
     /// How many group names and claims of a newly verified token could not be put into a header.
-    pub left_out: usize,
+    pub dropped: usize,
 }
 
 /// Judges requests by one plugin config.
 pub struct Gate {
     config: Config,
-    jose: Jose,
+    verifier: Verifier,
     /// The headers that no client may send, and the ALB's; no name twice.
     reserved: Vec<String>,
     /// Of each length that a name in `reserved` has the bit; bit 63 stands for all that are longer.
     reserved_lengths: u64,
     /// What the names of the member headers begin with; only this filter may set those either.
     reserved_prefix: Option<String>,
-    remembered: RememberedTokens,
+    remembered: TokenCache,
 }
 
 impl Gate {
     /// A gate for `config`.
-    pub fn new(config: Config, jose: Jose) -> Self {
+    pub fn new(config: Config, verifier: Verifier) -> Self {
         let has_rules = !config.access.rules.is_empty();
         let overrides = PATH_OVERRIDES.iter().copied().filter(|_| has_rules && !config.forward.path_overrides);
         let configured = config.reserved_headers.iter().map(String::as_str).chain(config.identity.header_names());
@@ -74,7 +74,7 @@ impl Gate {
         reserved.dedup();
         let reserved_lengths = reserved.iter().fold(0, |lengths, name| lengths | length_bit(name.as_bytes()));
         let reserved_prefix = config.identity.groups.as_ref().and_then(|groups| groups.member_header_prefix.clone());
-        Self { config, jose, reserved, reserved_lengths, reserved_prefix, remembered: RememberedTokens::default() }
+        Self { config, verifier, reserved, reserved_lengths, reserved_prefix, remembered: TokenCache::default() }
     }
 
     /// The config that it judges by.
@@ -103,7 +103,7 @@ impl Gate {
     }
 
     /// Judges the request `now`.
-    pub fn decide(&mut self, head: &RequestHead<'_>, keys: &mut KeyRing, now: Now) -> (Decision, Work) {
+    pub fn decide(&mut self, head: &RequestHead<'_>, keys: &mut KeyCache, now: Now) -> (Decision, Work) {
         let mut work = Work::default();
         // In report mode too: behind such an upgrade, requests of which the filter sees nothing could reach upstream.
         if !self.config.upgrades.admit(head) {
@@ -116,7 +116,7 @@ impl Gate {
         if requirement.is_open() {
             return (Decision::Skip(self.admission(head, None)), work);
         }
-        let decision = match identify(&self.config, self.jose, &mut self.remembered, head, keys, now, &mut work) {
+        let decision = match identify(&self.config, self.verifier, &mut self.remembered, head, keys, now, &mut work) {
             Ok(identity) if !requirement.admits(&identity) => self.refusal(head, Reason::UserNotAllowed),
             Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
             Err(Stop::NeedKey(key)) => Decision::NeedKey(key),
@@ -185,10 +185,10 @@ impl From<Reason> for Stop {
 #[expect(clippy::result_large_err, reason = "a key id is held in place, and few requests need one")]
 fn identify(
     config: &Config,
-    jose: Jose,
-    remembered: &mut RememberedTokens,
+    verifier: Verifier,
+    remembered: &mut TokenCache,
     head: &RequestHead<'_>,
-    keys: &mut KeyRing,
+    keys: &mut KeyCache,
     now: Now,
     work: &mut Work,
 ) -> Result<Rc<Identity>, Stop> {
@@ -206,17 +206,17 @@ fn identify(
     let PublicKey::P256(key) = find(keys, name, now)? else { return Err(Reason::KeyInvalid.into()) };
     work.signatures_checked = 1;
     // Trust is earned here.
-    let mut claims = jose.verify(&token, &key)?.claims(now.wall, skew)?;
+    let mut claims = verifier.verify(&token, &key)?.claims(now.wall, skew)?;
     if let Some(rules) = &config.access_token {
         let text = only(access_tokens()).ok_or(Reason::AccessTokenInvalid)?;
         let token = UntrustedAccessToken::parse(text)?;
         let name = KeyName { source: rules.key_source, id: token.key_id() };
         let PublicKey::Rsa(key) = find(keys, name, now)? else { return Err(Reason::KeyInvalid.into()) };
         work.signatures_checked = 2;
-        claims = jose.verify_access_token(&token, &key, claims, &rules.issuer, now.wall, skew)?;
+        claims = verifier.verify_access_token(&token, &key, claims, &rules.issuer, now.wall, skew)?;
     }
     let identity = Rc::new(config.identity.identity(&claims)?);
-    work.left_out = identity.left_out;
+    work.dropped = identity.dropped;
     remembered.put(text, access_tokens().next(), &identity, claims.expires().plus(skew));
     Ok(identity)
 }
@@ -229,11 +229,11 @@ fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
 
 /// The key `name`, if it is there.
 #[expect(clippy::result_large_err, reason = "as that of `identify`")]
-fn find(keys: &mut KeyRing, name: KeyName, now: Now) -> Result<PublicKey, Stop> {
+fn find(keys: &mut KeyCache, name: KeyName, now: Now) -> Result<PublicKey, Stop> {
     match keys.find(name, now.steady) {
-        Found::Ready(key) => Ok(key),
-        Found::Refused(reason) => Err(Stop::Refuse(reason)),
-        Found::Unknown => Err(Stop::NeedKey(name)),
+        Lookup::Ready(key) => Ok(key),
+        Lookup::Refused(reason) => Err(Stop::Refuse(reason)),
+        Lookup::Unknown => Err(Stop::NeedKey(name)),
     }
 }
 
@@ -287,7 +287,7 @@ mod tests {
 
     struct Setting {
         gate: Gate,
-        keys: KeyRing,
+        keys: KeyCache,
     }
 
     fn signing_key() -> SigningKey {
@@ -298,8 +298,8 @@ mod tests {
         let mut config = json!({"loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}]});
         change(&mut config);
         let config = Config::from_value(&config).unwrap();
-        let keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
-        Setting { gate: Gate::new(config, Jose::install(&P256_PROVIDER)), keys }
+        let keys = KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
+        Setting { gate: Gate::new(config, Verifier::install(&P256_PROVIDER)), keys }
     }
 
     fn with_key(mut setting: Setting) -> Setting {
@@ -363,7 +363,7 @@ mod tests {
             set("kubeflow-userid", "ann@example.com"),
         ];
         assert_eq!(decision, Decision::Admit(edits));
-        assert_eq!(work, Work { token_cache_hit: false, signatures_checked: 1, left_out: 0 });
+        assert_eq!(work, Work { token_cache_hit: false, signatures_checked: 1, dropped: 0 });
     }
 
     #[test]
@@ -374,7 +374,7 @@ mod tests {
         let first = setting.decide(&headers, 10).0;
         let (second, work) = setting.decide(&headers, 10);
         assert_eq!(first, second);
-        assert_eq!(work, Work { token_cache_hit: true, signatures_checked: 0, left_out: 0 });
+        assert_eq!(work, Work { token_cache_hit: true, signatures_checked: 0, dropped: 0 });
         // The payload's `exp` is the earlier one; the clock skew is 30 s.
         let at = |setting: &mut Setting, millis| {
             setting

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::reason::Reason;
 use crate::token::claims::{Claims, Sources};
 use groups::Groups;
-pub use groups::{GroupRules, LeftOut, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
+pub use groups::{Dropped, GroupRules, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
 use value::{KUBERNETES_PREFIX, is_safe_value};
 
 /// The longest user id, in bytes: an email address has at most 254, and a prefix comes on top.
@@ -60,7 +60,7 @@ pub struct Identity {
     /// Names and values of the headers that tell upstream, beside the user id's own.
     pub headers: Vec<(String, String)>,
     /// How many group names and claims could not be put into a header.
-    pub left_out: usize,
+    pub dropped: usize,
 }
 
 impl IdentityRules {
@@ -87,12 +87,12 @@ impl IdentityRules {
             groups = rules.groups(claims);
             headers.extend(rules.headers(&mut groups));
         }
-        let mut left_out = groups.left_out;
+        let mut dropped = groups.dropped;
         for ClaimHeader { claim, header } in &self.claim_headers {
             let Some(claim) = claims.find(claim) else { continue };
             match header_value(claim) {
                 Some(value) => headers.push((header.clone(), value)),
-                None => left_out = left_out.saturating_add(1),
+                None => dropped = dropped.saturating_add(1),
             }
         }
         let subject = claims.token.get("sub").and_then(Value::as_str).map(str::to_owned);
@@ -101,7 +101,7 @@ impl IdentityRules {
         let email = claims.token.get("email").filter(|_| may_hold);
         let email_domain = email.and_then(Value::as_str).and_then(|email| email.rsplit_once('@'));
         let email_domain = email_domain.map(|(_, domain)| domain.to_ascii_lowercase());
-        Ok(Identity { user_id, email_domain, groups: groups.names, subject, headers, left_out })
+        Ok(Identity { user_id, email_domain, groups: groups.names, subject, headers, dropped })
     }
 }
 
@@ -354,7 +354,7 @@ mod tests {
         let identity = rules.read(of_token(&claims)).unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!((identity.user_id.as_str(), identity.headers), ("ann", vec![pair("x-name", "Ann")]));
-        assert_eq!((identity.left_out, identity.subject.as_deref()), (1, Some("1")));
+        assert_eq!((identity.dropped, identity.subject.as_deref()), (1, Some("1")));
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //!    asks the rules ([`AccessRules`]) whether the request needs a token.
 //! 3. [`UntrustedToken`] parses `x-amzn-oidc-data`. [`UntrustedToken::screen`] compares its signer, issuer, client and expiry with the
 //!    configured load balancers. A forged token is denied here, without a fetch.
-//! 4. [`KeyRing`] has the key, or the request waits until the root context has fetched it.
-//! 5. **Trust is earned in [`Jose::verify`]**, the only function that makes a [`VerifiedToken`]; only that yields [`Claims`].
+//! 4. [`KeyCache`] has the key, or the request waits until the root context has fetched it.
+//! 5. **Trust is earned in [`Verifier::verify`]**, the only function that makes a [`VerifiedToken`]; only that yields [`Claims`].
 //!    Where the config asks for an access token, it is verified there too. It only adds claims.
 //! 6. [`IdentityRules`] turn claims into a user id and groups. The rules say whether that user may pass.
 //!
@@ -22,7 +22,7 @@
 //! # use std::time::Duration;
 //! // A token is parsed and screened without a key; only a verified one yields claims and an identity.
 //! fn user_id(token: &[u8], config: &Config, key: &P256Key, now: Timestamp) -> Result<String, Reason> {
-//!     let verifier = Jose::install(&P256_PROVIDER);
+//!     let verifier = Verifier::install(&P256_PROVIDER);
 //!     let token = UntrustedToken::parse(token)?.screen(&config.load_balancers, now, config.clock_skew)?;
 //!     let claims = verifier.verify(&token, key)?.claims(now, config.clock_skew)?;
 //!     Ok(config.identity.identity(&claims)?.user_id)
@@ -80,10 +80,10 @@ pub use filter::{Backend, FetchOutcome, METRIC_PREFIX, host_verdict};
 pub use gate::{Decision, Gate, Work};
 pub use headers::{ACCESS_TOKEN, HeaderEdit, OIDC_DATA, OIDC_IDENTITY, RequestHead};
 pub use identity::{
-    ClaimHeader, GroupRules, Identity, IdentityRules, LeftOut, MAX_CLAIM_HEADER_BYTES, MAX_GROUP_BYTES, MAX_GROUPS,
+    ClaimHeader, Dropped, GroupRules, Identity, IdentityRules, MAX_CLAIM_HEADER_BYTES, MAX_GROUP_BYTES, MAX_GROUPS,
     MAX_MEMBER_HEADERS, MAX_USER_ID_BYTES, MAX_USER_ID_CLAIM_BYTES, Transformer, UserIdRules,
 };
-pub use keys::cache::{Due, Found, KeyRing, Woken};
+pub use keys::cache::{Actions, KeyCache, Lookup, Woken};
 pub use keys::client_address::ClientAddress;
 pub use keys::jwks::{MAX_SET_BYTES, find_in_key_set};
 pub use keys::source::{FetchResult, KeyFormat, KeyId, KeyName, KeySource, KeySourceId};
@@ -95,5 +95,5 @@ pub use token::access::{AccessTokenRules, UntrustedAccessToken};
 pub use token::alb::{LoadBalancer, ScreenedToken, UntrustedToken};
 pub use token::claims::Claims;
 pub use token::jws::{MAX_TOKEN_BYTES, decode_base64};
-pub use token::verify::{Jose, VerifiedToken};
+pub use token::verify::{VerifiedToken, Verifier};
 pub use upgrades::Upgrades;

@@ -20,7 +20,7 @@ const HASHED: usize = 88;
 /// The tokens that one plugin in one worker remembers. Where there are too many, the oldest go that nobody has asked for
 /// since their turn last came.
 #[derive(Default)]
-pub(crate) struct RememberedTokens {
+pub(crate) struct TokenCache {
     /// In boxes: as tokens come and go the table doubles, which is to cost a few pages and not megabytes.
     entries: HashTable<Box<Entry>>,
     /// The hash of each entry, in the order in which their turn comes.
@@ -47,7 +47,7 @@ impl Entry {
     const OVERHEAD_OF_TEXT: usize = 40;
 
     fn cost(&self) -> usize {
-        let Identity { user_id, email_domain, groups, subject, headers, left_out: _ } = &*self.identity;
+        let Identity { user_id, email_domain, groups, subject, headers, dropped: _ } = &*self.identity;
         let single = [user_id].into_iter().chain(email_domain).chain(subject).map(String::len);
         let listed = groups.iter().chain(headers.iter().flat_map(|(name, value)| [name, value]));
         let listed = listed.map(|text| text.len().saturating_add(Self::OVERHEAD_OF_TEXT));
@@ -56,7 +56,7 @@ impl Entry {
     }
 }
 
-impl RememberedTokens {
+impl TokenCache {
     /// Whom `token` names, with just these access tokens beside it, if it was verified so and has not expired since.
     pub(crate) fn get<'a>(
         &mut self,
@@ -140,11 +140,11 @@ mod tests {
             groups: Vec::new(),
             subject: None,
             headers: Vec::new(),
-            left_out: 0,
+            dropped: 0,
         })
     }
 
-    impl RememberedTokens {
+    impl TokenCache {
         fn user(&mut self, token: &[u8], access_tokens: &[&[u8]]) -> Option<String> {
             self.get(token, access_tokens.iter().copied(), NOW).map(|identity| identity.user_id.clone())
         }
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_token_that_differs_anywhere_is_another() {
-        let mut tokens = RememberedTokens::default();
+        let mut tokens = TokenCache::default();
         let token: Vec<u8> = (0..203).map(|byte| byte as u8).collect();
         tokens.put(&token, None, &identity("ann"), LATER);
         assert_eq!(tokens.user(&token, &[]).as_deref(), Some("ann"));
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_token_counts_with_the_access_token_it_was_verified_with_alone() {
-        let mut tokens = RememberedTokens::default();
+        let mut tokens = TokenCache::default();
         tokens.put(b"token", Some(b"access"), &identity("ann"), LATER);
         let (access, another) = (&b"access"[..], &b"another"[..]);
         for others in [&[][..], &[another], &[access, access], &[access, another], &[another, access]] {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_expired_token_names_nobody() {
-        let mut tokens = RememberedTokens::default();
+        let mut tokens = TokenCache::default();
         tokens.put(b"token", None, &identity("ann"), LATER);
         assert!(tokens.get(b"token", std::iter::empty(), LATER).is_none());
         assert!(tokens.get(b"token", std::iter::empty(), NOW).is_some());
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn they_stay_within_their_bytes_and_those_that_are_used_stay() {
-        let mut tokens = RememberedTokens::default();
+        let mut tokens = TokenCache::default();
         let token = |number: usize| format!("{number:01200}").into_bytes();
         for number in 0..40_000 {
             tokens.put(&token(number), None, &identity("ann"), LATER);

@@ -63,7 +63,7 @@ fn the_metrics_are_those_of_the_code() {
         "denied.REASON".to_owned(),
         "reported.REASON".to_owned(),
         "token_cache_hit".to_owned(),
-        "left_out".to_owned(),
+        "dropped".to_owned(),
         "skipped".to_owned(),
         "signed_out".to_owned(),
         "waiting".to_owned(),

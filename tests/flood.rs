@@ -2,7 +2,7 @@
 //! each attack, and each attack once against a real Envoy.
 
 use alb_oidc_filter::{
-    ClientAddress, Config, FetchResult, Found, KeyId, KeyName, KeyRing, P256Key, PublicKey, Timestamp,
+    ClientAddress, Config, FetchResult, KeyCache, KeyId, KeyName, Lookup, P256Key, PublicKey, Timestamp,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -89,7 +89,7 @@ mod ring {
 
     /// A worker's key ring, and the key server.
     struct World {
-        ring: KeyRing,
+        ring: KeyCache,
         config: Config,
         key: PublicKey,
         /// When each fetch is answered, and whether it is one of the genuine key.
@@ -103,7 +103,7 @@ mod ring {
     impl World {
         fn new(seed: u64) -> World {
             let config = Config::from_value(&gateway_config()).unwrap_or_else(|errors| panic!("{errors:?}"));
-            let ring = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), seed);
+            let ring = KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), seed);
             let key = P256Key::from_pem(Key::numbered(1).pem().as_bytes()).expect("a key");
             let (key, answers) = (PublicKey::P256(key), VecDeque::new());
             World { ring, config, key, answers, fetches: 0, is_served: false, requests: 0, millis: 0 }
@@ -123,7 +123,7 @@ mod ring {
         fn request(&mut self, number: u32, client: ClientAddress, hangs_up: bool) {
             let (name, now) = (self.name(number), self.now());
             self.requests += 1;
-            if let Found::Unknown = self.ring.find(name, now) {
+            if let Lookup::Unknown = self.ring.find(name, now) {
                 let _ = self.ring.wait(name, self.requests, || client, now);
             }
             if hangs_up {

@@ -70,7 +70,7 @@ const ARGUED: &[Argument] = &[
         because: "regex-lite's replacement, compiled into its caller: it slices at the ends of matches in the same text",
     },
     Argument {
-        of: &["alb_oidc_filter::keys::cache::KeyRing::new"],
+        of: &["alb_oidc_filter::keys::cache::KeyCache::new"],
         by: &["core::option::expect_failed"],
         because: "a fifth of a Duration: the nanoseconds are fewer than a second's, so that its seconds do not overflow",
     },

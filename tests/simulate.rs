@@ -1,6 +1,6 @@
 //! `alb-oidc simulate` from outside: as browsers, gateways and operators use it. The library and a real Envoy verify its tokens.
 
-use alb_oidc_filter::{Config, Jose, P256_PROVIDER, P256Key, Reason, Timestamp, UntrustedToken};
+use alb_oidc_filter::{Config, P256_PROVIDER, P256Key, Reason, Timestamp, UntrustedToken, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{SinkExt, StreamExt};
@@ -54,7 +54,7 @@ async fn verified(simulator: &Simulator, token: &str) -> Result<Value, Reason> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
     let (now, skew) = (Timestamp::from_seconds(now), Duration::ZERO);
     let token = UntrustedToken::parse(token.as_bytes())?.screen(&config.load_balancers, now, skew)?;
-    let claims = Jose::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)?;
+    let claims = Verifier::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)?;
     Ok(Value::Object(claims.by_name().clone()))
 }
 

@@ -94,8 +94,8 @@ pub(super) fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRule
     }
     let Some(given) = rules.groups.as_ref().and_then(|groups| groups.member_header_prefix.as_deref()) else { return };
     let prefix = folded(given);
-    let mut believed = FORBIDDEN_HEADERS.iter().chain(&FORBIDDEN_HEADER_PREFIXES).chain(&KUBEFLOW_HEADERS);
-    if !given.ends_with('-') || believed.any(|name| name.starts_with(&prefix)) {
+    let mut trusted = FORBIDDEN_HEADERS.iter().chain(&FORBIDDEN_HEADER_PREFIXES).chain(&KUBEFLOW_HEADERS);
+    if !given.ends_with('-') || trusted.any(|name| name.starts_with(&prefix)) {
         let expected = "a prefix that ends in `-` and that no header of HTTP, Envoy, the ALB or Kubeflow begins with";
         root.mistake("groups.memberHeaderPrefix", quoted(given), expected);
     }

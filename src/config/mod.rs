@@ -35,7 +35,7 @@ const MAX_CONFIG_DEPTH: usize = 8;
 /// A checked plugin config.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Whose tokens are believed. At least one.
+    /// Whose tokens are trusted. At least one.
     pub load_balancers: Vec<LoadBalancer>,
     /// Where keys are published: those of the load balancers, then that of access tokens. [`KeySourceId`] is the position.
     pub key_sources: Vec<KeySource>,

@@ -10,15 +10,15 @@ use crate::time::{Now, Timestamp};
 
 /// A call that the host refused, with its status (proxy-wasm's `WasmResult`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal(pub(super) u32);
+pub(super) struct HostError(pub(super) u32);
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for HostError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "found status {}, expected {OK}", self.0)
     }
 }
 
-type Outcome<T> = Result<T, Refusal>;
+type Outcome<T> = Result<T, HostError>;
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
@@ -121,7 +121,7 @@ unsafe extern "C" {
 }
 
 fn outcome(status: u32) -> Outcome<()> {
-    if status == OK { Ok(()) } else { Err(Refusal(status)) }
+    if status == OK { Ok(()) } else { Err(HostError(status)) }
 }
 
 /// Calls the host with somewhere to put bytes, and takes them over.
@@ -185,7 +185,7 @@ pub(super) fn call_response_body(most: usize) -> Outcome<Vec<u8>> {
 
 fn buffer(buffer: u32, most: usize) -> Outcome<Vec<u8>> {
     match bytes_from(|data, size| unsafe { proxy_get_buffer_bytes(buffer, 0, most, data, size) }) {
-        Err(Refusal(NOT_FOUND)) => Ok(Vec::new()),
+        Err(HostError(NOT_FOUND)) => Ok(Vec::new()),
         other => other,
     }
 }

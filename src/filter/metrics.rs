@@ -58,13 +58,13 @@ pub(super) struct Metrics {
     key_fetch: Vec<(FetchOutcome, u32)>,
     token_cache_hit: u32,
     verified: u32,
-    left_out: u32,
+    dropped: u32,
     waiting: u32,
     waiting_published: i64,
 }
 
 impl Metrics {
-    pub(super) fn define(backend: Backend) -> Result<Self, host::Refusal> {
+    pub(super) fn define(backend: Backend) -> Result<Self, host::HostError> {
         let counter = |name: &str| host::define_counter(&format!("{METRIC_PREFIX}{name}"));
         let (mut denied, mut reported) = (Vec::new(), Vec::new());
         for reason in Reason::ALL {
@@ -84,7 +84,7 @@ impl Metrics {
             key_fetch,
             token_cache_hit: counter("token_cache_hit")?,
             verified: counter(&format!("verified.{}", backend.name()))?,
-            left_out: counter("left_out")?,
+            dropped: counter("dropped")?,
             waiting: host::define_gauge(&format!("{METRIC_PREFIX}waiting"))?,
             waiting_published: 0,
         })
@@ -122,8 +122,8 @@ impl Metrics {
         add(self.verified, signatures);
     }
 
-    pub(super) fn left_out(&self, count: usize) {
-        add(self.left_out, count);
+    pub(super) fn dropped(&self, count: usize) {
+        add(self.dropped, count);
     }
 
     /// Brings the gauge up to date with what this worker's share of it is now.

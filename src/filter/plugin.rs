@@ -12,7 +12,7 @@ use crate::crypto::PublicKey;
 use crate::crypto::es256::P256Key;
 use crate::gate::{Decision, Gate};
 use crate::headers::{HeaderEdit, RequestHead};
-use crate::keys::cache::{KeyRing, Woken};
+use crate::keys::cache::{KeyCache, Woken};
 use crate::keys::client_address::ClientAddress;
 use crate::keys::jwks;
 use crate::keys::shared::SharedKeys;
@@ -22,7 +22,7 @@ use crate::keys::waiters::Waiter;
 use crate::reason::Reason;
 use crate::sign_out::SignOut;
 use crate::time::{Now, Timestamp};
-use crate::token::verify::Jose;
+use crate::token::verify::Verifier;
 
 /// The longest answer with one key that is read, in bytes. A key in PEM has fewer than 200.
 const MAX_PEM_BYTES: usize = 4096;
@@ -60,7 +60,7 @@ enum Ending {
 pub(super) struct Plugin {
     root: u32,
     gate: Gate,
-    keys: KeyRing,
+    keys: KeyCache,
     metrics: Metrics,
     /// Fetches under way, by the host's number for the call.
     calls: Vec<(u32, KeyName)>,
@@ -72,11 +72,11 @@ pub(super) struct Plugin {
 
 impl Plugin {
     /// `seed` is a random number.
-    pub(super) fn new(root: u32, config: Config, backend: Backend, seed: u64) -> Result<Self, host::Refusal> {
+    pub(super) fn new(root: u32, config: Config, backend: Backend, seed: u64) -> Result<Self, host::HostError> {
         Ok(Self {
             root,
-            keys: KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), seed),
-            gate: Gate::new(config, Jose::install(backend.provider())),
+            keys: KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), seed),
+            gate: Gate::new(config, Verifier::install(backend.provider())),
             metrics: Metrics::define(backend)?,
             calls: Vec::new(),
             woken: VecDeque::new(),
@@ -86,8 +86,8 @@ impl Plugin {
 
     /// A request's head has come; `id` is its context.
     pub(super) fn on_request(&mut self, id: u32) -> Next {
-        let next = self.judge(id, None);
-        self.settle();
+        let next = self.handle_request(id, None);
+        self.sync_timer();
         next
     }
 
@@ -105,7 +105,7 @@ impl Plugin {
     pub(super) fn on_gone(&mut self, id: u32) {
         self.keys.leave(id);
         self.woken.retain(|(woken, _)| *woken != id);
-        self.settle();
+        self.sync_timer();
     }
 
     pub(super) fn on_tick(&mut self) {
@@ -123,8 +123,8 @@ impl Plugin {
                 self.wake(name, woken);
             }
         }
-        self.go_on(now.steady);
-        self.settle();
+        self.resume_waiters(now.steady);
+        self.sync_timer();
     }
 
     /// A fetch has been answered; with no headers, it was not.
@@ -150,8 +150,8 @@ impl Plugin {
         }
         let woken = self.keys.answered(name, answer, now.steady);
         self.wake(name, woken);
-        self.go_on(now.steady);
-        self.settle();
+        self.resume_waiters(now.steady);
+        self.sync_timer();
     }
 
     /// The key `name` in the body of the answer to its fetch.
@@ -172,7 +172,7 @@ impl Plugin {
     }
 
     /// Judges the request of the effective context and carries the decision out. It has waited for the key `waited_for`.
-    fn judge(&mut self, id: u32, waited_for: Option<KeyName>) -> Next {
+    fn handle_request(&mut self, id: u32, waited_for: Option<KeyName>) -> Next {
         let headers = host::request(Part::Headers).unwrap_or_default();
         let Some(head) = host::pairs(&headers).map(RequestHead::new) else {
             return self.deny(&RequestHead::default(), Reason::InternalError);
@@ -246,7 +246,7 @@ impl Plugin {
             self.metrics.token_cache_hit();
         }
         self.metrics.verified(work.signatures_checked);
-        self.metrics.left_out(work.left_out);
+        self.metrics.dropped(work.dropped);
         decision
     }
 
@@ -279,16 +279,16 @@ impl Plugin {
 
     /// Goes on with woken requests for a [`SLICE`]: the worker's other requests are not to wait for all of them. Each is
     /// judged again, from its head: nothing about it was kept.
-    fn go_on(&mut self, now: Timestamp) {
+    fn resume_waiters(&mut self, now: Timestamp) {
         let end = now.plus(SLICE);
         while let Some((id, ending)) = self.woken.pop_front() {
             if host::set_effective_context(id).is_ok() {
                 let next = match ending {
-                    Ending::Ready(name) => self.judge(id, Some(name)),
-                    Ending::Refused(reason) => self.give_up(reason),
+                    Ending::Ready(name) => self.handle_request(id, Some(name)),
+                    Ending::Refused(reason) => self.reject_waiter(reason),
                     Ending::TurnedAway => {
                         self.metrics.key_fetch(FetchOutcome::OverBudget);
-                        self.give_up(Reason::KeyUnavailable)
+                        self.reject_waiter(Reason::KeyUnavailable)
                     }
                 };
                 resume(next);
@@ -301,7 +301,7 @@ impl Plugin {
     }
 
     /// Refuses the request of the effective context, which waited in vain.
-    fn give_up(&mut self, reason: Reason) -> Next {
+    fn reject_waiter(&mut self, reason: Reason) -> Next {
         let headers = host::request(Part::Headers).unwrap_or_default();
         match host::pairs(&headers).map(RequestHead::new) {
             Some(head) => {
@@ -338,7 +338,7 @@ impl Plugin {
     }
 
     /// Brings gauge and timer up to date with the key ring.
-    fn settle(&mut self) {
+    fn sync_timer(&mut self) {
         if !self.keys.has_changed() {
             return;
         }

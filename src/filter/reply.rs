@@ -114,7 +114,7 @@ fn page(reason: Reason, sign_out: Option<&SignOut>, request_id: &str) -> String 
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title><style>{STYLE}</style></head><body><main><h1>{title}</h1>\
          <p>The gateway in front of this application refused the request: {message}.</p><p>{advice}</p>\
-         <p><a href=\"\">Try again</a>{leave}</p><hr><p class=\"s\">If it stays so, tell whoever runs the gateway:</p>\
+         <p><a href=\"\">Try again</a>{leave}</p><hr><p class=\"s\">If the problem persists, contact your administrator and include:</p>\
          <dl><dt>Reason</dt><dd>{reason}</dd><dt>Request id</dt><dd>{request_id}</dd></dl></main></body></html>\n",
         message = reason.message(),
     )

@@ -36,12 +36,12 @@ pub(crate) struct Groups {
     /// In the order of the claims, each once, with their prefix.
     pub(crate) names: Vec<String>,
     /// How many could not be named in a header.
-    pub(crate) left_out: usize,
+    pub(crate) dropped: usize,
 }
 
 /// Why upstream is not told of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeftOut {
+pub enum Dropped {
     /// It is none of those to keep.
     NotKept,
     /// It cannot be named in a header.
@@ -52,15 +52,15 @@ impl GroupRules {
     /// The group of which a claim's `name` makes a user a member: with its prefix, as it stands in headers.
     ///
     /// # Errors
-    /// [`LeftOut`].
-    pub fn made_of(&self, name: &str) -> Result<String, LeftOut> {
+    /// [`Dropped`].
+    pub fn made_of(&self, name: &str) -> Result<String, Dropped> {
         let fits = is_safe_value(name) && !name.contains(',') && name.len() <= MAX_GROUP_BYTES;
         if fits && self.keep.as_ref().is_some_and(|keep| !keep.is_match(name)) {
-            return Err(LeftOut::NotKept);
+            return Err(Dropped::NotKept);
         }
         let group = [self.prefix.as_str(), name].concat();
         let fits = fits && group.len() <= MAX_GROUP_BYTES && !group.starts_with(KUBERNETES_PREFIX);
-        if fits { Ok(group) } else { Err(LeftOut::Unfit) }
+        if fits { Ok(group) } else { Err(Dropped::Unfit) }
     }
 
     /// The name of the header that members of `group` have, and others do not; `None`: groups have no such headers.
@@ -76,8 +76,8 @@ impl GroupRules {
                 match self.made_of(&name) {
                     Ok(group) if groups.names.contains(&group) => {}
                     Ok(group) if groups.names.len() < MAX_GROUPS => groups.names.push(group),
-                    Ok(_) | Err(LeftOut::Unfit) => groups.left_out = groups.left_out.saturating_add(1),
-                    Err(LeftOut::NotKept) => {}
+                    Ok(_) | Err(Dropped::Unfit) => groups.dropped = groups.dropped.saturating_add(1),
+                    Err(Dropped::NotKept) => {}
                 }
             }
         }
@@ -94,7 +94,7 @@ impl GroupRules {
             let members = groups.names.iter().take(MAX_MEMBER_HEADERS);
             headers.extend(members.filter_map(|name| Some((self.member_header(name)?, name.clone()))));
             let without = groups.names.len().saturating_sub(MAX_MEMBER_HEADERS);
-            groups.left_out = groups.left_out.saturating_add(without);
+            groups.dropped = groups.dropped.saturating_add(without);
         }
         headers
     }
@@ -177,7 +177,7 @@ mod tests {
 
     fn of(claim: Value) -> (Vec<String>, usize) {
         let groups = groups(&rules(), json!({"custom:groups": claim}));
-        (groups.names, groups.left_out)
+        (groups.names, groups.dropped)
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
         rules.prefix = "oidc:".to_owned();
         rules.keep = Some(Regex::new("^team-").unwrap());
         let groups = groups(&rules, json!({"custom:groups": "team-a,other,oidc:team-b"}));
-        assert_eq!((groups.names, groups.left_out), (vec!["oidc:team-a".to_owned()], 0));
+        assert_eq!((groups.names, groups.dropped), (vec!["oidc:team-a".to_owned()], 0));
     }
 
     #[test]
@@ -272,8 +272,8 @@ mod tests {
         rules.member_header_prefix = Some("x-".to_owned());
         let many: Vec<_> = (0..600).map(|number| format!("g{number}")).collect();
         let mut groups = groups(&rules, json!({"custom:groups": many}));
-        assert_eq!((groups.names.len(), groups.left_out), (MAX_GROUPS, 88));
+        assert_eq!((groups.names.len(), groups.dropped), (MAX_GROUPS, 88));
         assert_eq!(rules.headers(&mut groups).len(), 1 + MAX_MEMBER_HEADERS);
-        assert_eq!(groups.left_out, 88 + MAX_GROUPS - MAX_MEMBER_HEADERS);
+        assert_eq!(groups.dropped, 88 + MAX_GROUPS - MAX_MEMBER_HEADERS);
     }
 }

@@ -40,12 +40,12 @@ const MAX_WAITERS: usize = 16 * 1024;
 const MAX_QUEUED_WAITERS: usize = 64;
 
 /// What the ring knows of a key.
-pub enum Found {
+pub enum Lookup {
     /// The key.
     Ready(PublicKey),
     /// The key server's answer was no key; remembered for a while.
     Refused(Reason),
-    /// Nothing yet: [`KeyRing::wait`] for it.
+    /// Nothing yet: [`KeyCache::wait`] for it.
     Unknown,
 }
 
@@ -60,10 +60,10 @@ pub struct Woken {
     pub turned_away: Vec<Waiter>,
 }
 
-/// What [`KeyRing::tick`] asks of the caller.
+/// What [`KeyCache::tick`] asks of the caller.
 #[derive(Default, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// Keys to fetch now. Each is owed a [`KeyRing::answered`].
+pub struct Actions {
+    /// Keys to fetch now. Each is owed a [`KeyCache::answered`].
     pub fetch: Vec<KeyName>,
     /// Requests whose deadline has passed, and those that gave way to others.
     pub woken: Woken,
@@ -110,7 +110,7 @@ struct Source {
 }
 
 /// The keys of one plugin in one worker. Its times are those of a steady clock ([`crate::time::Now::steady`]).
-pub struct KeyRing {
+pub struct KeyCache {
     ttl: Duration,
     /// The age from which a key that is used is fetched anew: four fifths of its TTL.
     refresh_after: Duration,
@@ -122,11 +122,11 @@ pub struct KeyRing {
     /// Requests that gave way to others, until a tick tells the caller.
     evicted: Vec<Waiter>,
     random: Random,
-    /// [`KeyRing::has_changed`].
+    /// [`KeyCache::has_changed`].
     changed: bool,
 }
 
-impl KeyRing {
+impl KeyCache {
     /// An empty ring whose keys are used for `ttl`. `timeouts` has how long one fetch may take, by [`KeySourceId`]. From `seed`
     /// come the random numbers by which queued keys are drawn.
     pub fn new(ttl: Duration, timeouts: impl IntoIterator<Item = Duration>, seed: u64) -> Self {
@@ -142,8 +142,8 @@ impl KeyRing {
         }
     }
 
-    /// What is known of `name`. A key that is used late in its life is refreshed by the next [`KeyRing::tick`].
-    pub fn find(&mut self, name: KeyName, now: Timestamp) -> Found {
+    /// What is known of `name`. A key that is used late in its life is refreshed by the next [`KeyCache::tick`].
+    pub fn find(&mut self, name: KeyName, now: Timestamp) -> Lookup {
         match entry(&mut self.entries, name) {
             Some(Entry::Ready(ready)) if now < ready.dies(self.ttl) => {
                 ready.used = now;
@@ -152,10 +152,10 @@ impl KeyRing {
                     ready.refresh = Some(now);
                     self.changed = true;
                 }
-                Found::Ready(ready.key.clone())
+                Lookup::Ready(ready.key.clone())
             }
-            Some(Entry::Refused { reason, until }) if now < *until => Found::Refused(*reason),
-            _ => Found::Unknown,
+            Some(Entry::Refused { reason, until }) if now < *until => Lookup::Refused(*reason),
+            _ => Lookup::Unknown,
         }
     }
 
@@ -361,10 +361,10 @@ impl KeyRing {
         Woken::default()
     }
 
-    /// What is due at `now`: fetches to make, requests to give up. To be called no later than [`KeyRing::next_tick`].
-    pub fn tick(&mut self, now: Timestamp) -> Due {
+    /// What is due at `now`: fetches to make, requests to give up. To be called no later than [`KeyCache::next_tick`].
+    pub fn tick(&mut self, now: Timestamp) -> Actions {
         self.changed = true;
-        let mut due = Due::default();
+        let mut due = Actions::default();
         due.woken.turned_away = std::mem::take(&mut self.evicted);
         for (name, entry) in &mut self.entries {
             if let Entry::Fetching(fetching) = entry {
@@ -395,7 +395,7 @@ impl KeyRing {
     }
 
     /// Gives up the requests in a source's queue that have waited for too long, and its tokens to the keys whose turn it is.
-    fn serve_queue(&mut self, id: KeySourceId, now: Timestamp, due: &mut Due) {
+    fn serve_queue(&mut self, id: KeySourceId, now: Timestamp, due: &mut Actions) {
         let Some(source) = self.sources.get_mut(id.0) else { return };
         source.first_deadline = None;
         for queued in source.queue.iter_mut() {
@@ -457,7 +457,7 @@ impl KeyRing {
         next
     }
 
-    /// Whether [`KeyRing::next_tick`] or [`KeyRing::waiting`] may have changed since [`KeyRing::settled`].
+    /// Whether [`KeyCache::next_tick`] or [`KeyCache::waiting`] may have changed since [`KeyCache::settled`].
     pub fn has_changed(&self) -> bool {
         self.changed
     }
@@ -557,8 +557,8 @@ mod tests {
     const TTL: Duration = Duration::from_secs(1000);
     const TIMEOUT: Duration = Duration::from_secs(1);
 
-    fn ring() -> KeyRing {
-        KeyRing::new(TTL, [TIMEOUT], 1)
+    fn ring() -> KeyCache {
+        KeyCache::new(TTL, [TIMEOUT], 1)
     }
 
     fn name(number: usize) -> KeyName {
@@ -599,7 +599,7 @@ mod tests {
     }
 
     /// The requests that wait for so many invented keys of a source, each from the same address; how many were refused.
-    fn flood(ring: &mut KeyRing, source: usize, from: usize, count: usize, millis: u64) -> usize {
+    fn flood(ring: &mut KeyCache, source: usize, from: usize, count: usize, millis: u64) -> usize {
         let wait = |number: &usize| {
             let name = KeyName { source: KeySourceId(source), ..name(*number) };
             ring.wait(name, *number as Waiter, || address(1), at(millis)).is_err()
@@ -608,31 +608,31 @@ mod tests {
     }
 
     /// How many fetches are made from now on if each second has ten ticks.
-    fn fetches(ring: &mut KeyRing, from_millis: u64, to_millis: u64) -> Vec<KeyName> {
+    fn fetches(ring: &mut KeyCache, from_millis: u64, to_millis: u64) -> Vec<KeyName> {
         (from_millis..to_millis).step_by(100).flat_map(|now| ring.tick(at(now)).fetch).collect()
     }
 
     #[test]
     fn flood_of_one_source_does_not_delay_another() {
-        let mut ring = KeyRing::new(TTL, [TIMEOUT, TIMEOUT], 1);
+        let mut ring = KeyCache::new(TTL, [TIMEOUT, TIMEOUT], 1);
         flood(&mut ring, 1, 1000, 5000, 0);
         assert_eq!(ring.wait(name(1), 1, client, at(0)), Ok(()));
         assert!(ring.tick(at(0)).fetch.contains(&name(1)));
     }
 
-    fn is_ready(ring: &mut KeyRing, number: usize, millis: u64) -> bool {
-        matches!(ring.find(name(number), at(millis)), Found::Ready(_))
+    fn is_ready(ring: &mut KeyCache, number: usize, millis: u64) -> bool {
+        matches!(ring.find(name(number), at(millis)), Lookup::Ready(_))
     }
 
-    fn refusal(ring: &mut KeyRing, number: usize, millis: u64) -> Option<Reason> {
+    fn refusal(ring: &mut KeyCache, number: usize, millis: u64) -> Option<Reason> {
         match ring.find(name(number), at(millis)) {
-            Found::Refused(reason) => Some(reason),
+            Lookup::Refused(reason) => Some(reason),
             _ => None,
         }
     }
 
     /// Has one request wait for the key and fetches it.
-    fn fetch(ring: &mut KeyRing, number: usize, millis: u64) {
+    fn fetch(ring: &mut KeyCache, number: usize, millis: u64) {
         ring.wait(name(number), 1, client, at(millis)).unwrap();
         assert_eq!(ring.tick(at(millis)).fetch, [name(number)]);
         assert_eq!(ring.answered(name(number), FetchResult::Key(key()), at(millis)).ready, [1]);
@@ -880,7 +880,7 @@ mod tests {
 
     #[test]
     fn queued_requests_give_way_to_one_that_joins_a_fetch() {
-        let mut ring = KeyRing::new(TTL, [TIMEOUT, TIMEOUT], 1);
+        let mut ring = KeyCache::new(TTL, [TIMEOUT, TIMEOUT], 1);
         let of_second = KeyName { source: KeySourceId(1), ..name(2) };
         ring.wait(name(1), 1, client, at(0)).unwrap();
         flood(&mut ring, 0, 100, 19, 0);

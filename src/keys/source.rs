@@ -15,7 +15,7 @@ pub struct KeyId {
 impl KeyId {
     /// The length of a UUID's text form, in bytes.
     pub const UUID_LENGTH: usize = 36;
-    /// The longest key id of a JSON Web Key that is believed, in bytes. RFC 7517, section 4.5 sets no bound.
+    /// The longest key id of a JSON Web Key that is trusted, in bytes. RFC 7517, section 4.5 sets no bound.
     pub const MAX: usize = 128;
 
     /// Takes an ALB's key id if it is a UUID (RFC 9562, section 4): it becomes a path segment of the key request, so

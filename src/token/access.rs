@@ -1,5 +1,5 @@
 //! `x-amzn-oidc-accesstoken`, the identity provider's own access token: a JWS (RFC 7515) that it signs with RS256. It is
-//! taken apart here before it is believed, and its claims are checked here after [`super::verify`] verified it. Nothing
+//! taken apart here before it is trusted, and its claims are checked here after [`super::verify`] verified it. Nothing
 //! here makes a user of it: it only adds claims to those of the load balancer's token.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::keys::source::{KeyId, KeySourceId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// Whose access tokens are believed: `accessToken` of the plugin config.
+/// Whose access tokens are trusted: `accessToken` of the plugin config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessTokenRules {
     /// The `iss` of its access tokens.

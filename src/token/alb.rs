@@ -1,4 +1,4 @@
-//! `x-amzn-oidc-data` before it is believed: the JWS is taken apart, and what its JOSE header says is compared with
+//! `x-amzn-oidc-data` before it is trusted: the JWS is taken apart, and what its JOSE header says is compared with
 //! the configured load balancers. Nothing here may look at the claims or call a token genuine: [`super::verify`] does.
 //!
 //! The format is JWS compact serialisation (RFC 7515, section 7.1) with the ALB's own header fields `signer` and
@@ -16,7 +16,7 @@ use crate::keys::source::{KeyId, KeySourceId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// A load balancer whose tokens are believed.
+/// A load balancer whose tokens are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadBalancer {
     /// The `signer` of its tokens.
@@ -96,7 +96,7 @@ impl<'t> UntrustedToken<'t> {
         })
     }
 
-    /// Compares what the token says of itself with the load balancers whose tokens are believed, and its header's
+    /// Compares what the token says of itself with the load balancers whose tokens are trusted, and its header's
     /// `exp` with `now` less `skew`. Needs no key, so a forgery that fails here costs no fetch.
     ///
     /// The signer is the only field that tells this gateway's load balancer from an attacker's: all ALBs of a region
@@ -104,14 +104,9 @@ impl<'t> UntrustedToken<'t> {
     ///
     /// # Errors
     /// [`Reason::SignerUnknown`], [`Reason::IssuerMismatch`], [`Reason::ClientMismatch`], [`Reason::TokenExpired`].
-    pub fn screen(
-        self,
-        believed: &[LoadBalancer],
-        now: Timestamp,
-        skew: Duration,
-    ) -> Result<ScreenedToken<'t>, Reason> {
+    pub fn screen(self, trusted: &[LoadBalancer], now: Timestamp, skew: Duration) -> Result<ScreenedToken<'t>, Reason> {
         let mut reason = Reason::SignerUnknown;
-        for load_balancer in believed {
+        for load_balancer in trusted {
             if self.signer.as_deref() != Some(load_balancer.arn.as_str()) {
                 continue;
             }
@@ -208,10 +203,10 @@ mod tests {
         }
     }
 
-    fn screened(believed: &[LoadBalancer], now: u64) -> Option<Reason> {
+    fn screened(trusted: &[LoadBalancer], now: u64) -> Option<Reason> {
         let text = token(HEADER);
         let token = UntrustedToken::parse(text.as_bytes()).ok().unwrap();
-        token.screen(believed, Timestamp::from_seconds(now), Duration::from_secs(30)).err()
+        token.screen(trusted, Timestamp::from_seconds(now), Duration::from_secs(30)).err()
     }
 
     #[test]
@@ -290,8 +285,8 @@ mod tests {
 
     #[test]
     fn a_token_expires_when_the_skew_is_used_up() {
-        let believed = [load_balancer(None, None)];
-        assert_eq!(screened(&believed, 129), None);
-        assert_eq!(screened(&believed, 130), Some(Reason::TokenExpired));
+        let trusted = [load_balancer(None, None)];
+        assert_eq!(screened(&trusted, 129), None);
+        assert_eq!(screened(&trusted, 130), Some(Reason::TokenExpired));
     }
 }

@@ -21,9 +21,9 @@ use crate::time::Timestamp;
 
 /// Proof that `jsonwebtoken` has a provider of ours: without one it panics.
 #[derive(Clone, Copy)]
-pub struct Jose(());
+pub struct Verifier(());
 
-impl Jose {
+impl Verifier {
     /// Has `jsonwebtoken` verify with `provider` in this process. The first one installed stays.
     pub fn install(provider: &'static CryptoProvider) -> Self {
         // An error means that one is there already: the known-answer test that chose it gives the same choice again.
@@ -33,7 +33,7 @@ impl Jose {
 
     /// Verifies the token's signature with `key`. **This is the line where trust is earned**: the only way to a
     /// [`VerifiedToken`], and it takes none but a screened token. `jsonwebtoken` leaves the arithmetic to the provider of
-    /// [`Jose::install`], and that to its [`crate::VerifySignature::verify_es256`]: Envoy's, in `filter/host_signature.rs`, or
+    /// [`Verifier::install`], and that to its [`crate::VerifySignature::verify_es256`]: Envoy's, in `filter/host_signature.rs`, or
     /// [`crate::P256`]'s.
     ///
     /// # Errors
@@ -134,7 +134,7 @@ mod tests {
         let vector = vectors("alb-token-2019-oidc.json");
         let text = spoil(vector["token"].as_str().unwrap());
         let key = P256Key::from_spki(&STANDARD.decode(vector["spki_b64"].as_str().unwrap()).unwrap()).unwrap();
-        let believed = [LoadBalancer {
+        let trusted = [LoadBalancer {
             arn: "arn:aws:elasticloadbalancing:us-east-1:263498402841:loadbalancer/app/ALBOI-LoadB-1ESOKE9EXDFW4/46d1d78395db76af"
                 .to_owned(),
             issuer: Some("https://alpha.x509oidc.kinesis-tap.corp.a2z.com/".to_owned()),
@@ -142,8 +142,8 @@ mod tests {
             key_source: KeySourceId(0),
         }];
         let (now, skew) = (Timestamp::from_seconds(seconds), Duration::from_secs(30));
-        let token = UntrustedToken::parse(text.as_bytes())?.screen(&believed, now, skew)?;
-        Jose::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)
+        let token = UntrustedToken::parse(text.as_bytes())?.screen(&trusted, now, skew)?;
+        Verifier::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)
     }
 
     #[test]

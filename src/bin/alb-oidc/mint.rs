@@ -88,7 +88,7 @@ impl AlbToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alb_oidc_filter::{Claims, Config, Jose, P256_PROVIDER, P256Key, Reason, Timestamp, UntrustedToken};
+    use alb_oidc_filter::{Claims, Config, P256_PROVIDER, P256Key, Reason, Timestamp, UntrustedToken, Verifier};
     use serde_json::json;
 
     const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
@@ -111,7 +111,7 @@ mod tests {
         let key = P256Key::from_pem(key.public_pem().unwrap().as_bytes()).unwrap();
         let (now, skew) = (Timestamp::from_seconds(999), std::time::Duration::ZERO);
         let token = UntrustedToken::parse(text.as_bytes())?.screen(&config.load_balancers, now, skew)?;
-        Jose::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)
+        Verifier::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)
     }
 
     #[test]

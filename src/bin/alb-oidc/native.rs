@@ -1,6 +1,6 @@
 //! Signature verification outside of Envoy: ES256 with the library's own code, RS256 with AWS-LC.
 
-use alb_oidc_filter::{Jose, P256, VerifySignature, provider};
+use alb_oidc_filter::{P256, Verifier, VerifySignature, provider};
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use jsonwebtoken::crypto::CryptoProvider;
 
@@ -19,6 +19,6 @@ impl VerifySignature for Native {
 }
 
 /// The library's verifier with these two algorithms.
-pub(crate) fn jose() -> Jose {
-    Jose::install(&PROVIDER)
+pub(crate) fn verifier() -> Verifier {
+    Verifier::install(&PROVIDER)
 }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
-use alb_oidc_filter::{Jose, P256Key, RsaKey, VerifySignature, known_answer, provider};
+use alb_oidc_filter::{P256Key, RsaKey, Verifier, VerifySignature, known_answer, provider};
 use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::crypto::CryptoProvider;
 
@@ -33,8 +33,8 @@ pub(crate) fn last_rsa_key() -> Vec<u8> {
 static PROVIDER: CryptoProvider = provider::<Toy>();
 
 /// Has the filter verify toy signatures.
-pub(crate) fn jose() -> Jose {
-    Jose::install(&PROVIDER)
+pub(crate) fn verifier() -> Verifier {
+    Verifier::install(&PROVIDER)
 }
 
 fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::trail::Verdict;
 use super::unverified::{Unverified, lacks_padding, malformation};
-use crate::native::jose;
+use crate::native::verifier;
 
 /// The `loadBalancers` that would believe a token that says this of itself.
 pub(super) fn config_for(text: &str, token: &Unverified) -> Vec<String> {
@@ -62,7 +62,7 @@ fn holds(token: &str, config: &Config, key: &P256Key) -> bool {
     let epoch = Timestamp::from_seconds(0);
     let screened = UntrustedToken::parse(token.as_bytes())
         .and_then(|token| token.screen(&config.load_balancers, epoch, config.clock_skew));
-    screened.and_then(|screened| jose().verify(&screened, key)).is_ok()
+    screened.and_then(|screened| verifier().verify(&screened, key)).is_ok()
 }
 
 fn general(reason: Reason) -> &'static str {

@@ -4,16 +4,17 @@
 use std::time::Duration;
 
 use alb_oidc_filter::{
-    ACCESS_TOKEN, AccessTokenRules, Claims, ClientAddress, Config, Decision, FetchResult, Gate, Identity, Jose, KeyId,
-    KeyName, KeyRing, LoadBalancer, MAX_USER_ID_BYTES, Now, OIDC_DATA, P256Key, PublicKey, Reason, RequestHead,
-    Requirement, ScreenedToken, Timestamp, UntrustedAccessToken, UntrustedToken, VerifiedToken, find_in_key_set,
+    ACCESS_TOKEN, AccessTokenRules, Claims, ClientAddress, Config, Decision, FetchResult, Gate, Identity, KeyCache,
+    KeyId, KeyName, LoadBalancer, MAX_USER_ID_BYTES, Now, OIDC_DATA, P256Key, PublicKey, Reason, RequestHead,
+    Requirement, ScreenedToken, Timestamp, UntrustedAccessToken, UntrustedToken, VerifiedToken, Verifier,
+    find_in_key_set,
 };
 use serde::Serialize;
 use serde_json::Value;
 
 use super::unverified::{Unverified, ago, form, found_in, malformation};
 use crate::input::Trouble;
-use crate::native::jose;
+use crate::native::verifier;
 use crate::output::{BAD, FAINT, GOOD, printable, styled};
 
 pub(super) const SIGNATURE: &str = "signature";
@@ -119,10 +120,10 @@ pub(super) fn judge(
         fields.extend([(":path", *path), (":authority", *host), (":method", *method)]);
     }
     let head = RequestHead::new(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect());
-    let jose = jose();
-    let mut keys = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
+    let verifier = verifier();
+    let mut keys = KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
     let mut trail = Trail { steps: Vec::new(), config, tokens, now, key: None };
-    let mut gate = Gate::new(config.clone(), jose);
+    let mut gate = Gate::new(config.clone(), verifier);
     let now = Now { wall: now, steady: STEADY };
     // Sign-out needs no token, and an upgrade is denied before the token: neither looks at one.
     let is_decided = matches!(
@@ -130,7 +131,7 @@ pub(super) fn judge(
         Decision::SignOut(_) | Decision::Deny(Reason::UpgradeNotAllowed)
     );
     if !is_decided {
-        trail.follow(&head, jose, find, &mut keys)?;
+        trail.follow(&head, verifier, find, &mut keys)?;
     }
     let Trail { mut steps, key, .. } = trail;
     let rest = CHECKS.iter().skip(steps.len());
@@ -176,9 +177,9 @@ impl<'a> Trail<'a> {
     fn follow(
         &mut self,
         head: &RequestHead<'_>,
-        jose: Jose,
+        verifier: Verifier,
         find: &dyn Fn(KeyId) -> Result<KnownKey, Trouble>,
-        keys: &mut KeyRing,
+        keys: &mut KeyCache,
     ) -> Result<(), Trouble> {
         let requirement = self.config.access.requirement(head);
         if requirement.is_open() {
@@ -187,9 +188,9 @@ impl<'a> Trail<'a> {
         let Some(token) = self.parse() else { return Ok(()) };
         let Some(token) = self.screen(token) else { return Ok(()) };
         let Some(key) = self.find_key(&token, find, keys)? else { return Ok(()) };
-        let Some(token) = self.verify(&token, key, jose) else { return Ok(()) };
+        let Some(token) = self.verify(&token, key, verifier) else { return Ok(()) };
         let Some(claims) = self.claims(token) else { return Ok(()) };
-        let Some(claims) = self.access_token(claims, jose, keys) else { return Ok(()) };
+        let Some(claims) = self.access_token(claims, verifier, keys) else { return Ok(()) };
         let Some(identity) = self.identity(&claims) else { return Ok(()) };
         self.rules(&requirement, &identity);
         Ok(())
@@ -238,7 +239,7 @@ impl<'a> Trail<'a> {
         &mut self,
         screened: &ScreenedToken<'_>,
         find: &dyn Fn(KeyId) -> Result<KnownKey, Trouble>,
-        keys: &mut KeyRing,
+        keys: &mut KeyCache,
     ) -> Result<Option<P256Key>, Trouble> {
         let name = KeyName { source: screened.key_source(), id: screened.key_id() };
         let key = match find(name.id)? {
@@ -263,8 +264,8 @@ impl<'a> Trail<'a> {
         Ok(self.note([Check(&reasons, found, expected)], key))
     }
 
-    fn verify(&mut self, screened: &ScreenedToken<'_>, key: P256Key, jose: Jose) -> Option<VerifiedToken> {
-        let verified = jose.verify(screened, &key);
+    fn verify(&mut self, screened: &ScreenedToken<'_>, key: P256Key, verifier: Verifier) -> Option<VerifiedToken> {
+        let verified = verifier.verify(screened, &key);
         self.key = Some(key);
         let whose = if verified.is_ok() { "the key's" } else { "one that is not the key's" };
         let expected = "the key's own, over header and claims, byte for byte".to_owned();
@@ -287,7 +288,7 @@ impl<'a> Trail<'a> {
     }
 
     /// Adds the claims of the access token, where the config reads it.
-    fn access_token(&mut self, claims: Claims, jose: Jose, keys: &mut KeyRing) -> Option<Claims> {
+    fn access_token(&mut self, claims: Claims, verifier: Verifier, keys: &mut KeyCache) -> Option<Claims> {
         let Tokens { access, key_set, .. } = *self.tokens;
         let Some(AccessTokenRules { issuer, key_source }) = &self.config.access_token else {
             self.push(Outcome::Passed, "not asked for".to_owned());
@@ -315,7 +316,7 @@ impl<'a> Trail<'a> {
                 _ => return Err(refused(keys, name, FetchResult::Invalid, Reason::KeyInvalid)),
             };
             let _nobody = keys.adopt(name, PublicKey::Rsa(key.clone()), Duration::ZERO, STEADY);
-            jose.verify_access_token(&token, &key, claims, issuer, self.now, skew)
+            verifier.verify_access_token(&token, &key, claims, issuer, self.now, skew)
         });
         let expected = format!(
             "an unexpired one of {issuer}, of the same `sub` and client, signed with RS256 by a key of its key set"
@@ -385,7 +386,7 @@ impl<'a> Trail<'a> {
 }
 
 /// Has the ring take the key server's `answer`, as if a request had waited for it.
-fn refused(keys: &mut KeyRing, name: KeyName, answer: FetchResult, reason: Reason) -> Reason {
+fn refused(keys: &mut KeyCache, name: KeyName, answer: FetchResult, reason: Reason) -> Reason {
     let waits = keys.wait(name, 1, || ClientAddress::Unknown, STEADY);
     keys.tick(STEADY);
     keys.answered(name, answer, STEADY);

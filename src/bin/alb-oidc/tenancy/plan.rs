@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use alb_oidc_filter::{IdentityRules, LeftOut};
+use alb_oidc_filter::{Dropped, IdentityRules};
 use regex_lite::Regex;
 
 use super::file::{Contributor, File, Group, Plugin, ResourceQuotaSpec, Role, User};
@@ -208,10 +208,10 @@ impl Planner<'_> {
                 }
                 None => "found a group, expected none, or `groups.memberHeaderPrefix` in the plugin config".to_owned(),
             },
-            Err(LeftOut::NotKept) => {
+            Err(Dropped::NotKept) => {
                 format!("found {name:?}, expected a group that `groups.keep` of the plugin config matches")
             }
-            Err(LeftOut::Unfit) => format!(
+            Err(Dropped::Unfit) => format!(
                 "found {name:?}, which the filter leaves out, expected a group without comma, control characters and space at its ends"
             ),
         };

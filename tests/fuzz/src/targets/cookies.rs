@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use alb_oidc_filter::{Config, Decision, Gate, HeaderEdit, KeyRing, Now, RequestHead, Timestamp};
+use alb_oidc_filter::{Config, Decision, Gate, HeaderEdit, KeyCache, Now, RequestHead, Timestamp};
 use serde_json::json;
 
 use crate::judge::cookies;
@@ -74,8 +74,8 @@ fn kept(header: &[u8]) -> Vec<(String, String)> {
 fn decide(headers: &[&[u8]], path: &[u8]) -> Decision {
     let mut head = vec![(&b":method"[..], &b"GET"[..]), (b":authority", b"a"), (b":path", path)];
     head.extend(headers.iter().map(|header| (&b"cookie"[..], *header)));
-    let mut gate = Gate::new(CONFIG.clone(), toy::jose());
-    let mut ring = KeyRing::new(CONFIG.key_ttl, CONFIG.key_sources.iter().map(|source| source.timeout), 0);
+    let mut gate = Gate::new(CONFIG.clone(), toy::verifier());
+    let mut ring = KeyCache::new(CONFIG.key_ttl, CONFIG.key_sources.iter().map(|source| source.timeout), 0);
     let now = Timestamp::from_seconds(0);
     gate.decide(&RequestHead::new(head), &mut ring, Now { wall: now, steady: now }).0
 }

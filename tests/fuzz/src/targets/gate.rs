@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use alb_oidc_filter::{
-    ACCESS_TOKEN, ClientAddress, Config, Decision, FetchResult, Gate, HeaderEdit, KeyFormat, KeyName, KeyRing, Now,
+    ACCESS_TOKEN, ClientAddress, Config, Decision, FetchResult, Gate, HeaderEdit, KeyCache, KeyFormat, KeyName, Now,
     OIDC_DATA, PublicKey, Reason, RequestHead, Rule, Timestamp,
 };
 use arbitrary::{Result, Unstructured};
@@ -80,9 +80,9 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-fn worker(config: Config) -> (Gate, KeyRing) {
-    let ring = KeyRing::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
-    (Gate::new(config, toy::jose()), ring)
+fn worker(config: Config) -> (Gate, KeyCache) {
+    let ring = KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
+    (Gate::new(config, toy::verifier()), ring)
 }
 
 fn request(u: &mut Unstructured<'_>, config: &Value, token: &[u8], access_token: &[u8]) -> Result<Headers> {
@@ -109,7 +109,14 @@ fn request(u: &mut Unstructured<'_>, config: &Value, token: &[u8], access_token:
     Ok(head)
 }
 
-fn judge(config: &Value, gate: &mut Gate, ring: &mut KeyRing, head: &Headers, wall: u64, steady: &mut u64) -> Decision {
+fn judge(
+    config: &Value,
+    gate: &mut Gate,
+    ring: &mut KeyCache,
+    head: &Headers,
+    wall: u64,
+    steady: &mut u64,
+) -> Decision {
     let (edits, decision) = decide(gate, ring, head, wall, steady);
     let regex_sizes: Vec<usize> = gate.config().access.rules.iter().map(Rule::regex_size).collect();
     let world = World {
@@ -143,7 +150,7 @@ fn judge(config: &Value, gate: &mut Gate, ring: &mut KeyRing, head: &Headers, wa
 /// The decision, once every key that it takes is there.
 fn decide(
     gate: &mut Gate,
-    ring: &mut KeyRing,
+    ring: &mut KeyCache,
     head: &Headers,
     wall: u64,
     steady: &mut u64,
@@ -164,7 +171,7 @@ fn decide(
 }
 
 /// Fetches keys until this waiter is woken.
-fn wait(gate: &Gate, ring: &mut KeyRing, name: KeyName, steady: &mut u64) -> std::result::Result<(), Reason> {
+fn wait(gate: &Gate, ring: &mut KeyCache, name: KeyName, steady: &mut u64) -> std::result::Result<(), Reason> {
     const WAITER: u32 = 1;
     ring.wait(name, WAITER, || ClientAddress::Unknown, Timestamp::from_millis(*steady))?;
     for _ in 0..100 {

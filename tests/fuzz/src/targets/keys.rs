@@ -1,8 +1,8 @@
 //! Key servers' answers, and signatures: PEM, DER, key sets, ES256 by the filter's two ways, each beside `aws-lc-rs`.
 
 use alb_oidc_filter::{
-    FetchResult, KeyId, P256, P256Key, PublicKey, RsaKey, Timestamp, UntrustedAccessToken, VerifySignature, find_in_key_set,
-    host_verdict,
+    FetchResult, KeyId, P256, P256Key, PublicKey, RsaKey, Timestamp, UntrustedAccessToken, VerifySignature,
+    find_in_key_set, host_verdict,
 };
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
@@ -200,7 +200,7 @@ fn spki(key: &RsaKey) -> Vec<u8> {
     let text = format!("{header}.e30.AAAA");
     let token = UntrustedAccessToken::parse(text.as_bytes()).unwrap_or_else(|_| panic!("a token"));
     let (now, skew) = (Timestamp::from_seconds(0), Duration::ZERO);
-    let verdict = toy::jose().verify_access_token(&token, key, claims::of_nobody(), "", now, skew);
+    let verdict = toy::verifier().verify_access_token(&token, key, claims::of_nobody(), "", now, skew);
     assert!(verdict.is_err(), "a signature of three bytes");
     toy::last_rsa_key()
 }

@@ -110,7 +110,7 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
             groups: groups.clone(),
             subject: None,
             headers: Vec::new(),
-            left_out: 0,
+            dropped: 0,
         });
         let user = judged::Identity { user_id: user_id.to_owned(), domain, groups, subject: None, headers: Vec::new() };
         assert!(found == access::admits(&demands, &user), "{user_id}: {found}\n{}", about());
