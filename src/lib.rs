@@ -69,7 +69,8 @@ mod token;
 mod token_cache;
 mod upgrades;
 
-pub use access::{Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, PathRegex, Requirement, Rule};
+pub use access::regex::PathRegex;
+pub use access::rules::{Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Requirement, Rule};
 pub use config::reference::{FIELDS, Field};
 pub use config::{Config, ConfigError, Forward, MAX_CONFIG_BYTES};
 pub use crypto::PublicKey;

@@ -1,9 +1,9 @@
 //! `rules` of the plugin config into [`AccessRules`].
 
 use super::reader::{Object, quoted};
-use crate::access::{
-    Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, PathRegex, Rule, canonical_host, has_one_reading,
-};
+use crate::access::path::has_one_reading;
+use crate::access::regex::PathRegex;
+use crate::access::rules::{Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Rule, canonical_host};
 use crate::identity::value::KUBERNETES_PREFIX;
 
 const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];

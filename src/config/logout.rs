@@ -3,7 +3,7 @@
 use super::endpoint::Endpoint;
 use super::headers::is_token_byte;
 use super::reader::{Object, quoted};
-use crate::access::has_one_reading;
+use crate::access::path::has_one_reading;
 use crate::sign_out::SignOut;
 
 /// The stem of the session cookies' names, and sign-out where there is any.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::access::AccessRules;
+use crate::access::rules::AccessRules;
 use crate::identity::IdentityRules;
 use crate::json;
 use crate::keys::source::{KeySource, KeySourceId};

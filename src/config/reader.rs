@@ -8,7 +8,7 @@ use regex_lite::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use super::reference::{Default as FieldDefault, Field, Kind, children, field};
-use crate::access::MAX_COMPILED_REGEX_BYTES;
+use crate::access::regex::MAX_COMPILED_REGEX_BYTES;
 
 /// One mistake in the plugin config.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,32 +1,20 @@
 //! Which requests need a token, and who may pass: `rules` of the plugin config. Nothing here may look at a token.
 //!
 //! The first rule that matches decides; where none does, a token is needed and any user may pass. A path that upstream may
-//! read in another way than it is written (`%2e`, `//`, `..`, `;`, `\`, another case) must satisfy the rules of **every**
-//! reading: nobody gets to a protected path through a skipped one, or past a rule by spelling its path differently. A request
-//! that cannot be read (a control character in its path, a host that is none) must satisfy **all** rules for its method.
+//! normalize in another way ([`super::path`]) must satisfy the rules of **every** form. A request that cannot be read (a control
+//! character in its path, an invalid host) must satisfy **all** rules for its method.
 
-use regex_lite::{Regex, RegexBuilder};
-
+use super::path::{MAX_READING_BYTES, READING_OVERHEAD, has_hidden_parent, readings};
+use super::regex::PathRegex;
 use crate::headers::RequestHead;
 use crate::identity::Identity;
 
-/// How often a path may have been percent-encoded to be read.
-const MAX_DECODINGS: usize = 3;
-/// The most bytes that the readings of one path may have together.
-const MAX_READING_BYTES: usize = 2048;
 /// The most work for regexes that one request may cause before a token was verified: the compiled size of all regexes of the rules
 /// for its host and method, multiplied by the bytes of its path's readings. One unit takes at most 0.9 ns: a state of a regex has 20
 /// bytes, and takes 17 ns for each byte of the path. All of it takes at most 0.7 ms.
 const MAX_REGEX_WORK: usize = 768 * 1024;
-/// What one reading adds to its bytes: a regex takes that long to start and to end.
-const READING_OVERHEAD: usize = 16;
 /// The most bytes that all regexes of the rules may have once compiled, so that any path of 176 bytes with one reading is decided.
 pub const MAX_REGEX_SIZE: usize = MAX_REGEX_WORK / 192;
-/// The most bytes that one regex of the config may have once compiled.
-pub(crate) const MAX_COMPILED_REGEX_BYTES: usize = 256 * 1024;
-/// The most readings that one path may have.
-const MAX_READINGS: usize = 48;
-
 /// The rules, in order.
 #[derive(Clone, Debug, Default)]
 pub struct AccessRules {
@@ -58,14 +46,6 @@ pub enum PathPattern {
     Suffix(String),
     /// Paths that the regex matches anywhere.
     Regex(PathRegex),
-}
-
-/// A regex, compiled with and without regard to case.
-#[derive(Clone, Debug)]
-pub struct PathRegex {
-    exact: Regex,
-    ignoring_case: Regex,
-    size: usize,
 }
 
 /// What a rule asks for.
@@ -158,7 +138,7 @@ fn most_path_bytes<'r>(rules: impl Iterator<Item = &'r Rule>) -> usize {
 impl Rule {
     /// The bytes of this rule's compiled regexes.
     pub fn regex_size(&self) -> usize {
-        let sizes = self.paths.iter().map(|path| if let PathPattern::Regex(regex) = path { regex.size } else { 0 });
+        let sizes = self.paths.iter().map(|path| if let PathPattern::Regex(regex) = path { regex.size() } else { 0 });
         sizes.fold(0, usize::saturating_add)
     }
 
@@ -192,50 +172,9 @@ impl PathPattern {
                 same(path.get(..text.len()), text) && (!by_segment || is_whole())
             }
             Self::Suffix(text) => same(path.len().checked_sub(text.len()).and_then(|from| path.get(from..)), text),
-            Self::Regex(regex) => (if folded { &regex.ignoring_case } else { &regex.exact }).is_match(path),
+            Self::Regex(regex) => regex.is_match(path, folded),
         }
     }
-}
-
-impl PathRegex {
-    /// Compiles `text`.
-    ///
-    /// # Errors
-    /// It is no regex, or has more than 256 KiB once compiled.
-    pub fn new(text: &str) -> Result<Self, regex_lite::Error> {
-        let (exact, size) = compiled(text, false)?;
-        let (ignoring_case, other) = compiled(text, true)?;
-        Ok(Self { exact, ignoring_case, size: size.saturating_add(other) })
-    }
-
-    /// The regex, with regard to case.
-    pub fn exact(&self) -> &Regex {
-        &self.exact
-    }
-
-    /// The compiled size of both, in bytes of the module's 32-bit memory. A 64-bit build estimates it: up to a fifth too many, for
-    /// text above all, or a quarter too few, for large classes that repeat.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-}
-
-/// The regex and its compiled size. The library does not tell the size: it is the least limit that the regex keeps.
-fn compiled(text: &str, ignoring_case: bool) -> Result<(Regex, usize), regex_lite::Error> {
-    let build = |limit| RegexBuilder::new(text).case_insensitive(ignoring_case).size_limit(limit).build();
-    let regex = build(MAX_COMPILED_REGEX_BYTES)?;
-    let (mut broken, mut kept) = (0, 64);
-    while kept < MAX_COMPILED_REGEX_BYTES && build(kept).is_err() {
-        broken = kept;
-        kept = kept.saturating_mul(2);
-    }
-    while kept.saturating_sub(broken) > 1 {
-        let middle = broken.midpoint(kept);
-        *(if build(middle).is_ok() { &mut kept } else { &mut broken }) = middle;
-    }
-    // A state has 32 bytes where pointers have 64 bits, and 20 in the module; a range of a class has 8 in both.
-    let size = if size_of::<usize>() == size_of::<u64>() { kept.saturating_mul(3).div_ceil(4) } else { kept };
-    Ok((regex, size))
 }
 
 impl Allow {
@@ -266,138 +205,6 @@ pub(crate) fn canonical_host(authority: &str) -> Option<String> {
     let is_sound =
         |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte) || (is_literal && b"[:]".contains(&byte));
     (!host.is_empty() && !host.ends_with('.') && host.bytes().all(is_sound)).then(|| host.to_ascii_lowercase())
-}
-
-/// Whether a segment ends in `..` and is more than that. Where a route replaces the text before the dots by one that ends in `/`,
-/// upstream sees a `..` of which no reading here knows: `/public/a..` with `/public/a` replaced by `/app/`.
-fn has_hidden_parent(path: &str) -> bool {
-    path.split('/').any(|segment| segment.len() > 2 && segment.ends_with(".."))
-}
-
-/// Whether a path, without query, is read in one way only, but for the case of its letters.
-pub(crate) fn has_one_reading(path: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,:=@".contains(&byte);
-    path.starts_with('/') && path.bytes().all(is_plain) && !path.contains("//") && !path.contains("/.")
-}
-
-/// Every way in which an upstream may read `:path`: as it is written, and what any order of the [`STEPS`] makes of it, with
-/// up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot be said, or if regexes may not be tried on so many bytes.
-fn readings(path: &str, most_bytes: usize) -> Option<Vec<String>> {
-    let written = path.split('?').next().unwrap_or_default();
-    let too_long = |bytes: usize, readings: usize| {
-        bytes > MAX_READING_BYTES || bytes.saturating_add(READING_OVERHEAD.saturating_mul(readings)) > most_bytes
-    };
-    if !written.starts_with('/') || too_long(written.len(), 1) {
-        return None;
-    }
-    if has_one_reading(written) {
-        return Some(vec![written.to_owned()]);
-    }
-    let mut forms = vec![(written.to_owned(), 0)];
-    let mut next = 0;
-    while let Some((form, decodings)) = forms.get(next).cloned() {
-        let bytes = forms.iter().fold(0, |bytes: usize, (form, _)| bytes.saturating_add(form.len()));
-        if form.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
-            || forms.len() > MAX_READINGS
-            || too_long(bytes, forms.len())
-        {
-            return None;
-        }
-        let mut add = |reading: String, decodings: usize| {
-            if !forms.iter().any(|(known, _)| *known == reading) {
-                forms.push((reading, decodings));
-            }
-        };
-        for step in STEPS {
-            add(step(&form), decodings);
-        }
-        let decoded = percent_decoded(&form);
-        if decoded != form && decodings >= MAX_DECODINGS {
-            return None;
-        }
-        add(decoded, decodings.saturating_add(1));
-        next = next.saturating_add(1);
-    }
-    Some(forms.into_iter().map(|(form, _)| form).collect())
-}
-
-/// What upstreams do to a path before they look at it, each in its own order.
-const STEPS: [fn(&str) -> String; 7] = [
-    |path| path.replace('\\', "/"),
-    |path| path.split(['?', '#']).next().unwrap_or_default().to_owned(),
-    without_parameters,
-    without_authority,
-    merged,
-    resolved,
-    |path| path.replace("%2e", ".").replace("%2E", "."),
-];
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        let escaped = match (byte, after) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
-            _ => None,
-        };
-        match escaped {
-            Some((high, low)) => {
-                bytes.push(high << 4 | low);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
-/// The path without the `;parameters` of its segments.
-fn without_parameters(path: &str) -> String {
-    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
-    segments.collect::<Vec<_>>().join("/")
-}
-
-/// The path of `//authority/path`, as a URL parser reads it.
-fn without_authority(path: &str) -> String {
-    match path.strip_prefix("//") {
-        Some(rest) => rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/").to_owned(),
-        None => path.to_owned(),
-    }
-}
-
-/// The path with each run of slashes as one.
-fn merged(path: &str) -> String {
-    let mut merged = String::with_capacity(path.len());
-    for c in path.chars() {
-        if c != '/' || !merged.ends_with('/') {
-            merged.push(c);
-        }
-    }
-    merged
-}
-
-/// The path with `.` and `..` resolved (RFC 3986, section 5.2.4).
-fn resolved(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
-        match segment {
-            "." => {}
-            ".." => {
-                kept.pop();
-            }
-            segment => kept.push(segment),
-        }
-    }
-    let is_folder = path.ends_with("/.") || path.ends_with("/..");
-    let ends_open = kept.last().is_some_and(|last| !last.is_empty());
-    format!("/{}{}", kept.join("/"), if is_folder && ends_open { "/" } else { "" })
 }
 
 #[cfg(test)]
@@ -590,33 +397,6 @@ mod tests {
     }
 
     #[test]
-    fn whatever_an_upstream_does_to_a_path_in_whatever_order_is_among_its_readings() {
-        let mut steps: Vec<fn(&str) -> String> = STEPS.to_vec();
-        steps.push(percent_decoded);
-        for path in [
-            "/a/%2e%2e;x/%2fb",
-            "//h\\a/..;/b",
-            "/a%2fb/..//%61;y/./c",
-            "/%252e%252e/a?b",
-            "/a;%2f/../b/",
-            "/x%5c..%5cy",
-        ] {
-            let readings = readings(path, usize::MAX).unwrap_or_else(|| panic!("{path} has no readings"));
-            let mut reached = vec![path.split('?').next().unwrap().to_owned()];
-            for _ in 0..4 {
-                let further: Vec<_> =
-                    reached.iter().flat_map(|form| steps.iter().map(move |step| step(form))).collect();
-                reached.extend(further);
-                reached.sort();
-                reached.dedup();
-            }
-            for form in reached {
-                assert!(readings.contains(&form), "{form} of {path}");
-            }
-        }
-    }
-
-    #[test]
     fn what_cannot_be_read_must_satisfy_every_rule() {
         let mut of_a_host = rule(&[prefix("/x")], admins());
         of_a_host.hosts = vec!["argocd.example".to_owned()];
@@ -642,20 +422,6 @@ mod tests {
             assert!(!requirement.is_open(), "{authority} {path}");
             assert!(!requirement.admits(&identity("ann", None, &["users"])), "{authority} {path}");
             assert!(requirement.admits(&identity("ann", None, &["admins"])), "{authority} {path}");
-        }
-    }
-
-    #[test]
-    fn compiled_size_is_the_least_limit_that_the_regex_keeps() {
-        for (text, least, most) in [("^/v[0-9]+/ready$", 500, 1000), ("[^/]{1,1000}xN", 70_000, 140_000)] {
-            let size = PathRegex::new(text).unwrap().size();
-            assert!((least..=most).contains(&size), "{text}: {size} bytes");
-        }
-        let limit = compiled("[a-z]+x", true).unwrap().1 * 4 / 3;
-        let build = |limit| RegexBuilder::new("[a-z]+x").case_insensitive(true).size_limit(limit).build();
-        assert!(build(limit).is_ok() && build(limit - 2).is_err(), "{limit} bytes");
-        for text in ["(", "(?:a{100}){200}"] {
-            assert!(PathRegex::new(text).is_err(), "{text}");
         }
     }
 

@@ -1,0 +1,174 @@
+//! Path normalization: every form in which an upstream may take a request's path (`%2e`, `//`, `..`, `;`, `\`). No rules.
+
+/// How often a path may have been percent-encoded to be read.
+const MAX_DECODINGS: usize = 3;
+/// The most bytes that the readings of one path may have together.
+pub(super) const MAX_READING_BYTES: usize = 2048;
+/// What one reading adds to its bytes: a regex takes that long to start and to end.
+pub(super) const READING_OVERHEAD: usize = 16;
+/// The most readings that one path may have.
+const MAX_READINGS: usize = 48;
+
+/// Whether a segment ends in `..` and is more than that. Where a route replaces the text before the dots by one that ends in `/`,
+/// upstream sees a `..` of which no reading here knows: `/public/a..` with `/public/a` replaced by `/app/`.
+pub(super) fn has_hidden_parent(path: &str) -> bool {
+    path.split('/').any(|segment| segment.len() > 2 && segment.ends_with(".."))
+}
+
+/// Whether a path, without query, is read in one way only, but for the case of its letters.
+pub(crate) fn has_one_reading(path: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,:=@".contains(&byte);
+    path.starts_with('/') && path.bytes().all(is_plain) && !path.contains("//") && !path.contains("/.")
+}
+
+/// Every way in which an upstream may read `:path`: as it is written, and what any order of the [`STEPS`] makes of it, with
+/// up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot be said, or if regexes may not be tried on so many bytes.
+pub(super) fn readings(path: &str, most_bytes: usize) -> Option<Vec<String>> {
+    let written = path.split('?').next().unwrap_or_default();
+    let too_long = |bytes: usize, readings: usize| {
+        bytes > MAX_READING_BYTES || bytes.saturating_add(READING_OVERHEAD.saturating_mul(readings)) > most_bytes
+    };
+    if !written.starts_with('/') || too_long(written.len(), 1) {
+        return None;
+    }
+    if has_one_reading(written) {
+        return Some(vec![written.to_owned()]);
+    }
+    let mut forms = vec![(written.to_owned(), 0)];
+    let mut next = 0;
+    while let Some((form, decodings)) = forms.get(next).cloned() {
+        let bytes = forms.iter().fold(0, |bytes: usize, (form, _)| bytes.saturating_add(form.len()));
+        if form.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+            || forms.len() > MAX_READINGS
+            || too_long(bytes, forms.len())
+        {
+            return None;
+        }
+        let mut add = |reading: String, decodings: usize| {
+            if !forms.iter().any(|(known, _)| *known == reading) {
+                forms.push((reading, decodings));
+            }
+        };
+        for step in STEPS {
+            add(step(&form), decodings);
+        }
+        let decoded = percent_decoded(&form);
+        if decoded != form && decodings >= MAX_DECODINGS {
+            return None;
+        }
+        add(decoded, decodings.saturating_add(1));
+        next = next.saturating_add(1);
+    }
+    Some(forms.into_iter().map(|(form, _)| form).collect())
+}
+
+/// What upstreams do to a path before they look at it, each in its own order.
+const STEPS: [fn(&str) -> String; 7] = [
+    |path| path.replace('\\', "/"),
+    |path| path.split(['?', '#']).next().unwrap_or_default().to_owned(),
+    without_parameters,
+    without_authority,
+    merged,
+    resolved,
+    |path| path.replace("%2e", ".").replace("%2E", "."),
+];
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let escaped = match (byte, after) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
+            _ => None,
+        };
+        match escaped {
+            Some((high, low)) => {
+                bytes.push(high << 4 | low);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+/// The path without the `;parameters` of its segments.
+fn without_parameters(path: &str) -> String {
+    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// The path of `//authority/path`, as a URL parser reads it.
+fn without_authority(path: &str) -> String {
+    match path.strip_prefix("//") {
+        Some(rest) => rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/").to_owned(),
+        None => path.to_owned(),
+    }
+}
+
+/// The path with each run of slashes as one.
+fn merged(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !merged.ends_with('/') {
+            merged.push(c);
+        }
+    }
+    merged
+}
+
+/// The path with `.` and `..` resolved (RFC 3986, section 5.2.4).
+fn resolved(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
+        match segment {
+            "." => {}
+            ".." => {
+                kept.pop();
+            }
+            segment => kept.push(segment),
+        }
+    }
+    let is_folder = path.ends_with("/.") || path.ends_with("/..");
+    let ends_open = kept.last().is_some_and(|last| !last.is_empty());
+    format!("/{}{}", kept.join("/"), if is_folder && ends_open { "/" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_an_upstream_does_to_a_path_in_whatever_order_is_among_its_readings() {
+        let mut steps: Vec<fn(&str) -> String> = STEPS.to_vec();
+        steps.push(percent_decoded);
+        for path in [
+            "/a/%2e%2e;x/%2fb",
+            "//h\\a/..;/b",
+            "/a%2fb/..//%61;y/./c",
+            "/%252e%252e/a?b",
+            "/a;%2f/../b/",
+            "/x%5c..%5cy",
+        ] {
+            let readings = readings(path, usize::MAX).unwrap_or_else(|| panic!("{path} has no readings"));
+            let mut reached = vec![path.split('?').next().unwrap().to_owned()];
+            for _ in 0..4 {
+                let further: Vec<_> =
+                    reached.iter().flat_map(|form| steps.iter().map(move |step| step(form))).collect();
+                reached.extend(further);
+                reached.sort();
+                reached.dedup();
+            }
+            for form in reached {
+                assert!(readings.contains(&form), "{form} of {path}");
+            }
+        }
+    }
+}
