@@ -148,6 +148,7 @@ fn read(root: &Object<'_>) -> Config {
 
 #[cfg(test)]
 mod tests {
+    use super::reference::{FIELDS, Kind, children};
     use super::*;
     use crate::keys::source::KeyFormat;
     use serde_json::json;
@@ -572,6 +573,31 @@ mod tests {
             config["userId"] = json!({"lowercase": 1, "header": ""});
         });
         assert_eq!(mistakes(&config).len(), 3);
+    }
+
+    /// An object with an unknown field, and with `leaf` in every field that holds neither an object nor objects.
+    fn filled(parent: &str, leaf: &Value) -> Value {
+        let fields = children(parent).map(|field| {
+            let value = match field.kind {
+                Kind::Object => filled(field.path, leaf),
+                Kind::Objects { .. } => json!([filled(field.path, leaf)]),
+                _ => leaf.clone(),
+            };
+            (field.name().to_owned(), value)
+        });
+        fields.chain([("unknown".to_owned(), json!(1))]).collect()
+    }
+
+    #[test]
+    fn each_mistake_is_told_once() {
+        for leaf in [json!({}), json!(true), json!(7), json!("("), json!(["("])] {
+            let found = mistakes(&filled("", &leaf));
+            let once: std::collections::BTreeSet<_> = found.iter().collect();
+            assert_eq!(found.len(), once.len(), "{leaf}: {found:#?}");
+            let unknown = found.iter().filter(|mistake| mistake.contains("unknown: found an unknown field"));
+            let objects = FIELDS.iter().filter(|field| matches!(field.kind, Kind::Object | Kind::Objects { .. }));
+            assert_eq!(unknown.count(), objects.count() + 1, "{leaf}: {found:#?}");
+        }
     }
 
     #[test]

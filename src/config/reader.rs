@@ -2,6 +2,7 @@
 //! called, hold and default to is in [`super::reference`]; nothing here knows what a field means.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use regex_lite::{Regex, RegexBuilder};
@@ -11,7 +12,7 @@ use super::reference::{Default as FieldDefault, Field, Kind, children, field};
 use crate::access::regex::MAX_COMPILED_REGEX_BYTES;
 
 /// One mistake in the plugin config.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
     path: String,
     found: String,
@@ -49,16 +50,17 @@ pub(super) struct Mistakes(RefCell<Vec<ConfigError>>);
 
 impl Mistakes {
     fn add(&self, error: ConfigError) {
-        // An object that is read twice has its mistakes once.
-        if let Ok(mut errors) = self.0.try_borrow_mut()
-            && !errors.contains(&error)
-        {
+        if let Ok(mut errors) = self.0.try_borrow_mut() {
             errors.push(error);
         }
     }
 
+    /// The mistakes in the order in which they were found. Fields are read more than once: each mistake is told once.
     pub(super) fn into_inner(self) -> Vec<ConfigError> {
-        self.0.into_inner()
+        let mut errors = self.0.into_inner();
+        let mut told = BTreeSet::new();
+        errors.retain(|error| told.insert(error.clone()));
+        errors
     }
 }
 
