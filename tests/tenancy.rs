@@ -310,11 +310,15 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
         ),
         (
             "users: [{user: 'system:admin', namespace: a}]",
-            "1: users[0].user: found \"system:admin\", expected a name that does not",
+            "1: users[0].user: found \"system:admin\", which the filter refuses (user-id-invalid), expected a user id that",
+        ),
+        (
+            "{kubeflow: {userIdPrefix: 'oidc:'}, users: [{user: 'oidc:system:admin', namespace: a}]}",
+            "1: users[0].user: found \"system:admin\", expected a name that does not begin with `system:`",
         ),
         (
             "groups: [{group: 'system:authenticated', namespace: a}]",
-            "1: groups[0].group: found \"system:authenticated\", expected a name that does not begin with `system:`",
+            "1: groups[0].group: found \"system:authenticated\", which the filter leaves out, expected a group without comma,",
         ),
         (
             "groups: [{group: 'a,b', namespace: a}]",

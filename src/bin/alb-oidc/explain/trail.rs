@@ -379,7 +379,7 @@ impl<'a> Trail<'a> {
             Err(_) => format!("what became of {claim:?}{by}"),
         };
         let expected = format!(
-            "an id of 1 to {MAX_USER_ID_BYTES} bytes, without space at its ends, control or invisible characters"
+            "an id of 1 to {MAX_USER_ID_BYTES} bytes, without `system:` at its start, space at its ends, control or invisible characters"
         );
         Check(&[Reason::UserIdInvalid], found, expected)
     }
@@ -478,6 +478,7 @@ mod tests {
             (mint(with("email", json!(7))), "user id", Reason::UserIdMissing),
             (mint(with("email_verified", json!("no"))), "verified email", Reason::EmailUnverified),
             (mint(with("email", json!("nobody"))), "user id's form", Reason::UserIdInvalid),
+            (mint(with("email", json!("system:masters"))), "user id's form", Reason::UserIdInvalid),
             (mint(token()), "rules", Reason::UserNotAllowed),
         ] {
             let verdict = judged(&text, &|| public(&key), "/admin");

@@ -158,15 +158,6 @@ impl Planner<'_> {
         false
     }
 
-    /// Whether Kubernetes lets others have that name. Everybody who is signed in is of some of its groups.
-    fn is_free(&mut self, field: &str, name: &str) -> bool {
-        let free = !name.starts_with("system:");
-        if !free {
-            self.mistake(field, format!("found {name:?}, expected a name that does not begin with `system:`"));
-        }
-        free
-    }
-
     /// A user as Kubeflow and Kubernetes call them: the user id without the prefix that Kubeflow knows of.
     fn user_name(&mut self, field: &str, claim: &str) -> Option<String> {
         let id = match self.identity.user_id.made_of(claim) {
@@ -174,7 +165,9 @@ impl Planner<'_> {
             Err(reason) => {
                 self.mistake(
                     field,
-                    format!("found {claim:?}, which the filter refuses ({reason}), expected a user id"),
+                    format!(
+                        "found {claim:?}, which the filter refuses ({reason}), expected a user id that is legible and does not begin with `system:`"
+                    ),
                 );
                 return None;
             }
@@ -186,7 +179,12 @@ impl Planner<'_> {
         }
         let prefix = &self.file.kubeflow.user_id_prefix;
         match id.strip_prefix(prefix.as_str()).filter(|name| !name.is_empty() && name.trim() == *name) {
-            Some(name) => self.is_free(field, name).then(|| name.to_owned()),
+            // The filter knows the prefix, Kubernetes does not.
+            Some(name) if name.starts_with("system:") => {
+                self.mistake(field, format!("found {name:?}, expected a name that does not begin with `system:`"));
+                None
+            }
+            Some(name) => Some(name.to_owned()),
             None => {
                 self.mistake(field, format!("found the user id {id:?}, expected one after the prefix {prefix:?}"));
                 None
@@ -201,7 +199,6 @@ impl Planner<'_> {
             return None;
         };
         let what = match rules.made_of(name) {
-            Ok(group) if !self.is_free(field, &group) => return None,
             Ok(group) => match rules.member_header(&group) {
                 Some(header) => {
                     return Some(Binding { subject: Subject::Group, name: group, role, header, value: "*".to_owned() });
@@ -211,8 +208,8 @@ impl Planner<'_> {
             Err(Dropped::NotKept) => {
                 format!("found {name:?}, expected a group that `groups.keep` of the plugin config matches")
             }
-            Err(Dropped::Unfit) => format!(
-                "found {name:?}, which the filter leaves out, expected a group without comma, control characters and space at its ends"
+            Err(LeftOut::Unfit) => format!(
+                "found {name:?}, which the filter leaves out, expected a group without comma, control characters and space at its ends, which does not begin with `system:`"
             ),
         };
         self.mistake(field, what);
