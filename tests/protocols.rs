@@ -111,22 +111,34 @@ async fn session_cookies_are_removed_from_among_the_cookie_fields_of_an_http2_re
 #[tokio::test]
 async fn trailers_name_no_user_and_pass_otherwise() {
     for envoy in support::envoys() {
-        let world = World::start(&envoy).await;
+        let mut config = gateway_config();
+        config["reservedHeaders"] = json!(["x-machine-client"]);
+        config["rules"] = json!([{"match": {"paths": [{"prefix": "/public/"}]}, "require": "none"}]);
+        let world = World::of(&envoy, config).await;
         let trailers = [
             ("kubeflow-userid", "root"),
             ("kubeflow_userid", "root"),
             ("kubeflow-groups", "admins"),
             ("kubeflow_groups", "admins"),
             ("x-amzn-oidc-data", "forged"),
+            ("x-machine-client", "root"),
+            ("x_machine.client", "root"),
+            ("x-original-url", "/admin"),
+            ("x-http-method-override", "DELETE"),
             ("x-harmless", "1"),
         ];
-        // The first waits for its key, the second does not.
-        for pass in ["before the key is known", "once the key is known"] {
-            let request = Request { method: "POST".into(), body: "a body".into(), ..world.request(&[]) };
+        // The first waits for its key, the second does not, and the third needs no token.
+        for (pass, path, user) in [
+            ("before the key is known", "/", &["ann@example.com"][..]),
+            ("once the key is known", "/", &["ann@example.com"]),
+            ("where no token is needed", "/public/", &[]),
+        ] {
+            let request =
+                Request { path: path.into(), method: "POST".into(), body: "a body".into(), ..world.request(&[]) };
             let reply = send_http2(world.gateway, &request, &trailers).await.expect("an answer");
             assert_eq!(reply.status, 200, "[envoy {}] {pass}: {}", world.version, reply.body);
             let seen = world.arrived();
-            assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"], "[envoy {}] {pass}", world.version);
+            assert_eq!(seen.header("kubeflow-userid"), user, "[envoy {}] {pass}", world.version);
             assert_eq!(seen.body, "a body", "[envoy {}] {pass}", world.version);
             let harmless = [("x-harmless".to_owned(), "1".to_owned())];
             assert_eq!(seen.trailers, harmless, "[envoy {}] {pass}: trailers", world.version);
