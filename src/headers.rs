@@ -16,7 +16,7 @@ pub(crate) const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-gro
 /// Headers by which an application takes another path or method than those of the request line, which the rules judged: gunicorn
 /// before 22 and CGI gateways (`SCRIPT_NAME`, `PATH_INFO`), WSGI middleware (`X-Script-Name`), Symfony and Zend Framework
 /// (`X-Original-URL`, `X-Rewrite-URL`), and the method override of Express, Rails, Laravel and others. README, Path overrides.
-pub(crate) const PATH_OVERRIDES: [&str; 9] = [
+pub(crate) const PATH_OVERRIDES: [&str; 10] = [
     "path-info",
     "script-name",
     "x-forwarded-script-name",
@@ -26,6 +26,7 @@ pub(crate) const PATH_OVERRIDES: [&str; 9] = [
     "x-original-url",
     "x-rewrite-url",
     "x-script-name",
+    "x-traversal-path",
 ];
 
 /// The head of a request: its headers in order, names in lower case, duplicates and all.

@@ -208,7 +208,7 @@ impl Planner<'_> {
             Err(Dropped::NotKept) => {
                 format!("found {name:?}, expected a group that `groups.keep` of the plugin config matches")
             }
-            Err(LeftOut::Unfit) => format!(
+            Err(Dropped::Unfit) => format!(
                 "found {name:?}, which the filter leaves out, expected a group without comma, control characters and space at its ends, which does not begin with `system:`"
             ),
         };

@@ -307,8 +307,15 @@ pub fn is_owned(config: &Value, name: &str) -> bool {
     let has_rules = config.get("rules").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
     if has_rules && config.pointer("/forward/pathOverrides") != Some(&Value::Bool(true)) {
         // README, Path overrides.
-        let paths =
-            ["script-name", "path-info", "x-script-name", "x-forwarded-script-name", "x-original-url", "x-rewrite-url"];
+        let paths = [
+            "script-name",
+            "path-info",
+            "x-script-name",
+            "x-forwarded-script-name",
+            "x-traversal-path",
+            "x-original-url",
+            "x-rewrite-url",
+        ];
         let methods = ["x-http-method-override", "x-http-method", "x-method-override"];
         owned.extend(paths.into_iter().chain(methods).map(str::to_owned));
     }
