@@ -86,6 +86,10 @@ impl AccessRules {
         let decided = canonical_host(&text(":authority")).and_then(|host| {
             let applicable: Vec<&Rule> = for_method.iter().copied().filter(|rule| rule.is_for_host(&host)).collect();
             let paths = readings(&text(":path"), most_path_bytes(applicable.iter().copied()))?;
+            // Where a route rewrites it, nobody knows which path upstream sees.
+            if paths.iter().any(|path| has_hidden_parent(path)) {
+                return None;
+            }
             Some((applicable, paths))
         });
         let Some((applicable, paths)) = decided else {
@@ -93,9 +97,6 @@ impl AccessRules {
             return Requirement(all.chain([&Access::AnyUser]).collect());
         };
         let mut found: Vec<&Access> = Vec::new();
-        if paths.iter().any(|path| has_hidden_parent(path)) {
-            found.push(&Access::AnyUser);
-        }
         for path in paths {
             for folded in [false, true] {
                 let rule = applicable.iter().find(|rule| rule.matches(&path, folded));
@@ -345,6 +346,12 @@ mod tests {
                 assert!(!requirement.is_open() && requirement.admits(&identity("ann", None, &[])), "{path}");
             }
         }
+        let rules = [rule(&[prefix("/public")], Access::Open), rule(&[prefix("/admin")], admins())].to_vec();
+        let requirement = AccessRules { rules };
+        let requirement = requirement.requirement(&head("/public/a../admin"));
+        assert!(
+            !requirement.admits(&identity("ann", None, &[])) && requirement.admits(&identity("ann", None, &["admins"]))
+        );
         let rules = AccessRules { rules: vec![rule(&[prefix("/public")], Access::Open)] };
         assert!(rules.requirement(&head("/public/a..b/..c/...d/./x")).is_open());
     }

@@ -1,7 +1,7 @@
 //! Header names in the plugin config: which ones may carry an identity, and that no two collide.
 
 use super::reader::{Object, quoted};
-use crate::headers::{KUBEFLOW_HEADERS, folded};
+use crate::headers::{KUBEFLOW_HEADERS, PATH_OVERRIDES, folded};
 use crate::identity::IdentityRules;
 
 /// Headers that a request cannot do without, that say how its body is framed or where it came from, or that this
@@ -52,8 +52,13 @@ const FORBIDDEN_HEADER_PREFIXES: [&str; 14] = [
     "x-request-id",
 ];
 
+/// The name of a header that carries an identity.
 pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
-    checked_header(object, field, object.string(field))
+    let name = checked_header(object, field, object.string(field));
+    if PATH_OVERRIDES.contains(&folded(&name).as_str()) {
+        object.mistake(field, quoted(&name), "a header from which no application takes the path or the method");
+    }
+    name
 }
 
 pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {

@@ -331,6 +331,11 @@ mod tests {
                 "upgrades[1]: found \"a, b\", expected a protocol of at most 64 bytes, such as \"websocket\" or \"SPDY/3.1\", or \"connect\"",
             ),
             (
+                "/claimHeaders",
+                json!([{"claim": "custom:x", "header": "X-Original_URL"}]),
+                "claimHeaders[0].header: found \"x-original_url\", expected a header from which no application takes the path",
+            ),
+            (
                 "/reservedHeaders",
                 json!(["x-machine-client", "Cookie", "a b"]),
                 "reservedHeaders[1]: found \"Cookie\", expected a header that neither HTTP, Envoy nor the ALB gives a meaning",

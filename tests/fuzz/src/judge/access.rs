@@ -65,16 +65,16 @@ pub fn demands<'c>(config: &'c Value, sizes: &[usize], method: &str, authority: 
         let bytes = readings.keys().map(String::len).sum::<usize>();
         readings.len() <= MOST && bytes <= MOST_BYTES && (bytes + 16 * readings.len()) * regexes <= MOST_WORK
     };
-    let (Some(_), Some(readings)) = (&host, readings(path).filter(is_legible)) else {
+    // A rewrite that ends in `/` would make `..` of it.
+    let has_hidden_parent =
+        |readings: &BTreeMap<String, usize>| readings.keys().any(|path| regex(r"[^/]\.\.(/|$)").is_match(path));
+    let readings = readings(path).filter(is_legible).filter(|readings| !has_hidden_parent(readings));
+    let (Some(_), Some(readings)) = (&host, readings) else {
         let all = for_method.iter().map(|(rule, _)| demand(rule)).filter(|demand| *demand != Demand::Nothing);
         return all.chain([Demand::AnyUser]).collect();
     };
     let for_host: Vec<&Value> = for_host.into_iter().map(|(rule, _)| *rule).collect();
     let mut each = Vec::new();
-    // A rewrite that ends in `/` would make `..` of it.
-    if readings.keys().any(|reading| regex(r"[^/]\.\.(/|$)").is_match(reading)) {
-        each.push(Demand::AnyUser);
-    }
     for reading in readings.keys() {
         for ignoring_case in [false, true] {
             let first = for_host.iter().find(|rule| is_for_path(rule, reading, ignoring_case));
