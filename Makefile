@@ -52,11 +52,11 @@ test-module: module probe $(lastword $(ENVOYS)) ## Test the built module alone: 
 
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 .PHONY: msrv
-msrv: ## Build the module and the tool with the oldest supported Rust, the rust-version of Cargo.toml
+msrv: rust ## Build the module and the tool with the oldest supported Rust, the rust-version of Cargo.toml
 	@command -v rustup >/dev/null || { echo "missing: rustup, which installs Rust $(MSRV)" >&2; exit 1; }
 	rustup toolchain install $(MSRV) --profile minimal --no-self-update
-	RUSTUP_TOOLCHAIN=$(MSRV) TOOLCHAIN=rustup .ci/wasm-cargo build --release --lib --locked
-	RUSTUP_TOOLCHAIN=$(MSRV) cargo build --locked --features cli --lib --bins --target-dir target/msrv
+	TOOLCHAIN=rustup rustup run $(MSRV) .ci/wasm-cargo build --release --lib --locked
+	rustup run $(MSRV) cargo build --locked --features cli --lib --bins --target-dir target/msrv
 
 # tests/fuzz is a workspace of its own: what judges there is no dependency of the filter's.
 FUZZ_CARGO := --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz

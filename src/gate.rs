@@ -30,9 +30,9 @@ pub enum Decision {
     Skip(Vec<HeaderEdit>),
     /// Nothing can be said before this key is known.
     NeedKey(KeyName),
-    /// FetchResult it here.
+    /// Answer it here.
     Deny(Reason),
-    /// FetchResult it here: expire these session cookies and send the browser away.
+    /// Answer it here: expire these session cookies and send the browser away.
     SignOut(Vec<String>),
     /// Report mode: count and log this reason, apply these edits and let it pass, without identity.
     Report(Reason, Vec<HeaderEdit>),

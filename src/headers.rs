@@ -14,7 +14,7 @@ pub(crate) const ALB_HEADERS: [&str; 3] = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTIT
 pub(crate) const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
 
 /// Headers by which an application takes another path or method than those of the request line, which the rules judged: gunicorn
-/// before 22 and CGI gateways (`SCRIPT_NAME`, `PATH_INFO`), WSGI middleware (`X-Script-Name`), Symfony and Zend Framework
+/// and CGI gateways (`SCRIPT_NAME`, `PATH_INFO`), WSGI middleware (`X-Script-Name`), Symfony and Zend Framework
 /// (`X-Original-URL`, `X-Rewrite-URL`), and the method override of Express, Rails, Laravel and others. README, Path overrides.
 pub(crate) const PATH_OVERRIDES: [&str; 10] = [
     "path-info",

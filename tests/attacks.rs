@@ -113,7 +113,7 @@ fn the_tests_that_the_catalogue_names_are_there() {
             let (path, function) = test.split_once("::").unwrap_or_else(|| panic!("not FILE::FUNCTION: {test}"));
             let text = file(path);
             let (before, _) = text.split_once(&format!("fn {function}(")).unwrap_or_else(|| panic!("no test {test}"));
-            let attribute = before.lines().rev().find(|line| line.starts_with("#["));
+            let attribute = before.lines().rev().map(str::trim_start).find(|line| line.starts_with("#["));
             assert!(attribute.is_some_and(|line| line.contains("test")), "{test} is no test: {attribute:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! A flood of invented key ids does not keep a genuine new key from being fetched: hundreds of seeded runs of the key ring for
+//! A flood of invented key ids does not keep a genuine new key from being fetched: hundreds of seeded runs of the key cache for
 //! each attack, and each attack once against a real Envoy.
 
 use alb_oidc_filter::{
@@ -70,7 +70,7 @@ impl Attack {
     }
 }
 
-/// Against the key ring alone, with a key server and clocks of the test's own.
+/// Against the key cache alone, with a key server and clocks of the test's own.
 mod ring {
     use super::*;
 
@@ -87,7 +87,7 @@ mod ring {
     const GENUINE: u32 = 0;
     const ATTACKER: ClientAddress = ClientAddress::V4(Ipv4Addr::new(203, 0, 113, 9));
 
-    /// A worker's key ring, and the key server.
+    /// A worker's key cache, and the key server.
     struct World {
         ring: KeyCache,
         config: Config,

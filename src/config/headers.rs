@@ -52,6 +52,18 @@ const FORBIDDEN_HEADER_PREFIXES: [&str; 14] = [
     "x-request-id",
 ];
 
+/// The headers `x-forwarded-*` that neither Envoy nor the ALB gives a meaning, and that some applications obey.
+const FORWARDED_BY_OTHERS: [&str; 8] = [
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-forwarded-name",
+    "x-forwarded-path",
+    "x-forwarded-preferred-username",
+    "x-forwarded-prefix",
+    "x-forwarded-uri",
+    "x-forwarded-user",
+];
+
 /// The name of a header that carries an identity.
 pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
     let name = checked_header(object, field, object.string(field));
@@ -63,7 +75,16 @@ pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
 
 pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
     let names = root.strings("reservedHeaders").into_iter().enumerate();
-    names.map(|(position, name)| checked_header(root, &format!("reservedHeaders[{position}]"), name)).collect()
+    names
+        .map(|(position, name)| {
+            let field = format!("reservedHeaders[{position}]");
+            // To remove one of these harms nobody, and some applications trust it. An identity may not be written into it.
+            if FORWARDED_BY_OTHERS.contains(&folded(&name.to_ascii_lowercase()).as_str()) {
+                return name.to_ascii_lowercase();
+            }
+            checked_header(root, &field, name)
+        })
+        .collect()
 }
 
 /// The header name `text`, in lower case, which the field holds.

@@ -337,7 +337,7 @@ mod tests {
             ),
             (
                 "/reservedHeaders",
-                json!(["x-machine-client", "Cookie", "a b"]),
+                json!(["x-machine-client", "Cookie", "X-Forwarded-Prefix"]),
                 "reservedHeaders[1]: found \"Cookie\", expected a header that neither HTTP, Envoy nor the ALB gives a meaning",
             ),
             (
@@ -537,6 +537,15 @@ mod tests {
             });
             let found = mistakes(&config);
             assert!(found.iter().any(|mistake| mistake.contains(expected)), "{expected}\n  found: {found:#?}");
+        }
+    }
+
+    #[test]
+    fn reserves_forwarded_headers_that_no_proxy_reads() {
+        let reserve = |name: &str| mistakes(&with(|config| config["reservedHeaders"] = json!([name])));
+        assert_eq!(reserve("X-Forwarded-Prefix"), [""; 0]);
+        for name in ["x-forwarded-for", "X-Forwarded-Proto", "x-forwarded-client-cert", "authorization"] {
+            assert_eq!(reserve(name).len(), 1, "{name}");
         }
     }
 

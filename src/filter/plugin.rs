@@ -1,4 +1,4 @@
-//! What one plugin config holds in one worker, and the host calls that carry out what gate and key ring decide.
+//! What one plugin config holds in one worker, and the host calls that carry out what gate and key cache decide.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -337,7 +337,7 @@ impl Plugin {
         }
     }
 
-    /// Brings gauge and timer up to date with the key ring.
+    /// Brings gauge and timer up to date with the key cache.
     fn sync_timer(&mut self) {
         if !self.keys.has_changed() {
             return;

@@ -1,4 +1,4 @@
-//! The key ring: which keys are known, which are being fetched, who waits for them, and how often the key server may
+//! The key cache: which keys are known, which are being fetched, who waits for them, and how often the key server may
 //! be asked. A state machine without I/O: the time, the clients' addresses and the seed of its random numbers are arguments,
 //! fetches are orders to the caller, and the caller says what came of them. Nothing here may look at a token.
 

@@ -1,4 +1,4 @@
-//! The key ring, the requests that wait and the gate, as they run in the compiled module: random schedules against an independent
+//! The key cache, the requests that wait and the gate, as they run in the compiled module: random schedules against an independent
 //! account of what may come of them. Each request is answered once and in time; nobody is admitted but by a key that the key
 //! server gave for their token's key id; fetches keep to their token bucket and queues to their bounds; the counters add up.
 //!

@@ -140,7 +140,7 @@ pub(super) fn judge(
     Ok(Verdict { steps, decision, key })
 }
 
-/// The key ring's clock stands still.
+/// The key cache's clock stands still.
 const STEADY: Timestamp = Timestamp::from_millis(0);
 
 struct Trail<'a> {
