@@ -2,36 +2,36 @@
 
 /// How often a path may have been percent-encoded to be read.
 const MAX_DECODINGS: usize = 3;
-/// The most bytes that the readings of one path may have together.
-pub(super) const MAX_READING_BYTES: usize = 2048;
-/// What one reading adds to its bytes: a regex takes that long to start and to end.
-pub(super) const READING_OVERHEAD: usize = 16;
-/// The most readings that one path may have.
-const MAX_READINGS: usize = 48;
+/// The most bytes that all normalized forms of one path may have together.
+pub(super) const MAX_FORM_BYTES: usize = 2048;
+/// What one form adds to its bytes: a regex takes that long to start and to end.
+pub(super) const FORM_OVERHEAD: usize = 16;
+/// The most normalized forms that one path may have.
+const MAX_FORMS: usize = 48;
 
 /// Whether a segment ends in `..` and is more than that. Where a route replaces the text before the dots by one that ends in `/`,
-/// upstream sees a `..` of which no reading here knows: `/public/a..` with `/public/a` replaced by `/app/`.
+/// upstream sees a `..` that no form here shows: `/public/a..` with `/public/a` replaced by `/app/`.
 pub(super) fn has_hidden_parent(path: &str) -> bool {
     path.split('/').any(|segment| segment.len() > 2 && segment.ends_with(".."))
 }
 
 /// Whether a path, without query, is read in one way only, but for the case of its letters.
-pub(crate) fn has_one_reading(path: &str) -> bool {
+pub(crate) fn has_one_form(path: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,:=@".contains(&byte);
     path.starts_with('/') && path.bytes().all(is_plain) && !path.contains("//") && !path.contains("/.")
 }
 
 /// Every way in which an upstream may read `:path`: as it is written, and what any order of the [`STEPS`] makes of it, with
 /// up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot be said, or if regexes may not be tried on so many bytes.
-pub(super) fn readings(path: &str, most_bytes: usize) -> Option<Vec<String>> {
+pub(super) fn normal_forms(path: &str, most_bytes: usize) -> Option<Vec<String>> {
     let written = path.split('?').next().unwrap_or_default();
-    let too_long = |bytes: usize, readings: usize| {
-        bytes > MAX_READING_BYTES || bytes.saturating_add(READING_OVERHEAD.saturating_mul(readings)) > most_bytes
+    let too_long = |bytes: usize, forms: usize| {
+        bytes > MAX_FORM_BYTES || bytes.saturating_add(FORM_OVERHEAD.saturating_mul(forms)) > most_bytes
     };
     if !written.starts_with('/') || too_long(written.len(), 1) {
         return None;
     }
-    if has_one_reading(written) {
+    if has_one_form(written) {
         return Some(vec![written.to_owned()]);
     }
     let mut forms = vec![(written.to_owned(), 0)];
@@ -39,14 +39,14 @@ pub(super) fn readings(path: &str, most_bytes: usize) -> Option<Vec<String>> {
     while let Some((form, decodings)) = forms.get(next).cloned() {
         let bytes = forms.iter().fold(0, |bytes: usize, (form, _)| bytes.saturating_add(form.len()));
         if form.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
-            || forms.len() > MAX_READINGS
+            || forms.len() > MAX_FORMS
             || too_long(bytes, forms.len())
         {
             return None;
         }
-        let mut add = |reading: String, decodings: usize| {
-            if !forms.iter().any(|(known, _)| *known == reading) {
-                forms.push((reading, decodings));
+        let mut add = |form: String, decodings: usize| {
+            if !forms.iter().any(|(known, _)| *known == form) {
+                forms.push((form, decodings));
             }
         };
         for step in STEPS {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_an_upstream_does_to_a_path_in_whatever_order_is_among_its_readings() {
+    fn lists_every_form_that_an_upstream_can_make() {
         let mut steps: Vec<fn(&str) -> String> = STEPS.to_vec();
         steps.push(percent_decoded);
         for path in [
@@ -157,7 +157,7 @@ mod tests {
             "/a;%2f/../b/",
             "/x%5c..%5cy",
         ] {
-            let readings = readings(path, usize::MAX).unwrap_or_else(|| panic!("{path} has no readings"));
+            let forms = normal_forms(path, usize::MAX).unwrap_or_else(|| panic!("{path} has no forms"));
             let mut reached = vec![path.split('?').next().unwrap().to_owned()];
             for _ in 0..4 {
                 let further: Vec<_> =
@@ -167,7 +167,7 @@ mod tests {
                 reached.dedup();
             }
             for form in reached {
-                assert!(readings.contains(&form), "{form} of {path}");
+                assert!(forms.contains(&form), "{form} of {path}");
             }
         }
     }

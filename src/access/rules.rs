@@ -4,16 +4,16 @@
 //! normalize in another way ([`super::path`]) must satisfy the rules of **every** form. A request that cannot be read (a control
 //! character in its path, an invalid host) must satisfy **all** rules for its method.
 
-use super::path::{MAX_READING_BYTES, READING_OVERHEAD, has_hidden_parent, readings};
+use super::path::{FORM_OVERHEAD, MAX_FORM_BYTES, has_hidden_parent, normal_forms};
 use super::regex::PathRegex;
 use crate::headers::RequestHead;
 use crate::identity::Identity;
 
 /// The most work for regexes that one request may cause before a token was verified: the compiled size of all regexes of the rules
-/// for its host and method, multiplied by the bytes of its path's readings. One unit takes at most 0.9 ns: a state of a regex has 20
+/// for its host and method, multiplied by the bytes of its path's normalized forms. One unit takes at most 0.9 ns: a state of a regex has 20
 /// bytes, and takes 17 ns for each byte of the path. All of it takes at most 0.7 ms.
 const MAX_REGEX_WORK: usize = 768 * 1024;
-/// The most bytes that all regexes of the rules may have once compiled, so that any path of 176 bytes with one reading is decided.
+/// The most bytes that all regexes of the rules may have once compiled, so that any path of 176 bytes with one form is decided.
 pub const MAX_REGEX_SIZE: usize = MAX_REGEX_WORK / 192;
 /// The rules, in order.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,7 @@ pub struct Allow {
     pub groups: Vec<String>,
 }
 
-/// What a request must satisfy: the access of each reading of its path.
+/// What a request must satisfy: the access of each normalized form of its path.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Requirement<'r>(Vec<&'r Access>);
 
@@ -85,7 +85,7 @@ impl AccessRules {
         let for_method: Vec<&Rule> = self.rules.iter().filter(|rule| rule.is_for_method(&method)).collect();
         let decided = canonical_host(&text(":authority")).and_then(|host| {
             let applicable: Vec<&Rule> = for_method.iter().copied().filter(|rule| rule.is_for_host(&host)).collect();
-            let paths = readings(&text(":path"), most_path_bytes(applicable.iter().copied()))?;
+            let paths = normal_forms(&text(":path"), most_path_bytes(applicable.iter().copied()))?;
             // Where a route rewrites it, nobody knows which path upstream sees.
             if paths.iter().any(|path| has_hidden_parent(path)) {
                 return None;
@@ -109,9 +109,9 @@ impl AccessRules {
         Requirement(found)
     }
 
-    /// The longest path, in bytes, that is decided whatever its host and method are, where it has one reading.
+    /// The longest path, in bytes, that is decided for every host and method, where it has one form.
     pub fn longest_path(&self) -> usize {
-        most_path_bytes(self.rules.iter()).saturating_sub(READING_OVERHEAD).min(MAX_READING_BYTES)
+        most_path_bytes(self.rules.iter()).saturating_sub(FORM_OVERHEAD).min(MAX_FORM_BYTES)
     }
 }
 
@@ -130,7 +130,7 @@ impl Requirement<'_> {
     }
 }
 
-/// The most bytes of one path, with [`READING_OVERHEAD`] for each of its readings, that the regexes of these rules are tried on.
+/// The most bytes of one path, with [`FORM_OVERHEAD`] for each of its normal_forms, that the regexes of these rules are tried on.
 fn most_path_bytes<'r>(rules: impl Iterator<Item = &'r Rule>) -> usize {
     let size = rules.fold(0, |size: usize, rule| size.saturating_add(rule.regex_size()));
     MAX_REGEX_WORK.checked_div(size).unwrap_or(usize::MAX)
@@ -408,9 +408,9 @@ mod tests {
         let mut of_a_host = rule(&[prefix("/x")], admins());
         of_a_host.hosts = vec!["argocd.example".to_owned()];
         let rules = AccessRules { rules: vec![rule(&[prefix("/public")], Access::Open), of_a_host] };
-        let long = format!("/public/{}/%2e", "a".repeat(MAX_READING_BYTES / 2));
+        let long = format!("/public/{}/%2e", "a".repeat(MAX_FORM_BYTES / 2));
         let many = "//h;a/%2e%2e/b%2f..;/c\\d//%252e%252e/e%253bf/./g%5c..%2f;h";
-        assert!(readings(many, usize::MAX).is_none());
+        assert!(normal_forms(many, usize::MAX).is_none());
         for (authority, path) in [
             ("x@argocd.example", "/public"),
             ("argocd.example:443:80", "/public"),
@@ -439,7 +439,7 @@ mod tests {
         elsewhere.hosts = vec!["b.example".to_owned()];
         let open = rule(&[regex("^/[a-z]{1,12}[a-z]*$")], Access::Open);
         let rules = AccessRules { rules: vec![elsewhere, open, rule(&[prefix("/admin")], admins())] };
-        let most = MAX_REGEX_WORK / rules.rules[1].regex_size() - READING_OVERHEAD;
+        let most = MAX_REGEX_WORK / rules.rules[1].regex_size() - FORM_OVERHEAD;
         assert!((256..2000).contains(&most), "{most} bytes");
         let of = |host: &str, bytes: usize| {
             let path = format!("/{}", "a".repeat(bytes - 1));

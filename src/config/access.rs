@@ -1,7 +1,7 @@
 //! `rules` of the plugin config into [`AccessRules`].
 
 use super::reader::{Object, quoted};
-use crate::access::path::has_one_reading;
+use crate::access::path::has_one_form;
 use crate::access::regex::PathRegex;
 use crate::access::rules::{Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Rule, canonical_host};
 use crate::identity::value::KUBERNETES_PREFIX;
@@ -104,7 +104,7 @@ fn read_pattern(entry: &Object<'_>, regexes: &mut usize) -> Option<PathPattern> 
         return None;
     };
     let rooted = |pattern: fn(String) -> PathPattern| {
-        if !has_one_reading(text) {
+        if !has_one_form(text) {
             entry.mistake(
                 kind,
                 quoted(text),

@@ -3,7 +3,7 @@
 use super::endpoint::Endpoint;
 use super::headers::is_token_byte;
 use super::reader::{Object, quoted};
-use crate::access::path::has_one_reading;
+use crate::access::path::has_one_form;
 use crate::sign_out::SignOut;
 
 /// The stem of the session cookies' names, and sign-out where there is any.
@@ -14,7 +14,7 @@ pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
     }
     let path = logout.optional_string("path").map(|path| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-        if !has_one_reading(path) || !path.bytes().all(is_plain) {
+        if !has_one_form(path) || !path.bytes().all(is_plain) {
             let expected =
                 "a path that begins with `/`, of letters, digits, `-`, `.`, `_`, `~` and `/`, without `//` and `/.`";
             logout.mistake("path", quoted(path), expected);
