@@ -429,6 +429,22 @@ fn users_of_many_groups_are_remembered_within_the_same_memory() {
     assert!(full <= 17 * MIB, "{full} bytes");
 }
 
+/// A client that hangs up while thousands of requests are to be resumed costs no more than another one.
+#[test]
+fn leaves_in_constant_time_while_thousands_are_woken() {
+    let mut worker = Worker::start();
+    // So that one slice resumes few of them.
+    worker.process.borrow_mut().verification = Duration::from_millis(1);
+    let waiting: Vec<_> = (0..5000).map(|user| worker.send(&worker.token(user))).collect();
+    worker.fetch();
+    worker.vm.take_meter();
+    let last = *waiting.last().expect("a request");
+    assert_eq!(worker.vm.end(last).fate, Fate::Waiting);
+    let fuel = worker.vm.take_meter().fuel;
+    println!("{fuel} instructions");
+    assert!(fuel < 5000, "{fuel} instructions");
+}
+
 #[test]
 fn five_thousand_that_wait_for_one_key_keep_the_worker_from_others_for_a_few_milliseconds_at_a_time() {
     const WAITING: usize = 5000;

@@ -12,6 +12,7 @@ mod host_signature;
 mod metrics;
 mod plugin;
 mod reply;
+mod woken;
 
 use std::cell::RefCell;
 use std::rc::Rc;

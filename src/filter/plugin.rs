@@ -1,12 +1,12 @@
 //! What one plugin config holds in one worker, and the host calls that carry out what gate and key cache decide.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::host::{self, Level, Part};
 use super::host_signature::Backend;
 use super::metrics::{FetchOutcome, Metrics};
 use super::reply::{Reply, request_id};
+use super::woken::WokenRequests;
 use crate::config::Config;
 use crate::crypto::PublicKey;
 use crate::crypto::es256::P256Key;
@@ -18,7 +18,6 @@ use crate::keys::jwks;
 use crate::keys::shared::SharedKeys;
 use crate::keys::source::{FetchResult, KeyName};
 use crate::keys::source::{KeyFormat, KeySource};
-use crate::keys::waiters::Waiter;
 use crate::reason::Reason;
 use crate::sign_out::SignOut;
 use crate::time::{Now, Timestamp};
@@ -65,7 +64,7 @@ pub(super) struct Plugin {
     /// Fetches under way, by the host's number for the call.
     calls: Vec<(u32, KeyName)>,
     /// Requests whose waiting is over.
-    woken: VecDeque<(Waiter, Ending)>,
+    woken: WokenRequests<Ending>,
     /// When the host was asked to tick.
     tick_at: Option<Timestamp>,
 }
@@ -79,7 +78,7 @@ impl Plugin {
             gate: Gate::new(config, Verifier::install(backend.provider())),
             metrics: Metrics::define(backend)?,
             calls: Vec::new(),
-            woken: VecDeque::new(),
+            woken: WokenRequests::default(),
             tick_at: None,
         })
     }
@@ -104,7 +103,7 @@ impl Plugin {
     /// The request `id` is over, whoever ended it.
     pub(super) fn on_gone(&mut self, id: u32) {
         self.keys.leave(id);
-        self.woken.retain(|(woken, _)| *woken != id);
+        self.woken.leave(id);
         self.sync_timer();
     }
 
@@ -267,21 +266,21 @@ impl Plugin {
 
     /// Ends the waiting of requests for the key `name`, in the order in which they came.
     fn wake(&mut self, name: KeyName, woken: Woken) {
-        self.woken.extend(woken.ready.iter().map(|id| (*id, Ending::Ready(name))));
+        woken.ready.iter().for_each(|id| self.woken.push(*id, Ending::Ready(name)));
         self.end_waiting(woken);
     }
 
     /// Ends the waiting of requests that get no key.
     fn end_waiting(&mut self, woken: Woken) {
-        self.woken.extend(woken.refused.into_iter().map(|(id, reason)| (id, Ending::Refused(reason))));
-        self.woken.extend(woken.turned_away.into_iter().map(|id| (id, Ending::TurnedAway)));
+        woken.refused.into_iter().for_each(|(id, reason)| self.woken.push(id, Ending::Refused(reason)));
+        woken.turned_away.into_iter().for_each(|id| self.woken.push(id, Ending::TurnedAway));
     }
 
     /// Goes on with woken requests for a [`SLICE`]: the worker's other requests are not to wait for all of them. Each is
     /// judged again, from its head: nothing about it was kept.
     fn resume_waiters(&mut self, now: Timestamp) {
         let end = now.plus(SLICE);
-        while let Some((id, ending)) = self.woken.pop_front() {
+        while let Some((id, ending)) = self.woken.pop() {
             if host::set_effective_context(id).is_ok() {
                 let next = match ending {
                     Ending::Ready(name) => self.handle_request(id, Some(name)),
