@@ -76,6 +76,26 @@ impl Browser {
             .expect("a click");
     }
 
+    /// Clicks a link or a button that leads to another page, and waits until that page has loaded.
+    ///
+    /// WebDriver's click does not wait for the answer to a form. A `goto` right after it would start a second navigation
+    /// beside the form's, and the browser may end on either page.
+    async fn follow(&self, selector: &str) {
+        let left = "document.documentElement.dataset.left = 'yes'";
+        self.client.execute(left, Vec::new()).await.expect("a mark on the page");
+        self.click(selector).await;
+        let arrived = "return document.readyState === 'complete' && !document.documentElement.dataset.left";
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            // A script that meets a navigation fails, and is repeated on the page that comes.
+            if self.client.execute(arrived, Vec::new()).await.is_ok_and(|arrived| arrived == Value::Bool(true)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{selector} leads to no other page from {}", self.url().await)
+    }
+
     async fn type_in(&self, selector: &str, text: &str) {
         let field =
             self.client.find(Locator::Css(selector)).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
@@ -110,7 +130,7 @@ impl Browser {
 
     async fn sign_in(&self, name: &str) {
         self.shows("Sign in").await;
-        self.click(&format!("button[value='{name}']")).await;
+        self.follow(&format!("button[value='{name}']")).await;
     }
 
     async fn screenshot(&self, name: &str) {
@@ -138,7 +158,7 @@ async fn ann_signs_in_and_the_service_knows_her_by_name() {
     assert!(page.contains("x-user-name Ann Example") && page.contains("data-science"), "{page}");
     assert!(!page.contains("x-amzn-oidc") && !page.contains("AWSELBAuthSessionCookie"), "{page}");
     browser.screenshot("2-signed-in").await;
-    browser.click("a[href='/admin/']").await;
+    browser.follow("a[href='/admin/']").await;
     browser.shows("GET /admin/").await;
     browser.close().await;
 }
@@ -149,14 +169,14 @@ async fn bob_is_refused_where_only_admins_may_enter_and_reads_why() {
     browser.goto(FRONT).await;
     browser.sign_in("bob@example.com").await;
     browser.shows("You are bob@example.com").await;
-    browser.click("a[href='/public/']").await;
+    browser.follow("a[href='/public/']").await;
     browser.shows("No user").await;
     browser.screenshot("3-open-to-all").await;
-    browser.click("a[href='/admin/']").await;
+    browser.follow("a[href='/admin/']").await;
     browser.shows("user-not-allowed").await;
     browser.screenshot("4-not-allowed").await;
     // The page's own way out.
-    browser.click("a[href='/logout']").await;
+    browser.follow("a[href='/logout']").await;
     browser.shows("You are signed out").await;
     browser.close().await;
 }
@@ -167,10 +187,10 @@ async fn who_signs_out_is_asked_again_who_they_are() {
     browser.goto(FRONT).await;
     browser.sign_in("ann@example.com").await;
     browser.shows("You are ann@example.com").await;
-    browser.click("a[href='/logout']").await;
+    browser.follow("a[href='/logout']").await;
     browser.shows("You are signed out").await;
     browser.screenshot("5-signed-out").await;
-    browser.click("a.button").await;
+    browser.follow("a.button").await;
     browser.shows("There are no passwords").await;
     browser.close().await;
 }
@@ -186,7 +206,7 @@ async fn an_operator_sees_what_users_see_of_expired_tokens_and_of_a_key_server_t
     {
         browser.goto(OPERATOR).await;
         browser.click(&format!("input[value='{switch}']")).await;
-        browser.click("button.primary").await;
+        browser.follow("button.primary").await;
         browser
             .client
             .wait()
@@ -200,14 +220,14 @@ async fn an_operator_sees_what_users_see_of_expired_tokens_and_of_a_key_server_t
         browser.screenshot(&format!("7-{reason}")).await;
         browser.goto(OPERATOR).await;
         browser.click(&format!("input[value='{switch}']")).await;
-        browser.click("button.primary").await;
+        browser.follow("button.primary").await;
         browser
             .client
             .wait()
             .for_element(Locator::Css(&format!("input[value='{switch}']:not([checked])")))
             .await
             .expect("switched off");
-        browser.click("form[action='/rotate'] button").await;
+        browser.follow("form[action='/rotate'] button").await;
         browser.goto(FRONT).await;
         browser.shows("You are ann@example.com").await;
     }
@@ -222,11 +242,11 @@ async fn somebody_typed_in_is_told_what_is_wrong_and_then_let_in() {
     browser.type_in("input[name=name]", "dora@example.com").await;
     browser.type_in("input[name=groups]", "admins").await;
     browser.type_in("textarea", "{name: Dora}").await;
-    browser.click("button.primary").await;
+    browser.follow("button.primary").await;
     browser.shows("expected a JSON object").await;
     browser.screenshot("8-typed-wrong").await;
     browser.type_in("textarea", "{\"name\": \"Dora\"}").await;
-    browser.click("button.primary").await;
+    browser.follow("button.primary").await;
     browser.shows("You are dora@example.com").await;
     browser.close().await;
 }
