@@ -1,13 +1,13 @@
-//! Takes the load balancer's session cookies out of a `cookie` header, leaving every other byte as it was, and names them
-//! for whoever signs out.
+//! Takes the load balancer's session cookies out of a `cookie` header, leaving every other byte as
+//! it was, and names them for whoever signs out.
 
 /// How many session cookies one answer expires. An ALB sets four at most.
 const MOST_EXPIRED: usize = 16;
 
 /// `header` without the cookies named `stem` or `stem-N`; `None` if it has no such cookie.
 ///
-/// `header` is a `cookie` header's value (RFC 6265, section 4.2.1). What is left keeps its bytes, its order and its
-/// separators; an empty result means that no other cookie was there.
+/// `header` is a `cookie` header's value (RFC 6265, section 4.2.1). What is left keeps its bytes,
+/// its order and its separators; an empty result means that no other cookie was there.
 pub(crate) fn without_session(header: &[u8], stem: &str) -> Option<Vec<u8>> {
     let mut kept = Vec::with_capacity(header.len());
     let mut found = false;
@@ -26,18 +26,31 @@ pub(crate) fn without_session(header: &[u8], stem: &str) -> Option<Vec<u8>> {
     found.then_some(kept)
 }
 
-/// The names of the session cookies in these headers, each once. Of more than [`MOST_EXPIRED`], the shortest and lowest: an
-/// ALB counts from 0. A name is `stem`, or `stem-` and digits.
-pub(crate) fn session_names<'a>(headers: impl Iterator<Item = &'a [u8]>, stem: &str) -> Vec<String> {
+/// The names of the session cookies in these headers, each once. Of more than [`MOST_EXPIRED`], the
+/// shortest and lowest: an ALB counts from 0. A name is `stem`, or `stem-` and digits.
+pub(crate) fn session_names<'a>(
+    headers: impl Iterator<Item = &'a [u8]>,
+    stem: &str,
+) -> Vec<String> {
     let pairs = headers.flat_map(|header| header.split(|byte| *byte == b';'));
-    let mut names: Vec<_> = pairs.filter(|pair| is_session(pair, stem)).map(name).collect();
+    let mut names: Vec<_> = pairs
+        .filter(|pair| is_session(pair, stem))
+        .map(name)
+        .collect();
     names.sort_unstable_by_key(|name| (name.len(), *name));
     names.dedup();
-    names.into_iter().take(MOST_EXPIRED).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    names
+        .into_iter()
+        .take(MOST_EXPIRED)
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect()
 }
 
 fn name(pair: &[u8]) -> &[u8] {
-    pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
+    pair.split(|byte| *byte == b'=')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii()
 }
 
 fn is_session(pair: &[u8], stem: &str) -> bool {
@@ -62,13 +75,25 @@ mod tests {
     fn each_shard_goes_and_the_rest_stays_byte_for_byte() {
         for (header, expected) in [
             ("AWSELBAuthSessionCookie-0=x", Some("")),
-            ("AWSELBAuthSessionCookie-0=x; AWSELBAuthSessionCookie-1=y", Some("")),
+            (
+                "AWSELBAuthSessionCookie-0=x; AWSELBAuthSessionCookie-1=y",
+                Some(""),
+            ),
             ("a=1; AWSELBAuthSessionCookie-0=x; b=2", Some("a=1; b=2")),
-            ("AWSELBAuthSessionCookie-0=x; b=2;c=3 ;  d", Some("b=2;c=3 ;  d")),
-            ("a=\"1 2\"; AWSELBAuthSessionCookie-3=x==", Some("a=\"1 2\"")),
+            (
+                "AWSELBAuthSessionCookie-0=x; b=2;c=3 ;  d",
+                Some("b=2;c=3 ;  d"),
+            ),
+            (
+                "a=\"1 2\"; AWSELBAuthSessionCookie-3=x==",
+                Some("a=\"1 2\""),
+            ),
             ("AWSELBAuthSessionCookie=x;b=2", Some("b=2")),
             ("a=1; b=AWSELBAuthSessionCookie-0=x", None),
-            ("xAWSELBAuthSessionCookie-0=x; AWSELBAuthSessionCookie-x=1; AWSELBAuthSessionCookieX=2", None),
+            (
+                "xAWSELBAuthSessionCookie-0=x; AWSELBAuthSessionCookie-x=1; AWSELBAuthSessionCookieX=2",
+                None,
+            ),
             ("", None),
         ] {
             assert_eq!(stripped(header).as_deref(), expected, "{header}");
@@ -76,10 +101,28 @@ mod tests {
     }
     #[test]
     fn each_shard_is_named_once_the_lowest_first_and_nothing_but_stem_and_digits() {
-        let names = |headers: &[&str]| session_names(headers.iter().map(|header| header.as_bytes()), "S");
-        assert_eq!(names(&["a=1; S-1=x; S-0=y", "S-1=z;S=w; b"]), ["S", "S-0", "S-1"]);
-        assert!(names(&["S-0evil=x; S-=x; S-0\r\nset-cookie: a=1; \"S-0\"=x; s-0=x; S-é=1; S-0 1=x", ""]).is_empty());
-        let many: String = (0..1000).rev().map(|shard| format!("S-{shard}=x; ")).collect();
-        assert_eq!(names(&[&many]), (0..16).map(|shard| format!("S-{shard}")).collect::<Vec<_>>());
+        let names =
+            |headers: &[&str]| session_names(headers.iter().map(|header| header.as_bytes()), "S");
+        assert_eq!(
+            names(&["a=1; S-1=x; S-0=y", "S-1=z;S=w; b"]),
+            ["S", "S-0", "S-1"]
+        );
+        assert!(
+            names(&[
+                "S-0evil=x; S-=x; S-0\r\nset-cookie: a=1; \"S-0\"=x; s-0=x; S-é=1; S-0 1=x",
+                ""
+            ])
+            .is_empty()
+        );
+        let many: String = (0..1000)
+            .rev()
+            .map(|shard| format!("S-{shard}=x; "))
+            .collect();
+        assert_eq!(
+            names(&[&many]),
+            (0..16)
+                .map(|shard| format!("S-{shard}"))
+                .collect::<Vec<_>>()
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Request head in, decision out. The one place that says in which order a request is judged. Touches no host: the
-//! caller removes and sets the headers that are named here, fetches keys, and answers.
+//! Request head in, decision out. The one place that says in which order a request is judged.
+//! Touches no host: the caller removes and sets the headers that are named here, fetches keys, and
+//! answers.
 
 use std::rc::Rc;
 
@@ -7,8 +8,8 @@ use crate::config::Config;
 use crate::cookies;
 use crate::crypto::PublicKey;
 use crate::headers::{
-    ACCESS_TOKEN, ALB_HEADERS, HeaderEdit, KUBEFLOW_HEADERS, OIDC_DATA, OIDC_IDENTITY, PATH_OVERRIDES, RequestHead,
-    same_but_for_signs,
+    ACCESS_TOKEN, ALB_HEADERS, HeaderEdit, KUBEFLOW_HEADERS, OIDC_DATA, OIDC_IDENTITY,
+    PATH_OVERRIDES, RequestHead, same_but_for_signs,
 };
 use crate::identity::Identity;
 use crate::keys::cache::{KeyCache, Lookup};
@@ -66,15 +67,39 @@ impl Gate {
     /// A gate for `config`.
     pub fn new(config: Config, verifier: Verifier) -> Self {
         let has_rules = !config.access.rules.is_empty();
-        let overrides = PATH_OVERRIDES.iter().copied().filter(|_| has_rules && !config.forward.path_overrides);
-        let configured = config.reserved_headers.iter().map(String::as_str).chain(config.identity.header_names());
-        let names = KUBEFLOW_HEADERS.into_iter().chain(ALB_HEADERS).chain(overrides).chain(configured);
+        let overrides = PATH_OVERRIDES
+            .iter()
+            .copied()
+            .filter(|_| has_rules && !config.forward.path_overrides);
+        let configured = config
+            .reserved_headers
+            .iter()
+            .map(String::as_str)
+            .chain(config.identity.header_names());
+        let names = KUBEFLOW_HEADERS
+            .into_iter()
+            .chain(ALB_HEADERS)
+            .chain(overrides)
+            .chain(configured);
         let mut reserved: Vec<_> = names.map(str::to_owned).collect();
         reserved.sort_unstable();
         reserved.dedup();
-        let reserved_lengths = reserved.iter().fold(0, |lengths, name| lengths | length_bit(name.as_bytes()));
-        let reserved_prefix = config.identity.groups.as_ref().and_then(|groups| groups.member_header_prefix.clone());
-        Self { config, verifier, reserved, reserved_lengths, reserved_prefix, remembered: TokenCache::default() }
+        let reserved_lengths = reserved
+            .iter()
+            .fold(0, |lengths, name| lengths | length_bit(name.as_bytes()));
+        let reserved_prefix = config
+            .identity
+            .groups
+            .as_ref()
+            .and_then(|groups| groups.member_header_prefix.clone());
+        Self {
+            config,
+            verifier,
+            reserved,
+            reserved_lengths,
+            reserved_prefix,
+            remembered: TokenCache::default(),
+        }
     }
 
     /// The config that it judges by.
@@ -82,11 +107,15 @@ impl Gate {
         &self.config
     }
 
-    /// The headers to remove before any other decision: identity headers, the reserved ones of the config and path overrides, under
-    /// every alias that an upstream cannot tell from them, and the aliases of the ALB's own headers.
+    /// The headers to remove before any other decision: identity headers, the reserved ones of the
+    /// config and path overrides, under every alias that an upstream cannot tell from them, and the
+    /// aliases of the ALB's own headers.
     pub fn strip(&self, head: &RequestHead<'_>) -> Vec<HeaderEdit> {
         let is_of_alb = |name: &[u8]| ALB_HEADERS.iter().any(|of_alb| name == of_alb.as_bytes());
-        removals(head.names().filter(|name| self.is_reserved(name) && !is_of_alb(name)))
+        removals(
+            head.names()
+                .filter(|name| self.is_reserved(name) && !is_of_alb(name)),
+        )
     }
 
     /// The trailers to remove: all of those names, the ALB's own included.
@@ -95,29 +124,59 @@ impl Gate {
     }
 
     fn is_reserved(&self, name: &[u8]) -> bool {
-        let is_member = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| same_but_for_signs(start, prefix));
-        // Most names differ in length from all of them. To compare that first saves some thousands of instructions a request.
+        let is_member = |prefix: &str| {
+            name.get(..prefix.len())
+                .is_some_and(|start| same_but_for_signs(start, prefix))
+        };
+        // Most names differ in length from all of them. To compare that first saves some thousands
+        // of instructions a request.
         let may_be_one = self.reserved_lengths & length_bit(name) != 0;
-        let is = |reserved: &String| name.len() == reserved.len() && same_but_for_signs(name, reserved);
-        (may_be_one && self.reserved.iter().any(is)) || self.reserved_prefix.as_deref().is_some_and(is_member)
+        let is =
+            |reserved: &String| name.len() == reserved.len() && same_but_for_signs(name, reserved);
+        (may_be_one && self.reserved.iter().any(is))
+            || self.reserved_prefix.as_deref().is_some_and(is_member)
     }
 
     /// Judges the request `now`.
-    pub fn decide(&mut self, head: &RequestHead<'_>, keys: &mut KeyCache, now: Now) -> (Decision, Work) {
+    pub fn decide(
+        &mut self,
+        head: &RequestHead<'_>,
+        keys: &mut KeyCache,
+        now: Now,
+    ) -> (Decision, Work) {
         let mut work = Work::default();
-        // In report mode too: behind such an upgrade, requests of which the filter sees nothing could reach upstream.
+        // In report mode too: behind such an upgrade, requests of which the filter sees nothing
+        // could reach upstream.
         if !self.config.upgrades.admit(head) {
             return (Decision::Deny(Reason::UpgradeNotAllowed), work);
         }
-        if self.config.sign_out.as_ref().is_some_and(|sign_out| sign_out.is_asked(head)) {
-            return (Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie)), work);
+        if self
+            .config
+            .sign_out
+            .as_ref()
+            .is_some_and(|sign_out| sign_out.is_asked(head))
+        {
+            return (
+                Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie)),
+                work,
+            );
         }
         let requirement = self.config.access.requirement(head);
         if requirement.is_open() {
             return (Decision::Skip(self.admission(head, None)), work);
         }
-        let decision = match identify(&self.config, self.verifier, &mut self.remembered, head, keys, now, &mut work) {
-            Ok(identity) if !requirement.admits(&identity) => self.refusal(head, Reason::UserNotAllowed),
+        let decision = match identify(
+            &self.config,
+            self.verifier,
+            &mut self.remembered,
+            head,
+            keys,
+            now,
+            &mut work,
+        ) {
+            Ok(identity) if !requirement.admits(&identity) => {
+                self.refusal(head, Reason::UserNotAllowed)
+            }
             Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
             Err(Stop::NeedKey(key)) => Decision::NeedKey(key),
             Err(Stop::Refuse(reason)) => self.refusal(head, reason),
@@ -136,7 +195,8 @@ impl Gate {
 
     /// What becomes of the request `head` that may not pass for `reason`.
     pub fn refusal(&self, head: &RequestHead<'_>, reason: Reason) -> Decision {
-        // Where the filter could not do its work, the client's own identity headers may still be there.
+        // Where the filter could not do its work, the client's own identity headers may still be
+        // there.
         if self.config.report_only && reason != Reason::InternalError {
             Decision::Report(reason, self.admission(head, None))
         } else {
@@ -144,24 +204,42 @@ impl Gate {
         }
     }
 
-    /// What upstream is to see. Without an identity nothing was verified, so none of the ALB's headers passes.
+    /// What upstream is to see. Without an identity nothing was verified, so none of the ALB's
+    /// headers passes.
     fn admission(&self, head: &RequestHead<'_>, identity: Option<&Identity>) -> Vec<HeaderEdit> {
         let forward = self.config.forward;
-        let subject = identity.and_then(|identity| identity.subject.as_deref()).map(str::as_bytes);
+        let subject = identity
+            .and_then(|identity| identity.subject.as_deref())
+            .map(str::as_bytes);
         let oidc_data = forward.oidc_data && identity.is_some();
         // Nobody signed the plain-text header: it passes only where it says what the token says.
-        let subject_holds = oidc_data && head.values(OIDC_IDENTITY).all(|value| Some(value) == subject);
+        let subject_holds = oidc_data
+            && head
+                .values(OIDC_IDENTITY)
+                .all(|value| Some(value) == subject);
         let access_token = forward.access_token && identity.is_some();
-        let hidden = [(OIDC_DATA, oidc_data), (ACCESS_TOKEN, access_token), (OIDC_IDENTITY, subject_holds)];
-        let hidden = hidden.iter().filter(|(name, shown)| !shown && head.first(name).is_some());
-        let mut edits: Vec<_> = hidden.map(|(name, _)| HeaderEdit::Remove((*name).to_owned())).collect();
+        let hidden = [
+            (OIDC_DATA, oidc_data),
+            (ACCESS_TOKEN, access_token),
+            (OIDC_IDENTITY, subject_holds),
+        ];
+        let hidden = hidden
+            .iter()
+            .filter(|(name, shown)| !shown && head.first(name).is_some());
+        let mut edits: Vec<_> = hidden
+            .map(|(name, _)| HeaderEdit::Remove((*name).to_owned()))
+            .collect();
         if !forward.session_cookies {
             edits.extend(without_session_cookies(head, &self.config.session_cookie));
         }
         if let Some(identity) = identity {
             let user_id = (&self.config.identity.user_id_header, &identity.user_id);
-            let carried = std::iter::once(user_id).chain(identity.headers.iter().map(|(name, value)| (name, value)));
-            edits.extend(carried.map(|(name, value)| HeaderEdit::Set(name.clone(), value.clone().into_bytes())));
+            let carried = std::iter::once(user_id)
+                .chain(identity.headers.iter().map(|(name, value)| (name, value)));
+            edits
+                .extend(carried.map(|(name, value)| {
+                    HeaderEdit::Set(name.clone(), value.clone().into_bytes())
+                }));
         }
         edits
     }
@@ -182,7 +260,10 @@ impl From<Reason> for Stop {
 }
 
 /// Who sent the request.
-#[expect(clippy::result_large_err, reason = "a key id is held in place, and few requests need one")]
+#[expect(
+    clippy::result_large_err,
+    reason = "a key id is held in place, and few requests need one"
+)]
 fn identify(
     config: &Config,
     verifier: Verifier,
@@ -193,7 +274,8 @@ fn identify(
     work: &mut Work,
 ) -> Result<Rc<Identity>, Stop> {
     let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
-    // Where the config reads no access token, one that a client sends changes nothing, not even what is remembered.
+    // Where the config reads no access token, one that a client sends changes nothing, not even
+    // what is remembered.
     let reads_access_token = config.access_token.is_some();
     let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
     if let Some(identity) = remembered.get(text, access_tokens(), now.wall) {
@@ -202,22 +284,38 @@ fn identify(
     }
     let skew = config.clock_skew;
     let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
-    let name = KeyName { source: token.key_source(), id: token.key_id() };
-    let PublicKey::P256(key) = find(keys, name, now)? else { return Err(Reason::KeyInvalid.into()) };
+    let name = KeyName {
+        source: token.key_source(),
+        id: token.key_id(),
+    };
+    let PublicKey::P256(key) = find(keys, name, now)? else {
+        return Err(Reason::KeyInvalid.into());
+    };
     work.signatures_checked = 1;
     // Trust is earned here.
     let mut claims = verifier.verify(&token, &key)?.claims(now.wall, skew)?;
     if let Some(rules) = &config.access_token {
         let text = only(access_tokens()).ok_or(Reason::AccessTokenInvalid)?;
         let token = UntrustedAccessToken::parse(text)?;
-        let name = KeyName { source: rules.key_source, id: token.key_id() };
-        let PublicKey::Rsa(key) = find(keys, name, now)? else { return Err(Reason::KeyInvalid.into()) };
+        let name = KeyName {
+            source: rules.key_source,
+            id: token.key_id(),
+        };
+        let PublicKey::Rsa(key) = find(keys, name, now)? else {
+            return Err(Reason::KeyInvalid.into());
+        };
         work.signatures_checked = 2;
-        claims = verifier.verify_access_token(&token, &key, claims, &rules.issuer, now.wall, skew)?;
+        claims =
+            verifier.verify_access_token(&token, &key, claims, &rules.issuer, now.wall, skew)?;
     }
     let identity = Rc::new(config.identity.identity(&claims)?);
     work.dropped = identity.dropped;
-    remembered.put(text, access_tokens().next(), &identity, claims.expires().plus(skew));
+    remembered.put(
+        text,
+        access_tokens().next(),
+        &identity,
+        claims.expires().plus(skew),
+    );
     Ok(identity)
 }
 
@@ -238,7 +336,10 @@ fn find(keys: &mut KeyCache, name: KeyName, now: Now) -> Result<PublicKey, Stop>
 }
 
 fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderEdit> {
-    if !head.values("cookie").any(|cookie| cookies::without_session(cookie, stem).is_some()) {
+    if !head
+        .values("cookie")
+        .any(|cookie| cookies::without_session(cookie, stem).is_some())
+    {
         return None;
     }
     // One header takes the place of several, joined as RFC 9113, section 8.2.3 joins them.
@@ -248,7 +349,11 @@ fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderE
         .filter(|cookie| !cookie.is_empty())
         .collect();
     let name = "cookie".to_owned();
-    Some(if kept.is_empty() { HeaderEdit::Remove(name) } else { HeaderEdit::Set(name, kept.join(&b"; "[..])) })
+    Some(if kept.is_empty() {
+        HeaderEdit::Remove(name)
+    } else {
+        HeaderEdit::Set(name, kept.join(&b"; "[..]))
+    })
 }
 
 fn length_bit(name: &[u8]) -> u64 {
@@ -295,23 +400,39 @@ mod tests {
     }
 
     fn setting(change: impl FnOnce(&mut Value)) -> Setting {
-        let mut config = json!({"loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}]});
+        let mut config =
+            json!({"loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}]});
         change(&mut config);
         let config = Config::from_value(&config).unwrap();
-        let keys = KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
-        Setting { gate: Gate::new(config, Verifier::install(&P256_PROVIDER)), keys }
+        let keys = KeyCache::new(
+            config.key_ttl,
+            config.key_sources.iter().map(|source| source.timeout),
+            0,
+        );
+        Setting {
+            gate: Gate::new(config, Verifier::install(&P256_PROVIDER)),
+            keys,
+        }
     }
 
     fn with_key(mut setting: Setting) -> Setting {
-        let Decision::NeedKey(name) = setting.decide(&[(OIDC_DATA, &token(json!({"email": "x"})))], 0).0 else {
+        let Decision::NeedKey(name) = setting
+            .decide(&[(OIDC_DATA, &token(json!({"email": "x"})))], 0)
+            .0
+        else {
             panic!()
         };
-        setting.keys.wait(name, 1, || ClientAddress::Unknown, STEADY).unwrap();
+        setting
+            .keys
+            .wait(name, 1, || ClientAddress::Unknown, STEADY)
+            .unwrap();
         setting.keys.tick(STEADY);
         let spki = signing_key().verifying_key().to_public_key_der().unwrap();
         setting.keys.answered(
             name,
-            FetchResult::Key(PublicKey::P256(P256Key::from_spki(spki.as_bytes()).unwrap())),
+            FetchResult::Key(PublicKey::P256(
+                P256Key::from_spki(spki.as_bytes()).unwrap(),
+            )),
             STEADY,
         );
         setting
@@ -322,20 +443,39 @@ mod tests {
     }
 
     fn token(claims: Value) -> String {
-        let header =
-            json!({"alg": "ES256", "kid": KID, "signer": ARN, "iss": "issuer", "client": "client", "exp": EXPIRES});
-        let signing_input = format!("{}.{}", URL_SAFE.encode(header.to_string()), URL_SAFE.encode(claims.to_string()));
+        let header = json!({"alg": "ES256", "kid": KID, "signer": ARN, "iss": "issuer", "client": "client", "exp": EXPIRES});
+        let signing_input = format!(
+            "{}.{}",
+            URL_SAFE.encode(header.to_string()),
+            URL_SAFE.encode(claims.to_string())
+        );
         let signature: Signature = signing_key().sign(signing_input.as_bytes());
         format!("{signing_input}.{}", URL_SAFE.encode(signature.to_bytes()))
     }
 
     fn head<'a>(headers: &[(&'a str, &'a str)]) -> RequestHead<'a> {
-        RequestHead::new(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect())
+        RequestHead::new(
+            headers
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+                .collect(),
+        )
     }
 
     impl Setting {
-        fn decide(&mut self, headers: &[(&str, &str)], seconds_before_expiry: u64) -> (Decision, Work) {
-            self.gate.decide(&head(headers), &mut self.keys, Now { wall: now(seconds_before_expiry), steady: STEADY })
+        fn decide(
+            &mut self,
+            headers: &[(&str, &str)],
+            seconds_before_expiry: u64,
+        ) -> (Decision, Work) {
+            self.gate.decide(
+                &head(headers),
+                &mut self.keys,
+                Now {
+                    wall: now(seconds_before_expiry),
+                    steady: STEADY,
+                },
+            )
         }
 
         fn strip(&self, headers: &[(&str, &str)]) -> Vec<HeaderEdit> {
@@ -355,7 +495,14 @@ mod tests {
     fn a_verified_token_sets_the_user_id_and_hides_itself() {
         let mut setting = with_key(setting(|_| {}));
         let token = token(json!({"email": "ann@example.com"}));
-        let (decision, work) = setting.decide(&[(OIDC_DATA, &token), (ACCESS_TOKEN, "a"), (OIDC_IDENTITY, "s")], 10);
+        let (decision, work) = setting.decide(
+            &[
+                (OIDC_DATA, &token),
+                (ACCESS_TOKEN, "a"),
+                (OIDC_IDENTITY, "s"),
+            ],
+            10,
+        );
         let edits = vec![
             remove(OIDC_DATA),
             remove(ACCESS_TOKEN),
@@ -363,7 +510,14 @@ mod tests {
             set("kubeflow-userid", "ann@example.com"),
         ];
         assert_eq!(decision, Decision::Admit(edits));
-        assert_eq!(work, Work { token_cache_hit: false, signatures_checked: 1, dropped: 0 });
+        assert_eq!(
+            work,
+            Work {
+                token_cache_hit: false,
+                signatures_checked: 1,
+                dropped: 0
+            }
+        );
     }
 
     #[test]
@@ -374,7 +528,14 @@ mod tests {
         let first = setting.decide(&headers, 10).0;
         let (second, work) = setting.decide(&headers, 10);
         assert_eq!(first, second);
-        assert_eq!(work, Work { token_cache_hit: true, signatures_checked: 0, dropped: 0 });
+        assert_eq!(
+            work,
+            Work {
+                token_cache_hit: true,
+                signatures_checked: 0,
+                dropped: 0
+            }
+        );
         // The payload's `exp` is the earlier one; the clock skew is 30 s.
         let at = |setting: &mut Setting, millis| {
             setting
@@ -382,23 +543,38 @@ mod tests {
                 .decide(
                     &head(&headers),
                     &mut setting.keys,
-                    Now { wall: Timestamp::from_millis(millis), steady: STEADY },
+                    Now {
+                        wall: Timestamp::from_millis(millis),
+                        steady: STEADY,
+                    },
                 )
                 .0
         };
-        assert!(matches!(at(&mut setting, (EXPIRES + 25) * 1000 - 1), Decision::Admit(_)));
-        assert_eq!(at(&mut setting, (EXPIRES + 25) * 1000), Decision::Deny(Reason::TokenExpired));
+        assert!(matches!(
+            at(&mut setting, (EXPIRES + 25) * 1000 - 1),
+            Decision::Admit(_)
+        ));
+        assert_eq!(
+            at(&mut setting, (EXPIRES + 25) * 1000),
+            Decision::Deny(Reason::TokenExpired)
+        );
     }
 
     #[test]
     fn a_remembered_token_that_is_changed_in_one_byte_is_another() {
         let mut setting = with_key(setting(|_| {}));
         let good = token(json!({"email": "ann@example.com"}));
-        assert!(matches!(setting.decide(&[(OIDC_DATA, &good)], 10).0, Decision::Admit(_)));
+        assert!(matches!(
+            setting.decide(&[(OIDC_DATA, &good)], 10).0,
+            Decision::Admit(_)
+        ));
         let mut bad = good.into_bytes();
         bad[200] ^= 1;
         let bad = String::from_utf8(bad).unwrap();
-        assert!(matches!(setting.decide(&[(OIDC_DATA, &bad)], 10).0, Decision::Deny(_)));
+        assert!(matches!(
+            setting.decide(&[(OIDC_DATA, &bad)], 10).0,
+            Decision::Deny(_)
+        ));
     }
 
     #[test]
@@ -409,8 +585,14 @@ mod tests {
         for (headers, reason) in [
             (vec![], Reason::TokenMissing),
             (vec![(OIDC_DATA, "")], Reason::TokenMissing),
-            (vec![(OIDC_DATA, good.as_str()), (OIDC_DATA, good.as_str())], Reason::TokenDuplicate),
-            (vec![(OIDC_DATA, ""), (OIDC_DATA, good.as_str())], Reason::TokenDuplicate),
+            (
+                vec![(OIDC_DATA, good.as_str()), (OIDC_DATA, good.as_str())],
+                Reason::TokenDuplicate,
+            ),
+            (
+                vec![(OIDC_DATA, ""), (OIDC_DATA, good.as_str())],
+                Reason::TokenDuplicate,
+            ),
             (vec![(OIDC_DATA, forged.as_str())], Reason::TokenMalformed),
         ] {
             assert_eq!(setting.decide(&headers, 10).0, Decision::Deny(reason));
@@ -449,12 +631,21 @@ mod tests {
     #[test]
     fn strips_reserved_headers_and_their_aliases() {
         let long = format!("x-{}", "a".repeat(62));
-        let setting = setting(|config| config["reservedHeaders"] = json!(["X-Machine-Client", long]));
-        let spoofed = ["x-machine-client", "x_machine_client", "x.machine.client", &long];
+        let setting =
+            setting(|config| config["reservedHeaders"] = json!(["X-Machine-Client", long]));
+        let spoofed = [
+            "x-machine-client",
+            "x_machine_client",
+            "x.machine.client",
+            &long,
+        ];
         let mut headers: Vec<_> = spoofed.iter().map(|name| (*name, "root")).collect();
         headers.push(("x-machine-clients", "no"));
         assert_eq!(setting.strip(&headers), spoofed.map(remove));
-        assert_eq!(setting.gate.strip_trailers(&head(&headers)), spoofed.map(remove));
+        assert_eq!(
+            setting.gate.strip_trailers(&head(&headers)),
+            spoofed.map(remove)
+        );
     }
 
     #[test]
@@ -463,8 +654,16 @@ mod tests {
         let headers = PATH_OVERRIDES.map(|name| (name, "/admin"));
         assert_eq!(setting(|_| {}).strip(&headers), []);
         let with_rules = |config: &mut Value| config["rules"] = rules.clone();
-        assert_eq!(setting(with_rules).strip(&headers), PATH_OVERRIDES.map(remove));
-        assert_eq!(setting(with_rules).strip(&[("script_name", "/a"), ("x.original_url", "/a")]).len(), 2);
+        assert_eq!(
+            setting(with_rules).strip(&headers),
+            PATH_OVERRIDES.map(remove)
+        );
+        assert_eq!(
+            setting(with_rules)
+                .strip(&[("script_name", "/a"), ("x.original_url", "/a")])
+                .len(),
+            2
+        );
         let kept = setting(|config| {
             with_rules(config);
             config["forward"] = json!({"pathOverrides": true});
@@ -475,21 +674,39 @@ mod tests {
     #[test]
     fn trailers_carry_none_of_these_names_and_not_the_albs_either() {
         let setting = setting(|_| {});
-        let trailers =
-            [("kubeflow_userid", "root"), ("kubeflow-userid", "root"), (OIDC_DATA, "x"), ("grpc-status", "0")];
+        let trailers = [
+            ("kubeflow_userid", "root"),
+            ("kubeflow-userid", "root"),
+            (OIDC_DATA, "x"),
+            ("grpc-status", "0"),
+        ];
         let expected = ["kubeflow_userid", "kubeflow-userid", OIDC_DATA].map(remove);
         assert_eq!(setting.gate.strip_trailers(&head(&trailers)), expected);
     }
 
     #[test]
     fn what_is_forwarded_stays_and_the_plain_identity_only_where_it_is_the_verified_one() {
-        let mut setting = with_key(setting(|config| {
-            config["forward"] = json!({"oidcData": true, "accessToken": true, "sessionCookies": true})
-        }));
+        let mut setting =
+            with_key(setting(
+                |config| {
+                    config["forward"] =
+                        json!({"oidcData": true, "accessToken": true, "sessionCookies": true})
+                },
+            ));
         let token = token(json!({"email": "ann", "sub": "1"}));
         let cookie = ("cookie", "AWSELBAuthSessionCookie-0=x");
-        let headers = |identity| [(OIDC_DATA, token.as_str()), (ACCESS_TOKEN, "a"), (OIDC_IDENTITY, identity), cookie];
-        assert_eq!(setting.decide(&headers("1"), 10).0, Decision::Admit(vec![set("kubeflow-userid", "ann")]));
+        let headers = |identity| {
+            [
+                (OIDC_DATA, token.as_str()),
+                (ACCESS_TOKEN, "a"),
+                (OIDC_IDENTITY, identity),
+                cookie,
+            ]
+        };
+        assert_eq!(
+            setting.decide(&headers("1"), 10).0,
+            Decision::Admit(vec![set("kubeflow-userid", "ann")])
+        );
         assert_eq!(
             setting.decide(&headers("2"), 10).0,
             Decision::Admit(vec![remove(OIDC_IDENTITY), set("kubeflow-userid", "ann")])
@@ -502,9 +719,19 @@ mod tests {
             config["mode"] = json!("report");
             config["forward"] = json!({"oidcData": true, "accessToken": true});
         });
-        let headers = [(OIDC_DATA, "forged"), (ACCESS_TOKEN, "a"), (OIDC_IDENTITY, "root"), ("cookie", "b=2")];
-        let edits = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY].map(remove).to_vec();
-        assert_eq!(setting.decide(&headers, 10).0, Decision::Report(Reason::TokenMalformed, edits));
+        let headers = [
+            (OIDC_DATA, "forged"),
+            (ACCESS_TOKEN, "a"),
+            (OIDC_IDENTITY, "root"),
+            ("cookie", "b=2"),
+        ];
+        let edits = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY]
+            .map(remove)
+            .to_vec();
+        assert_eq!(
+            setting.decide(&headers, 10).0,
+            Decision::Report(Reason::TokenMalformed, edits)
+        );
         let broken = setting.gate.refusal(&head(&headers), Reason::InternalError);
         assert_eq!(broken, Decision::Deny(Reason::InternalError));
     }
@@ -516,15 +743,25 @@ mod tests {
         let mut cookies = |cookies: &[&'static str]| {
             let mut headers = vec![(OIDC_DATA, token.as_str())];
             headers.extend(cookies.iter().map(|cookie| ("cookie", *cookie)));
-            let Decision::Admit(edits) = setting.decide(&headers, 10).0 else { panic!() };
-            edits
-                .into_iter()
-                .find(|edit| *edit == remove("cookie") || matches!(edit, HeaderEdit::Set(name, _) if name == "cookie"))
+            let Decision::Admit(edits) = setting.decide(&headers, 10).0 else {
+                panic!()
+            };
+            edits.into_iter().find(|edit| {
+                *edit == remove("cookie")
+                    || matches!(edit, HeaderEdit::Set(name, _) if name == "cookie")
+            })
         };
         assert_eq!(cookies(&["a=1", "b=2"]), None);
-        assert_eq!(cookies(&["AWSELBAuthSessionCookie-0=x"]), Some(remove("cookie")));
         assert_eq!(
-            cookies(&["a=1; AWSELBAuthSessionCookie-0=x", "AWSELBAuthSessionCookie-1=y", "b=2"]),
+            cookies(&["AWSELBAuthSessionCookie-0=x"]),
+            Some(remove("cookie"))
+        );
+        assert_eq!(
+            cookies(&[
+                "a=1; AWSELBAuthSessionCookie-0=x",
+                "AWSELBAuthSessionCookie-1=y",
+                "b=2"
+            ]),
             Some(set("cookie", "a=1; b=2"))
         );
     }

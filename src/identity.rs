@@ -1,5 +1,5 @@
-//! Claims into an identity: user id, groups, claim headers. Nothing here may see a claim that is not of a verified token,
-//! or touch a request.
+//! Claims into an identity: user id, groups, claim headers. Nothing here may see a claim that is
+//! not of a verified token, or touch a request.
 
 mod groups;
 pub(crate) mod value;
@@ -18,7 +18,8 @@ use value::{KUBERNETES_PREFIX, is_safe_value};
 /// The longest user id, in bytes: an email address has at most 254, and a prefix comes on top.
 pub const MAX_USER_ID_BYTES: usize = 320;
 
-/// The longest claim that is made a user id of, in bytes: a regex may take a time that grows with its square.
+/// The longest claim that is made a user id of, in bytes: a regex may take a time that grows with
+/// its square.
 pub const MAX_USER_ID_CLAIM_BYTES: usize = 1024;
 
 /// The longest value of a claim header, in bytes.
@@ -51,7 +52,8 @@ pub struct ClaimHeader {
 pub struct Identity {
     /// The user id.
     pub user_id: String,
-    /// What follows the last `@` of the `email` claim, in lower case; not where `email_verified` is there and not true.
+    /// What follows the last `@` of the `email` claim, in lower case; not where `email_verified` is
+    /// there and not true.
     pub email_domain: Option<String>,
     /// The groups, with their prefix.
     pub groups: Vec<String>,
@@ -76,7 +78,9 @@ impl IdentityRules {
     pub(crate) fn header_names(&self) -> impl Iterator<Item = &str> {
         let groups = self.groups.iter().map(|groups| groups.header.as_str());
         let claims = self.claim_headers.iter().map(|claim| claim.header.as_str());
-        std::iter::once(self.user_id_header.as_str()).chain(groups).chain(claims)
+        std::iter::once(self.user_id_header.as_str())
+            .chain(groups)
+            .chain(claims)
     }
 
     fn read(&self, claims: Sources<'_>) -> Result<Identity, Reason> {
@@ -89,24 +93,42 @@ impl IdentityRules {
         }
         let mut dropped = groups.dropped;
         for ClaimHeader { claim, header } in &self.claim_headers {
-            let Some(claim) = claims.find(claim) else { continue };
+            let Some(claim) = claims.find(claim) else {
+                continue;
+            };
             match header_value(claim) {
                 Some(value) => headers.push((header.clone(), value)),
                 None => dropped = dropped.saturating_add(1),
             }
         }
-        let subject = claims.token.get("sub").and_then(Value::as_str).map(str::to_owned);
+        let subject = claims
+            .token
+            .get("sub")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         // What the IdP says is unverified, anyone may have typed.
-        let may_hold = claims.token.get("email_verified").is_none_or(|verified| is_true(Some(verified)));
+        let may_hold = claims
+            .token
+            .get("email_verified")
+            .is_none_or(|verified| is_true(Some(verified)));
         let email = claims.token.get("email").filter(|_| may_hold);
-        let email_domain = email.and_then(Value::as_str).and_then(|email| email.rsplit_once('@'));
+        let email_domain = email
+            .and_then(Value::as_str)
+            .and_then(|email| email.rsplit_once('@'));
         let email_domain = email_domain.map(|(_, domain)| domain.to_ascii_lowercase());
-        Ok(Identity { user_id, email_domain, groups: groups.names, subject, headers, dropped })
+        Ok(Identity {
+            user_id,
+            email_domain,
+            groups: groups.names,
+            subject,
+            headers,
+            dropped,
+        })
     }
 }
 
-/// A claim as a header's value: text, a number, a boolean, or a list of these joined by commas. `None` for anything else,
-/// and for text that may not stand in a header.
+/// A claim as a header's value: text, a number, a boolean, or a list of these joined by commas.
+/// `None` for anything else, and for text that may not stand in a header.
 fn header_value(claim: &Value) -> Option<String> {
     let plain = |claim: &Value| match claim {
         Value::String(text) => Some(text.clone()),
@@ -116,7 +138,11 @@ fn header_value(claim: &Value) -> Option<String> {
     let value = match claim {
         Value::Array(elements) => {
             let element = |element| plain(element).filter(|text| !text.contains(','));
-            elements.iter().map(element).collect::<Option<Vec<_>>>()?.join(",")
+            elements
+                .iter()
+                .map(element)
+                .collect::<Option<Vec<_>>>()?
+                .join(",")
         }
         other => plain(other)?,
     };
@@ -148,8 +174,8 @@ pub struct UserIdRules {
 }
 
 impl UserIdRules {
-    /// The user id that `claims` give: the first claim that is a non-empty string, lower-cased if asked, transformed,
-    /// prefixed, in that order.
+    /// The user id that `claims` give: the first claim that is a non-empty string, lower-cased if
+    /// asked, transformed, prefixed, in that order.
     ///
     /// # Errors
     /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`].
@@ -167,7 +193,9 @@ impl UserIdRules {
     }
 
     fn first<'a>(&'a self, claims: Sources<'a>) -> Option<(&'a str, &'a str)> {
-        self.claims.iter().find_map(|path| Some((path.as_str(), non_empty_string(claims.find(path)?)?)))
+        self.claims
+            .iter()
+            .find_map(|path| Some((path.as_str(), non_empty_string(claims.find(path)?)?)))
     }
 
     /// The user id that is made of `claim`.
@@ -180,7 +208,9 @@ impl UserIdRules {
         }
         let id = self.cased(claim);
         let id = match self.transformer(&id) {
-            Some((_, Transformer { matches, replaces })) => matches.replace_all(&id, replaces.as_str()),
+            Some((_, Transformer { matches, replaces })) => {
+                matches.replace_all(&id, replaces.as_str())
+            }
             None => id,
         };
         if !is_safe_value(&id) {
@@ -193,16 +223,24 @@ impl UserIdRules {
         Ok(id)
     }
 
-    /// The transformer that applies to `id`, and its position. AuthService's `USERID_TRANSFORMERS`: the first whose regex
-    /// matches anywhere replaces all its matches, and no later one is tried; where none matches, the id stays.
+    /// The transformer that applies to `id`, and its position. AuthService's `USERID_TRANSFORMERS`:
+    /// the first whose regex matches anywhere replaces all its matches, and no later one is tried;
+    /// where none matches, the id stays.
     pub fn transformer(&self, id: &str) -> Option<(usize, &Transformer)> {
-        self.transformers.iter().enumerate().find(|(_, transformer)| transformer.matches.is_match(id))
+        self.transformers
+            .iter()
+            .enumerate()
+            .find(|(_, transformer)| transformer.matches.is_match(id))
     }
 
-    /// `claim` in lower case, where that is asked for. ASCII only: Unicode's lower case makes one of letters that are two,
-    /// such as k and the Kelvin sign.
+    /// `claim` in lower case, where that is asked for. ASCII only: Unicode's lower case makes one
+    /// of letters that are two, such as k and the Kelvin sign.
     pub fn cased<'c>(&self, claim: &'c str) -> Cow<'c, str> {
-        if self.lowercase { claim.to_ascii_lowercase().into() } else { claim.into() }
+        if self.lowercase {
+            claim.to_ascii_lowercase().into()
+        } else {
+            claim.into()
+        }
     }
 }
 
@@ -239,13 +277,22 @@ mod tests {
     }
 
     pub(super) fn of_token(claims: &Value) -> Sources<'_> {
-        Sources { token: claims.as_object().unwrap(), access: None }
+        Sources {
+            token: claims.as_object().unwrap(),
+            access: None,
+        }
     }
 
     #[test]
     fn a_claim_of_the_access_token_is_never_that_of_the_other_token() {
-        let (token, access) = (json!({"a": 1, "b": 2, "access:c": 3}), json!({"a": 4, "c": {"d": 5}}));
-        let both = Sources { access: access.as_object(), ..of_token(&token) };
+        let (token, access) = (
+            json!({"a": 1, "b": 2, "access:c": 3}),
+            json!({"a": 4, "c": {"d": 5}}),
+        );
+        let both = Sources {
+            access: access.as_object(),
+            ..of_token(&token)
+        };
         let found = |path| both.find(path).and_then(Value::as_u64);
         assert_eq!(
             ["a", "access:a", "access:b", "access:c", "access:c.d", "c.d"].map(found),
@@ -262,18 +309,36 @@ mod tests {
     #[test]
     fn the_first_claim_that_is_a_non_empty_string_is_the_user_id() {
         let rules = rules(&["email", "username", "sub"]);
-        assert_eq!(id(&rules, json!({"email": "ann@x", "sub": "1"})), Ok("ann@x".to_owned()));
-        assert_eq!(id(&rules, json!({"email": "", "username": 7, "sub": "1"})), Ok("1".to_owned()));
-        assert_eq!(id(&rules, json!({"email": ["ann@x"]})), Err(Reason::UserIdMissing));
+        assert_eq!(
+            id(&rules, json!({"email": "ann@x", "sub": "1"})),
+            Ok("ann@x".to_owned())
+        );
+        assert_eq!(
+            id(&rules, json!({"email": "", "username": 7, "sub": "1"})),
+            Ok("1".to_owned())
+        );
+        assert_eq!(
+            id(&rules, json!({"email": ["ann@x"]})),
+            Err(Reason::UserIdMissing)
+        );
     }
 
     #[test]
     fn dots_descend_and_a_claim_with_dots_in_its_name_wins() {
         let claims = json!({"a": {"b": {"c": "deep"}}, "a.b": {"c": "middle"}});
-        assert_eq!(id(&rules(&["a.b.c"]), claims.clone()), Ok("middle".to_owned()));
-        assert_eq!(id(&rules(&["a.b.c"]), json!({"a": {"b": {"c": "deep"}}})), Ok("deep".to_owned()));
         assert_eq!(
-            id(&rules(&["a.b.c"]), json!({"a.b.c": "whole", "a": {"b": {"c": "deep"}}})),
+            id(&rules(&["a.b.c"]), claims.clone()),
+            Ok("middle".to_owned())
+        );
+        assert_eq!(
+            id(&rules(&["a.b.c"]), json!({"a": {"b": {"c": "deep"}}})),
+            Ok("deep".to_owned())
+        );
+        assert_eq!(
+            id(
+                &rules(&["a.b.c"]),
+                json!({"a.b.c": "whole", "a": {"b": {"c": "deep"}}})
+            ),
             Ok("whole".to_owned())
         );
         assert_eq!(id(&rules(&["a..b"]), claims), Err(Reason::UserIdMissing));
@@ -286,10 +351,17 @@ mod tests {
             (&[("n", "N"), ("a", "A")], "ann", "aNN"),
             (&[("z", "Z"), ("a", "A")], "ann", "Ann"),
             (&[("z", "Z")], "ann", "ann"),
-            (&[(r"(\w+)@(\w+)", "$2-${1}x$$")], "ann@example", "example-annx$"),
+            (
+                &[(r"(\w+)@(\w+)", "$2-${1}x$$")],
+                "ann@example",
+                "example-annx$",
+            ),
             (&[(r"(\w+)@", "$1x")], "ann@example", "example"),
         ] {
-            let rules = UserIdRules { transformers: transformers(table), ..rules(&["email"]) };
+            let rules = UserIdRules {
+                transformers: transformers(table),
+                ..rules(&["email"])
+            };
             assert_eq!(rules.made_of(before), Ok(after.to_owned()));
         }
     }
@@ -300,9 +372,15 @@ mod tests {
         rules.lowercase = true;
         rules.prefix = "OIDC:".to_owned();
         rules.transformers = transformers(&[("@example.com$", "-Team")]);
-        assert_eq!(id(&rules, json!({"email": "Ann@Example.COM"})), Ok("OIDC:ann-Team".to_owned()));
+        assert_eq!(
+            id(&rules, json!({"email": "Ann@Example.COM"})),
+            Ok("OIDC:ann-Team".to_owned())
+        );
         // The Kelvin sign is not a k.
-        assert_eq!(id(&rules, json!({"email": "\u{212a}IM"})), Ok("OIDC:\u{212a}im".to_owned()));
+        assert_eq!(
+            id(&rules, json!({"email": "\u{212a}IM"})),
+            Ok("OIDC:\u{212a}im".to_owned())
+        );
     }
 
     #[test]
@@ -316,9 +394,15 @@ mod tests {
             (json!(1), Err(Reason::EmailUnverified)),
             (json!(false), Err(Reason::EmailUnverified)),
         ] {
-            assert_eq!(id(&rules, json!({"email": "a", "email_verified": verified})), expected);
+            assert_eq!(
+                id(&rules, json!({"email": "a", "email_verified": verified})),
+                expected
+            );
         }
-        assert_eq!(id(&rules, json!({"email": "a"})), Err(Reason::EmailUnverified));
+        assert_eq!(
+            id(&rules, json!({"email": "a"})),
+            Err(Reason::EmailUnverified)
+        );
     }
 
     #[test]
@@ -343,51 +427,110 @@ mod tests {
 
     #[test]
     fn what_finds_no_place_in_a_header_is_left_out_and_counted_and_the_user_is_let_in() {
-        let claim_header = |claim: &str| ClaimHeader { claim: claim.to_owned(), header: format!("x-{claim}") };
+        let claim_header = |claim: &str| ClaimHeader {
+            claim: claim.to_owned(),
+            header: format!("x-{claim}"),
+        };
         let rules = IdentityRules {
             user_id_header: "user".to_owned(),
             user_id: rules(&["email"]),
             groups: None,
-            claim_headers: vec![claim_header("name"), claim_header("bad"), claim_header("absent")],
+            claim_headers: vec![
+                claim_header("name"),
+                claim_header("bad"),
+                claim_header("absent"),
+            ],
         };
         let claims = json!({"email": "ann", "sub": "1", "name": "Ann", "bad": "a\nb"});
         let identity = rules.read(of_token(&claims)).unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!((identity.user_id.as_str(), identity.headers), ("ann", vec![pair("x-name", "Ann")]));
-        assert_eq!((identity.dropped, identity.subject.as_deref()), (1, Some("1")));
+        assert_eq!(
+            (identity.user_id.as_str(), identity.headers),
+            ("ann", vec![pair("x-name", "Ann")])
+        );
+        assert_eq!(
+            (identity.dropped, identity.subject.as_deref()),
+            (1, Some("1"))
+        );
     }
 
     #[test]
     fn a_user_id_that_could_be_misread_is_refused() {
-        let unseen =
-            ["a\u{200b}", "\u{202e}a", "a\u{34f}b", "a\u{17b5}", "a\u{1bca0}b", "a\u{1d173}b", "a\u{85}", "\u{feff}"];
-        for value in ["a\r\nb", "a\0", "a\tb", " a", "a ", &"a".repeat(321)].into_iter().chain(unseen) {
-            assert_eq!(id(&rules(&["email"]), json!({"email": value})), Err(Reason::UserIdInvalid), "{value:?}");
+        let unseen = [
+            "a\u{200b}",
+            "\u{202e}a",
+            "a\u{34f}b",
+            "a\u{17b5}",
+            "a\u{1bca0}b",
+            "a\u{1d173}b",
+            "a\u{85}",
+            "\u{feff}",
+        ];
+        for value in ["a\r\nb", "a\0", "a\tb", " a", "a ", &"a".repeat(321)]
+            .into_iter()
+            .chain(unseen)
+        {
+            assert_eq!(
+                id(&rules(&["email"]), json!({"email": value})),
+                Err(Reason::UserIdInvalid),
+                "{value:?}"
+            );
         }
         let invisible = "\u{2800}\u{600}\u{605}\u{6dd}\u{70f}\u{891}\u{8e2}\u{110bd}\u{13430}\u{e000}\u{f8ff}\u{f0000}\u{10fffd}\
                          \u{fdd0}\u{fdef}\u{fffe}\u{ffff}\u{1fffe}\u{5ffff}\u{10ffff}";
         for c in invisible.chars() {
             let value = format!("ann{c}");
-            assert_eq!(id(&rules(&["email"]), json!({"email": value})), Err(Reason::UserIdInvalid), "{value:?}");
+            assert_eq!(
+                id(&rules(&["email"]), json!({"email": value})),
+                Err(Reason::UserIdInvalid),
+                "{value:?}"
+            );
         }
-        assert_eq!(id(&rules(&["email"]), json!({"email": "josé o'neil"})), Ok("josé o'neil".to_owned()));
+        assert_eq!(
+            id(&rules(&["email"]), json!({"email": "josé o'neil"})),
+            Ok("josé o'neil".to_owned())
+        );
     }
 
     #[test]
     fn rejects_names_that_kubernetes_reserves() {
         let mut rules = rules(&["email"]);
         rules.transformers = transformers(&[("^admin:", "system:")]);
-        for value in ["system:masters", "system:serviceaccount:kubeflow:default", "system:", "admin:masters"] {
-            assert_eq!(id(&rules, json!({"email": value})), Err(Reason::UserIdInvalid), "{value}");
+        for value in [
+            "system:masters",
+            "system:serviceaccount:kubeflow:default",
+            "system:",
+            "admin:masters",
+        ] {
+            assert_eq!(
+                id(&rules, json!({"email": value})),
+                Err(Reason::UserIdInvalid),
+                "{value}"
+            );
         }
-        assert_eq!(id(&rules, json!({"email": "systems"})), Ok("systems".to_owned()));
-        assert_eq!(id(&rules, json!({"email": "SYSTEM:masters"})), Ok("SYSTEM:masters".to_owned()));
+        assert_eq!(
+            id(&rules, json!({"email": "systems"})),
+            Ok("systems".to_owned())
+        );
+        assert_eq!(
+            id(&rules, json!({"email": "SYSTEM:masters"})),
+            Ok("SYSTEM:masters".to_owned())
+        );
         rules.lowercase = true;
-        assert_eq!(id(&rules, json!({"email": "SYSTEM:masters"})), Err(Reason::UserIdInvalid));
+        assert_eq!(
+            id(&rules, json!({"email": "SYSTEM:masters"})),
+            Err(Reason::UserIdInvalid)
+        );
         rules.prefix = "oidc:".to_owned();
-        assert_eq!(id(&rules, json!({"email": "system:masters"})), Ok("oidc:system:masters".to_owned()));
+        assert_eq!(
+            id(&rules, json!({"email": "system:masters"})),
+            Ok("oidc:system:masters".to_owned())
+        );
         rules.prefix = "sys".to_owned();
-        assert_eq!(id(&rules, json!({"email": "tem:masters"})), Err(Reason::UserIdInvalid));
+        assert_eq!(
+            id(&rules, json!({"email": "tem:masters"})),
+            Err(Reason::UserIdInvalid)
+        );
     }
 
     #[test]
@@ -395,6 +538,9 @@ mod tests {
         let mut rules = rules(&["email"]);
         rules.prefix = "team:".to_owned();
         rules.transformers = transformers(&[(".*", "")]);
-        assert_eq!(id(&rules, json!({"email": "ann"})), Err(Reason::UserIdInvalid));
+        assert_eq!(
+            id(&rules, json!({"email": "ann"})),
+            Err(Reason::UserIdInvalid)
+        );
     }
 }

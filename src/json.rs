@@ -1,16 +1,21 @@
-//! Strict JSON: an object names each key once, nesting is bounded, nothing follows the value. Says nothing about
-//! what the value means.
+//! Strict JSON: an object names each key once, nesting is bounded, nothing follows the value. Says
+//! nothing about what the value means.
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Parses `text` as one JSON value (RFC 8259) in UTF-8, at most `max_depth` arrays and objects deep.
+/// Parses `text` as one JSON value (RFC 8259) in UTF-8, at most `max_depth` arrays and objects
+/// deep.
 ///
 /// # Errors
-/// Says what is wrong with line and column: the syntax, a key that stands twice, a number out of range, the depth.
+/// Says what is wrong with line and column: the syntax, a key that stands twice, a number out of
+/// range, the depth.
 pub(crate) fn parse(text: &[u8], max_depth: usize) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = Strict { depth_left: max_depth }.deserialize(&mut deserializer)?;
+    let value = Strict {
+        depth_left: max_depth,
+    }
+    .deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
@@ -22,7 +27,10 @@ struct Strict {
 
 impl Strict {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        let depth_left = self.depth_left.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))?;
+        let depth_left = self
+            .depth_left
+            .checked_sub(1)
+            .ok_or_else(|| E::custom("nested too deeply"))?;
         Ok(Self { depth_left })
     }
 }
@@ -59,7 +67,9 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("number out of range"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -115,7 +125,11 @@ mod tests {
             (b"", "EOF"),
         ] {
             let found = parse(text, 4).unwrap_err().to_string();
-            assert!(found.contains(complaint), "{found} for {}", String::from_utf8_lossy(text));
+            assert!(
+                found.contains(complaint),
+                "{found} for {}",
+                String::from_utf8_lossy(text)
+            );
         }
     }
 

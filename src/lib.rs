@@ -1,4 +1,5 @@
-//! Verifies the token that an AWS Application Load Balancer signs, and only then sets the identity headers.
+//! Verifies the token that an AWS Application Load Balancer signs, and only then sets the identity
+//! headers.
 //!
 //! The path of a request:
 //!
@@ -13,9 +14,9 @@
 //!    Where the config asks for an access token, it is verified there too. It only adds claims.
 //! 6. [`IdentityRules`] turn claims into a user id and groups. The rules say whether that user may pass.
 //!
-//! The modules form layers; an import only points downward, and `tests/layers.rs` holds that. Only `filter`, the proxy-wasm side,
-//! reaches a host call, a clock or a random source. Time, keys and randomness are arguments of everything else, and `filter`
-//! decides nothing.
+//! The modules form layers; an import only points downward, and `tests/layers.rs` holds that. Only
+//! `filter`, the proxy-wasm side, reaches a host call, a clock or a random source. Time, keys and
+//! randomness are arguments of everything else, and `filter` decides nothing.
 //!
 //! ```
 //! # use alb_oidc_filter::*;
@@ -37,7 +38,8 @@
 //! # Ok::<(), String>(())
 //! ```
 
-// A panic in the filter leaves its waiting requests without an answer: no code that can panic compiles. Tests may panic.
+// A panic in the filter leaves its waiting requests without an answer: no code that can panic
+// compiles. Tests may panic.
 #![cfg_attr(
     not(test),
     deny(
@@ -70,7 +72,9 @@ mod token_cache;
 mod upgrades;
 
 pub use access::regex::PathRegex;
-pub use access::rules::{Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Requirement, Rule};
+pub use access::rules::{
+    Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Requirement, Rule,
+};
 pub use config::reference::{FIELDS, Field};
 pub use config::{Config, ConfigError, Forward, MAX_CONFIG_BYTES};
 pub use crypto::PublicKey;
@@ -81,8 +85,9 @@ pub use filter::{Backend, FetchOutcome, METRIC_PREFIX, host_verdict};
 pub use gate::{Decision, Gate, Work};
 pub use headers::{ACCESS_TOKEN, HeaderEdit, OIDC_DATA, OIDC_IDENTITY, RequestHead};
 pub use identity::{
-    ClaimHeader, Dropped, GroupRules, Identity, IdentityRules, MAX_CLAIM_HEADER_BYTES, MAX_GROUP_BYTES, MAX_GROUPS,
-    MAX_MEMBER_HEADERS, MAX_USER_ID_BYTES, MAX_USER_ID_CLAIM_BYTES, Transformer, UserIdRules,
+    ClaimHeader, Dropped, GroupRules, Identity, IdentityRules, MAX_CLAIM_HEADER_BYTES,
+    MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS, MAX_USER_ID_BYTES, MAX_USER_ID_CLAIM_BYTES,
+    Transformer, UserIdRules,
 };
 pub use keys::cache::{Actions, KeyCache, Lookup, Woken};
 pub use keys::client_address::ClientAddress;

@@ -1,8 +1,8 @@
-//! The closed list of reasons why a request is denied. One name each, in the log line, the counter, the response and
-//! the README. Nothing else may invent a reason.
+//! The closed list of reasons why a request is denied. One name each, in the log line, the counter,
+//! the response and the README. Nothing else may invent a reason.
 
-/// Why a request got no identity, in the order in which a request meets them. [`Reason::name`] is the one name it has
-/// everywhere.
+/// Why a request got no identity, in the order in which a request meets them. [`Reason::name`] is
+/// the one name it has everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A protocol upgrade that `upgrades` does not list.
@@ -102,7 +102,8 @@ impl Reason {
         }
     }
 
-    /// The HTTP status of the answer: 401 for the token, 403 for the user or an upgrade, 503 where trying again helps.
+    /// The HTTP status of the answer: 401 for the token, 403 for the user or an upgrade, 503 where
+    /// trying again helps.
     pub const fn status(self) -> u16 {
         match self {
             Self::KeyUnavailable | Self::InternalError => 503,
@@ -125,20 +126,26 @@ impl Reason {
             Self::TokenMalformed => "the sign-in token is malformed",
             Self::AlgorithmNotEs256 => "the sign-in token is not signed with ES256",
             Self::KeyIdInvalid => "the sign-in token names no valid key id",
-            Self::SignerUnknown => "the sign-in token was not signed by a load balancer of this gateway",
+            Self::SignerUnknown => {
+                "the sign-in token was not signed by a load balancer of this gateway"
+            }
             Self::IssuerMismatch => "the sign-in token is from another issuer",
             Self::ClientMismatch => "the sign-in token is for another client",
             Self::TokenExpired => "the sign-in token has expired",
             Self::KeyNotFound => "the key that the sign-in token names does not exist",
             Self::KeyInvalid => "the key of the sign-in token is not a usable public key",
-            Self::KeyUnavailable => "the key of the sign-in token could not be fetched; try again shortly",
+            Self::KeyUnavailable => {
+                "the key of the sign-in token could not be fetched; try again shortly"
+            }
             Self::SignatureInvalid => "the signature of the sign-in token is invalid",
             Self::AccessTokenInvalid => "the access token is not a valid one of this sign-in",
             Self::UserIdMissing => "the signed-in user has no user id",
             Self::EmailUnverified => "the signed-in user's email address is not verified",
             Self::UserIdInvalid => "the signed-in user's id cannot be used",
             Self::UserNotAllowed => "the signed-in user may not open this page",
-            Self::InternalError => "the gateway could not check the sign-in token; try again shortly",
+            Self::InternalError => {
+                "the gateway could not check the sign-in token; try again shortly"
+            }
         }
     }
 }
@@ -155,7 +162,8 @@ mod tests {
 
     #[test]
     fn each_reason_has_a_name_of_its_own() {
-        let names: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        let names: std::collections::BTreeSet<_> =
+            Reason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), Reason::ALL.len());
     }
 }

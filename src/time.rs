@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The time by two clocks: tokens expire by the wall clock, which can be set; waits end by one that cannot.
+/// The time by two clocks: tokens expire by the wall clock, which can be set; waits end by one that
+/// cannot.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// Since the Unix epoch.
@@ -21,7 +22,8 @@ impl Timestamp {
         Self(millis)
     }
 
-    /// The time `seconds` seconds after the epoch: the unit of a JWT's `exp` (RFC 7519, section 2, NumericDate).
+    /// The time `seconds` seconds after the epoch: the unit of a JWT's `exp` (RFC 7519, section 2,
+    /// NumericDate).
     pub const fn from_seconds(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
     }

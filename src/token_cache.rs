@@ -1,5 +1,5 @@
-//! Verified tokens and whom they name, so that none is verified twice. Takes only what has been verified, and gives nobody's
-//! name but for exactly the token that was verified, byte for byte.
+//! Verified tokens and whom they name, so that none is verified twice. Takes only what has been
+//! verified, and gives nobody's name but for exactly the token that was verified, byte for byte.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
@@ -10,18 +10,20 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::identity::Identity;
 use crate::time::Timestamp;
 
-/// How many bytes of memory remembered tokens take, at most: those of 10,000 users with 1.2 KB each, in a module that takes
-/// 16 MiB in all.
+/// How many bytes of memory remembered tokens take, at most: those of 10,000 users with 1.2 KB
+/// each, in a module that takes 16 MiB in all.
 const MAX_BYTES: usize = 14 * 1024 * 1024 + 832 * 1024;
 
-/// How many bytes at a token's end are hashed: its signature in base64, padded or not, which is as good as random.
+/// How many bytes at a token's end are hashed: its signature in base64, padded or not, which is as
+/// good as random.
 const HASHED: usize = 88;
 
-/// The tokens that one plugin in one worker remembers. Where there are too many, the oldest go that nobody has asked for
-/// since their turn last came.
+/// The tokens that one plugin in one worker remembers. Where there are too many, the oldest go that
+/// nobody has asked for since their turn last came.
 #[derive(Default)]
 pub(crate) struct TokenCache {
-    /// In boxes: as tokens come and go the table doubles, which is to cost a few pages and not megabytes.
+    /// In boxes: as tokens come and go the table doubles, which is to cost a few pages and not
+    /// megabytes.
     entries: HashTable<Box<Entry>>,
     /// The hash of each entry, in the order in which their turn comes.
     turns: VecDeque<u64>,
@@ -42,22 +44,42 @@ struct Entry {
 impl Entry {
     /// What an entry takes beyond its texts.
     const OVERHEAD: usize = 208;
-    /// What a group or one side of a header takes beyond its letters: its place in a list that may be half full, and what
-    /// the allocator adds.
+    /// What a group or one side of a header takes beyond its letters: its place in a list that may
+    /// be half full, and what the allocator adds.
     const OVERHEAD_OF_TEXT: usize = 40;
 
     fn cost(&self) -> usize {
-        let Identity { user_id, email_domain, groups, subject, headers, dropped: _ } = &*self.identity;
-        let single = [user_id].into_iter().chain(email_domain).chain(subject).map(String::len);
-        let listed = groups.iter().chain(headers.iter().flat_map(|(name, value)| [name, value]));
+        let Identity {
+            user_id,
+            email_domain,
+            groups,
+            subject,
+            headers,
+            dropped: _,
+        } = &*self.identity;
+        let single = [user_id]
+            .into_iter()
+            .chain(email_domain)
+            .chain(subject)
+            .map(String::len);
+        let listed = groups
+            .iter()
+            .chain(headers.iter().flat_map(|(name, value)| [name, value]));
         let listed = listed.map(|text| text.len().saturating_add(Self::OVERHEAD_OF_TEXT));
-        let tokens = [self.token.len(), self.access_token.as_ref().map_or(0, |token| token.len())];
-        single.chain(listed).chain(tokens).fold(Self::OVERHEAD, usize::saturating_add)
+        let tokens = [
+            self.token.len(),
+            self.access_token.as_ref().map_or(0, |token| token.len()),
+        ];
+        single
+            .chain(listed)
+            .chain(tokens)
+            .fold(Self::OVERHEAD, usize::saturating_add)
     }
 }
 
 impl TokenCache {
-    /// Whom `token` names, with just these access tokens beside it, if it was verified so and has not expired since.
+    /// Whom `token` names, with just these access tokens beside it, if it was verified so and has
+    /// not expired since.
     pub(crate) fn get<'a>(
         &mut self,
         token: &[u8],
@@ -65,8 +87,11 @@ impl TokenCache {
         now: Timestamp,
     ) -> Option<Rc<Identity>> {
         let hash = hash(&self.hasher, token);
-        // Only one with the same signature is compared: how long that takes tells nothing to whoever guesses.
-        let entry = self.entries.find_mut(hash, |entry| entry.hash == hash && is_same(&entry.token, token))?;
+        // Only one with the same signature is compared: how long that takes tells nothing to
+        // whoever guesses.
+        let entry = self.entries.find_mut(hash, |entry| {
+            entry.hash == hash && is_same(&entry.token, token)
+        })?;
         if now >= entry.expires || !access_tokens.eq(entry.access_token.as_deref()) {
             return None;
         }
@@ -74,7 +99,8 @@ impl TokenCache {
         Some(Rc::clone(&entry.identity))
     }
 
-    /// Remembers that `token`, with this access token beside it, was verified and names `identity` until it `expires`.
+    /// Remembers that `token`, with this access token beside it, was verified and names `identity`
+    /// until it `expires`.
     pub(crate) fn put(
         &mut self,
         token: &[u8],
@@ -84,16 +110,27 @@ impl TokenCache {
     ) {
         let hash = hash(&self.hasher, token);
         let (token, access_token) = (token.into(), access_token.map(Box::from));
-        let entry = Entry { hash, token, access_token, identity: Rc::clone(identity), expires, is_used: false };
+        let entry = Entry {
+            hash,
+            token,
+            access_token,
+            identity: Rc::clone(identity),
+            expires,
+            is_used: false,
+        };
         let cost = entry.cost();
         while self.bytes.saturating_add(cost) > MAX_BYTES && self.forget_one() {}
         self.bytes = self.bytes.saturating_add(cost);
-        if let Some(known) = self.entries.find_mut(hash, |known| is_same(&known.token, &entry.token)) {
+        if let Some(known) = self
+            .entries
+            .find_mut(hash, |known| is_same(&known.token, &entry.token))
+        {
             let before = std::mem::replace(&mut **known, entry);
             self.bytes = self.bytes.saturating_sub(before.cost());
         } else {
             self.turns.push_back(hash);
-            self.entries.insert_unique(hash, Box::new(entry), |entry| entry.hash);
+            self.entries
+                .insert_unique(hash, Box::new(entry), |entry| entry.hash);
         }
     }
 
@@ -101,7 +138,9 @@ impl TokenCache {
     fn forget_one(&mut self) -> bool {
         while let Some(hash) = self.turns.pop_front() {
             // Of two with one hash either may go first: both have a turn.
-            let Ok(mut found) = self.entries.find_entry(hash, |entry| entry.hash == hash) else { continue };
+            let Ok(mut found) = self.entries.find_entry(hash, |entry| entry.hash == hash) else {
+                continue;
+            };
             if std::mem::take(&mut found.get_mut().is_used) {
                 self.turns.push_back(hash);
                 continue;
@@ -117,7 +156,8 @@ fn hash(hasher: &DefaultHashBuilder, token: &[u8]) -> u64 {
     hasher.hash_one(token.get(token.len().saturating_sub(HASHED)..))
 }
 
-/// Whether both are the same bytes. WebAssembly has no instruction for it, and its C library compares byte by byte.
+/// Whether both are the same bytes. WebAssembly has no instruction for it, and its C library
+/// compares byte by byte.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     let ((one, rest), (other, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
     let mut pairs = one.iter().zip(other);
@@ -146,7 +186,8 @@ mod tests {
 
     impl TokenCache {
         fn user(&mut self, token: &[u8], access_tokens: &[&[u8]]) -> Option<String> {
-            self.get(token, access_tokens.iter().copied(), NOW).map(|identity| identity.user_id.clone())
+            self.get(token, access_tokens.iter().copied(), NOW)
+                .map(|identity| identity.user_id.clone())
         }
     }
 
@@ -163,8 +204,14 @@ mod tests {
             assert!(!is_same(&token, &other), "{place}");
         }
         for length in 0..token.len() {
-            assert!(!is_same(&token, &token[..length]) && !is_same(&token[..length], &token), "{length}");
-            assert!(is_same(&token[..length], &token.clone()[..length]), "{length}");
+            assert!(
+                !is_same(&token, &token[..length]) && !is_same(&token[..length], &token),
+                "{length}"
+            );
+            assert!(
+                is_same(&token[..length], &token.clone()[..length]),
+                "{length}"
+            );
             assert!(tokens.user(&token[..length], &[]).is_none(), "{length}");
             assert!(tokens.user(&token[length + 1..], &[]).is_none(), "{length}");
         }
@@ -175,14 +222,23 @@ mod tests {
         let mut tokens = TokenCache::default();
         tokens.put(b"token", Some(b"access"), &identity("ann"), LATER);
         let (access, another) = (&b"access"[..], &b"another"[..]);
-        for others in [&[][..], &[another], &[access, access], &[access, another], &[another, access]] {
+        for others in [
+            &[][..],
+            &[another],
+            &[access, access],
+            &[access, another],
+            &[another, access],
+        ] {
             assert_eq!(tokens.user(b"token", others), None);
         }
         assert_eq!(tokens.user(b"token", &[b"access"]).as_deref(), Some("ann"));
         tokens.put(b"token", Some(b"another"), &identity("bob"), LATER);
         assert_eq!(tokens.user(b"token", &[b"another"]).as_deref(), Some("bob"));
         assert_eq!(tokens.user(b"token", &[b"access"]), None);
-        assert_eq!(tokens.bytes, "token".len() + "another".len() + "bob".len() + Entry::OVERHEAD);
+        assert_eq!(
+            tokens.bytes,
+            "token".len() + "another".len() + "bob".len() + Entry::OVERHEAD
+        );
     }
 
     #[test]
@@ -199,13 +255,25 @@ mod tests {
         let token = |number: usize| format!("{number:01200}").into_bytes();
         for number in 0..40_000 {
             tokens.put(&token(number), None, &identity("ann"), LATER);
-            assert!(tokens.user(&token(0), &[]).is_some(), "forgotten after {number}");
+            assert!(
+                tokens.user(&token(0), &[]).is_some(),
+                "forgotten after {number}"
+            );
             assert!(tokens.bytes <= MAX_BYTES);
         }
         assert!(tokens.user(&token(1), &[]).is_none());
-        let remembered = (0..40_000).filter(|number| tokens.user(&token(*number), &[]).is_some()).count();
+        let remembered = (0..40_000)
+            .filter(|number| tokens.user(&token(*number), &[]).is_some())
+            .count();
         assert!(remembered >= 10_000, "{remembered}");
         assert_eq!(tokens.turns.len(), tokens.entries.len());
-        assert_eq!(tokens.bytes, tokens.entries.iter().map(|entry| entry.cost()).sum::<usize>());
+        assert_eq!(
+            tokens.bytes,
+            tokens
+                .entries
+                .iter()
+                .map(|entry| entry.cost())
+                .sum::<usize>()
+        );
     }
 }

@@ -1,15 +1,17 @@
-//! Which protocol upgrades a request may ask for: `upgrades` of the plugin config. No I/O, no clock, no token.
+//! Which protocol upgrades a request may ask for: `upgrades` of the plugin config. No I/O, no
+//! clock, no token.
 //!
-//! Envoy shows an extended CONNECT of HTTP/2 and HTTP/3 (RFC 8441) to its filters as a GET with `upgrade`, and removes `upgrade: h2c`
-//! and an `upgrade` that `connection` does not name. CONNECT itself, with or without `:protocol: bytestream`, stays as it is.
+//! Envoy shows an extended CONNECT of HTTP/2 and HTTP/3 (RFC 8441) to its filters as a GET with
+//! `upgrade`, and removes `upgrade: h2c` and an `upgrade` that `connection` does not name. CONNECT
+//! itself, with or without `:protocol: bytestream`, stays as it is.
 
 use crate::headers::RequestHead;
 
 /// The upgrade types that requests may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrades {
-    /// Protocol names in lower case, each with its version where it has one: `websocket`, `spdy/3.1`. The method CONNECT is
-    /// `connect`. Empty: no upgrade.
+    /// Protocol names in lower case, each with its version where it has one: `websocket`,
+    /// `spdy/3.1`. The method CONNECT is `connect`. Empty: no upgrade.
     pub allowed: Vec<String>,
 }
 
@@ -18,14 +20,22 @@ impl Upgrades {
     ///
     /// An empty element of a list is a type too, and never allowed.
     pub(crate) fn admit(&self, head: &RequestHead<'_>) -> bool {
-        let named = ["upgrade", ":protocol"].into_iter().flat_map(|name| head.values(name));
+        let named = ["upgrade", ":protocol"]
+            .into_iter()
+            .flat_map(|name| head.values(name));
         let named = named.flat_map(|value| value.split(|byte| *byte == b','));
-        let connect = head.values(":method").filter(|method| method.eq_ignore_ascii_case(b"connect"));
-        named.chain(connect).all(|asked| self.is_allowed(asked.trim_ascii()))
+        let connect = head
+            .values(":method")
+            .filter(|method| method.eq_ignore_ascii_case(b"connect"));
+        named
+            .chain(connect)
+            .all(|asked| self.is_allowed(asked.trim_ascii()))
     }
 
     fn is_allowed(&self, asked: &[u8]) -> bool {
-        self.allowed.iter().any(|allowed| asked.eq_ignore_ascii_case(allowed.as_bytes()))
+        self.allowed
+            .iter()
+            .any(|allowed| asked.eq_ignore_ascii_case(allowed.as_bytes()))
     }
 }
 
@@ -38,33 +48,73 @@ mod tests {
         let websocket = &["websocket"][..];
         for (allowed, headers, expected) in [
             (websocket, &[][..], true),
-            (websocket, &[(":method", "GET"), ("upgrade-insecure-requests", "1")], true),
+            (
+                websocket,
+                &[(":method", "GET"), ("upgrade-insecure-requests", "1")],
+                true,
+            ),
             (websocket, &[("upgrade", "websocket")], true),
             (websocket, &[("upgrade", " WebSocket\t")], true),
-            (websocket, &[("upgrade", "websocket"), ("upgrade", "websocket, websocket")], true),
+            (
+                websocket,
+                &[
+                    ("upgrade", "websocket"),
+                    ("upgrade", "websocket, websocket"),
+                ],
+                true,
+            ),
             (websocket, &[("upgrade", "SPDY/3.1")], false),
             (websocket, &[("upgrade", "websocket/13")], false),
-            (websocket, &[("upgrade", "websocket"), ("upgrade", "spdy/3.1")], false),
+            (
+                websocket,
+                &[("upgrade", "websocket"), ("upgrade", "spdy/3.1")],
+                false,
+            ),
             (websocket, &[("upgrade", "websocket, spdy/3.1")], false),
             (websocket, &[("upgrade", "websocket,")], false),
             (websocket, &[("upgrade", "websocket spdy/3.1")], false),
             (websocket, &[("upgrade", "")], false),
             (websocket, &[(":method", "CONNECT")], false),
             (websocket, &[(":method", "connect")], false),
-            (websocket, &[(":method", "CONNECT"), (":protocol", "websocket")], false),
-            (websocket, &[(":method", "GET"), (":protocol", "bytestream")], false),
+            (
+                websocket,
+                &[(":method", "CONNECT"), (":protocol", "websocket")],
+                false,
+            ),
+            (
+                websocket,
+                &[(":method", "GET"), (":protocol", "bytestream")],
+                false,
+            ),
             (&["spdy/3.1"], &[("upgrade", "SPDY/3.1")], true),
             (&["spdy/3.1"], &[("upgrade", "SPDY/3")], false),
             (&["spdy/3.1"], &[("upgrade", "websocket")], false),
             (&["connect"], &[(":method", "CONNECT")], true),
-            (&["connect"], &[(":method", "CONNECT"), (":protocol", "bytestream")], false),
-            (&["connect", "bytestream"], &[(":method", "CONNECT"), (":protocol", "bytestream")], true),
+            (
+                &["connect"],
+                &[(":method", "CONNECT"), (":protocol", "bytestream")],
+                false,
+            ),
+            (
+                &["connect", "bytestream"],
+                &[(":method", "CONNECT"), (":protocol", "bytestream")],
+                true,
+            ),
             (&[], &[("upgrade", "websocket")], false),
             (&[], &[(":method", "GET")], true),
         ] {
-            let upgrades = Upgrades { allowed: allowed.iter().map(|name| (*name).to_owned()).collect() };
-            let head = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-            assert_eq!(upgrades.admit(&RequestHead::new(head)), expected, "{allowed:?} {headers:?}");
+            let upgrades = Upgrades {
+                allowed: allowed.iter().map(|name| (*name).to_owned()).collect(),
+            };
+            let head = headers
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+                .collect();
+            assert_eq!(
+                upgrades.admit(&RequestHead::new(head)),
+                expected,
+                "{allowed:?} {headers:?}"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Holds the catalogue of attacks (`tests/attacks.toml`) against the rows and tests that it names, and README's table of classes
-//! against the catalogue. The rows themselves run in `tests/scenarios.rs`.
+//! Holds the catalogue of attacks (`tests/attacks.toml`) against the rows and tests that it names,
+//! and README's table of classes against the catalogue. The rows themselves run in
+//! `tests/scenarios.rs`.
 
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +8,13 @@ use std::fmt::Write as _;
 use support::table::{Row, Step, Table};
 
 /// What may come of an attack beside a reason.
-const OUTCOMES: [&str; 5] = ["own-identity", "no-identity", "signed-out", "envoy-refuses", "bounded"];
+const OUTCOMES: [&str; 5] = [
+    "own-identity",
+    "no-identity",
+    "signed-out",
+    "envoy-refuses",
+    "bounded",
+];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,25 +53,39 @@ struct Attack {
 }
 
 fn file(name: &str) -> String {
-    std::fs::read_to_string(support::repository(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    std::fs::read_to_string(support::repository(name))
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn catalogue() -> Catalogue {
-    toml::from_str(&file("tests/attacks.toml")).unwrap_or_else(|error| panic!("tests/attacks.toml: {error}"))
+    toml::from_str(&file("tests/attacks.toml"))
+        .unwrap_or_else(|error| panic!("tests/attacks.toml: {error}"))
 }
 
 fn rows() -> BTreeMap<String, Row> {
     let rows = Table::read(&support::repository("tests/scenarios")).rows;
-    rows.into_iter().map(|row| (row.name.clone(), row)).collect()
+    rows.into_iter()
+        .map(|row| (row.name.clone(), row))
+        .collect()
 }
 
 /// Each reason in README's table, and whether a key is fetched before it.
 fn reasons() -> BTreeMap<String, String> {
     let readme = file("README.md");
     let rest = readme.split_once("<!-- reasons: ").expect("the reasons").1;
-    let lines = rest.lines().skip(3).take_while(|line| line.starts_with('|'));
-    let cells = lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
-    cells.map(|cells| (cells[0].trim_matches('`').to_owned(), cells[3].to_owned())).collect()
+    let lines = rest
+        .lines()
+        .skip(3)
+        .take_while(|line| line.starts_with('|'));
+    let cells = lines.map(|line| {
+        line.trim_matches('|')
+            .split('|')
+            .map(str::trim)
+            .collect::<Vec<_>>()
+    });
+    cells
+        .map(|cells| (cells[0].trim_matches('`').to_owned(), cells[3].to_owned()))
+        .collect()
 }
 
 /// What the row says will come of a request.
@@ -83,23 +104,52 @@ fn outcomes(step: &Step) -> Vec<&str> {
 fn each_attack_is_tried_by_rows_or_tests_that_are_there_and_has_the_outcomes_that_they_expect() {
     let (rows, reasons, mut wrong) = (rows(), reasons(), Vec::new());
     for class in catalogue().class {
-        assert!(!class.attack.is_empty() && !class.what.is_empty(), "{}: no attack", class.name);
+        assert!(
+            !class.attack.is_empty() && !class.what.is_empty(),
+            "{}: no attack",
+            class.name
+        );
         for attack in class.attack {
             let called = format!("{}: {}", class.name, attack.what);
-            assert!(!attack.rows.is_empty() || !attack.tests.is_empty(), "{called}: nothing tries it");
-            let known = |outcome: &&String| !OUTCOMES.contains(&outcome.as_str()) && !reasons.contains_key(*outcome);
+            assert!(
+                !attack.rows.is_empty() || !attack.tests.is_empty(),
+                "{called}: nothing tries it"
+            );
+            let known = |outcome: &&String| {
+                !OUTCOMES.contains(&outcome.as_str()) && !reasons.contains_key(*outcome)
+            };
             let unknown: Vec<_> = attack.outcomes.iter().filter(known).collect();
-            assert!(unknown.is_empty(), "{called}: no such outcomes: {unknown:?}");
-            let found =
-                attack.rows.iter().map(|name| rows.get(name).unwrap_or_else(|| panic!("no row is named {name:?}")));
+            assert!(
+                unknown.is_empty(),
+                "{called}: no such outcomes: {unknown:?}"
+            );
+            let found = attack.rows.iter().map(|name| {
+                rows.get(name)
+                    .unwrap_or_else(|| panic!("no row is named {name:?}"))
+            });
             let steps: Vec<_> = found.flat_map(|row| &row.requests).collect();
-            let expected: BTreeSet<_> = steps.iter().flat_map(|step| outcomes(step)).map(str::to_owned).collect();
+            let expected: BTreeSet<_> = steps
+                .iter()
+                .flat_map(|step| outcomes(step))
+                .map(str::to_owned)
+                .collect();
             if !attack.rows.is_empty() && expected != attack.outcomes {
-                wrong.push(format!("{called}: outcomes {:?}, its rows expect {expected:?}", attack.outcomes));
+                wrong.push(format!(
+                    "{called}: outcomes {:?}, its rows expect {expected:?}",
+                    attack.outcomes
+                ));
             }
             for step in steps.into_iter().filter(|step| step.is_admitted()) {
-                let named = |header: &&String| header.split_once(": ").is_some_and(|(_, value)| value == step.user);
-                assert_eq!(step.headers.iter().find(named), None, "{called}: admitted as whom the client named");
+                let named = |header: &&String| {
+                    header
+                        .split_once(": ")
+                        .is_some_and(|(_, value)| value == step.user)
+                };
+                assert_eq!(
+                    step.headers.iter().find(named),
+                    None,
+                    "{called}: admitted as whom the client named"
+                );
             }
         }
     }
@@ -110,58 +160,127 @@ fn each_attack_is_tried_by_rows_or_tests_that_are_there_and_has_the_outcomes_tha
 fn the_tests_that_the_catalogue_names_are_there() {
     for class in catalogue().class {
         for test in class.attack.iter().flat_map(|attack| &attack.tests) {
-            let (path, function) = test.split_once("::").unwrap_or_else(|| panic!("not FILE::FUNCTION: {test}"));
+            let (path, function) = test
+                .split_once("::")
+                .unwrap_or_else(|| panic!("not FILE::FUNCTION: {test}"));
             let text = file(path);
-            let (before, _) = text.split_once(&format!("fn {function}(")).unwrap_or_else(|| panic!("no test {test}"));
-            let attribute = before.lines().rev().map(str::trim_start).find(|line| line.starts_with("#["));
-            assert!(attribute.is_some_and(|line| line.contains("test")), "{test} is no test: {attribute:?}");
+            let (before, _) = text
+                .split_once(&format!("fn {function}("))
+                .unwrap_or_else(|| panic!("no test {test}"));
+            let attribute = before
+                .lines()
+                .rev()
+                .map(str::trim_start)
+                .find(|line| line.starts_with("#["));
+            assert!(
+                attribute.is_some_and(|line| line.contains("test")),
+                "{test} is no test: {attribute:?}"
+            );
         }
     }
 }
 
 #[test]
 fn the_readme_has_the_classes_of_the_catalogue() {
-    let mut expected = "| attack | how | what comes of it | known from |\n|---|---|---|---|\n".to_owned();
+    let mut expected =
+        "| attack | how | what comes of it | known from |\n|---|---|---|---|\n".to_owned();
     for class in catalogue().class {
-        let outcomes: BTreeSet<_> = class.attack.iter().flat_map(|attack| &attack.outcomes).collect();
-        let outcomes: Vec<_> = outcomes.iter().map(|outcome| format!("`{outcome}`")).collect();
-        let from: Vec<_> = class.from.iter().map(|from| format!("[{}]({})", from.name, from.url)).collect();
+        let outcomes: BTreeSet<_> = class
+            .attack
+            .iter()
+            .flat_map(|attack| &attack.outcomes)
+            .collect();
+        let outcomes: Vec<_> = outcomes
+            .iter()
+            .map(|outcome| format!("`{outcome}`"))
+            .collect();
+        let from: Vec<_> = class
+            .from
+            .iter()
+            .map(|from| format!("[{}]({})", from.name, from.url))
+            .collect();
         let (outcomes, from) = (outcomes.join(", "), from.join(", "));
-        writeln!(expected, "| {} | {} | {outcomes} | {from} |", class.name, class.what).expect("a string");
+        writeln!(
+            expected,
+            "| {} | {} | {outcomes} | {from} |",
+            class.name, class.what
+        )
+        .expect("a string");
     }
     let readme = file("README.md");
-    let rest = readme.split_once("<!-- attacks: ").expect("README has no attacks").1;
-    let found: String =
-        rest.lines().skip(1).take_while(|line| line.starts_with('|')).map(|line| format!("{line}\n")).collect();
+    let rest = readme
+        .split_once("<!-- attacks: ")
+        .expect("README has no attacks")
+        .1;
+    let found: String = rest
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| format!("{line}\n"))
+        .collect();
     assert!(found == expected, "README's table should be\n{expected}");
 }
 
 #[test]
 fn the_readme_promises_something_against_each_class() {
     let readme = file("README.md");
-    let rest = readme.split_once("| promise | by | attacks that try it |\n").expect("README has no promises").1;
-    let lines = rest.lines().skip(1).take_while(|line| line.starts_with('|'));
-    let last = lines.map(|line| line.trim_matches('|').rsplit('|').next().expect("a cell").trim());
+    let rest = readme
+        .split_once("| promise | by | attacks that try it |\n")
+        .expect("README has no promises")
+        .1;
+    let lines = rest
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'));
+    let last = lines.map(|line| {
+        line.trim_matches('|')
+            .rsplit('|')
+            .next()
+            .expect("a cell")
+            .trim()
+    });
     let named: BTreeSet<_> = last.flat_map(|cell| cell.split(", ")).collect();
     let catalogue = catalogue();
-    assert_eq!(named, catalogue.class.iter().map(|class| class.name.as_str()).collect());
+    assert_eq!(
+        named,
+        catalogue
+            .class
+            .iter()
+            .map(|class| class.name.as_str())
+            .collect()
+    );
 }
 
-/// How long such a refusal takes depends on the request alone: no key is waited for, nothing is computed with one.
+/// How long such a refusal takes depends on the request alone: no key is waited for, nothing is
+/// computed with one.
 #[test]
 fn what_is_refused_without_a_key_fetches_none_and_checks_no_signature() {
-    let needs_none: BTreeSet<_> =
-        reasons().into_iter().filter(|(_, before)| before == "no").map(|(name, _)| name).collect();
+    let needs_none: BTreeSet<_> = reasons()
+        .into_iter()
+        .filter(|(_, before)| before == "no")
+        .map(|(name, _)| name)
+        .collect();
     assert!(needs_none.len() >= 8, "{needs_none:?}");
     let is_refused_so = |step: &Step| {
         let reasons = step.reasons();
         !reasons.is_empty() && reasons.iter().all(|reason| needs_none.contains(*reason))
     };
-    let rows: Vec<_> = rows().into_values().filter(|row| row.requests.iter().all(is_refused_so)).collect();
+    let rows: Vec<_> = rows()
+        .into_values()
+        .filter(|row| row.requests.iter().all(is_refused_so))
+        .collect();
     assert!(rows.len() > 100, "{} rows", rows.len());
     for row in rows {
-        assert!(row.fetches().holds(0) && row.jwks_fetches().holds(0), "{:?} fetches a key", row.name);
+        assert!(
+            row.fetches().holds(0) && row.jwks_fetches().holds(0),
+            "{:?} fetches a key",
+            row.name
+        );
         let checked = row.expected_counters("host")["verified.host"];
-        assert!(checked.holds(0) && !checked.holds(1), "{:?} checks {checked} signatures", row.name);
+        assert!(
+            checked.holds(0) && !checked.holds(1),
+            "{:?} checks {checked} signatures",
+            row.name
+        );
     }
 }

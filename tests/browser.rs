@@ -1,5 +1,6 @@
-//! The local stack in a real browser, as a newcomer meets it: Chromium by its WebDriver, on what `make up` started. Leaves
-//! screenshots in `target/browser`, to be looked at. Everything about headers and tokens is tested elsewhere.
+//! The local stack in a real browser, as a newcomer meets it: Chromium by its WebDriver, on what
+//! `make up` started. Leaves screenshots in `target/browser`, to be looked at. Everything about
+//! headers and tokens is tested elsewhere.
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -43,26 +44,38 @@ impl Browser {
             .expect("chromedriver; run `make test-browser`, which installs it");
         let mut lines = BufReader::new(driver.stdout.take().expect("its output")).lines();
         let port = loop {
-            let line = lines.next_line().await.expect("its output").expect("the port that it listens on");
+            let line = lines
+                .next_line()
+                .await
+                .expect("its output")
+                .expect("the port that it listens on");
             if let Some((_, port)) = line.split_once("started successfully on port ") {
                 break port.trim_end_matches('.').to_owned();
             }
         };
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         // Chromium's own sandbox needs rights that containers and root do not have.
-        let options =
-            json!({"args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,1000"]});
-        let capabilities = [("goog:chromeOptions".to_owned(), options)].into_iter().collect();
+        let options = json!({"args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,1000"]});
+        let capabilities = [("goog:chromeOptions".to_owned(), options)]
+            .into_iter()
+            .collect();
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .expect("a browser");
-        Browser { client, _driver: driver, _turn: turn }
+        Browser {
+            client,
+            _driver: driver,
+            _turn: turn,
+        }
     }
 
     async fn goto(&self, url: &str) {
-        self.client.goto(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        self.client
+            .goto(url)
+            .await
+            .unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
     /// Clicks what this CSS selector finds first.
@@ -78,27 +91,42 @@ impl Browser {
 
     /// Clicks a link or a button that leads to another page, and waits until that page has loaded.
     ///
-    /// WebDriver's click does not wait for the answer to a form. A `goto` right after it would start a second navigation
-    /// beside the form's, and the browser may end on either page.
+    /// WebDriver's click does not wait for the answer to a form. A `goto` right after it would
+    /// start a second navigation beside the form's, and the browser may end on either page.
     async fn follow(&self, selector: &str) {
         let left = "document.documentElement.dataset.left = 'yes'";
-        self.client.execute(left, Vec::new()).await.expect("a mark on the page");
+        self.client
+            .execute(left, Vec::new())
+            .await
+            .expect("a mark on the page");
         self.click(selector).await;
-        let arrived = "return document.readyState === 'complete' && !document.documentElement.dataset.left";
+        let arrived =
+            "return document.readyState === 'complete' && !document.documentElement.dataset.left";
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             // A script that meets a navigation fails, and is repeated on the page that comes.
-            if self.client.execute(arrived, Vec::new()).await.is_ok_and(|arrived| arrived == Value::Bool(true)) {
+            if self
+                .client
+                .execute(arrived, Vec::new())
+                .await
+                .is_ok_and(|arrived| arrived == Value::Bool(true))
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{selector} leads to no other page from {}", self.url().await)
+        panic!(
+            "{selector} leads to no other page from {}",
+            self.url().await
+        )
     }
 
     async fn type_in(&self, selector: &str, text: &str) {
-        let field =
-            self.client.find(Locator::Css(selector)).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        let field = self
+            .client
+            .find(Locator::Css(selector))
+            .await
+            .unwrap_or_else(|error| panic!("{selector}: {error}"));
         field.clear().await.expect("an empty field");
         field.send_keys(text).await.expect("to type");
     }
@@ -120,12 +148,19 @@ impl Browser {
     }
 
     async fn url(&self) -> String {
-        self.client.current_url().await.expect("an address").to_string()
+        self.client
+            .current_url()
+            .await
+            .expect("an address")
+            .to_string()
     }
 
     /// What a script on the page calls its last argument with.
     async fn script(&self, script: &str) -> Value {
-        self.client.execute_async(script, Vec::new()).await.expect("the script's answer")
+        self.client
+            .execute_async(script, Vec::new())
+            .await
+            .expect("the script's answer")
     }
 
     async fn sign_in(&self, name: &str) {
@@ -150,13 +185,24 @@ async fn ann_signs_in_and_the_service_knows_her_by_name() {
     let browser = Browser::open().await;
     browser.goto(&format!("{FRONT}/dashboard?tab=1")).await;
     browser.shows("There are no passwords").await;
-    assert!(browser.url().await.starts_with(&format!("{OPERATOR}/idp/authorize?")));
+    assert!(
+        browser
+            .url()
+            .await
+            .starts_with(&format!("{OPERATOR}/idp/authorize?"))
+    );
     browser.screenshot("1-sign-in").await;
     browser.sign_in("ann@example.com").await;
     let page = browser.shows("You are ann@example.com").await;
     assert_eq!(browser.url().await, format!("{FRONT}/dashboard?tab=1"));
-    assert!(page.contains("x-user-name Ann Example") && page.contains("data-science"), "{page}");
-    assert!(!page.contains("x-amzn-oidc") && !page.contains("AWSELBAuthSessionCookie"), "{page}");
+    assert!(
+        page.contains("x-user-name Ann Example") && page.contains("data-science"),
+        "{page}"
+    );
+    assert!(
+        !page.contains("x-amzn-oidc") && !page.contains("AWSELBAuthSessionCookie"),
+        "{page}"
+    );
     browser.screenshot("2-signed-in").await;
     browser.follow("a[href='/admin/']").await;
     browser.shows("GET /admin/").await;
@@ -201,9 +247,10 @@ async fn an_operator_sees_what_users_see_of_expired_tokens_and_of_a_key_server_t
     browser.goto(FRONT).await;
     browser.sign_in("ann@example.com").await;
     browser.shows("You are ann@example.com").await;
-    for (switch, title, reason) in
-        [("expired-token", "Please sign in", "token-expired"), ("key-error", "Please try again", "key-unavailable")]
-    {
+    for (switch, title, reason) in [
+        ("expired-token", "Please sign in", "token-expired"),
+        ("key-error", "Please try again", "key-unavailable"),
+    ] {
         browser.goto(OPERATOR).await;
         browser.click(&format!("input[value='{switch}']")).await;
         browser.follow("button.primary").await;
@@ -224,7 +271,9 @@ async fn an_operator_sees_what_users_see_of_expired_tokens_and_of_a_key_server_t
         browser
             .client
             .wait()
-            .for_element(Locator::Css(&format!("input[value='{switch}']:not([checked])")))
+            .for_element(Locator::Css(&format!(
+                "input[value='{switch}']:not([checked])"
+            )))
             .await
             .expect("switched off");
         browser.follow("form[action='/rotate'] button").await;
@@ -239,7 +288,9 @@ async fn somebody_typed_in_is_told_what_is_wrong_and_then_let_in() {
     let browser = Browser::open().await;
     browser.goto(FRONT).await;
     browser.shows("Another user").await;
-    browser.type_in("input[name=name]", "dora@example.com").await;
+    browser
+        .type_in("input[name=name]", "dora@example.com")
+        .await;
     browser.type_in("input[name=groups]", "admins").await;
     browser.type_in("textarea", "{name: Dora}").await;
     browser.follow("button.primary").await;
@@ -268,7 +319,11 @@ async fn a_page_talks_over_a_websocket_and_its_scripts_fail_once_the_session_is_
     assert_eq!(answer, "hello");
     let fetch = "const done = arguments[0]; fetch('/api').then(answer => done(answer.status), () => done('failed'))";
     assert_eq!(browser.script(fetch).await, 200);
-    browser.client.delete_cookie("AWSELBAuthSessionCookie-0").await.expect("a cookie less");
+    browser
+        .client
+        .delete_cookie("AWSELBAuthSessionCookie-0")
+        .await
+        .expect("a cookie less");
     // The redirect to another origin, which is the ALB's answer to scripts too.
     assert_eq!(browser.script(fetch).await, "failed");
     browser.close().await;

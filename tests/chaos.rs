@@ -1,9 +1,11 @@
-//! Everything at once on a real Envoy with two workers: a key server that misbehaves in every way it can, keys that rotate,
-//! clients that hang up, a configuration that is replaced again and again, bodies and WebSockets, and among them users who
-//! have done nothing wrong. Then the books are balanced: what each client sent against what it was answered, what upstream
-//! was told, what the access log says and what the filter counted.
+//! Everything at once on a real Envoy with two workers: a key server that misbehaves in every way
+//! it can, keys that rotate, clients that hang up, a configuration that is replaced again and
+//! again, bodies and WebSockets, and among them users who have done nothing wrong. Then the books
+//! are balanced: what each client sent against what it was answered, what upstream was told, what
+//! the access log says and what the filter counted.
 //!
-//! `CHAOS_REQUESTS` and `CHAOS_SEED` set how many requests there are and what is drawn; `make chaos` makes 20,000.
+//! `CHAOS_REQUESTS` and `CHAOS_SEED` set how many requests there are and what is drawn; `make
+//! chaos` makes 20,000.
 
 #[path = "chaos/books.rs"]
 mod books;
@@ -48,7 +50,8 @@ enum Kind {
     Steady,
     /// A user's whose key has just been published.
     Rotated,
-    /// A user's whose key was published under the id of another, which may have taken its place again.
+    /// A user's whose key was published under the id of another, which may have taken its place
+    /// again.
     Swapped,
     /// A user's whose key the key server does not give as it should: one of [`FAULTS`].
     Faulty(usize),
@@ -69,32 +72,85 @@ enum Kind {
 type Misbehaviour = (&'static str, fn() -> Answer, &'static [&'static str]);
 
 const FAULTS: [Misbehaviour; 12] = [
-    ("recovers", || Answer { times: Some(1), ..answer(500, "") }, &["admitted"]),
+    (
+        "recovers",
+        || Answer {
+            times: Some(1),
+            ..answer(500, "")
+        },
+        &["admitted"],
+    ),
     ("not found", || answer(404, "not found"), &["key-not-found"]),
-    ("another P-256 key", || answer(200, "{other}"), &["signature-invalid"]),
-    ("RSA key", || answer(200, "{file:rsa-2048}"), &["key-invalid"]),
-    ("slow", || Answer { delay_ms: 300, ..Answer::default() }, &["admitted"]),
-    ("garbage", || answer(200, "\u{0}\u{7f}garbage{pem}garbage"), &["key-invalid"]),
-    ("server error", || answer(500, "{pem}"), &["key-unavailable"]),
-    ("40 MB", || Answer { size: 40_000_000, ..Answer::default() }, &["key-unavailable", "key-invalid"]),
+    (
+        "another P-256 key",
+        || answer(200, "{other}"),
+        &["signature-invalid"],
+    ),
+    (
+        "RSA key",
+        || answer(200, "{file:rsa-2048}"),
+        &["key-invalid"],
+    ),
+    (
+        "slow",
+        || Answer {
+            delay_ms: 300,
+            ..Answer::default()
+        },
+        &["admitted"],
+    ),
+    (
+        "garbage",
+        || answer(200, "\u{0}\u{7f}garbage{pem}garbage"),
+        &["key-invalid"],
+    ),
+    (
+        "server error",
+        || answer(500, "{pem}"),
+        &["key-unavailable"],
+    ),
+    (
+        "40 MB",
+        || Answer {
+            size: 40_000_000,
+            ..Answer::default()
+        },
+        &["key-unavailable", "key-invalid"],
+    ),
     ("resets", || broken(Fault::Close), &["key-unavailable"]),
     ("cut off", || broken(Fault::CutOff), &["key-unavailable"]),
-    ("a byte a second", || Answer { byte_ms: 1000, ..broken(Fault::Trickle) }, &["key-unavailable"]),
+    (
+        "a byte a second",
+        || Answer {
+            byte_ms: 1000,
+            ..broken(Fault::Trickle)
+        },
+        &["key-unavailable"],
+    ),
     ("hangs", || broken(Fault::Hang), &["key-unavailable"]),
 ];
 
 fn broken(fault: Fault) -> Answer {
-    Answer { fault: Some(fault), ..Answer::default() }
+    Answer {
+        fault: Some(fault),
+        ..Answer::default()
+    }
 }
 
 fn answer(status: u16, body: &str) -> Answer {
-    Answer { status, body: body.into(), ..Answer::default() }
+    Answer {
+        status,
+        body: body.into(),
+        ..Answer::default()
+    }
 }
 
-/// Of a listener: its name, what share of the requests it gets, and what they are, each so many times as likely.
+/// Of a listener: its name, what share of the requests it gets, and what they are, each so many
+/// times as likely.
 type Crowd = (&'static str, usize, &'static [(Kind, usize)]);
 
-/// The listener without the filter, and the path of the requests that only show how fast the machine is.
+/// The listener without the filter, and the path of the requests that only show how fast the
+/// machine is.
 const BARE: &str = "bare";
 const PROBE: &str = "/probe";
 /// Of what size they and their answers are, and how many are under way at once.
@@ -102,7 +158,8 @@ const PROBE_BYTES: usize = 16 << 10;
 const PROBES: usize = 4;
 const FAULTY: Kind = Kind::Faulty(0);
 const CROWDS: [Crowd; 4] = [
-    // Its keys are good for two seconds only: an outage of the key server is many of their lives long.
+    // Its keys are good for two seconds only: an outage of the key server is many of their lives
+    // long.
     ("known", 10, &[(Kind::Steady, 1)]),
     (
         "calm",
@@ -118,9 +175,27 @@ const CROWDS: [Crowd; 4] = [
         ],
     ),
     // Whose fetches are fought for.
-    ("storm", 30, &[(Kind::Steady, 40), (FAULTY, 45), (Kind::Swapped, 10), (Kind::Forged, 5)]),
+    (
+        "storm",
+        30,
+        &[
+            (Kind::Steady, 40),
+            (FAULTY, 45),
+            (Kind::Swapped, 10),
+            (Kind::Forged, 5),
+        ],
+    ),
     // Whose configuration is replaced.
-    ("moving", 20, &[(Kind::Steady, 50), (FAULTY, 35), (Kind::Invented, 5), (Kind::Bare, 10)]),
+    (
+        "moving",
+        20,
+        &[
+            (Kind::Steady, 50),
+            (FAULTY, 35),
+            (Kind::Invented, 5),
+            (Kind::Bare, 10),
+        ],
+    ),
 ];
 
 /// How a request comes.
@@ -158,7 +233,8 @@ struct World {
     /// While the key server is down, and until the token buckets have filled up again.
     disturbed: AtomicBool,
     messages: AtomicUsize,
-    /// The longest that the machine alone made a request wait: one to a listener without the filter.
+    /// The longest that the machine alone made a request wait: one to a listener without the
+    /// filter.
     slowest: Mutex<Duration>,
     file: PathBuf,
     _folder: tempfile::TempDir,
@@ -175,7 +251,10 @@ fn config(listener: &str, ttl_seconds: u64, timeout_ms: u64) -> Value {
 }
 
 fn moving(version: u64) -> Plugin {
-    Plugin::new("moving", config("moving", 86_400, TIMEOUT_MS - version % 3 * 50))
+    Plugin::new(
+        "moving",
+        config("moving", 86_400, TIMEOUT_MS - version % 3 * 50),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,7 +266,9 @@ async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else()
     world.warm_up().await;
     let before = Memory::of(&world.envoy).await;
     let director = tokio::spawn(direct(Arc::clone(&world)));
-    let probes: Vec<_> = (0..PROBES).map(|_| tokio::spawn(probe(Arc::clone(&world)))).collect();
+    let probes: Vec<_> = (0..PROBES)
+        .map(|_| tokio::spawn(probe(Arc::clone(&world))))
+        .collect();
     let mut half = None;
     let mut crowd = JoinSet::new();
     let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
@@ -195,7 +276,10 @@ async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else()
     let began = Instant::now();
     for number in 0..requests {
         ticks.tick().await;
-        let rng = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number as u64));
+        let rng = Rng::with_seed(
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .wrapping_add(number as u64),
+        );
         load::at_most(AT_ONCE, &mut crowd).await;
         world.begun.store(number, Ordering::Relaxed);
         crowd.spawn(Arc::clone(&world).request(rng));
@@ -230,18 +314,33 @@ impl World {
             plugins: [("known", 2), ("calm", 60), ("storm", 3)]
                 .map(|(name, ttl)| Plugin::new(name, config(name, ttl, TIMEOUT_MS)))
                 .into(),
-            listeners: vec![http_listener(BARE, &[], &json!({"route": {"cluster": "upstream"}}), json!({}))],
+            listeners: vec![http_listener(
+                BARE,
+                &[],
+                &json!({"route": {"cluster": "upstream"}}),
+                json!({}),
+            )],
             drain: Duration::from_secs(30),
             watched_listeners: Some(file.clone()),
-            ..Setup::new(&support::default_envoy(), upstream.address(), keys.address())
+            ..Setup::new(
+                &support::default_envoy(),
+                upstream.address(),
+                keys.address(),
+            )
         };
         let envoy = Envoy::must_start(&setup).await;
         let steady = Arc::new(Signer::new());
         keys.publish(&steady.path(), &steady.key, Answer::default());
         let one = Signer::new();
-        let other = Signer { kid: one.kid.clone(), key: Key::generate() };
+        let other = Signer {
+            kid: one.kid.clone(),
+            key: Key::generate(),
+        };
         keys.publish(&one.path(), &one.key, Answer::default());
-        let stranger = Arc::new(Signer { kid: steady.kid.clone(), key: Key::generate() });
+        let stranger = Arc::new(Signer {
+            kid: steady.kid.clone(),
+            key: Key::generate(),
+        });
         let signers = Signers {
             steady,
             rotated: VecDeque::new(),
@@ -279,14 +378,21 @@ impl World {
         world
     }
 
-    /// Has every worker fetch the steady key, on each listener: the kernel chooses the worker for each connection.
+    /// Has every worker fetch the steady key, on each listener: the kernel chooses the worker for
+    /// each connection.
     async fn warm_up(self: &Arc<World>) {
         for (listener, ..) in CROWDS {
             for _ in 0..40 {
-                let (id, request, _) = self.prepare(&mut Rng::with_seed(0), Kind::Steady, Form::Plain);
+                let (id, request, _) =
+                    self.prepare(&mut Rng::with_seed(0), Kind::Steady, Form::Plain);
                 let lane = Lane::to(self.lanes[listener].address);
-                let outcome = lane.send(Protocol::Http1, &request, Bytes::new(), None).await;
-                self.books.lock().expect("the books").came(id, outcome, "warm-up".into());
+                let outcome = lane
+                    .send(Protocol::Http1, &request, Bytes::new(), None)
+                    .await;
+                self.books
+                    .lock()
+                    .expect("the books")
+                    .came(id, outcome, "warm-up".into());
             }
         }
     }
@@ -294,28 +400,49 @@ impl World {
     /// Publishes a key that nobody has seen yet.
     fn rotate(&self) {
         let signer = Arc::new(Signer::new());
-        self.keys.publish(&signer.path(), &signer.key, Answer::default());
-        push(&mut self.signers.lock().expect("the keys").rotated, signer, 5);
+        self.keys
+            .publish(&signer.path(), &signer.key, Answer::default());
+        push(
+            &mut self.signers.lock().expect("the keys").rotated,
+            signer,
+            5,
+        );
     }
 
     /// Publishes a key that is served as [`FAULTS`] has it.
     fn misbehave(&self, fault: usize) {
         let signer = Arc::new(Signer::new());
-        self.keys.publish(&signer.path(), &signer.key, FAULTS[fault].1());
-        push(&mut self.signers.lock().expect("the keys").faulty, (fault, signer), 2);
+        self.keys
+            .publish(&signer.path(), &signer.key, FAULTS[fault].1());
+        push(
+            &mut self.signers.lock().expect("the keys").faulty,
+            (fault, signer),
+            2,
+        );
     }
 
-    /// Plays the misbehaviours that nobody has felt: whenever they were due, the key server was down or no token was
-    /// left. Now they come one by one, where nobody fights for tokens.
+    /// Plays the misbehaviours that nobody has felt: whenever they were due, the key server was
+    /// down or no token was left. Now they come one by one, where nobody fights for tokens.
     async fn catch_up(&self) {
         let deadline = Instant::now() + Duration::from_secs(30);
         for fault in 0..FAULTS.len() {
-            while !self.books.lock().expect("the books").felt(fault, &self.keys) && Instant::now() < deadline {
+            while !self
+                .books
+                .lock()
+                .expect("the books")
+                .felt(fault, &self.keys)
+                && Instant::now() < deadline
+            {
                 self.signers.lock().expect("the keys").faulty.clear();
                 self.misbehave(fault);
                 let (id, request, _) = self.prepare(&mut Rng::with_seed(0), FAULTY, Form::Plain);
-                let outcome = self.lanes["calm"].send(Protocol::Http1, &request, Bytes::new(), None).await;
-                self.books.lock().expect("the books").came(id, outcome, "catching up".into());
+                let outcome = self.lanes["calm"]
+                    .send(Protocol::Http1, &request, Bytes::new(), None)
+                    .await;
+                self.books
+                    .lock()
+                    .expect("the books")
+                    .came(id, outcome, "catching up".into());
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -334,10 +461,17 @@ impl World {
         let lane = &self.lanes[listener];
         let (id, request, body) = self.prepare(&mut rng, kind, form);
         // Those who wait are those who lose their patience.
-        let waits = matches!(kind, Kind::Faulty(_) | Kind::Invented | Kind::Rotated | Kind::Swapped);
+        let waits = matches!(
+            kind,
+            Kind::Faulty(_) | Kind::Invented | Kind::Rotated | Kind::Swapped
+        );
         let hangs_up = (form != Form::WebSocket && rng.u32(..100) < if waits { 25 } else { 2 })
             .then(|| Duration::from_millis(rng.u64(1..800)));
-        let protocol = if rng.bool() { Protocol::Http1 } else { Protocol::Http2 };
+        let protocol = if rng.bool() {
+            Protocol::Http1
+        } else {
+            Protocol::Http2
+        };
         let outcome = match form {
             Form::WebSocket => self.talk(lane, &request, &mut rng).await,
             _ => lane.send(protocol, &request, body.into(), hangs_up).await,
@@ -352,7 +486,9 @@ impl World {
             Ok(answer) => answer,
             Err(error) => return Outcome::Broken(error),
         };
-        let Some(mut connection) = connection else { return Outcome::Answered(reply) };
+        let Some(mut connection) = connection else {
+            return Outcome::Answered(reply);
+        };
         for _ in 0..rng.usize(1..6) {
             let message: Vec<u8> = (0..rng.usize(1..2000)).map(|_| rng.u8(..)).collect();
             let mut echo = vec![0; message.len()];
@@ -382,9 +518,10 @@ impl World {
                     kind = Kind::Faulty(*fault);
                     Arc::clone(signer)
                 }
-                Kind::Invented => {
-                    Arc::new(Signer { kid: uuid::Uuid::new_v4().to_string(), key: signers.steady.key.clone() })
-                }
+                Kind::Invented => Arc::new(Signer {
+                    kid: uuid::Uuid::new_v4().to_string(),
+                    key: signers.steady.key.clone(),
+                }),
                 Kind::Forged => Arc::clone(&signers.stranger),
                 _ => Arc::clone(&signers.steady),
             }
@@ -394,19 +531,24 @@ impl World {
         let token = match kind {
             Kind::Bare | Kind::Open => None,
             Kind::Expired => {
-                spec = TokenSpec { exp: -3600, payload_exp: -3600, ..spec };
+                spec = TokenSpec {
+                    exp: -3600,
+                    payload_exp: -3600,
+                    ..spec
+                };
                 Some(spec.mint(&signer.kid, &signer.key).text)
             }
             Kind::Foreign => {
-                let another =
-                    "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/evil/50dc6c495c0c9188";
+                let another = "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/evil/50dc6c495c0c9188";
                 spec.header.insert("signer".into(), json!(another));
                 Some(spec.mint(&signer.kid, &signer.key).text)
             }
             Kind::Steady | Kind::Rotated if rng.u32(..100) < 60 => {
                 let mut tokens = self.tokens.lock().expect("the tokens");
                 let mint = || (spec.mint(&signer.kid, &signer.key).text, Instant::now());
-                let token = tokens.entry((user, signer.kid.clone())).or_insert_with(mint);
+                let token = tokens
+                    .entry((user, signer.kid.clone()))
+                    .or_insert_with(mint);
                 if token.1.elapsed() > TOKEN_LIVES {
                     *token = mint();
                 }
@@ -414,7 +556,11 @@ impl World {
             }
             _ => Some(spec.mint(&signer.kid, &signer.key).text),
         };
-        let genuine = token.is_some() && !matches!(kind, Kind::Forged | Kind::Expired | Kind::Foreign | Kind::Invented);
+        let genuine = token.is_some()
+            && !matches!(
+                kind,
+                Kind::Forged | Kind::Expired | Kind::Foreign | Kind::Invented
+            );
         let body = match form {
             Form::Upload(size) => "u".repeat(size),
             _ => String::new(),
@@ -425,7 +571,11 @@ impl World {
             may_be: genuine.then_some(email),
             key: (signer.path(), signer.key.pem()),
             uploads: body.len(),
-            downloads: if let Form::Download(size) = form { Some(size) } else { None },
+            downloads: if let Form::Download(size) = form {
+                Some(size)
+            } else {
+                None
+            },
             disturbed: self.disturbed.load(Ordering::Relaxed),
             outcome: None,
             how: String::new(),
@@ -433,7 +583,11 @@ impl World {
         let place = if kind == Kind::Open { "/open" } else { "" };
         let number = id.to_string();
         let mut headers = vec![("host", "gateway.test"), ("x-row", &number)];
-        headers.extend(token.as_ref().map(|token| ("x-amzn-oidc-data", token.as_str())));
+        headers.extend(
+            token
+                .as_ref()
+                .map(|token| ("x-amzn-oidc-data", token.as_str())),
+        );
         let size = match form {
             Form::Upload(_) => "0".to_owned(),
             Form::Download(size) => size.to_string(),
@@ -443,28 +597,48 @@ impl World {
             headers.push((ANSWER_BYTES, &size));
         }
         if form == Form::WebSocket {
-            headers.extend([("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")]);
+            headers.extend([
+                ("connection", "Upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-version", "13"),
+            ]);
             headers.push(("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="));
         }
         if rng.u32(..100) < 40 {
             headers.extend(books::SPOOFED.map(|name| (name, "root")));
         }
-        let method = if matches!(form, Form::Upload(_)) { "POST" } else { "GET" };
-        let request = Request { method: method.into(), ..Request::get(&format!("{place}/{id}"), &headers) };
+        let method = if matches!(form, Form::Upload(_)) {
+            "POST"
+        } else {
+            "GET"
+        };
+        let request = Request {
+            method: method.into(),
+            ..Request::get(&format!("{place}/{id}"), &headers)
+        };
         (id, request, body)
     }
 }
 
-/// Sees how long the machine makes a request wait that no filter sees: each on a new connection, of which the kernel gives
-/// every worker some, and through upstream, with a body both ways.
+/// Sees how long the machine makes a request wait that no filter sees: each on a new connection, of
+/// which the kernel gives every worker some, and through upstream, with a body both ways.
 async fn probe(world: Arc<World>) {
     let size = PROBE_BYTES.to_string();
     let request = Request::get(PROBE, &[("host", "gateway.test"), (ANSWER_BYTES, &size)]);
-    let request = Request { method: "POST".into(), ..request };
+    let request = Request {
+        method: "POST".into(),
+        ..request
+    };
     loop {
         let began = Instant::now();
         let lane = Lane::to(world.lanes[BARE].address);
-        lane.send(Protocol::Http1, &request, Bytes::from_static(&[b'p'; PROBE_BYTES]), None).await;
+        lane.send(
+            Protocol::Http1,
+            &request,
+            Bytes::from_static(&[b'p'; PROBE_BYTES]),
+            None,
+        )
+        .await;
         {
             let mut slowest = world.slowest.lock().expect("the longest wait");
             *slowest = began.elapsed().max(*slowest);
@@ -473,19 +647,26 @@ async fn probe(world: Arc<World>) {
     }
 }
 
-/// Has keys rotate, the key server misbehave and go down, and the configuration be replaced, until it is stopped. It counts
-/// requests for seconds: where the machine is slow, as many keys rotate under as many requests, and the tokens suffice.
+/// Has keys rotate, the key server misbehave and go down, and the configuration be replaced, until
+/// it is stopped. It counts requests for seconds: where the machine is slow, as many keys rotate
+/// under as many requests, and the tokens suffice.
 async fn direct(world: Arc<World>) {
     let mut rng = Rng::with_seed(world.seed);
     let whole = Duration::from_secs_f64(world.requests as f64 / RATE as f64);
     let share = |of: f64, least_ms: u64| whole.mul_f64(of).max(Duration::from_millis(least_ms));
     // Of each fault, two turns.
-    let (fault_turn, rotation, swap, reload) =
-        (share(0.5 / FAULTS.len() as f64, 400), share(0.02, 600), share(0.04, 500), share(0.05, 1000));
+    let (fault_turn, rotation, swap, reload) = (
+        share(0.5 / FAULTS.len() as f64, 400),
+        share(0.02, 600),
+        share(0.04, 500),
+        share(0.05, 1000),
+    );
     // Longer than the shortest-lived keys live, and a request waits, together.
     let outage = (whole.mul_f64(0.4), whole.mul_f64(0.4) + share(0.2, 6000));
-    let elapsed = || Duration::from_secs_f64(world.begun.load(Ordering::Relaxed) as f64 / RATE as f64);
-    let due = |count: u64, every: Duration| elapsed().as_secs_f64() > count as f64 * every.as_secs_f64();
+    let elapsed =
+        || Duration::from_secs_f64(world.begun.load(Ordering::Relaxed) as f64 / RATE as f64);
+    let due =
+        |count: u64, every: Duration| elapsed().as_secs_f64() > count as f64 * every.as_secs_f64();
     let (mut faults, mut rotations, mut swaps, mut reloads) = (1, 1, 1, 1);
     let mut is_down = false;
     loop {
@@ -494,11 +675,20 @@ async fn direct(world: Arc<World>) {
         let down = now > outage.0 && now < outage.1;
         if down != is_down {
             is_down = down;
-            let modes = [broken(Fault::Hang), broken(Fault::Close), answer(500, "down")];
-            world.keys.set_outage(down.then(|| modes[rng.usize(..modes.len())].clone()));
+            let modes = [
+                broken(Fault::Hang),
+                broken(Fault::Close),
+                answer(500, "down"),
+            ];
+            world
+                .keys
+                .set_outage(down.then(|| modes[rng.usize(..modes.len())].clone()));
         }
         let nearly = Duration::from_secs(2);
-        world.disturbed.store(now + nearly > outage.0 && now < outage.1 + RECOVERY, Ordering::Relaxed);
+        world.disturbed.store(
+            now + nearly > outage.0 && now < outage.1 + RECOVERY,
+            Ordering::Relaxed,
+        );
         if due(faults, fault_turn) {
             world.misbehave(usize::try_from(faults).expect("a few") % FAULTS.len());
             faults += 1;
@@ -510,11 +700,17 @@ async fn direct(world: Arc<World>) {
         if due(swaps, swap) {
             let signers = world.signers.lock().expect("the keys");
             let next = &signers.swapped[usize::try_from(swaps % 2).expect("one of two")];
-            world.keys.publish(&next.path(), &next.key, Answer::default());
+            world
+                .keys
+                .publish(&next.path(), &next.key, Answer::default());
             swaps += 1;
         }
         if due(reloads, reload) {
-            write_listeners(&world.file, u32::try_from(reloads).expect("a few") + 1, &[moving(reloads)]);
+            write_listeners(
+                &world.file,
+                u32::try_from(reloads).expect("a few") + 1,
+                &[moving(reloads)],
+            );
             reloads += 1;
         }
     }
@@ -528,7 +724,11 @@ fn weighted<T>(rng: &mut Rng, choices: impl Iterator<Item = (T, usize)> + Clone)
         drawn = drawn.saturating_sub(weight);
         found
     };
-    choices.into_iter().find(|(_, weight)| is_it(*weight)).expect("less than all of them").0
+    choices
+        .into_iter()
+        .find(|(_, weight)| is_it(*weight))
+        .expect("less than all of them")
+        .0
 }
 
 /// Adds one, and forgets the oldest where there are more than `most`.

@@ -1,5 +1,5 @@
-//! `alb-oidc` as an operator runs it: what it prints, and with which status it ends. What the checks themselves decide is
-//! tested where they are.
+//! `alb-oidc` as an operator runs it: what it prints, and with which status it ends. What the
+//! checks themselves decide is tested where they are.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -74,28 +74,60 @@ impl Desk {
 
     /// Runs a line of shell, in which `alb-oidc` is the tool.
     fn shell(&self, line: &str) -> Ran {
-        let directory = Path::new(env!("CARGO_BIN_EXE_alb-oidc")).parent().expect("a directory");
-        let path = format!("{}:{}", directory.display(), std::env::var("PATH").expect("a PATH"));
+        let directory = Path::new(env!("CARGO_BIN_EXE_alb-oidc"))
+            .parent()
+            .expect("a directory");
+        let path = format!(
+            "{}:{}",
+            directory.display(),
+            std::env::var("PATH").expect("a PATH")
+        );
         self.output(Command::new("sh").args(["-c", line]).env("PATH", path))
     }
 
     fn output(&self, command: &mut Command) -> Ran {
-        let output = command.current_dir(self.0.path()).stdin(Stdio::null()).output().expect("alb-oidc runs");
-        let Output { status, stdout, stderr } = output;
+        let output = command
+            .current_dir(self.0.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("alb-oidc runs");
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = output;
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Ran { status: status.code().expect("a status"), stdout: text(stdout), stderr: text(stderr) }
+        Ran {
+            status: status.code().expect("a status"),
+            stdout: text(stdout),
+            stderr: text(stderr),
+        }
     }
 
     /// Mints a token into `token.txt`, its key's public half into `keys`.
     fn mint(&self, more: &[&str]) {
-        let arguments = ["token", "--key", "alb-key.pem", "--keys", "keys", "--config", "wasm-plugin.yaml"];
+        let arguments = [
+            "token",
+            "--key",
+            "alb-key.pem",
+            "--keys",
+            "keys",
+            "--config",
+            "wasm-plugin.yaml",
+        ];
         let ran = self.run(&[&arguments[..], more].concat());
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         self.put("token.txt", ran.stdout);
     }
 
     fn explain(&self, more: &[&str]) -> Ran {
-        let arguments = ["explain", "--file", "token.txt", "--config", "wasm-plugin.yaml"];
+        let arguments = [
+            "explain",
+            "--file",
+            "token.txt",
+            "--config",
+            "wasm-plugin.yaml",
+        ];
         self.run(&[&arguments[..], more].concat())
     }
 }
@@ -105,17 +137,31 @@ impl Ran {
     fn says(self, status: i32, expected: &[&str]) -> Ran {
         assert_eq!(self.status, status, "{}{}", self.stdout, self.stderr);
         for text in expected {
-            assert!(self.stdout.contains(text), "no {text:?} in:\n{}", self.stdout);
+            assert!(
+                self.stdout.contains(text),
+                "no {text:?} in:\n{}",
+                self.stdout
+            );
         }
         self
     }
 }
 
 fn vector() -> (String, String) {
-    let path = format!("{}/tests/vectors/alb-token-2019-oidc.json", env!("CARGO_MANIFEST_DIR"));
-    let vector: Value = serde_json::from_slice(&std::fs::read(path).expect("a vector")).expect("JSON");
+    let path = format!(
+        "{}/tests/vectors/alb-token-2019-oidc.json",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let vector: Value =
+        serde_json::from_slice(&std::fs::read(path).expect("a vector")).expect("JSON");
     let text = |name: &str| vector[name].as_str().expect("text").to_owned();
-    (text("token"), format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", text("spki_b64")))
+    (
+        text("token"),
+        format!(
+            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+            text("spki_b64")
+        ),
+    )
 }
 
 #[test]
@@ -133,18 +179,29 @@ fn a_good_config_is_told_in_words() {
             "hides the load balancer's tokens and session cookies",
         ],
     );
-    assert!(!ran.stdout.contains("warning") && !ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
+    assert!(
+        !ran.stdout.contains("warning") && !ran.stdout.contains('\u{1b}'),
+        "{}",
+        ran.stdout
+    );
 }
 
 #[test]
 fn tells_what_regexes_cost() {
     let desk = Desk::new();
     desk.put_changed("one.yaml", "exact: /healthz", "regex: '^/v[0-9]+/ready$'");
-    desk.run(&["check", "one.yaml"]).says(0, &["takes paths of more than 920 bytes"]);
+    desk.run(&["check", "one.yaml"])
+        .says(0, &["takes paths of more than 920 bytes"]);
     desk.put_changed("much.yaml", "exact: /healthz", "regex: '^/[a-z]{1,26}$'");
-    desk.run(&["check", "much.yaml"]).says(0, &["warning: rules: found regexes of 3", "above 4096 bytes"]);
+    desk.run(&["check", "much.yaml"]).says(
+        0,
+        &["warning: rules: found regexes of 3", "above 4096 bytes"],
+    );
     desk.put_changed("more.yaml", "exact: /healthz", "regex: '^/[a-z]{1,400}$'");
-    desk.run(&["check", "more.yaml"]).says(1, &["rules[0].match.paths[0].regex: found", "at most 4096 bytes"]);
+    desk.run(&["check", "more.yaml"]).says(
+        1,
+        &["rules[0].match.paths[0].regex: found", "at most 4096 bytes"],
+    );
 }
 
 #[test]
@@ -166,13 +223,20 @@ fn an_access_token_and_a_sign_out_are_told_in_words() {
 #[test]
 fn a_mistake_in_the_arguments_is_told_in_one_line() {
     for (arguments, says) in [
-        (&["explain", "x", "--at", "yesterday"][..], "expected a time such as"),
+        (
+            &["explain", "x", "--at", "yesterday"][..],
+            "expected a time such as",
+        ),
         (&["explain", "--jwks", "j"], "required arguments"),
         (&["token", "--kid", "x"], "expected a UUID"),
         (&["chek"], "unrecognized subcommand"),
     ] {
         let ran = Desk::new().run(arguments).says(2, &[]);
-        assert!(ran.stderr.contains(says) && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(says) && ran.stderr.lines().count() == 1,
+            "{}",
+            ran.stderr
+        );
     }
 }
 
@@ -181,7 +245,10 @@ fn every_mistake_is_told_with_its_line_and_field() {
     let desk = Desk::new();
     desk.put(
         "bad.yaml",
-        CONFIG.replace("arn:aws:", "arn:").replace("clientId", "clientID").replace("matches: '@", "matches: '("),
+        CONFIG
+            .replace("arn:aws:", "arn:")
+            .replace("clientId", "clientID")
+            .replace("matches: '@", "matches: '("),
     );
     let ran = desk.run(&["check", "bad.yaml"]).says(
         1,
@@ -201,13 +268,23 @@ fn a_bare_config_a_list_and_a_traffic_extension_are_read_too() {
     let desk = Desk::new();
     desk.put(
         "bare.json",
-        format!("{{\"loadBalancers\": [\n{{\"arn\": \"{ARN}\",\n\"issuer\": 7, \"clientId\": \"c\"}}]}}"),
+        format!(
+            "{{\"loadBalancers\": [\n{{\"arn\": \"{ARN}\",\n\"issuer\": 7, \"clientId\": \"c\"}}]}}"
+        ),
     );
-    desk.run(&["check", "bare.json"]).says(1, &["bare.json:3: loadBalancers[0].issuer: found 7, expected a string"]);
+    desk.run(&["check", "bare.json"]).says(
+        1,
+        &["bare.json:3: loadBalancers[0].issuer: found 7, expected a string"],
+    );
 
     desk.put("list.yaml", format!("kind: List\napiVersion: v1\nitems:\n- kind: WasmPlugin\n  apiVersion: extensions.istio.io/v1alpha1\n  metadata: {{name: a}}\n  spec:\n    pluginConfig:\n      loadBalancers:\n      - {{arn: '{ARN}', issuer: i}}\n"));
-    desk.run(&["check", "list.yaml"])
-        .says(1, &["list.yaml:10: loadBalancers[0].clientId: found nothing", "WasmPlugin a: "]);
+    desk.run(&["check", "list.yaml"]).says(
+        1,
+        &[
+            "list.yaml:10: loadBalancers[0].clientId: found nothing",
+            "WasmPlugin a: ",
+        ],
+    );
 
     desk.put("extension.yaml", format!("apiVersion: extensions.istio.io/v1alpha1\nkind: TrafficExtension\nmetadata: {{name: a}}\nspec:\n  phase: AUTHN\n  targetRefs: []\n  wasm:\n    failStrategy: FAIL_OPEN\n    pluginConfig:\n      loadBalancers:\n      - {{arn: '{ARN}', issuer: i, clientId: c}}\n"));
     desk.run(&["check", "extension.yaml"]).says(
@@ -223,27 +300,60 @@ fn a_bare_config_a_list_and_a_traffic_extension_are_read_too() {
 fn what_is_allowed_and_seldom_meant_is_warned_of() {
     let desk = Desk::new();
     for (from, to, warning) in [
-        ("issuer: https://issuer.example", "issuer: null", ":20: warning: loadBalancers[0].issuer: found null"),
-        ("clientId: \"1example23456789\"", "clientId: null", ":21: warning: loadBalancers[0].clientId: found null"),
-        ("    userId:", "    mode: report\n    userId:", ":22: warning: mode: found \"report\""),
+        (
+            "issuer: https://issuer.example",
+            "issuer: null",
+            ":20: warning: loadBalancers[0].issuer: found null",
+        ),
+        (
+            "clientId: \"1example23456789\"",
+            "clientId: null",
+            ":21: warning: loadBalancers[0].clientId: found null",
+        ),
+        (
+            "    userId:",
+            "    mode: report\n    userId:",
+            ":22: warning: mode: found \"report\"",
+        ),
         (
             "    userId:",
             "    upgrades: [websocket, SPDY/3.1]\n    userId:",
             ":22: warning: upgrades[1]: found spdy/3.1",
         ),
-        ("exact: /healthz", "prefix: /", ":28: warning: rules[0]: opens every path"),
+        (
+            "exact: /healthz",
+            "prefix: /",
+            ":28: warning: rules[0]: opens every path",
+        ),
         (
             "- match: {hosts: [argocd.example.com]}",
             "- match: {paths: [{exact: /healthz}]}",
             ":30: warning: rules[1]: never decides",
         ),
-        ("phase: AUTHN", "phase: AUTHZ", ":15: warning: spec.phase: found AUTHZ, expected AUTHN"),
-        ("FAIL_RELOAD", "FAIL_OPEN", ":16: warning: spec.failStrategy: found FAIL_OPEN"),
-        ("  phase:", "  match: [{mode: SERVER}]\n  phase:", ":15: warning: spec.match: found SERVER"),
-        ("  selector:", "  priority:", ":11: warning: spec.selector: found nothing"),
+        (
+            "phase: AUTHN",
+            "phase: AUTHZ",
+            ":15: warning: spec.phase: found AUTHZ, expected AUTHN",
+        ),
+        (
+            "FAIL_RELOAD",
+            "FAIL_OPEN",
+            ":16: warning: spec.failStrategy: found FAIL_OPEN",
+        ),
+        (
+            "  phase:",
+            "  match: [{mode: SERVER}]\n  phase:",
+            ":15: warning: spec.match: found SERVER",
+        ),
+        (
+            "  selector:",
+            "  priority:",
+            ":11: warning: spec.selector: found nothing",
+        ),
     ] {
         desk.put_changed("changed.yaml", from, to);
-        desk.run(&["check", "changed.yaml"]).says(0, &[&format!("changed.yaml{warning}")]);
+        desk.run(&["check", "changed.yaml"])
+            .says(0, &[&format!("changed.yaml{warning}")]);
     }
 }
 
@@ -251,8 +361,16 @@ fn what_is_allowed_and_seldom_meant_is_warned_of() {
 fn what_cannot_be_read_is_told_in_one_line() {
     let desk = Desk::new();
     for (name, content, expected) in [
-        ("empty", &b" \n"[..], "empty: found nothing, expected a plugin config"),
-        ("binary", b"a\xff", "binary: found a byte that is not UTF-8 at offset 1, expected text"),
+        (
+            "empty",
+            &b" \n"[..],
+            "empty: found nothing, expected a plugin config",
+        ),
+        (
+            "binary",
+            b"a\xff",
+            "binary: found a byte that is not UTF-8 at offset 1, expected text",
+        ),
         (
             "tabs.yaml",
             b"a:\n\tb: 1\n",
@@ -268,31 +386,72 @@ fn what_cannot_be_read_is_told_in_one_line() {
             b"{\n\"a\": [1,]}",
             "comma.json:2: found text that cannot be read, expected YAML or JSON: trailing comma",
         ),
-        ("deep.yaml", &[b'['; 100], "deep.yaml:1: found text that cannot be read"),
+        (
+            "deep.yaml",
+            &[b'['; 100],
+            "deep.yaml:1: found text that cannot be read",
+        ),
         (
             "other.yaml",
             b"apiVersion: v1\nkind: Secret\n",
             "other.yaml: found no plugin config, expected one in YAML or JSON, or a WasmPlugin or",
         ),
-        ("huge", &vec![b'a'; 5_000_000], "huge: found more than 4194304 bytes, expected fewer"),
+        (
+            "huge",
+            &vec![b'a'; 5_000_000],
+            "huge: found more than 4194304 bytes, expected fewer",
+        ),
     ] {
         desk.put(name, content);
         let ran = desk.run(&["check", name]).says(2, &[]);
-        assert!(ran.stderr.starts_with(&format!("alb-oidc: {expected}")), "{}", ran.stderr);
-        assert_eq!((ran.stderr.lines().count(), ran.stdout.as_str()), (1, ""), "{}", ran.stderr);
+        assert!(
+            ran.stderr.starts_with(&format!("alb-oidc: {expected}")),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(
+            (ran.stderr.lines().count(), ran.stdout.as_str()),
+            (1, ""),
+            "{}",
+            ran.stderr
+        );
     }
     for arguments in [
         &["check", "nowhere.yaml"][..],
         &["check", "."],
         &["explain", "--file", "nowhere"],
         &["explain", "x", "--config", "empty"],
-        &["token", "--key", "wasm-plugin.yaml", "--config", "wasm-plugin.yaml"],
-        &["token", "--key", "k", "--config", "wasm-plugin.yaml", "--signer", "another"],
+        &[
+            "token",
+            "--key",
+            "wasm-plugin.yaml",
+            "--config",
+            "wasm-plugin.yaml",
+        ],
+        &[
+            "token",
+            "--key",
+            "k",
+            "--config",
+            "wasm-plugin.yaml",
+            "--signer",
+            "another",
+        ],
         &["transform", "--transformers", "[", "x"],
-        &["transform", "--transformers", r#"[{"matches": "(", "replaces": ""}]"#, "x"],
+        &[
+            "transform",
+            "--transformers",
+            r#"[{"matches": "(", "replaces": ""}]"#,
+            "x",
+        ],
     ] {
         let ran = desk.run(arguments).says(2, &[]);
-        assert_eq!((ran.stderr.lines().count(), ran.stdout.as_str()), (1, ""), "{arguments:?}: {}", ran.stderr);
+        assert_eq!(
+            (ran.stderr.lines().count(), ran.stdout.as_str()),
+            (1, ""),
+            "{arguments:?}: {}",
+            ran.stderr
+        );
         assert!(ran.stderr.starts_with("alb-oidc: "), "{}", ran.stderr);
     }
 }
@@ -353,74 +512,166 @@ fn a_token_without_a_config_is_only_decoded_and_keeps_its_signature_to_itself() 
     );
     let signature = token.rsplit('.').next().expect("a signature");
     assert!(!ran.stdout.contains(signature));
-    desk.run(&["explain", &token, "--show-signature"]).says(0, &[signature]);
+    desk.run(&["explain", &token, "--show-signature"])
+        .says(0, &[signature]);
 }
 
 #[test]
 fn a_minted_token_is_admitted_and_its_headers_are_shown() {
     let desk = Desk::new();
-    desk.mint(&["--claim", "email=ann@example.com", "--claim", "custom:groups=[\"admins\",\"b\"]"]);
-    let headers = ["  kubeflow-userid: ann\n", "  kubeflow-groups: admins,b\n", "  and not: x-amzn-oidc-data\n"];
-    desk.explain(&["--keys", "keys"]).says(0, &headers).says(0, &["note: the rules were not looked at: give --path"]);
+    desk.mint(&[
+        "--claim",
+        "email=ann@example.com",
+        "--claim",
+        "custom:groups=[\"admins\",\"b\"]",
+    ]);
+    let headers = [
+        "  kubeflow-userid: ann\n",
+        "  kubeflow-groups: admins,b\n",
+        "  and not: x-amzn-oidc-data\n",
+    ];
+    desk.explain(&["--keys", "keys"])
+        .says(0, &headers)
+        .says(0, &["note: the rules were not looked at: give --path"]);
     desk.explain(&["--key", "alb-key.pem"]).says(0, &headers);
-    let to_argocd = ["--keys", "keys", "--path", "/", "--host", "argocd.example.com"];
-    desk.explain(&to_argocd).says(0, &["ok   rules           a user who may pass"]);
+    let to_argocd = [
+        "--keys",
+        "keys",
+        "--path",
+        "/",
+        "--host",
+        "argocd.example.com",
+    ];
+    desk.explain(&to_argocd)
+        .says(0, &["ok   rules           a user who may pass"]);
 
     desk.mint(&["--claim", "email=ann@example.com"]);
-    desk.explain(&to_argocd).says(1, &["FAIL rules", "DENIED 403 user-not-allowed"]);
-    desk.explain(&["--path", "/healthz"]).says(0, &["SKIPPED", "no identity headers"]);
+    desk.explain(&to_argocd)
+        .says(1, &["FAIL rules", "DENIED 403 user-not-allowed"]);
+    desk.explain(&["--path", "/healthz"])
+        .says(0, &["SKIPPED", "no identity headers"]);
     let connect = ["--path", "/healthz", "--method", "CONNECT"];
-    desk.explain(&connect).says(1, &["DENIED 403 upgrade-not-allowed", "-    form            not reached"]);
-    let json = desk.explain(&["--keys", "keys", "--json"]).says(0, &[]).stdout;
+    desk.explain(&connect).says(
+        1,
+        &[
+            "DENIED 403 upgrade-not-allowed",
+            "-    form            not reached",
+        ],
+    );
+    let json = desk
+        .explain(&["--keys", "keys", "--json"])
+        .says(0, &[])
+        .stdout;
     let json: Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!((&json["verdict"], &json["set"][0][1]), (&"admitted".into(), &"ann".into()));
+    assert_eq!(
+        (&json["verdict"], &json["set"][0][1]),
+        (&"admitted".into(), &"ann".into())
+    );
 }
 
 #[test]
 fn without_the_key_nothing_is_decided_and_the_way_to_it_is_told() {
     let desk = Desk::new();
     desk.mint(&["--kid", "31d3e334-9a02-440a-867b-356248ecfb7d"]);
-    let url = "https://public-keys.auth.elb.us-west-2.amazonaws.com/31d3e334-9a02-440a-867b-356248ecfb7d";
-    desk.explain(&[])
-        .says(1, &["UNDECIDED", "curl -fsS --create-dirs -o keys/31d3e334-9a02-440a-867b-356248ecfb7d", url]);
+    let url =
+        "https://public-keys.auth.elb.us-west-2.amazonaws.com/31d3e334-9a02-440a-867b-356248ecfb7d";
+    desk.explain(&[]).says(
+        1,
+        &[
+            "UNDECIDED",
+            "curl -fsS --create-dirs -o keys/31d3e334-9a02-440a-867b-356248ecfb7d",
+            url,
+        ],
+    );
 }
 
 #[test]
 fn what_makes_a_token_fail_is_found() {
     let desk = Desk::new();
     let minted = |more: &[&str]| {
-        desk.mint(&[&["--claim", "email=ann@example.com", "--claim", "name=x"], more].concat());
+        desk.mint(
+            &[
+                &["--claim", "email=ann@example.com", "--claim", "name=x"],
+                more,
+            ]
+            .concat(),
+        );
         desk.explain(&["--keys", "keys"])
     };
-    minted(&["--expires-in", "-3600"]).says(1, &["1 h 0 min ago, expected a time at most 30 s ago"]);
-    minted(&["--issuer", "https://another.example"])
-        .says(1, &["FAIL issuer          found https://another.example, expected https://issuer.example"]);
-    minted(&["--client", "another"]).says(1, &["FAIL client          found another, expected 1example23456789"]);
-    minted(&["--claim", "email="])
-        .says(1, &["FAIL user id         found only email, exp, iss, name, expected text in email"]);
+    minted(&["--expires-in", "-3600"])
+        .says(1, &["1 h 0 min ago, expected a time at most 30 s ago"]);
+    minted(&["--issuer", "https://another.example"]).says(
+        1,
+        &["FAIL issuer          found https://another.example, expected https://issuer.example"],
+    );
+    minted(&["--client", "another"]).says(
+        1,
+        &["FAIL client          found another, expected 1example23456789"],
+    );
+    minted(&["--claim", "email="]).says(
+        1,
+        &["FAIL user id         found only email, exp, iss, name, expected text in email"],
+    );
     minted(&["--unpadded"]).says(0, &["note: the token lacks the `=`", "ADMITTED"]);
 
     minted(&[]).says(0, &[]);
     let token = std::fs::read_to_string(desk.0.path().join("token.txt")).expect("a token");
-    desk.put("token.txt", format!("< X-Amzn-Oidc-Data: {}\r\n {}", &token[..100], &token[100..]));
-    desk.explain(&["--keys", "keys"])
-        .says(0, &["note: took `X-Amzn-Oidc-Data:` away", "note: took white space out of the token"]);
+    desk.put(
+        "token.txt",
+        format!(
+            "< X-Amzn-Oidc-Data: {}\r\n {}",
+            &token[..100],
+            &token[100..]
+        ),
+    );
+    desk.explain(&["--keys", "keys"]).says(
+        0,
+        &[
+            "note: took `X-Amzn-Oidc-Data:` away",
+            "note: took white space out of the token",
+        ],
+    );
     assert!(token.contains('='), "a token without padding: {token}");
     desk.put("token.txt", token.replace('=', ""));
-    desk.explain(&["--keys", "keys"])
-        .says(1, &["FAIL signature", "with `=` put back at the end of each part the signature holds"]);
+    desk.explain(&["--keys", "keys"]).says(
+        1,
+        &[
+            "FAIL signature",
+            "with `=` put back at the end of each part the signature holds",
+        ],
+    );
     desk.put("token.txt", token.replacen("eyJ0", "AAAA", 1));
-    desk.explain(&["--keys", "keys"]).says(1, &["FAIL form            found something else before the first dot"]);
+    desk.explain(&["--keys", "keys"]).says(
+        1,
+        &["FAIL form            found something else before the first dot"],
+    );
     desk.put("token.txt", "eyJhbGciOiJSUzI1NiJ9.e30.AAAA");
     desk.explain(&[]).says(
         1,
-        &["note: an RS algorithm: this is the identity provider's access or ID token", "found RS256, expected ES256"],
+        &[
+            "note: an RS algorithm: this is the identity provider's access or ID token",
+            "found RS256, expected ES256",
+        ],
     );
     std::fs::remove_file(desk.0.path().join("alb-key.pem")).expect("a key");
     desk.put("token.txt", token);
-    desk.run(&["token", "--key", "alb-key.pem", "--config", "wasm-plugin.yaml"]).says(0, &[]);
-    desk.explain(&["--key", "alb-key.pem"]).says(1, &["DENIED 401 signature-invalid"]);
-    desk.explain(&["--keys", "."]).says(1, &["FAIL key             found no file", "DENIED 401 key-not-found"]);
+    desk.run(&[
+        "token",
+        "--key",
+        "alb-key.pem",
+        "--config",
+        "wasm-plugin.yaml",
+    ])
+    .says(0, &[]);
+    desk.explain(&["--key", "alb-key.pem"])
+        .says(1, &["DENIED 401 signature-invalid"]);
+    desk.explain(&["--keys", "."]).says(
+        1,
+        &[
+            "FAIL key             found no file",
+            "DENIED 401 key-not-found",
+        ],
+    );
 }
 
 #[test]
@@ -428,22 +679,42 @@ fn a_private_key_is_readable_by_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let desk = Desk::new();
     desk.mint(&[]);
-    let mode = std::fs::metadata(desk.0.path().join("alb-key.pem")).expect("a key").permissions().mode();
+    let mode = std::fs::metadata(desk.0.path().join("alb-key.pem"))
+        .expect("a key")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
 fn what_would_steer_the_terminal_is_shown_as_text() {
     let desk = Desk::new();
-    desk.mint(&["--claim", "email=\u{1b}[31mann\u{202e}", "--claim", "sub=\u{9b}31m"]);
-    let ran = desk.explain(&["--keys", "keys"]).says(1, &["\\u{1b}[31mann"]);
-    assert!(!ran.stdout.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{}", ran.stdout);
+    desk.mint(&[
+        "--claim",
+        "email=\u{1b}[31mann\u{202e}",
+        "--claim",
+        "sub=\u{9b}31m",
+    ]);
+    let ran = desk
+        .explain(&["--keys", "keys"])
+        .says(1, &["\\u{1b}[31mann"]);
+    assert!(
+        !ran.stdout.contains(['\u{1b}', '\u{202e}', '\u{9b}']),
+        "{}",
+        ran.stdout
+    );
 }
 
 #[test]
 fn user_ids_are_transformed_and_refused_ones_fail() {
     let desk = Desk::new();
-    let ids = ["transform", "--config", "wasm-plugin.yaml", "ann@example.com", "bob@example.org"];
+    let ids = [
+        "transform",
+        "--config",
+        "wasm-plugin.yaml",
+        "ann@example.com",
+        "bob@example.org",
+    ];
     desk.run(&ids).says(
         0,
         &[
@@ -459,16 +730,30 @@ fn user_ids_are_transformed_and_refused_ones_fail() {
 
 /// The lines of the help's examples, joined where they are continued.
 fn examples(help: &str) -> Vec<String> {
-    let (_, examples) = help.split_once("Example").unwrap_or_else(|| panic!("no example in:\n{help}"));
+    let (_, examples) = help
+        .split_once("Example")
+        .unwrap_or_else(|| panic!("no example in:\n{help}"));
     let lines = examples.replace("\\\n", " ");
-    lines.lines().map(str::trim).filter(|line| line.starts_with("alb-oidc ")).map(str::to_owned).collect()
+    lines
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("alb-oidc "))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn commands(desk: &Desk) -> Vec<String> {
     let help = desk.run(&["--help"]).says(0, &["Usage: alb-oidc"]).stdout;
     let (_, list) = help.split_once("Commands:\n").expect("a list of commands");
-    let names = list.lines().take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
-    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+    let names = list
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| !line.starts_with("   "));
+    names
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -488,12 +773,16 @@ fn every_example_of_a_help_runs() {
 
 #[test]
 fn the_readme_lists_every_command_and_no_other() {
-    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR"))).expect("a README");
+    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR")))
+        .expect("a README");
     let (_, section) = readme.split_once("\n## alb-oidc\n").expect("a section");
     let named = section
         .lines()
         .take_while(|line| !line.starts_with("## "))
         .filter_map(|line| line.strip_prefix("| `alb-oidc "));
-    let named: Vec<_> = named.filter_map(|line| line.split([' ', '`']).next()).map(str::to_owned).collect();
+    let named: Vec<_> = named
+        .filter_map(|line| line.split([' ', '`']).next())
+        .map(str::to_owned)
+        .collect();
     assert_eq!(named, commands(&Desk::new()));
 }

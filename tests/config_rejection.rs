@@ -13,7 +13,8 @@ use support::upstream::Upstream;
 /// How long Envoy may take to try a listener that was put into its file.
 const UPDATE: Duration = Duration::from_secs(20);
 
-/// A configuration that may not run, and what the log must say of it: the field, what it held, what it may hold.
+/// A configuration that may not run, and what the log must say of it: the field, what it held, what
+/// it may hold.
 struct Bad {
     config: String,
     env: BTreeMap<String, String>,
@@ -21,24 +22,38 @@ struct Bad {
 }
 
 fn bad_configs() -> Vec<Bad> {
-    let text =
-        |config: &str, said: &[&'static str]| Bad { config: config.into(), env: BTreeMap::new(), said: said.to_vec() };
+    let text = |config: &str, said: &[&'static str]| Bad {
+        config: config.into(),
+        env: BTreeMap::new(),
+        said: said.to_vec(),
+    };
     // The good configuration with one member set; null takes it out.
     let with = |pointer: &str, value: Value, said: &[&'static str]| {
         let mut config = gateway_config();
         let (object, member) = pointer.rsplit_once('/').unwrap();
-        let object = config.pointer_mut(object).and_then(Value::as_object_mut).unwrap();
+        let object = config
+            .pointer_mut(object)
+            .and_then(Value::as_object_mut)
+            .unwrap();
         if value.is_null() {
             drop(object.remove(member))
         } else {
             drop(object.insert(member.into(), value))
         }
-        Bad { config: config.to_string(), env: BTreeMap::new(), said: said.to_vec() }
+        Bad {
+            config: config.to_string(),
+            env: BTreeMap::new(),
+            said: said.to_vec(),
+        }
     };
     vec![
         text("", &["loadBalancers"]),
         with("/loadBalancer", json!([]), &["loadBalancer:"]),
-        with("/userId", json!({"header": "x-amzn-oidc-data"}), &["userId.header", "x-amzn-oidc-data"]),
+        with(
+            "/userId",
+            json!({"header": "x-amzn-oidc-data"}),
+            &["userId.header", "x-amzn-oidc-data"],
+        ),
         text("loadBalancers: []", &["JSON"]),
         text("[]", &["a JSON object"]),
         with("/loadBalancers", Value::Null, &["loadBalancers:"]),
@@ -49,15 +64,31 @@ fn bad_configs() -> Vec<Bad> {
             json!("arn:aws:elasticloadbalancing:us-west-2:1:loadbalancer/net/x/1"),
             &["loadBalancers[0].arn", "loadbalancer/net/x"],
         ),
-        with("/loadBalancers/0/issuer", Value::Null, &["loadBalancers[0].issuer"]),
+        with(
+            "/loadBalancers/0/issuer",
+            Value::Null,
+            &["loadBalancers[0].issuer"],
+        ),
         with(
             "/userId",
             json!({"transformers": [{"matches": "(", "replaces": ""}]}),
             &["userId.transformers[0].matches"],
         ),
-        with("/userId", json!({"header": ":path"}), &["userId.header", ":path"]),
-        with("/userId", json!({"header": "Host"}), &["userId.header", "Host"]),
-        with("/logout", json!({"path": "/logout"}), &["logout.redirectTo", "beside `path`"]),
+        with(
+            "/userId",
+            json!({"header": ":path"}),
+            &["userId.header", ":path"],
+        ),
+        with(
+            "/userId",
+            json!({"header": "Host"}),
+            &["userId.header", "Host"],
+        ),
+        with(
+            "/logout",
+            json!({"path": "/logout"}),
+            &["logout.redirectTo", "beside `path`"],
+        ),
         with(
             "/logout",
             json!({"path": "/logout", "redirectTo": "http://evil.test/"}),
@@ -66,13 +97,29 @@ fn bad_configs() -> Vec<Bad> {
         with(
             "/rules",
             json!([{"match": {"paths": [{"regex": "[^/]{1,1000}xN"}]}}]),
-            &["rules[0].match.paths[0].regex", "bytes once compiled, and", "at most 4096 bytes"],
+            &[
+                "rules[0].match.paths[0].regex",
+                "bytes once compiled, and",
+                "at most 4096 bytes",
+            ],
         ),
-        with("/publicKeys/timeoutMs", json!(1), &["publicKeys.timeoutMs", "100"]),
-        with("/clockSkewSeconds", json!("30"), &["clockSkewSeconds", "\"30\""]),
+        with(
+            "/publicKeys/timeoutMs",
+            json!(1),
+            &["publicKeys.timeoutMs", "100"],
+        ),
+        with(
+            "/clockSkewSeconds",
+            json!("30"),
+            &["clockSkewSeconds", "\"30\""],
+        ),
         Bad {
             env: BTreeMap::from([("ALB_OIDC_VERIFIER".to_owned(), "module".to_owned())]),
-            ..with("/accessToken", json!({"issuer": ISSUER}), &["accessToken:", "RS256", "verify_signature"])
+            ..with(
+                "/accessToken",
+                json!({"issuer": ISSUER}),
+                &["accessToken:", "RS256", "verify_signature"],
+            )
         },
     ]
 }
@@ -84,9 +131,18 @@ async fn a_bad_configuration_does_not_start() {
         for bad in bad_configs().into_iter().take(3) {
             let what = format!("envoy {}, {:?}", support::version(&envoy), bad.config);
             let nobody = ([127, 0, 0, 1], 1).into();
-            let setup = Setup { plugins: vec![bad.plugin()], ..Setup::new(&envoy, nobody, nobody) };
-            let Err(failed) = Envoy::start(&setup).await else { panic!("{what}: it started") };
-            assert!(failed.status.is_some_and(|status| !status.success()), "{what}: {:?}", failed.status);
+            let setup = Setup {
+                plugins: vec![bad.plugin()],
+                ..Setup::new(&envoy, nobody, nobody)
+            };
+            let Err(failed) = Envoy::start(&setup).await else {
+                panic!("{what}: it started")
+            };
+            assert!(
+                failed.status.is_some_and(|status| !status.success()),
+                "{what}: {:?}",
+                failed.status
+            );
             bad.check_log(&what, &failed.log);
         }
     }
@@ -101,12 +157,18 @@ async fn a_bad_configuration_does_not_replace_a_good_one() {
 
 impl Bad {
     fn plugin(&self) -> Plugin {
-        Plugin { env: self.env.clone(), ..Plugin::new("gateway", &self.config) }
+        Plugin {
+            env: self.env.clone(),
+            ..Plugin::new("gateway", &self.config)
+        }
     }
 
     /// Holds the module's own line against what it must say.
     fn check_log(&self, what: &str, log: &str) {
-        let refusals: Vec<&str> = log.lines().filter(|line| line.contains("alb-oidc: config refused")).collect();
+        let refusals: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("alb-oidc: config refused"))
+            .collect();
         let said = |word: &&str| refusals.iter().any(|line| line.contains(*word));
         for word in self.said.iter().chain(&["expected"]) {
             assert!(said(word), "{what}: the log does not say {word}:\n{log}");
@@ -133,17 +195,32 @@ impl Update {
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
         let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
         keys.publish(&format!("/{kid}"), &key, Answer::default());
-        let setup =
-            Setup { watched_listeners: Some(file.clone()), ..Setup::new(binary, upstream.address(), keys.address()) };
+        let setup = Setup {
+            watched_listeners: Some(file.clone()),
+            ..Setup::new(binary, upstream.address(), keys.address())
+        };
         let envoy = Envoy::must_start(&setup).await;
         let what = format!("envoy {}", support::version(binary));
         let token = TokenSpec::of("ann@example.com").mint(&kid, &key).text;
-        Update { what, envoy, file, _folder: folder, _keys: keys, upstream, token }
+        Update {
+            what,
+            envoy,
+            file,
+            _folder: folder,
+            _keys: keys,
+            upstream,
+            token,
+        }
     }
 
     async fn run(self) {
         self.wait_for("update_success", 1).await;
-        assert_eq!(self.user().await, "ann@example.com", "{}: the first configuration", self.what);
+        assert_eq!(
+            self.user().await,
+            "ann@example.com",
+            "{}: the first configuration",
+            self.what
+        );
 
         for (count, bad) in (1..).zip(bad_configs()) {
             let what = format!("{}, {:?}", self.what, bad.config);
@@ -161,7 +238,11 @@ impl Update {
         // A worker takes its new listener a moment after the main thread has.
         let deadline = Instant::now() + UPDATE;
         while self.user().await != "user:ann@example.com" {
-            assert!(Instant::now() < deadline, "{}: the good configuration does not take over", self.what);
+            assert!(
+                Instant::now() < deadline,
+                "{}: the good configuration does not take over",
+                self.what
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.envoy.stop().await;
@@ -170,11 +251,19 @@ impl Update {
     /// The user id that upstream is told for a genuine token.
     async fn user(&self) -> String {
         let address = self.envoy.listener("gateway").await.expect("the listener");
-        let request = Request::get("/", &[("host", "gateway.test"), ("x-amzn-oidc-data", &self.token)]);
-        let reply = send(address, &request).await.unwrap_or_else(|error| panic!("{}: {error}", self.what));
+        let request = Request::get(
+            "/",
+            &[("host", "gateway.test"), ("x-amzn-oidc-data", &self.token)],
+        );
+        let reply = send(address, &request)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", self.what));
         assert_eq!(reply.status, 200, "{}: {}", self.what, reply.body);
         let seen = self.upstream.take_seen();
-        seen.last().expect("a request upstream").header("kubeflow-userid").join(",")
+        seen.last()
+            .expect("a request upstream")
+            .header("kubeflow-userid")
+            .join(",")
     }
 
     /// Waits until Envoy has counted so many updates of its listeners with this outcome.
@@ -182,7 +271,12 @@ impl Update {
         let name = format!("listener_manager.lds.{outcome}");
         let deadline = Instant::now() + UPDATE;
         while self.envoy.stats("listener_manager.lds").await.get(&name) != Some(&count) {
-            assert!(Instant::now() < deadline, "{}: {name} is not {count}:\n{}", self.what, self.envoy.log());
+            assert!(
+                Instant::now() < deadline,
+                "{}: {name} is not {count}:\n{}",
+                self.what,
+                self.envoy.log()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -1,5 +1,6 @@
-//! Holds the README and the local stack against the code: config reference, reasons, metrics, the first WasmPlugin, the make
-//! targets, the stack's plugin config and dashboard. It says nothing about whether the code is right.
+//! Holds the README and the local stack against the code: config reference, reasons, metrics, the
+//! first WasmPlugin, the make targets, the stack's plugin config and dashboard. It says nothing
+//! about whether the code is right.
 
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::BTreeSet;
@@ -16,12 +17,22 @@ fn table(name: &str) -> Vec<Vec<String>> {
 
 fn table_of(readme: &str, name: &str) -> Vec<Vec<String>> {
     let text = file(readme);
-    let rest = text.split_once(&format!("<!-- {name}: ")).unwrap_or_else(|| panic!("{readme} has no {name}")).1;
-    let lines = rest.lines().skip(1).take_while(|line| line.starts_with('|')).skip(2);
+    let rest = text
+        .split_once(&format!("<!-- {name}: "))
+        .unwrap_or_else(|| panic!("{readme} has no {name}"))
+        .1;
+    let lines = rest
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .skip(2);
     // `\|` is no border of a cell.
     let cells = |line: &str| -> Vec<String> {
         let line = line.replace("\\|", "\u{0}");
-        line.trim_matches('|').split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect()
+        line.trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().replace('\u{0}', "|"))
+            .collect()
     };
     lines.map(cells).collect()
 }
@@ -37,12 +48,19 @@ fn the_config_reference_is_the_one_that_the_reader_uses() {
         .iter()
         .map(|field| {
             let default = field.default_json();
-            let default = if ["required", "none"].contains(&default.as_str()) { default } else { code(default) };
+            let default = if ["required", "none"].contains(&default.as_str()) {
+                default
+            } else {
+                code(default)
+            };
             vec![code(field.path), field.expected(), default]
         })
         .collect();
     for row in &found {
-        assert!(row.len() == 4 && row[3].len() > 10, "says too little: {row:?}");
+        assert!(
+            row.len() == 4 && row[3].len() > 10,
+            "says too little: {row:?}"
+        );
     }
     let found: Vec<_> = found.iter().map(|row| row[..3].to_vec()).collect();
     assert_eq!(found, expected);
@@ -50,8 +68,13 @@ fn the_config_reference_is_the_one_that_the_reader_uses() {
 
 #[test]
 fn the_reasons_are_those_of_the_code_in_their_order_with_their_status() {
-    let found: Vec<_> = table("reasons").iter().map(|row| (row[0].clone(), row[1].clone())).collect();
-    let expected: Vec<_> = Reason::ALL.map(|reason| (code(reason.name()), reason.status().to_string())).to_vec();
+    let found: Vec<_> = table("reasons")
+        .iter()
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
+    let expected: Vec<_> = Reason::ALL
+        .map(|reason| (code(reason.name()), reason.status().to_string()))
+        .to_vec();
     assert_eq!(found, expected);
 }
 
@@ -69,23 +92,44 @@ fn the_metrics_are_those_of_the_code() {
         "waiting".to_owned(),
     ];
     names.extend(FetchOutcome::ALL.map(|outcome| format!("key_fetch.{}", outcome.name())));
-    names.extend([Backend::Host, Backend::Module].map(|backend| format!("verified.{}", backend.name())));
-    assert_eq!(found, names.iter().map(|name| code(format!("{METRIC_PREFIX}{name}"))).collect());
+    names.extend(
+        [Backend::Host, Backend::Module].map(|backend| format!("verified.{}", backend.name())),
+    );
+    assert_eq!(
+        found,
+        names
+            .iter()
+            .map(|name| code(format!("{METRIC_PREFIX}{name}")))
+            .collect()
+    );
 }
 
 #[test]
 fn the_first_wasm_plugin_of_the_readme_has_a_config_that_is_taken() {
     let readme = file("README.md");
-    let yaml = readme.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("\n```")).expect("a YAML block").0;
+    let yaml = readme
+        .split_once("```yaml\n")
+        .and_then(|(_, rest)| rest.split_once("\n```"))
+        .expect("a YAML block")
+        .0;
     let plugin = yaml.split("\n---\n").next().expect("a first document");
     let plugin: serde_json::Value = serde_saphyr::from_str(plugin).expect("YAML");
     assert_eq!(plugin["kind"], "WasmPlugin");
     let config = Config::from_value(&plugin["spec"]["pluginConfig"]).expect("a good config");
     // The ServiceEntry beside it makes the cluster that the config derives.
-    let entry = yaml.split("\n---\n").find(|document| document.contains("kind: ServiceEntry")).expect("a ServiceEntry");
+    let entry = yaml
+        .split("\n---\n")
+        .find(|document| document.contains("kind: ServiceEntry"))
+        .expect("a ServiceEntry");
     let entry: serde_json::Value = serde_saphyr::from_str(entry).expect("YAML");
-    let (host, port) = (&entry["spec"]["hosts"][0], &entry["spec"]["ports"][0]["number"]);
-    assert_eq!(config.key_sources[0].cluster, format!("outbound|{port}||{}", host.as_str().expect("a host")));
+    let (host, port) = (
+        &entry["spec"]["hosts"][0],
+        &entry["spec"]["ports"][0]["number"],
+    );
+    assert_eq!(
+        config.key_sources[0].cluster,
+        format!("outbound|{port}||{}", host.as_str().expect("a host"))
+    );
 }
 
 #[test]
@@ -95,7 +139,8 @@ fn every_plugin_config_of_the_readme_is_taken() {
     assert!(blocks.len() >= 2, "rules and sign-out");
     for block in blocks {
         let yaml = block.split_once("\n```").expect("the block's end").0;
-        let yaml: serde_json::Value = serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
+        let yaml: serde_json::Value =
+            serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
         let mut config = yaml["pluginConfig"].clone();
         let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
         config["loadBalancers"] =
@@ -107,20 +152,33 @@ fn every_plugin_config_of_the_readme_is_taken() {
 #[test]
 fn the_access_log_of_the_readme_is_the_one_that_the_scenarios_read() {
     let (readme, harness) = (file("README.md"), file("tests/support/envoy.rs"));
-    let format = readme.split_once("accessLogFormat: |\n").and_then(|(_, rest)| rest.split_once("\n```"));
-    let format: serde_json::Value = serde_json::from_str(format.expect("a format").0).expect("JSON");
+    let format = readme
+        .split_once("accessLogFormat: |\n")
+        .and_then(|(_, rest)| rest.split_once("\n```"));
+    let format: serde_json::Value =
+        serde_json::from_str(format.expect("a format").0).expect("JSON");
     for field in ["user", "reason", "details", "status"] {
-        assert!(harness.contains(&format!("\"{field}\": {}", format[field])), "{field}: {}", format[field]);
+        assert!(
+            harness.contains(&format!("\"{field}\": {}", format[field])),
+            "{field}: {}",
+            format[field]
+        );
     }
 }
 
 #[test]
 fn each_line_of_coming_from_is_shown_by_a_row_of_the_scenario_table() {
     let mut names = BTreeSet::new();
-    for file in std::fs::read_dir(format!("{}/tests/scenarios", env!("CARGO_MANIFEST_DIR"))).expect("the table") {
+    for file in std::fs::read_dir(format!("{}/tests/scenarios", env!("CARGO_MANIFEST_DIR")))
+        .expect("the table")
+    {
         let text = std::fs::read_to_string(file.expect("a file").path()).expect("its text");
         let table: toml::Table = text.parse().expect("TOML");
-        let rows = table.get("row").and_then(toml::Value::as_array).into_iter().flatten();
+        let rows = table
+            .get("row")
+            .and_then(toml::Value::as_array)
+            .into_iter()
+            .flatten();
         names.extend(rows.filter_map(|row| Some(row.get("name")?.as_str()?.to_owned())));
     }
     let lines = table("coming from");
@@ -135,7 +193,8 @@ fn each_line_of_coming_from_is_shown_by_a_row_of_the_scenario_table() {
 fn the_plugin_config_of_the_local_stack_is_taken() {
     let envoy: serde_json::Value = serde_saphyr::from_str(&file("envoy/envoy.yaml")).expect("YAML");
     let manager = &envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
-    let config = manager["http_filters"][0]["typed_config"]["config"]["configuration"]["value"].as_str();
+    let config =
+        manager["http_filters"][0]["typed_config"]["config"]["configuration"]["value"].as_str();
     let config = serde_json::from_str(config.expect("pluginConfig")).expect("JSON");
     Config::from_value(&config).expect("a good config");
 }
@@ -143,12 +202,28 @@ fn the_plugin_config_of_the_local_stack_is_taken() {
 #[test]
 fn the_dashboard_asks_for_every_metric_of_the_filter_and_for_no_other() {
     let dashboard = file("envoy/grafana/dashboards/alb-oidc.json");
-    let name = |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
-    let asked: BTreeSet<_> = dashboard.split("(wasm_filter_alb_oidc_").skip(1).map(name).collect();
+    let name = |rest: &str| {
+        rest.chars()
+            .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+            .collect::<String>()
+    };
+    let asked: BTreeSet<_> = dashboard
+        .split("(wasm_filter_alb_oidc_")
+        .skip(1)
+        .map(name)
+        .collect();
     // Prometheus of the local stack makes a label of what comes after the second dot.
-    let known =
-        table("metrics").iter().map(|row| row[0].trim_matches('`').replace(METRIC_PREFIX, "")).collect::<Vec<_>>();
-    assert_eq!(asked, known.iter().map(|name| name.split('.').next().expect("a name").to_owned()).collect());
+    let known = table("metrics")
+        .iter()
+        .map(|row| row[0].trim_matches('`').replace(METRIC_PREFIX, ""))
+        .collect::<Vec<_>>();
+    assert_eq!(
+        asked,
+        known
+            .iter()
+            .map(|name| name.split('.').next().expect("a name").to_owned())
+            .collect()
+    );
 }
 
 #[test]
@@ -157,10 +232,20 @@ fn every_make_target_that_the_readme_names_is_there() {
     let named: BTreeSet<_> = readme
         .split("make ")
         .skip(1)
-        .map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect::<String>())
-        .filter(|target| readme.contains(&format!("`make {target}`")) || readme.contains(&format!("\nmake {target} ")))
+        .map(|rest| {
+            rest.chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+                .collect::<String>()
+        })
+        .filter(|target| {
+            readme.contains(&format!("`make {target}`"))
+                || readme.contains(&format!("\nmake {target} "))
+        })
         .collect();
-    assert!(named.contains("demo") && named.contains("test") && named.contains("help"), "{named:?}");
+    assert!(
+        named.contains("demo") && named.contains("test") && named.contains("help"),
+        "{named:?}"
+    );
     for target in named {
         assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
     }
@@ -170,12 +255,25 @@ fn every_make_target_that_the_readme_names_is_there() {
 fn the_workflows_take_each_action_by_its_commit() {
     for workflow in ["ci", "release"] {
         let text = file(&format!(".github/workflows/{workflow}.yaml"));
-        let actions: Vec<_> = text.split("uses: ").skip(1).filter_map(|rest| rest.lines().next()).collect();
+        let actions: Vec<_> = text
+            .split("uses: ")
+            .skip(1)
+            .filter_map(|rest| rest.lines().next())
+            .collect();
         assert!(!actions.is_empty(), "{workflow}");
         for action in actions {
-            let (commit, version) = action.split_once('@').and_then(|(_, rest)| rest.split_once(" # v")).expect(action);
-            assert!(commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{workflow}: {action}");
-            assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{workflow}: {action}");
+            let (commit, version) = action
+                .split_once('@')
+                .and_then(|(_, rest)| rest.split_once(" # v"))
+                .expect(action);
+            assert!(
+                commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()),
+                "{workflow}: {action}"
+            );
+            assert!(
+                version.starts_with(|c: char| c.is_ascii_digit()),
+                "{workflow}: {action}"
+            );
         }
     }
 }
@@ -185,7 +283,9 @@ fn manifests() -> Vec<(String, Vec<serde_json::Value>)> {
     let mut folders = vec!["istio".to_owned()];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).expect("a folder") {
+        for entry in
+            std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).expect("a folder")
+        {
             let entry = entry.expect("an entry");
             let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
             if entry.path().is_dir() {
@@ -200,29 +300,47 @@ fn manifests() -> Vec<(String, Vec<serde_json::Value>)> {
 }
 
 fn documents(name: &str, text: &str) -> Vec<serde_json::Value> {
-    let parse = |text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let parse =
+        |text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
     text.split("\n---\n").map(parse).collect()
 }
 
 /// What a kustomization's patches say.
 fn patches(name: &str, kustomization: &serde_json::Value) -> Vec<serde_json::Value> {
-    let patches = kustomization["patches"].as_array().cloned().unwrap_or_default();
-    patches.iter().flat_map(|patch| documents(name, patch["patch"].as_str().expect("an inline patch"))).collect()
+    let patches = kustomization["patches"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    patches
+        .iter()
+        .flat_map(|patch| documents(name, patch["patch"].as_str().expect("an inline patch")))
+        .collect()
 }
 
 /// What these patches put into the list at `path`.
-fn added<'p>(patches: &'p [serde_json::Value], path: &'p str) -> impl Iterator<Item = &'p serde_json::Value> {
-    let operations = patches.iter().filter_map(serde_json::Value::as_array).flatten();
-    operations.filter(move |operation| operation["path"] == path).map(|operation| &operation["value"])
+fn added<'p>(
+    patches: &'p [serde_json::Value],
+    path: &'p str,
+) -> impl Iterator<Item = &'p serde_json::Value> {
+    let operations = patches
+        .iter()
+        .filter_map(serde_json::Value::as_array)
+        .flatten();
+    operations
+        .filter(move |operation| operation["path"] == path)
+        .map(|operation| &operation["value"])
 }
 
 const FIRST_RULE: &str = "/spec/pluginConfig/rules/0";
 
-/// A patch laid over a configuration as kustomize does it: objects are merged, anything else is replaced.
+/// A patch laid over a configuration as kustomize does it: objects are merged, anything else is
+/// replaced.
 fn merge(over: &mut serde_json::Value, patch: &serde_json::Value) {
     match (over.as_object_mut(), patch.as_object()) {
         (Some(over), Some(patch)) => {
-            patch.iter().for_each(|(name, value)| merge(over.entry(name).or_insert(serde_json::Value::Null), value));
+            patch.iter().for_each(|(name, value)| {
+                merge(over.entry(name).or_insert(serde_json::Value::Null), value)
+            });
         }
         _ => *over = patch.clone(),
     }
@@ -249,15 +367,28 @@ fn with_values(config: &serde_json::Value, values: &serde_json::Value) -> serde_
 fn every_manifest_begins_by_saying_what_it_is_for_and_what_to_change() {
     for (name, _) in manifests() {
         let text = file(&name);
-        let head = text.lines().take_while(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n");
-        assert!(head.len() > 40 && head.contains("\n# Change"), "{name} begins with: {head}");
+        let head = text
+            .lines()
+            .take_while(|line| line.starts_with('#'))
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert!(
+            head.len() > 40 && head.contains("\n# Change"),
+            "{name} begins with: {head}"
+        );
     }
 }
 
 #[test]
 fn the_configuration_of_every_manifest_is_taken_with_values_and_refused_without() {
     let manifests = manifests();
-    let of = |wanted: &str| &manifests.iter().find(|(name, _)| name == wanted).expect("the file").1[0];
+    let of = |wanted: &str| {
+        &manifests
+            .iter()
+            .find(|(name, _)| name == wanted)
+            .expect("the file")
+            .1[0]
+    };
     let base = &of("istio/base/wasm-plugin.yaml")["spec"]["pluginConfig"];
     let example = &of("istio/install/values.example.yaml")["data"];
     let real = serde_json::json!({
@@ -268,8 +399,14 @@ fn the_configuration_of_every_manifest_is_taken_with_values_and_refused_without(
     });
     let mut configs = vec![("istio/base/wasm-plugin.yaml".to_owned(), base.clone())];
     for (name, documents) in &manifests {
-        let patches: Vec<_> = documents.iter().flat_map(|document| patches(name, document)).collect();
-        let merged = patches.iter().filter_map(|patch| patch["spec"].get("pluginConfig")).cloned();
+        let patches: Vec<_> = documents
+            .iter()
+            .flat_map(|document| patches(name, document))
+            .collect();
+        let merged = patches
+            .iter()
+            .filter_map(|patch| patch["spec"].get("pluginConfig"))
+            .cloned();
         let ruled = added(&patches, FIRST_RULE).map(|rule| serde_json::json!({"rules": [rule]}));
         for patch in merged.chain(ruled) {
             let mut config = base.clone();
@@ -279,10 +416,15 @@ fn the_configuration_of_every_manifest_is_taken_with_values_and_refused_without(
     }
     assert!(configs.len() >= 5, "{configs:?}");
     for (name, config) in configs {
-        Config::from_value(&with_values(&config, &real)).unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        Config::from_value(&with_values(&config, &real))
+            .unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
         for unchanged in [config.clone(), with_values(&config, example)] {
-            let errors = Config::from_value(&unchanged).err().unwrap_or_else(|| panic!("{name} is taken unchanged"));
-            let arn = errors.iter().any(|error| error.to_string().starts_with("loadBalancers[0].arn"));
+            let errors = Config::from_value(&unchanged)
+                .err()
+                .unwrap_or_else(|| panic!("{name} is taken unchanged"));
+            let arn = errors
+                .iter()
+                .any(|error| error.to_string().starts_with("loadBalancers[0].arn"));
             assert!(arn, "{name}: {errors:?}");
         }
     }
@@ -292,19 +434,40 @@ fn the_configuration_of_every_manifest_is_taken_with_values_and_refused_without(
 fn what_a_manifest_lets_pass_without_a_token_its_policy_lets_pass_without_a_user() {
     let mut overlays = 0;
     for (name, documents) in manifests() {
-        let patches: Vec<_> = documents.iter().flat_map(|document| patches(&name, document)).collect();
+        let patches: Vec<_> = documents
+            .iter()
+            .flat_map(|document| patches(&name, document))
+            .collect();
         let mut skipped = BTreeSet::new();
         for rule in added(&patches, FIRST_RULE).filter(|rule| rule["require"] == "none") {
-            let paths = rule["match"]["paths"].as_array().into_iter().flatten().map(|path| &path["exact"]);
-            skipped
-                .extend(rule["match"]["hosts"].as_array().into_iter().flatten().chain(paths).map(ToString::to_string));
+            let paths = rule["match"]["paths"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|path| &path["exact"]);
+            skipped.extend(
+                rule["match"]["hosts"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .chain(paths)
+                    .map(ToString::to_string),
+            );
         }
         let mut exempt = BTreeSet::new();
-        let operations = added(&patches, "/spec/rules/0/to").filter_map(|to| to.as_array()).flatten();
-        let operations = operations.flat_map(|to| ["notHosts", "notPaths"].map(|list| &to["operation"][list]));
+        let operations = added(&patches, "/spec/rules/0/to")
+            .filter_map(|to| to.as_array())
+            .flatten();
+        let operations =
+            operations.flat_map(|to| ["notHosts", "notPaths"].map(|list| &to["operation"][list]));
         let hosts = added(&patches, "/spec/rules/0/when/1").map(|when| &when["notValues"]);
         for list in operations.chain(hosts) {
-            exempt.extend(list.as_array().into_iter().flatten().map(ToString::to_string));
+            exempt.extend(
+                list.as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(ToString::to_string),
+            );
         }
         assert_eq!(skipped, exempt, "{name}");
         overlays += usize::from(!skipped.is_empty());
@@ -314,44 +477,93 @@ fn what_a_manifest_lets_pass_without_a_token_its_policy_lets_pass_without_a_user
 
 #[test]
 fn the_manifests_of_the_readme_are_those_that_are_there() {
-    let named: BTreeSet<_> = table("manifests").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let named: BTreeSet<_> = table("manifests")
+        .iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
     let mut found = BTreeSet::new();
     for folder in ["istio", "istio/overlays"] {
-        for entry in std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).expect("a folder") {
-            found.insert(format!("{folder}/{}", entry.expect("an entry").file_name().to_string_lossy()));
+        for entry in
+            std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).expect("a folder")
+        {
+            found.insert(format!(
+                "{folder}/{}",
+                entry.expect("an entry").file_name().to_string_lossy()
+            ));
         }
     }
     found.remove("istio/overlays");
-    assert_eq!(named.iter().map(|name| format!("istio/{name}")).collect::<BTreeSet<_>>(), found);
+    assert_eq!(
+        named
+            .iter()
+            .map(|name| format!("istio/{name}"))
+            .collect::<BTreeSet<_>>(),
+        found
+    );
 }
 
 #[test]
 fn the_ways_to_the_public_keys_are_those_that_the_filter_takes() {
     for (region, partition, manifest) in [
         ("eu-central-1", "aws", "istio/base/public-keys.yaml"),
-        ("us-gov-west-1", "aws-us-gov", "istio/overlays/govcloud/public-keys.yaml"),
-        ("us-gov-east-1", "aws-us-gov", "istio/overlays/govcloud/public-keys.yaml"),
+        (
+            "us-gov-west-1",
+            "aws-us-gov",
+            "istio/overlays/govcloud/public-keys.yaml",
+        ),
+        (
+            "us-gov-east-1",
+            "aws-us-gov",
+            "istio/overlays/govcloud/public-keys.yaml",
+        ),
     ] {
-        let arn =
-            format!("arn:{partition}:elasticloadbalancing:{region}:123456789012:loadbalancer/app/kf/50dc6c495c0c9188");
-        let config = serde_json::json!({"loadBalancers": [{"arn": arn, "issuer": null, "clientId": null}]});
-        let cluster = Config::from_value(&config).expect("a good config").key_sources[0].cluster.clone();
+        let arn = format!(
+            "arn:{partition}:elasticloadbalancing:{region}:123456789012:loadbalancer/app/kf/50dc6c495c0c9188"
+        );
+        let config =
+            serde_json::json!({"loadBalancers": [{"arn": arn, "issuer": null, "clientId": null}]});
+        let cluster = Config::from_value(&config)
+            .expect("a good config")
+            .key_sources[0]
+            .cluster
+            .clone();
         let documents = documents(manifest, &file(manifest).replace("REGION", region));
-        let of = |kind: &'static str| documents.iter().filter(move |document| document["kind"] == kind);
-        let named = |host: &serde_json::Value| format!("outbound|443||{}", host.as_str().expect("a host")) == cluster;
+        let of = |kind: &'static str| {
+            documents
+                .iter()
+                .filter(move |document| document["kind"] == kind)
+        };
+        let named = |host: &serde_json::Value| {
+            format!("outbound|443||{}", host.as_str().expect("a host")) == cluster
+        };
         let entry = of("ServiceEntry").find(|entry| named(&entry["spec"]["hosts"][0]));
-        assert_eq!(entry.expect("a ServiceEntry")["spec"]["ports"][0]["number"], 443, "{cluster}");
-        let rule = of("DestinationRule").find(|rule| named(&rule["spec"]["host"])).expect("a DestinationRule");
+        assert_eq!(
+            entry.expect("a ServiceEntry")["spec"]["ports"][0]["number"],
+            443,
+            "{cluster}"
+        );
+        let rule = of("DestinationRule")
+            .find(|rule| named(&rule["spec"]["host"]))
+            .expect("a DestinationRule");
         let tls = &rule["spec"]["trafficPolicy"]["tls"];
         assert_eq!(tls["mode"], "SIMPLE", "{cluster}");
-        assert!(named(&tls["sni"]) && named(&tls["subjectAltNames"][0]), "{cluster}");
+        assert!(
+            named(&tls["sni"]) && named(&tls["subjectAltNames"][0]),
+            "{cluster}"
+        );
     }
 }
 
-/// The name of a file or folder of `tests/` that holds tests, or that a make target of its own runs.
+/// The name of a file or folder of `tests/` that holds tests, or that a make target of its own
+/// runs.
 fn test_name(entry: &std::fs::DirEntry) -> Option<String> {
-    let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-    let is_test = ["main.rs", &format!("{name}.rs"), "tests"].iter().any(|inside| path.join(inside).exists());
+    let (path, name) = (
+        entry.path(),
+        entry.file_name().to_string_lossy().into_owned(),
+    );
+    let is_test = ["main.rs", &format!("{name}.rs"), "tests"]
+        .iter()
+        .any(|inside| path.join(inside).exists());
     match name.strip_suffix(".rs") {
         Some(test) => Some(test.to_owned()),
         None => is_test.then_some(name),
@@ -360,24 +572,42 @@ fn test_name(entry: &std::fs::DirEntry) -> Option<String> {
 
 #[test]
 fn tests_readme_lists_each_test_and_its_target() {
-    let entries = std::fs::read_dir(format!("{}/tests", env!("CARGO_MANIFEST_DIR"))).expect("a folder");
-    let expected: BTreeSet<_> = entries.filter_map(|entry| test_name(&entry.expect("an entry"))).map(code).collect();
+    let entries =
+        std::fs::read_dir(format!("{}/tests", env!("CARGO_MANIFEST_DIR"))).expect("a folder");
+    let expected: BTreeSet<_> = entries
+        .filter_map(|entry| test_name(&entry.expect("an entry")))
+        .map(code)
+        .collect();
     let rows = table_of("tests/README.md", "tests");
     let found: Vec<_> = rows.iter().map(|row| row[0].clone()).collect();
     assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
 
     let manifest: toml::Table = file("Cargo.toml").parse().expect("TOML");
     let listed = |kind: &str| manifest[kind].as_array().expect("a list").iter();
-    let apart = listed("test").filter(|test| test.get("test").is_some_and(|test| test.as_bool() == Some(false)));
-    let apart: BTreeSet<_> =
-        apart.chain(listed("example")).map(|of| code(of["name"].as_str().expect("text"))).collect();
+    let apart = listed("test").filter(|test| {
+        test.get("test")
+            .is_some_and(|test| test.as_bool() == Some(false))
+    });
+    let apart: BTreeSet<_> = apart
+        .chain(listed("example"))
+        .map(|of| code(of["name"].as_str().expect("text")))
+        .collect();
     let makefile = file("Makefile");
     for row in &rows {
-        let targets: Vec<_> = row[1].split(", ").map(|target| target.trim_matches('`')).collect();
+        let targets: Vec<_> = row[1]
+            .split(", ")
+            .map(|target| target.trim_matches('`'))
+            .collect();
         for target in &targets {
-            let rule = target.strip_prefix("make ").unwrap_or_else(|| panic!("{row:?}"));
+            let rule = target
+                .strip_prefix("make ")
+                .unwrap_or_else(|| panic!("{row:?}"));
             assert!(makefile.contains(&format!("\n{rule}:")), "{target}");
         }
-        assert_eq!(targets.contains(&"make test"), !apart.contains(&row[0]), "{row:?}");
+        assert_eq!(
+            targets.contains(&"make test"),
+            !apart.contains(&row[0]),
+            "{row:?}"
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! A flood of invented key ids does not keep a genuine new key from being fetched: hundreds of seeded runs of the key cache for
-//! each attack, and each attack once against a real Envoy.
+//! A flood of invented key ids does not keep a genuine new key from being fetched: hundreds of
+//! seeded runs of the key cache for each attack, and each attack once against a real Envoy.
 
 use alb_oidc_filter::{
-    ClientAddress, Config, FetchResult, KeyCache, KeyId, KeyName, Lookup, P256Key, PublicKey, Timestamp,
+    ClientAddress, Config, FetchResult, KeyCache, KeyId, KeyName, Lookup, P256Key, PublicKey,
+    Timestamp,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -102,17 +103,34 @@ mod ring {
 
     impl World {
         fn new(seed: u64) -> World {
-            let config = Config::from_value(&gateway_config()).unwrap_or_else(|errors| panic!("{errors:?}"));
-            let ring = KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), seed);
+            let config =
+                Config::from_value(&gateway_config()).unwrap_or_else(|errors| panic!("{errors:?}"));
+            let ring = KeyCache::new(
+                config.key_ttl,
+                config.key_sources.iter().map(|source| source.timeout),
+                seed,
+            );
             let key = P256Key::from_pem(Key::numbered(1).pem().as_bytes()).expect("a key");
             let (key, answers) = (PublicKey::P256(key), VecDeque::new());
-            World { ring, config, key, answers, fetches: 0, is_served: false, requests: 0, millis: 0 }
+            World {
+                ring,
+                config,
+                key,
+                answers,
+                fetches: 0,
+                is_served: false,
+                requests: 0,
+                millis: 0,
+            }
         }
 
         fn name(&self, number: u32) -> KeyName {
             let id = format!("{number:08x}-0000-4000-8000-000000000000");
             let id = KeyId::uuid(id.as_bytes()).expect("a UUID");
-            KeyName { source: self.config.load_balancers[0].key_source, id }
+            KeyName {
+                source: self.config.load_balancers[0].key_source,
+                id,
+            }
         }
 
         fn now(&self) -> Timestamp {
@@ -134,9 +152,18 @@ mod ring {
         /// Has what is due happen; whether the genuine key has come.
         fn pass_a_millisecond(&mut self) -> bool {
             let genuine = self.name(GENUINE);
-            while let Some((_, name)) = self.answers.front().copied().filter(|(at, _)| *at <= self.millis) {
+            while let Some((_, name)) = self
+                .answers
+                .front()
+                .copied()
+                .filter(|(at, _)| *at <= self.millis)
+            {
                 self.answers.pop_front();
-                let answer = if name == genuine { FetchResult::Key(self.key.clone()) } else { FetchResult::NotFound };
+                let answer = if name == genuine {
+                    FetchResult::Key(self.key.clone())
+                } else {
+                    FetchResult::NotFound
+                };
                 self.is_served |= name == genuine;
                 let now = self.now();
                 self.ring.answered(name, answer, now);
@@ -153,7 +180,8 @@ mod ring {
         }
     }
 
-    /// How many milliseconds it took until the genuine key came, and how many fetches were made by then.
+    /// How many milliseconds it took until the genuine key came, and how many fetches were made by
+    /// then.
     fn run(attack: Attack, in_turn: bool, seed: u64) -> (Option<u64>, usize) {
         let (mut world, mut rng) = (World::new(seed), Rng::with_seed(seed));
         let (mut attacks, mut users) = (0, 0);
@@ -176,8 +204,16 @@ mod ring {
             }
         }
         let most = 20 + world.millis as usize / 100;
-        assert!(world.fetches <= most, "{attack:?}, {seed}: {} fetches in {} ms", world.fetches, world.millis);
-        (world.is_served.then_some(world.millis - begin), world.fetches)
+        assert!(
+            world.fetches <= most,
+            "{attack:?}, {seed}: {} fetches in {} ms",
+            world.fetches,
+            world.millis
+        );
+        (
+            world.is_served.then_some(world.millis - begin),
+            world.fetches,
+        )
     }
 
     fn serves_99_of_100(in_turn: bool) {
@@ -185,12 +221,18 @@ mod ring {
             let runs: Vec<_> = (0..RUNS).map(|seed| run(attack, in_turn, seed)).collect();
             let mut took: Vec<_> = runs.iter().filter_map(|(took, _)| *took).collect();
             took.sort_unstable();
-            let (served, fetches) = (took.len() as u64, runs.iter().map(|(_, fetches)| *fetches).max());
+            let (served, fetches) = (
+                took.len() as u64,
+                runs.iter().map(|(_, fetches)| *fetches).max(),
+            );
             let (median, longest) = (took.get(took.len() / 2), took.last());
             println!(
                 "{attack:?}: {served} of {RUNS}, median {median:?} ms, longest {longest:?} ms, {fetches:?} fetches"
             );
-            assert!(served * 100 >= RUNS * 99, "{attack:?}: {served} of {RUNS} within {SERVED_WITHIN} ms");
+            assert!(
+                served * 100 >= RUNS * 99,
+                "{attack:?}: {served} of {RUNS} within {SERVED_WITHIN} ms"
+            );
         }
     }
 
@@ -209,8 +251,8 @@ mod ring {
 mod gateway {
     use super::*;
 
-    /// How many genuine keys are asked for during each attack, and how many of them must come in time: where one in a hundred
-    /// may be late, two of five are late once in a thousand attacks.
+    /// How many genuine keys are asked for during each attack, and how many of them must come in
+    /// time: where one in a hundred may be late, two of five are late once in a thousand attacks.
     const KEYS: usize = 5;
     const SERVED: usize = 4;
     const SERVED_WITHIN: Duration = Duration::from_secs(3);
@@ -232,7 +274,8 @@ mod gateway {
         genuine: std::sync::Mutex<String>,
         sent: AtomicU32,
         is_over: AtomicBool,
-        /// The longest that a request took since the last genuine key was asked for which no filter saw, in microseconds.
+        /// The longest that a request took since the last genuine key was asked for which no filter
+        /// saw, in microseconds.
         stall: AtomicU64,
     }
 
@@ -243,10 +286,18 @@ mod gateway {
                 Some(number) => format!("{number:08x}-0000-4000-8000-000000000000"),
                 None => self.genuine.lock().expect("the genuine id").clone(),
             };
-            let token = format!("{}.{}", URL_SAFE.encode(self.header.replace("KID", &kid)), self.rest);
+            let token = format!(
+                "{}.{}",
+                URL_SAFE.encode(self.header.replace("KID", &kid)),
+                self.rest
+            );
             Request::get(
                 "/",
-                &[("host", "gateway.test"), ("x-forwarded-for", "203.0.113.9"), ("x-amzn-oidc-data", &token)],
+                &[
+                    ("host", "gateway.test"),
+                    ("x-forwarded-for", "203.0.113.9"),
+                    ("x-amzn-oidc-data", &token),
+                ],
             )
         }
 
@@ -270,8 +321,15 @@ mod gateway {
                         let mut connection = connection.beside().expect("an HTTP/2 connection");
                         let hangs_up = matches!(self.attack, Attack::HangUp);
                         requests.spawn(async move {
-                            let patience = if hangs_up { Duration::from_millis(20) } else { Duration::from_secs(20) };
-                            drop(tokio::time::timeout(patience, connection.send(&request, full(""))).await);
+                            let patience = if hangs_up {
+                                Duration::from_millis(20)
+                            } else {
+                                Duration::from_secs(20)
+                            };
+                            drop(
+                                tokio::time::timeout(patience, connection.send(&request, full("")))
+                                    .await,
+                            );
                         });
                     }
                 }
@@ -283,7 +341,9 @@ mod gateway {
         async fn probe(self: Arc<World>) {
             while !self.is_over.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                send(self.bare, &Request::get("/", &[("host", "gateway.test")])).await.expect("an answer");
+                send(self.bare, &Request::get("/", &[("host", "gateway.test")]))
+                    .await
+                    .expect("an answer");
                 let took = u64::try_from(began.elapsed().as_micros()).expect("a short time");
                 self.stall.fetch_max(took, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -327,12 +387,18 @@ mod gateway {
         let setup = Setup {
             log_level: "error",
             plugins: vec![Plugin::new("gateway", gateway_config())],
-            listeners: vec![http_listener(BARE, &[], &json!({"direct_response": {"status": 200}}), json!({}))],
+            listeners: vec![http_listener(
+                BARE,
+                &[],
+                &json!({"direct_response": {"status": 200}}),
+                json!({}),
+            )],
             ..Setup::new(binary, upstream.address(), keys.address())
         };
         let envoy = Envoy::must_start(&setup).await;
         let token = TokenSpec::of("root@example.com").mint("KID", &Key::generate());
-        let header = String::from_utf8(URL_SAFE.decode(token.header).expect("base64")).expect("a JOSE header");
+        let header = String::from_utf8(URL_SAFE.decode(token.header).expect("base64"))
+            .expect("a JOSE header");
         let world = Arc::new(World {
             gateway: envoy.listener("gateway").await.expect("the listener"),
             bare: envoy.listener(BARE).await.expect("the listener"),
@@ -345,11 +411,17 @@ mod gateway {
             stall: AtomicU64::new(0),
         });
         let began = Instant::now();
-        let others = [tokio::spawn(Arc::clone(&world).flood()), tokio::spawn(Arc::clone(&world).probe())];
+        let others = [
+            tokio::spawn(Arc::clone(&world).flood()),
+            tokio::spawn(Arc::clone(&world).probe()),
+        ];
         tokio::time::sleep(Duration::from_secs(1)).await;
         let mut served = 0;
         for _ in 0..KEYS {
-            let signer = keys.signer(key_server::Answer { delay_ms: 50, ..key_server::Answer::default() });
+            let signer = keys.signer(key_server::Answer {
+                delay_ms: 50,
+                ..key_server::Answer::default()
+            });
             let took = world.serve(&signer).await;
             // The machine may stand still for everybody.
             let stall = Duration::from_micros(world.stall.load(Ordering::Relaxed));
@@ -357,22 +429,41 @@ mod gateway {
             served += usize::from(took.is_some_and(|took| took <= SERVED_WITHIN + 2 * stall));
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        let (sent, fetches, took) = (world.sent.load(Ordering::Relaxed), keys.fetches().len(), began.elapsed());
+        let (sent, fetches, took) = (
+            world.sent.load(Ordering::Relaxed),
+            keys.fetches().len(),
+            began.elapsed(),
+        );
         println!("{attack:?}: {sent} requests and {fetches} fetches in {took:.1?}");
         world.is_over.store(true, Ordering::Relaxed);
         for other in others {
             other.await.expect("the attack");
         }
-        assert!(served >= SERVED, "{attack:?}: {served} of {KEYS} keys in time");
-        assert!(fetches as f64 <= 20.0 + 10.0 * took.as_secs_f64() + 1.0, "{fetches} fetches in {took:?}");
+        assert!(
+            served >= SERVED,
+            "{attack:?}: {served} of {KEYS} keys in time"
+        );
+        assert!(
+            fetches as f64 <= 20.0 + 10.0 * took.as_secs_f64() + 1.0,
+            "{fetches} fetches in {took:?}"
+        );
         let per_second = sent as f64 / took.as_secs_f64();
-        assert!(per_second >= f64::from(SLOWEST_FLOOD), "{attack:?}: only {per_second} requests a second");
+        assert!(
+            per_second >= f64::from(SLOWEST_FLOOD),
+            "{attack:?}: only {per_second} requests a second"
+        );
         envoy.stop().await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn serves_genuine_keys_under_each_attack() {
-        let attacks = [Attack::EachOnce(1000), Attack::InTurn(5), Attack::InTurn(256), Attack::HangUp, Attack::Genuine];
+        let attacks = [
+            Attack::EachOnce(1000),
+            Attack::InTurn(5),
+            Attack::InTurn(256),
+            Attack::HangUp,
+            Attack::Genuine,
+        ];
         for attack in attacks {
             serves_genuine_keys_under(&support::default_envoy(), attack).await;
         }

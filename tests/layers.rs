@@ -1,12 +1,14 @@
-//! The layers of the core, and that imports only point downward. The test reads the source of every module and follows each path
-//! that begins with `crate`, `super`, `self` or the name of a child module: in a `use`, inline, and in a macro's arguments. Code
-//! under `cfg(test)` and links in doc comments do not count.
+//! The layers of the core, and that imports only point downward. The test reads the source of every
+//! module and follows each path that begins with `crate`, `super`, `self` or the name of a child
+//! module: in a `use`, inline, and in a macro's arguments. Code under `cfg(test)` and links in doc
+//! comments do not count.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The modules of each layer, from the top. A module imports from lower layers, and from its own layer without a cycle.
+/// The modules of each layer, from the top. A module imports from lower layers, and from its own
+/// layer without a cycle.
 const LAYERS: [&[&str]; 9] = [
     &["filter"],
     &["gate"],
@@ -26,24 +28,34 @@ type Module = Vec<String>;
 type Imports = BTreeMap<Module, BTreeMap<Module, usize>>;
 
 fn module(path: &str) -> Module {
-    path.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    path.split("::")
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
-/// The imports between the modules below `folder`, whose root file is `root`. Imports of the root itself do not count: it only
-/// lists what the crate offers.
+/// The imports between the modules below `folder`, whose root file is `root`. Imports of the root
+/// itself do not count: it only lists what the crate offers.
 fn imports(folder: &Path, root: &str) -> Imports {
     let mut sources = BTreeMap::new();
     read(folder, &mut Vec::new(), &mut sources);
     sources.remove(&module(root.trim_end_matches(".rs")));
     let modules: BTreeSet<Module> = sources.keys().cloned().collect();
-    sources.iter().map(|(module, source)| (module.clone(), imports_of(module, source, &modules))).collect()
+    sources
+        .iter()
+        .map(|(module, source)| (module.clone(), imports_of(module, source, &modules)))
+        .collect()
 }
 
 /// The source of each module below `folder`, whose path is `above`.
 fn read(folder: &Path, above: &mut Module, sources: &mut BTreeMap<Module, String>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
-        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+        let name = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .expect("a name")
+            .to_owned();
         if path.is_dir() {
             // Programs are crates of their own.
             if name != "bin" {
@@ -56,19 +68,29 @@ fn read(folder: &Path, above: &mut Module, sources: &mut BTreeMap<Module, String
             if name != "mod" {
                 module.push(name);
             }
-            sources.insert(module, std::fs::read_to_string(&path).expect("a source file"));
+            sources.insert(
+                module,
+                std::fs::read_to_string(&path).expect("a source file"),
+            );
         }
     }
 }
 
 /// The other ones of `modules` that the `source` of `module` imports from.
-fn imports_of(module: &Module, source: &str, modules: &BTreeSet<Module>) -> BTreeMap<Module, usize> {
+fn imports_of(
+    module: &Module,
+    source: &str,
+    modules: &BTreeSet<Module>,
+) -> BTreeMap<Module, usize> {
     let mut paths = Vec::new();
     find_paths(source.parse().expect("Rust"), module, modules, &mut paths);
     let mut imports = BTreeMap::new();
     for (path, line) in paths {
         // The longest part of a path that is a module; what follows is an item of it.
-        let target = (1..=path.len()).rev().map(|length| path[..length].to_vec()).find(|part| modules.contains(part));
+        let target = (1..=path.len())
+            .rev()
+            .map(|length| path[..length].to_vec())
+            .find(|part| modules.contains(part));
         if let Some(target) = target.filter(|target| target != module) {
             imports.entry(target).or_insert(line);
         }
@@ -77,9 +99,18 @@ fn imports_of(module: &Module, source: &str, modules: &BTreeSet<Module>) -> BTre
 }
 
 /// Each path in `tokens` that begins in this crate, resolved from `here`, with its line.
-fn find_paths(tokens: TokenStream, here: &Module, modules: &BTreeSet<Module>, paths: &mut Vec<(Module, usize)>) {
+fn find_paths(
+    tokens: TokenStream,
+    here: &Module,
+    modules: &BTreeSet<Module>,
+    paths: &mut Vec<(Module, usize)>,
+) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let is = |place: usize, text: &str| tokens.get(place).is_some_and(|token| token.to_string() == text);
+    let is = |place: usize, text: &str| {
+        tokens
+            .get(place)
+            .is_some_and(|token| token.to_string() == text)
+    };
     let mut place = 0;
     while place < tokens.len() {
         if is(place, "#") && is(place + 1, "[cfg (test)]") {
@@ -115,9 +146,12 @@ fn find_paths(tokens: TokenStream, here: &Module, modules: &BTreeSet<Module>, pa
     }
 }
 
-/// The paths that begin with `path` and go on with `tokens`, which are `::name`, or `::{…}` with several.
+/// The paths that begin with `path` and go on with `tokens`, which are `::name`, or `::{…}` with
+/// several.
 fn follow(tokens: &[TokenTree], mut path: Module, line: usize, paths: &mut Vec<(Module, usize)>) {
-    let is = |token: Option<&TokenTree>, text: &str| token.is_some_and(|token| token.to_string() == text);
+    let is = |token: Option<&TokenTree>, text: &str| {
+        token.is_some_and(|token| token.to_string() == text)
+    };
     let mut rest = tokens;
     while is(rest.first(), ":") && is(rest.get(1), ":") {
         match rest.get(2) {
@@ -147,9 +181,14 @@ fn is_block(token: &TokenTree) -> bool {
     matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace)
 }
 
-/// The number of the layer that holds `module`, from the top; `None` where the table does not list it.
+/// The number of the layer that holds `module`, from the top; `None` where the table does not list
+/// it.
 fn layer(module: &Module) -> Option<usize> {
-    LAYERS.iter().position(|names| module.first().is_some_and(|name| names.contains(&name.as_str())))
+    LAYERS.iter().position(|names| {
+        module
+            .first()
+            .is_some_and(|name| names.contains(&name.as_str()))
+    })
 }
 
 /// One line for each import that points upward, and each module that the table lacks.
@@ -162,7 +201,11 @@ fn upward(imports: &Imports) -> Vec<String> {
         };
         for (to, line) in targets {
             if layer(to).is_some_and(|layer| layer < own) {
-                faults.push(format!("{}, line {line}, imports {} from a layer above", from.join("::"), to.join("::")));
+                faults.push(format!(
+                    "{}, line {line}, imports {} from a layer above",
+                    from.join("::"),
+                    to.join("::")
+                ));
             }
         }
     }
@@ -182,7 +225,11 @@ fn cycles(imports: &Imports) -> Vec<String> {
                 }
             }
             if reached.contains(from) {
-                faults.push(format!("{}, line {line}, imports {}, which imports it", from.join("::"), to.join("::")));
+                faults.push(format!(
+                    "{}, line {line}, imports {}, which imports it",
+                    from.join("::"),
+                    to.join("::")
+                ));
             }
         }
     }
@@ -195,39 +242,88 @@ fn imports_of_the_core_point_downward() {
     let faults = [upward(&imports), cycles(&imports)].concat();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     for name in LAYERS.concat() {
-        assert!(imports.contains_key(&module(name)), "no module {name} is left");
+        assert!(
+            imports.contains_key(&module(name)),
+            "no module {name} is left"
+        );
     }
 }
 
 #[test]
 fn modules_of_the_tool_form_no_cycle() {
-    let cycles = cycles(&imports(&support::repository("src/bin/alb-oidc"), "main.rs"));
+    let cycles = cycles(&imports(
+        &support::repository("src/bin/alb-oidc"),
+        "main.rs",
+    ));
     assert!(cycles.is_empty(), "{}", cycles.join("\n"));
 }
 
 #[test]
 fn finds_an_import_however_it_is_written() {
-    let modules = ["access", "config", "config::reader", "gate", "headers", "identity", "identity::groups"].map(module);
+    let modules = [
+        "access",
+        "config",
+        "config::reader",
+        "gate",
+        "headers",
+        "identity",
+        "identity::groups",
+    ]
+    .map(module);
     let modules = BTreeSet::from(modules);
     for (from, source, expected) in [
         ("access", "use crate::gate::RequestHead;", &["gate"][..]),
-        ("access", "use crate::{gate::RequestHead, headers};", &["gate", "headers"]),
-        ("access", "use crate::{config::{reader::Object, Config}};", &["config", "config::reader"]),
+        (
+            "access",
+            "use crate::{gate::RequestHead, headers};",
+            &["gate", "headers"],
+        ),
+        (
+            "access",
+            "use crate::{config::{reader::Object, Config}};",
+            &["config", "config::reader"],
+        ),
         ("access", "fn f() { let _ = crate::gate::f(1); }", &["gate"]),
-        ("access", "fn f() -> Vec<super::gate::Gate> { vec![] }", &["gate"]),
-        ("access", "fn f() { println!(\"{}\", crate::gate::NAME) }", &["gate"]),
+        (
+            "access",
+            "fn f() -> Vec<super::gate::Gate> { vec![] }",
+            &["gate"],
+        ),
+        (
+            "access",
+            "fn f() { println!(\"{}\", crate::gate::NAME) }",
+            &["gate"],
+        ),
         ("access", "mod inner { use super::super::gate; }", &["gate"]),
-        ("access", "#[cfg(test)] mod tests { use crate::gate::Gate; } use crate::headers;", &["headers"]),
+        (
+            "access",
+            "#[cfg(test)] mod tests { use crate::gate::Gate; } use crate::headers;",
+            &["headers"],
+        ),
         ("access", "#[cfg(test)] use crate::gate::Gate;", &[]),
         ("access", "/// See [`crate::gate`].\nfn f() {}", &[]),
-        ("access", "use std::access::gate; use other::crate_::gate;", &[]),
-        ("identity", "mod groups; pub use groups::Groups;", &["identity::groups"]),
+        (
+            "access",
+            "use std::access::gate; use other::crate_::gate;",
+            &[],
+        ),
+        (
+            "identity",
+            "mod groups; pub use groups::Groups;",
+            &["identity::groups"],
+        ),
         ("identity", "mod groups;", &[]),
         ("identity::groups", "use super::Sources;", &["identity"]),
         ("config", "use crate::config::reader;", &["config::reader"]),
     ] {
-        let found = imports_of(&module(from), source, &modules).into_keys().collect::<Vec<_>>();
-        assert_eq!(found, expected.iter().map(|name| module(name)).collect::<Vec<_>>(), "{from}: {source}");
+        let found = imports_of(&module(from), source, &modules)
+            .into_keys()
+            .collect::<Vec<_>>();
+        assert_eq!(
+            found,
+            expected.iter().map(|name| module(name)).collect::<Vec<_>>(),
+            "{from}: {source}"
+        );
     }
 }
 
@@ -237,7 +333,10 @@ fn an_upward_import_and_a_cycle_are_faults() {
         let mut imports = Imports::new();
         for (from, to) in pairs {
             imports.entry(module(to)).or_default();
-            imports.entry(module(from)).or_default().insert(module(to), 1);
+            imports
+                .entry(module(from))
+                .or_default()
+                .insert(module(to), 1);
         }
         imports
     };
@@ -255,13 +354,32 @@ fn an_upward_import_and_a_cycle_are_faults() {
         ("headers", "gate"),
     ] {
         assert_eq!(upward(&imports_between(&[pair])).len(), 1, "{pair:?}");
-        assert_eq!(upward(&imports_between(&[(pair.1, pair.0)])).len(), 0, "{pair:?}");
+        assert_eq!(
+            upward(&imports_between(&[(pair.1, pair.0)])).len(),
+            0,
+            "{pair:?}"
+        );
     }
-    assert_eq!(upward(&imports_between(&[("new", "time")])), ["new is in no layer"]);
+    assert_eq!(
+        upward(&imports_between(&[("new", "time")])),
+        ["new is in no layer"]
+    );
     for (pairs, count) in [
-        (&[("identity", "identity::groups"), ("identity::groups", "identity")][..], 2),
-        (&[("json", "time"), ("time", "reason"), ("reason", "json")], 3),
-        (&[("json", "time"), ("reason", "json"), ("reason", "time")], 0),
+        (
+            &[
+                ("identity", "identity::groups"),
+                ("identity::groups", "identity"),
+            ][..],
+            2,
+        ),
+        (
+            &[("json", "time"), ("time", "reason"), ("reason", "json")],
+            3,
+        ),
+        (
+            &[("json", "time"), ("reason", "json"), ("reason", "time")],
+            0,
+        ),
     ] {
         assert_eq!(cycles(&imports_between(pairs)).len(), count, "{pairs:?}");
     }

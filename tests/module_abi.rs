@@ -1,18 +1,21 @@
-//! Reads the built module as Envoy would: what it imports, what it exports, which instructions it needs, how big it is.
-//! It runs nothing: tests/scenarios.rs does that, on the Envoys that there are. The lists here are of Envoy 1.31, the oldest supported.
+//! Reads the built module as Envoy would: what it imports, what it exports, which instructions it
+//! needs, how big it is. It runs nothing: tests/scenarios.rs does that, on the Envoys that there
+//! are. The lists here are of Envoy 1.31, the oldest supported.
 
 use std::path::PathBuf;
 
 use wasmparser::types::{EntityType, TypesRef};
 use wasmparser::{FuncType, ValType, Validator, WasmFeatures};
 
-/// Two toolchains build it, and rustup's ready-made standard library is larger than one that is built along.
+/// Two toolchains build it, and rustup's ready-made standard library is larger than one that is
+/// built along.
 const LARGEST: usize = 512 * 1024;
 
 /// A function's type as `PARAMETERS>RESULTS`: `i` is a 32-bit integer, `l` a 64-bit one.
 type Signature = &'static str;
 
-/// What the host offers to ABI 0.2.1 in `env`. A missing one, or one of another type, is a load failure.
+/// What the host offers to ABI 0.2.1 in `env`. A missing one, or one of another type, is a load
+/// failure.
 const HOST: &[(&str, Signature)] = &[
     ("proxy_add_header_map_value", "iiiii>i"),
     ("proxy_call_foreign_function", "iiiiii>i"),
@@ -74,7 +77,8 @@ const WASI: &[(&str, Signature)] = &[
     ("random_get", "ii>i"),
 ];
 
-/// What the filter has to export, beside a way to allocate. The host skips a callback that is absent, and says nothing.
+/// What the filter has to export, beside a way to allocate. The host skips a callback that is
+/// absent, and says nothing.
 const CALLBACKS: &[(&str, Signature)] = &[
     ("_initialize", ">"),
     ("proxy_abi_version_0_2_1", ">"),
@@ -88,8 +92,8 @@ const CALLBACKS: &[(&str, Signature)] = &[
     ("proxy_on_vm_start", "ii>i"),
 ];
 
-/// What compilers emit for this target without being asked, and V8 has had for years. Threads, SIMD, exceptions, tail calls,
-/// 64-bit memory and garbage collection are not among it.
+/// What compilers emit for this target without being asked, and V8 has had for years. Threads,
+/// SIMD, exceptions, tail calls, 64-bit memory and garbage collection are not among it.
 fn accepted_features() -> WasmFeatures {
     WasmFeatures::MVP
         | WasmFeatures::BULK_MEMORY
@@ -115,7 +119,9 @@ fn signature(of: &FuncType) -> String {
 /// A function's signature, or the kind of anything else.
 fn kind(types: TypesRef<'_>, of: EntityType) -> String {
     match of {
-        EntityType::Func(id) => types.get(id).map_or_else(String::new, |of| signature(of.unwrap_func())),
+        EntityType::Func(id) => types
+            .get(id)
+            .map_or_else(String::new, |of| signature(of.unwrap_func())),
         EntityType::Memory(_) => "memory".to_owned(),
         EntityType::Table(_) => "table".to_owned(),
         EntityType::Global(_) => "global".to_owned(),
@@ -140,31 +146,55 @@ fn faults(module: &[u8]) -> Vec<String> {
         };
         let has = kind(types, of);
         match offered.iter().find(|(offer, _)| *offer == name) {
-            None => faults.push(format!("imports {from}.{name}, which the host does not offer")),
-            Some((_, offer)) if *offer != has => {
-                faults.push(format!("imports {from}.{name} as {has}, the host offers {offer}"))
-            }
+            None => faults.push(format!(
+                "imports {from}.{name}, which the host does not offer"
+            )),
+            Some((_, offer)) if *offer != has => faults.push(format!(
+                "imports {from}.{name} as {has}, the host offers {offer}"
+            )),
             Some(_) => {}
         }
     }
 
-    let exports: Vec<(&str, String)> =
-        types.core_exports().into_iter().flatten().map(|(name, of)| (name, kind(types, of))).collect();
-    let exported = |name: &str| exports.iter().find(|(export, _)| *export == name).map(|(_, has)| has.as_str());
+    let exports: Vec<(&str, String)> = types
+        .core_exports()
+        .into_iter()
+        .flatten()
+        .map(|(name, of)| (name, kind(types, of)))
+        .collect();
+    let exported = |name: &str| {
+        exports
+            .iter()
+            .find(|(export, _)| *export == name)
+            .map(|(_, has)| has.as_str())
+    };
     for (name, wanted) in CALLBACKS.iter().copied().chain([("memory", "memory")]) {
         match exported(name) {
             None => faults.push(format!("does not export {name}")),
-            Some(has) if has != wanted => faults.push(format!("exports {name} as {has}, the host calls {wanted}")),
+            Some(has) if has != wanted => {
+                faults.push(format!("exports {name} as {has}, the host calls {wanted}"))
+            }
             Some(_) => {}
         }
     }
-    if ["malloc", "proxy_on_memory_allocate"].iter().all(|name| exported(name) != Some("i>i")) {
-        faults.push("exports no allocator: malloc or proxy_on_memory_allocate, of type i>i".to_owned());
+    if ["malloc", "proxy_on_memory_allocate"]
+        .iter()
+        .all(|name| exported(name) != Some("i>i"))
+    {
+        faults.push(
+            "exports no allocator: malloc or proxy_on_memory_allocate, of type i>i".to_owned(),
+        );
     }
-    for (name, _) in exports.iter().filter(|(name, _)| name.starts_with("proxy_on_")) {
-        let wanted = CALLBACKS.iter().any(|(callback, _)| callback == name) || *name == "proxy_on_memory_allocate";
+    for (name, _) in exports
+        .iter()
+        .filter(|(name, _)| name.starts_with("proxy_on_"))
+    {
+        let wanted = CALLBACKS.iter().any(|(callback, _)| callback == name)
+            || *name == "proxy_on_memory_allocate";
         if !wanted {
-            faults.push(format!("exports {name}, for which Envoy would enter the module in vain"));
+            faults.push(format!(
+                "exports {name}, for which Envoy would enter the module in vain"
+            ));
         }
     }
     faults
@@ -173,7 +203,8 @@ fn faults(module: &[u8]) -> Vec<String> {
 /// The module that `make` built.
 fn built_module() -> Vec<u8> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/alb_oidc_filter.wasm");
-    let path = std::env::var_os("ALB_OIDC_MODULE").map_or_else(|| PathBuf::from(default), PathBuf::from);
+    let path =
+        std::env::var_os("ALB_OIDC_MODULE").map_or_else(|| PathBuf::from(default), PathBuf::from);
     match std::fs::read(&path) {
         Ok(module) => module,
         #[expect(clippy::panic, reason = "without the module there is nothing to test")]
@@ -190,7 +221,10 @@ fn envoy_can_load_the_built_module_and_calls_it() {
 #[test]
 fn the_built_module_is_small() {
     let size = built_module().len();
-    assert!(size <= LARGEST, "the module has {size} bytes, more than {LARGEST}");
+    assert!(
+        size <= LARGEST,
+        "the module has {size} bytes, more than {LARGEST}"
+    );
 }
 
 #[test]
@@ -206,8 +240,13 @@ fn the_built_module_names_no_local_directory() {
         .filter(|directory| directory.len() > 1);
     for directory in local {
         let directory = format!("{}/", directory.trim_end_matches('/'));
-        let at = module.windows(directory.len()).position(|bytes| bytes == directory.as_bytes());
-        assert_eq!(at, None, "the module holds {directory}, so another directory gives other bytes");
+        let at = module
+            .windows(directory.len())
+            .position(|bytes| bytes == directory.as_bytes());
+        assert_eq!(
+            at, None,
+            "the module holds {directory}, so another directory gives other bytes"
+        );
     }
 }
 
@@ -247,7 +286,10 @@ fn an_import_that_the_host_lacks_is_a_fault() {
             r#"(import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))"#,
             "imports wasi_snapshot_preview1.sched_yield, which the host does not offer",
         ),
-        (r#"(import "wbg" "now" (func (result f64)))"#, "imports wbg.now, which the host does not offer"),
+        (
+            r#"(import "wbg" "now" (func (result f64)))"#,
+            "imports wbg.now, which the host does not offer",
+        ),
         (
             r#"(import "env" "proxy_log" (func (param i32 i32) (result i32)))"#,
             "imports env.proxy_log as ii>i, the host offers iii>i",
@@ -260,18 +302,38 @@ fn an_import_that_the_host_lacks_is_a_fault() {
 #[test]
 fn an_absent_or_mistyped_export_is_a_fault() {
     let empty = faults(&wat::parse_str(r#"(module (func (export "proxy_on_tick")))"#).unwrap());
-    assert!(empty.contains(&"exports proxy_on_tick as >, the host calls i>".to_owned()), "{empty:?}");
-    assert!(empty.contains(&"does not export proxy_on_request_headers".to_owned()), "{empty:?}");
-    assert!(empty.contains(&"does not export memory".to_owned()), "{empty:?}");
-    assert!(empty.iter().any(|fault| fault.starts_with("exports no allocator")), "{empty:?}");
+    assert!(
+        empty.contains(&"exports proxy_on_tick as >, the host calls i>".to_owned()),
+        "{empty:?}"
+    );
+    assert!(
+        empty.contains(&"does not export proxy_on_request_headers".to_owned()),
+        "{empty:?}"
+    );
+    assert!(
+        empty.contains(&"does not export memory".to_owned()),
+        "{empty:?}"
+    );
+    assert!(
+        empty
+            .iter()
+            .any(|fault| fault.starts_with("exports no allocator")),
+        "{empty:?}"
+    );
 }
 
 #[test]
 fn an_instruction_that_old_hosts_lack_is_a_fault() {
-    for body in ["(drop (v128.const i64x2 0 0))", "atomic.fence", "(return_call 0)"] {
+    for body in [
+        "(drop (v128.const i64x2 0 0))",
+        "atomic.fence",
+        "(return_call 0)",
+    ] {
         let found = faults(&complete("", body));
         assert!(
-            found.iter().any(|fault| fault.starts_with("not a module of the accepted features")),
+            found
+                .iter()
+                .any(|fault| fault.starts_with("not a module of the accepted features")),
             "{body}: {found:?}"
         );
     }

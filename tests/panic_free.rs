@@ -1,19 +1,23 @@
-//! Shows which panics the built module can come to at all, by reading its code: from each export it follows every call, an indirect
-//! one to each function of that type in the table, and lists where the code ends in a panic or an abort. What it finds is compared
-//! with [`ARGUED`]: a place without an argument fails the test, whichever toolchain built the module. Which places a compiler proves
-//! away differs between toolchains, so an argument without a place fails it for the reference toolchain only, the one that
-//! `.ci/reference-toolchain` names. A panic kills the VM, and the requests that wait in it hang.
+//! Shows which panics the built module can come to at all, by reading its code: from each export it
+//! follows every call, an indirect one to each function of that type in the table, and lists where
+//! the code ends in a panic or an abort. What it finds is compared with [`ARGUED`]: a place without
+//! an argument fails the test, whichever toolchain built the module. Which places a compiler proves
+//! away differs between toolchains, so an argument without a place fails it for the reference
+//! toolchain only, the one that `.ci/reference-toolchain` names. A panic kills the VM, and the
+//! requests that wait in it hang.
 //!
-//! It reads `target/alb_oidc_filter.named.wasm`, which the linker writes next to the module: the same code, with names.
+//! It reads `target/alb_oidc_filter.named.wasm`, which the linker writes next to the module: the
+//! same code, with names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use wasmparser::{
-    BinaryReader, ElementItems, ExternalKind, FuncType, Name, NameSectionReader, Operator, Parser, Payload,
-    ProducersSectionReader, TypeRef,
+    BinaryReader, ElementItems, ExternalKind, FuncType, Name, NameSectionReader, Operator, Parser,
+    Payload, ProducersSectionReader, TypeRef,
 };
 
-/// Why a panic in a function does no harm. A function belongs to the first entry that it fits: its name ([`normal`]) begins with one
-/// of the words, or contains one of those that begin with `*`; its panic is one of `by`, if there are any.
+/// Why a panic in a function does no harm. A function belongs to the first entry that it fits: its
+/// name ([`normal`]) begins with one of the words, or contains one of those that begin with `*`;
+/// its panic is one of `by`, if there are any.
 struct Argument {
     of: &'static [&'static str],
     by: &'static [&'static str],
@@ -21,10 +25,15 @@ struct Argument {
 }
 
 const fn argued(of: &'static [&'static str], because: &'static str) -> Argument {
-    Argument { of, by: &[], because }
+    Argument {
+        of,
+        by: &[],
+        because,
+    }
 }
 
-/// How a panic goes on once it has begun, and the ways in which a VM ends itself. Whoever calls these is what is argued for.
+/// How a panic goes on once it has begun, and the ways in which a VM ends itself. Whoever calls
+/// these is what is argued for.
 const MACHINERY: &[&str] = &[
     "core::panicking::",
     "core::option::unwrap_failed",
@@ -59,14 +68,22 @@ const MACHINERY: &[&str] = &[
 const ARGUED: &[Argument] = &[
     Argument {
         of: &["*"],
-        by: &["alloc::raw_vec::", "alloc::alloc::handle_alloc_error", "hashbrown::raw::Fallibility"],
+        by: &[
+            "alloc::raw_vec::",
+            "alloc::alloc::handle_alloc_error",
+            "hashbrown::raw::Fallibility",
+        ],
         because: "the VM has no memory left. What the filter keeps is bounded (tests/model), what one request takes is bounded by \
                   Envoy's limit on headers, and what it reads of an answer by its own; a VM may have 4 GiB",
     },
     // The filter itself, function by function and panic by panic.
     Argument {
         of: &["alb_oidc_filter::identity::UserIdRules::made_of"],
-        by: &["core::str::slice_error_fail", "core::option::unwrap_failed", "abort"],
+        by: &[
+            "core::str::slice_error_fail",
+            "core::option::unwrap_failed",
+            "abort",
+        ],
         because: "regex-lite's replacement, compiled into its caller: it slices at the ends of matches in the same text",
     },
     Argument {
@@ -91,8 +108,14 @@ const ARGUED: &[Argument] = &[
         "panics on a status other than Ok, BadArgument and InternalFailure; proxy_http_call has no other in any supported Envoy, \
          and gives no number of a call twice",
     ),
-    argued(&["proxy_wasm::hostcalls::set_effective_context"], "of a context that is there: the SDK's own root"),
-    argued(&["proxy_wasm::hostcalls::"], "called by the default methods alone, which nothing calls"),
+    argued(
+        &["proxy_wasm::hostcalls::set_effective_context"],
+        "of a context that is there: the SDK's own root",
+    ),
+    argued(
+        &["proxy_wasm::hostcalls::"],
+        "called by the default methods alone, which nothing calls",
+    ),
     argued(
         &["proxy_wasm::dispatcher::", "*proxy_wasm::dispatcher::"],
         "the SDK panics where the host names a context or a call that it has not told it of, or enters the VM again from a host \
@@ -103,8 +126,14 @@ const ARGUED: &[Argument] = &[
         &["regex_lite::", "*regex_lite::"],
         "a compiled regex and the ends of its matches: patterns are the operator's",
     ),
-    argued(&["serde_json::", "*serde_json::"], "places in the one slice that is parsed: anybody's input, and fuzzed"),
-    argued(&["base64::"], "places in a buffer of its own, of the right size: anybody's input, and fuzzed"),
+    argued(
+        &["serde_json::", "*serde_json::"],
+        "places in the one slice that is parsed: anybody's input, and fuzzed",
+    ),
+    argued(
+        &["base64::"],
+        "places in a buffer of its own, of the right size: anybody's input, and fuzzed",
+    ),
     argued(
         &[
             "p256::",
@@ -118,24 +147,45 @@ const ARGUED: &[Argument] = &[
         ],
         "numbers of 32 bytes and points of 65, as they are once read: tried with Wycheproof's vectors",
     ),
-    argued(&["const_oid::"], "the printing of an object identifier, for which nothing asks"),
+    argued(
+        &["const_oid::"],
+        "the printing of an object identifier, for which nothing asks",
+    ),
     argued(
         &["jsonwebtoken::", "*jsonwebtoken::"],
         "a provider of cryptography that is not the filter's, which comes first",
     ),
-    argued(&["itoa::", "u64 as itoa::"], "a buffer as long as the longest number"),
-    argued(&["hashbrown::", "*hashbrown::"], "a table of more entries than fit into the memory"),
+    argued(
+        &["itoa::", "u64 as itoa::"],
+        "a buffer as long as the longest number",
+    ),
+    argued(
+        &["hashbrown::", "*hashbrown::"],
+        "a table of more entries than fit into the memory",
+    ),
     // The standard library.
     argued(
         &["alloc::"],
         "its own structures; and what the filter asks of them: chunks of eight bytes, an element inserted where a search said",
     ),
-    argued(&["core::", "str"], "searching, iterating, printing: an index of the filter's own would not compile"),
     argued(
-        &["std::", "addr2line::", "gimli::", "miniz_oxide::", "rustc_demangle::"],
+        &["core::", "str"],
+        "searching, iterating, printing: an index of the filter's own would not compile",
+    ),
+    argued(
+        &[
+            "std::",
+            "addr2line::",
+            "gimli::",
+            "miniz_oxide::",
+            "rustc_demangle::",
+        ],
         "the way of a panic that has begun; and one thread, locks that nobody else holds, a host that has randomness",
     ),
-    argued(&["sbrk", "__wasilibc_", "dlmalloc"], "the C library's memory and environment, as the VM starts"),
+    argued(
+        &["sbrk", "__wasilibc_", "dlmalloc"],
+        "the C library's memory and environment, as the VM starts",
+    ),
 ];
 
 #[derive(Default)]
@@ -167,19 +217,32 @@ impl Code {
         for payload in Parser::new(0).parse_all(module) {
             match payload.expect("a section") {
                 Payload::TypeSection(section) => {
-                    code.types.extend(section.into_iter_err_on_gc_types().map(|of| of.expect("a type")));
+                    code.types.extend(
+                        section
+                            .into_iter_err_on_gc_types()
+                            .map(|of| of.expect("a type")),
+                    );
                 }
                 Payload::ImportSection(section) => {
                     for import in section.into_imports() {
                         let import = import.expect("an import");
-                        let TypeRef::Func(of) = import.ty else { panic!("an import that is no function") };
-                        code.functions.push(Function { name: import.name.to_owned(), of, ..Function::default() });
+                        let TypeRef::Func(of) = import.ty else {
+                            panic!("an import that is no function")
+                        };
+                        code.functions.push(Function {
+                            name: import.name.to_owned(),
+                            of,
+                            ..Function::default()
+                        });
                     }
                     body = code.functions.len();
                 }
                 Payload::FunctionSection(section) => {
                     let of = section.into_iter().map(|of| of.expect("a type"));
-                    code.functions.extend(of.map(|of| Function { of, ..Function::default() }));
+                    code.functions.extend(of.map(|of| Function {
+                        of,
+                        ..Function::default()
+                    }));
                 }
                 Payload::ExportSection(section) => {
                     let exports = section.into_iter().map(|export| export.expect("an export"));
@@ -189,19 +252,28 @@ impl Code {
                 Payload::StartSection { func, .. } => code.exports.push(func),
                 Payload::ElementSection(section) => {
                     for element in section {
-                        let ElementItems::Functions(items) = element.expect("an element").items else {
+                        let ElementItems::Functions(items) = element.expect("an element").items
+                        else {
                             panic!("a table of expressions")
                         };
-                        code.table.extend(items.into_iter().map(|function| function.expect("a function")));
+                        code.table.extend(
+                            items
+                                .into_iter()
+                                .map(|function| function.expect("a function")),
+                        );
                     }
                 }
                 Payload::CodeSectionEntry(entry) => {
                     let operators = entry.get_operators_reader().expect("a body").into_iter();
-                    code.functions[body].follow(operators.map(|operator| operator.expect("an instruction")));
+                    code.functions[body]
+                        .follow(operators.map(|operator| operator.expect("an instruction")));
                     body += 1;
                 }
                 Payload::CustomSection(section) if section.name() == "name" => {
-                    for names in NameSectionReader::new(BinaryReader::new(section.data(), section.data_offset())) {
+                    for names in NameSectionReader::new(BinaryReader::new(
+                        section.data(),
+                        section.data_offset(),
+                    )) {
                         if let Name::Function(names) = names.expect("names") {
                             for naming in names {
                                 let naming = naming.expect("a name");
@@ -235,8 +307,14 @@ impl Code {
             if reached.insert(number) {
                 let function = &self.functions[number as usize];
                 next.extend(&function.calls);
-                let wanted: Vec<_> = function.indirect.iter().map(|of| &self.types[*of as usize]).collect();
-                let fits = |entry: &&u32| wanted.contains(&&self.types[self.functions[**entry as usize].of as usize]);
+                let wanted: Vec<_> = function
+                    .indirect
+                    .iter()
+                    .map(|of| &self.types[*of as usize])
+                    .collect();
+                let fits = |entry: &&u32| {
+                    wanted.contains(&&self.types[self.functions[**entry as usize].of as usize])
+                };
                 next.extend(self.table.iter().filter(fits));
             }
         }
@@ -249,10 +327,16 @@ impl Code {
         let mut panics = BTreeMap::new();
         for number in self.reached() {
             for end in &self.functions[number as usize].ends {
-                *panics.entry((name(number), end.map_or("abort", name))).or_default() += 1;
+                *panics
+                    .entry((name(number), end.map_or("abort", name)))
+                    .or_default() += 1;
             }
         }
-        panics.retain(|(function, _), _| !MACHINERY.iter().any(|machinery| function.starts_with(machinery)));
+        panics.retain(|(function, _), _| {
+            !MACHINERY
+                .iter()
+                .any(|machinery| function.starts_with(machinery))
+        });
         panics
     }
 }
@@ -278,13 +362,16 @@ impl Function {
     }
 }
 
-/// A function's name in one form for both of rustc's manglings: `<Type>::method` is `Type::method`, a trait's method begins with
-/// its type, `::<` is `<`, and closures have no numbers.
+/// A function's name in one form for both of rustc's manglings: `<Type>::method` is `Type::method`,
+/// a trait's method begins with its type, `::<` is `<`, and closures have no numbers.
 fn normal(symbol: &str) -> String {
-    let mut name =
-        format!("{:#}", rustc_demangle::demangle(symbol)).replace("::<", "<").replace("{{closure}}", "{closure}");
+    let mut name = format!("{:#}", rustc_demangle::demangle(symbol))
+        .replace("::<", "<")
+        .replace("{{closure}}", "{closure}");
     while let Some(number) = name.find("{closure#") {
-        let end = name[number..].find('}').map_or(name.len(), |end| number + end);
+        let end = name[number..]
+            .find('}')
+            .map_or(name.len(), |end| number + end);
         name.replace_range(number + "{closure".len()..end, "");
     }
     let mut depth = 0;
@@ -311,13 +398,23 @@ impl Argument {
             Some(part) => function.contains(part),
             None => function.starts_with(word),
         };
-        self.of.iter().any(fits) && (self.by.is_empty() || self.by.iter().any(|by| panic.starts_with(by)))
+        self.of.iter().any(fits)
+            && (self.by.is_empty() || self.by.iter().any(|by| panic.starts_with(by)))
     }
 }
 
-/// One line for each panic that nothing argues for, and, of the reference toolchain's module, for each argument without a panic.
-fn faults(panics: &BTreeMap<(&str, &str), usize>, argued: &[Argument], is_reference: bool) -> Vec<String> {
-    let argument = |function, panic| argued.iter().position(|argument| argument.covers(function, panic));
+/// One line for each panic that nothing argues for, and, of the reference toolchain's module, for
+/// each argument without a panic.
+fn faults(
+    panics: &BTreeMap<(&str, &str), usize>,
+    argued: &[Argument],
+    is_reference: bool,
+) -> Vec<String> {
+    let argument = |function, panic| {
+        argued
+            .iter()
+            .position(|argument| argument.covers(function, panic))
+    };
     let mut used = BTreeSet::new();
     let mut faults = Vec::new();
     for ((function, panic), count) in panics {
@@ -325,32 +422,57 @@ fn faults(panics: &BTreeMap<(&str, &str), usize>, argued: &[Argument], is_refere
             Some(place) => {
                 used.insert(place);
             }
-            None => faults.push(format!("{function} may come to {panic}, {count} times, which nothing argues for")),
+            None => faults.push(format!(
+                "{function} may come to {panic}, {count} times, which nothing argues for"
+            )),
         }
     }
-    let unused = argued.iter().enumerate().filter(|(place, _)| is_reference && !used.contains(place));
-    faults.extend(unused.map(|(_, argument)| format!("no panic is left in {:?}: {}", argument.of, argument.because)));
+    let unused = argued
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| is_reference && !used.contains(place));
+    faults.extend(unused.map(|(_, argument)| {
+        format!(
+            "no panic is left in {:?}: {}",
+            argument.of, argument.because
+        )
+    }));
     faults
 }
 
 /// The bytes of the section that holds the code.
 fn code_section(module: &[u8]) -> &[u8] {
     const CODE: u8 = 10;
-    let sections = Parser::new(0).parse_all(module).filter_map(|payload| payload.expect("a section").as_section());
-    let range = sections.into_iter().find_map(|(id, range)| (id == CODE).then_some(range));
+    let sections = Parser::new(0)
+        .parse_all(module)
+        .filter_map(|payload| payload.expect("a section").as_section());
+    let range = sections
+        .into_iter()
+        .find_map(|(id, range)| (id == CODE).then_some(range));
     let range = range.expect("code");
     &module[range.start as usize..range.end as usize]
 }
 
 fn named_module() -> Vec<u8> {
     let path = support::repository("target/alb_oidc_filter.named.wasm");
-    std::fs::read(&path).unwrap_or_else(|error| panic!("no module with names at {}: {error}; run make", path.display()))
+    std::fs::read(&path).unwrap_or_else(|error| {
+        panic!(
+            "no module with names at {}: {error}; run make",
+            path.display()
+        )
+    })
 }
 
 #[test]
 fn what_is_read_here_is_the_module_s_own_code() {
-    let (named, module) = (named_module(), std::fs::read(support::module()).expect("the module"));
-    assert!(code_section(&named) == code_section(&module), "the module with names is of another build; run make");
+    let (named, module) = (
+        named_module(),
+        std::fs::read(support::module()).expect("the module"),
+    );
+    assert!(
+        code_section(&named) == code_section(&module),
+        "the module with names is of another build; run make"
+    );
 }
 
 #[test]
@@ -359,18 +481,37 @@ fn each_panic_that_the_module_can_come_to_is_argued() {
     let code = Code::read(&named);
     let panics = code.panics();
     let (reached, places) = (code.reached().len(), panics.values().sum::<usize>());
-    println!("{} functions, {reached} reached, {places} places to panic in {}", code.functions.len(), panics.len());
+    println!(
+        "{} functions, {reached} reached, {places} places to panic in {}",
+        code.functions.len(),
+        panics.len()
+    );
     for (place, argument) in ARGUED.iter().enumerate() {
         let mine = |(function, panic): &&(&str, &str)| {
-            ARGUED.iter().position(|argument| argument.covers(function, panic)) == Some(place)
+            ARGUED
+                .iter()
+                .position(|argument| argument.covers(function, panic))
+                == Some(place)
         };
-        let count: usize = panics.iter().filter(|(names, _)| mine(names)).map(|(_, count)| count).sum();
+        let count: usize = panics
+            .iter()
+            .filter(|(names, _)| mine(names))
+            .map(|(_, count)| count)
+            .sum();
         println!("{count:5}  {}: {}", argument.of.join(" "), argument.because);
     }
-    let reference = std::fs::read_to_string(support::repository(".ci/reference-toolchain")).expect("a file");
+    let reference =
+        std::fs::read_to_string(support::repository(".ci/reference-toolchain")).expect("a file");
     let is_reference = code.compiler == reference.trim();
-    println!("built by rustc {}; the reference toolchain is rustc {}", code.compiler, reference.trim());
-    assert!(!code.compiler.is_empty(), "the module does not name its compiler");
+    println!(
+        "built by rustc {}; the reference toolchain is rustc {}",
+        code.compiler,
+        reference.trim()
+    );
+    assert!(
+        !code.compiler.is_empty(),
+        "the module does not name its compiler"
+    );
     let faults = faults(&panics, ARGUED, is_reference);
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -396,8 +537,16 @@ fn a_panic_is_found_through_calls_and_the_table_and_only_where_the_host_comes_to
         ("i32.const 0 i32.const 0 call_indirect (param i32)", true),
     ] {
         let module = tiny(body);
-        let expected: &[_] = if found { &[("ours::may_panic", "core::panicking::panic")] } else { &[] };
-        assert_eq!(Code::read(&module).panics().into_keys().collect::<Vec<_>>(), expected, "{body}");
+        let expected: &[_] = if found {
+            &[("ours::may_panic", "core::panicking::panic")]
+        } else {
+            &[]
+        };
+        assert_eq!(
+            Code::read(&module).panics().into_keys().collect::<Vec<_>>(),
+            expected,
+            "{body}"
+        );
     }
 }
 
@@ -412,9 +561,20 @@ fn a_panic_without_an_argument_and_an_argument_without_a_panic_are_faults() {
         (&[argued(&["ours::"], "")][..], 0, 0),
         (&[], 1, 1),
         (&[argued(&["ours::"], ""), argued(&["theirs::"], "")], 1, 0),
-        (&[Argument { of: &["ours::"], by: &["alloc::"], because: "" }], 2, 1),
+        (
+            &[Argument {
+                of: &["ours::"],
+                by: &["alloc::"],
+                because: "",
+            }],
+            2,
+            1,
+        ),
     ] {
-        assert_eq!((of_reference(argued), of_another(argued)), (reference, another));
+        assert_eq!(
+            (of_reference(argued), of_another(argued)),
+            (reference, another)
+        );
     }
 }
 
@@ -440,5 +600,8 @@ fn both_manglings_give_a_function_one_name() {
         assert_eq!((normal(legacy).as_str(), normal(v0).as_str()), (name, name));
     }
     let of_trait = "_ZN58_$LT$alloc..string..String$u20$as$u20$core..fmt..Write$GT$9write_str17h0123456789abcdefE";
-    assert_eq!(normal(of_trait), "alloc::string::String as core::fmt::Write>::write_str");
+    assert_eq!(
+        normal(of_trait),
+        "alloc::string::String as core::fmt::Write>::write_str"
+    );
 }

@@ -1,5 +1,5 @@
-//! What HTTP/2, trailers, gRPC and WebSockets change about a request, and that the filter holds for them all the same: on
-//! every Envoy.
+//! What HTTP/2, trailers, gRPC and WebSockets change about a request, and that the filter holds for
+//! them all the same: on every Envoy.
 
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -12,7 +12,8 @@ use support::token::{Key, TokenSpec};
 use support::upstream::{ANSWER_BYTES, Seen, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A gateway, and a user with a token for it. It does not know the key yet: the first request waits.
+/// A gateway, and a user with a token for it. It does not know the key yet: the first request
+/// waits.
 struct World {
     version: String,
     envoy: Envoy,
@@ -38,12 +39,22 @@ impl World {
         let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
         keys.publish(&format!("/{kid}"), &key, Answer::default());
         let token = TokenSpec::of("ann@example.com").mint(&kid, &key).text;
-        World { version: support::version(binary), envoy, gateway, upstream, _keys: keys, token }
+        World {
+            version: support::version(binary),
+            envoy,
+            gateway,
+            upstream,
+            _keys: keys,
+            token,
+        }
     }
 
     /// A request of the user's, with these headers too.
     fn request(&self, headers: &[(&str, &str)]) -> Request {
-        let genuine = [("host", "gateway.test"), ("x-amzn-oidc-data", self.token.as_str())];
+        let genuine = [
+            ("host", "gateway.test"),
+            ("x-amzn-oidc-data", self.token.as_str()),
+        ];
         Request::get("/", &[&genuine[..], headers].concat())
     }
 
@@ -55,15 +66,19 @@ impl World {
             self.token
         );
         let second = "GET /second HTTP/1.1\r\nhost: gateway.test\r\nkubeflow-userid: root@example.com\r\n\r\n";
-        let answer =
-            tokio::time::timeout(Duration::from_secs(2), send_raw(self.gateway, &[&first, second].concat())).await;
+        let answer = tokio::time::timeout(
+            Duration::from_secs(2),
+            send_raw(self.gateway, &[&first, second].concat()),
+        )
+        .await;
         answer.unwrap_or_else(|_| Err("no whole answer in time".to_owned()))
     }
 
     /// The path and user id of each request that arrived upstream.
     fn arrived_at(&self) -> Vec<(String, String)> {
         let seen = self.upstream.take_seen().into_iter();
-        seen.map(|seen| (seen.path.clone(), seen.header("kubeflow-userid").join(","))).collect()
+        seen.map(|seen| (seen.path.clone(), seen.header("kubeflow-userid").join(",")))
+            .collect()
     }
 
     /// The one request that arrived upstream.
@@ -78,13 +93,33 @@ impl World {
 async fn an_http2_request_is_named_after_its_token_and_not_after_what_it_says_of_itself() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
-        let spoofed = [("kubeflow-userid", "root"), ("kubeflow_userid", "root"), ("kubeflow-groups", "admins")];
-        let reply = send_http2(world.gateway, &world.request(&spoofed), &[]).await.expect("an answer");
-        assert_eq!(reply.status, 200, "[envoy {}] {}", world.version, reply.body);
+        let spoofed = [
+            ("kubeflow-userid", "root"),
+            ("kubeflow_userid", "root"),
+            ("kubeflow-groups", "admins"),
+        ];
+        let reply = send_http2(world.gateway, &world.request(&spoofed), &[])
+            .await
+            .expect("an answer");
+        assert_eq!(
+            reply.status, 200,
+            "[envoy {}] {}",
+            world.version, reply.body
+        );
         let seen = world.arrived();
-        assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"], "[envoy {}]", world.version);
+        assert_eq!(
+            seen.header("kubeflow-userid"),
+            ["ann@example.com"],
+            "[envoy {}]",
+            world.version
+        );
         for name in ["kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-data"] {
-            assert_eq!(seen.header(name), [""; 0], "[envoy {}] {name}", world.version);
+            assert_eq!(
+                seen.header(name),
+                [""; 0],
+                "[envoy {}] {name}",
+                world.version
+            );
         }
         world.envoy.stop().await;
     }
@@ -100,10 +135,20 @@ async fn session_cookies_are_removed_from_among_the_cookie_fields_of_an_http2_re
             ("cookie", "AWSELBAuthSessionCookie-1=secret; lang=de"),
             ("cookie", "last=\"a b\""),
         ];
-        let reply = send_http2(world.gateway, &world.request(&crumbs), &[]).await.expect("an answer");
-        assert_eq!(reply.status, 200, "[envoy {}] {}", world.version, reply.body);
+        let reply = send_http2(world.gateway, &world.request(&crumbs), &[])
+            .await
+            .expect("an answer");
+        assert_eq!(
+            reply.status, 200,
+            "[envoy {}] {}",
+            world.version, reply.body
+        );
         let cookies = world.arrived().header("cookie").join("; ");
-        assert_eq!(cookies, "theme=dark; lang=de; last=\"a b\"", "[envoy {}]", world.version);
+        assert_eq!(
+            cookies, "theme=dark; lang=de; last=\"a b\"",
+            "[envoy {}]",
+            world.version
+        );
         world.envoy.stop().await;
     }
 }
@@ -113,7 +158,8 @@ async fn trailers_name_no_user_and_pass_otherwise() {
     for envoy in support::envoys() {
         let mut config = gateway_config();
         config["reservedHeaders"] = json!(["x-machine-client"]);
-        config["rules"] = json!([{"match": {"paths": [{"prefix": "/public/"}]}, "require": "none"}]);
+        config["rules"] =
+            json!([{"match": {"paths": [{"prefix": "/public/"}]}, "require": "none"}]);
         let world = World::of(&envoy, config).await;
         let trailers = [
             ("kubeflow-userid", "root"),
@@ -133,15 +179,34 @@ async fn trailers_name_no_user_and_pass_otherwise() {
             ("once the key is known", "/", &["ann@example.com"]),
             ("where no token is needed", "/public/", &[]),
         ] {
-            let request =
-                Request { path: path.into(), method: "POST".into(), body: "a body".into(), ..world.request(&[]) };
-            let reply = send_http2(world.gateway, &request, &trailers).await.expect("an answer");
-            assert_eq!(reply.status, 200, "[envoy {}] {pass}: {}", world.version, reply.body);
+            let request = Request {
+                path: path.into(),
+                method: "POST".into(),
+                body: "a body".into(),
+                ..world.request(&[])
+            };
+            let reply = send_http2(world.gateway, &request, &trailers)
+                .await
+                .expect("an answer");
+            assert_eq!(
+                reply.status, 200,
+                "[envoy {}] {pass}: {}",
+                world.version, reply.body
+            );
             let seen = world.arrived();
-            assert_eq!(seen.header("kubeflow-userid"), user, "[envoy {}] {pass}", world.version);
+            assert_eq!(
+                seen.header("kubeflow-userid"),
+                user,
+                "[envoy {}] {pass}",
+                world.version
+            );
             assert_eq!(seen.body, "a body", "[envoy {}] {pass}", world.version);
             let harmless = [("x-harmless".to_owned(), "1".to_owned())];
-            assert_eq!(seen.trailers, harmless, "[envoy {}] {pass}: trailers", world.version);
+            assert_eq!(
+                seen.trailers, harmless,
+                "[envoy {}] {pass}: trailers",
+                world.version
+            );
         }
         world.envoy.stop().await;
     }
@@ -152,16 +217,36 @@ async fn a_websocket_is_opened_for_the_user_of_the_token_and_carries_bytes_both_
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         let request = world.request(&WEBSOCKET);
-        let (reply, connection) = send_upgrade(world.gateway, &request).await.expect("an answer");
-        assert_eq!(reply.status, 101, "[envoy {}] {}", world.version, reply.body);
+        let (reply, connection) = send_upgrade(world.gateway, &request)
+            .await
+            .expect("an answer");
+        assert_eq!(
+            reply.status, 101,
+            "[envoy {}] {}",
+            world.version, reply.body
+        );
         let seen = world.arrived();
-        assert_eq!(seen.header("kubeflow-userid"), ["ann@example.com"], "[envoy {}]", world.version);
-        assert_eq!(seen.header("upgrade"), ["websocket"], "[envoy {}]", world.version);
+        assert_eq!(
+            seen.header("kubeflow-userid"),
+            ["ann@example.com"],
+            "[envoy {}]",
+            world.version
+        );
+        assert_eq!(
+            seen.header("upgrade"),
+            ["websocket"],
+            "[envoy {}]",
+            world.version
+        );
         let mut connection = connection.expect("a connection after 101");
         for message in ["first", "second"] {
-            connection.write_all(message.as_bytes()).await.expect("bytes sent");
+            connection
+                .write_all(message.as_bytes())
+                .await
+                .expect("bytes sent");
             let mut echo = vec![0; message.len()];
-            let read = tokio::time::timeout(Duration::from_secs(5), connection.read_exact(&mut echo));
+            let read =
+                tokio::time::timeout(Duration::from_secs(5), connection.read_exact(&mut echo));
             read.await.expect("an echo in time").expect("an echo");
             assert_eq!(echo, message.as_bytes(), "[envoy {}]", world.version);
         }
@@ -174,11 +259,31 @@ async fn a_websocket_without_a_token_is_refused_and_not_opened() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         let request = Request::get("/", &[&[("host", "gateway.test")], &WEBSOCKET[..]].concat());
-        let (reply, connection) = send_upgrade(world.gateway, &request).await.expect("an answer");
-        assert_eq!(reply.status, 401, "[envoy {}] {}", world.version, reply.body);
-        assert!(reply.body.contains("token-missing"), "[envoy {}] {}", world.version, reply.body);
-        assert!(connection.is_none(), "[envoy {}] a connection", world.version);
-        assert_eq!(world.upstream.take_seen().len(), 0, "[envoy {}] requests upstream", world.version);
+        let (reply, connection) = send_upgrade(world.gateway, &request)
+            .await
+            .expect("an answer");
+        assert_eq!(
+            reply.status, 401,
+            "[envoy {}] {}",
+            world.version, reply.body
+        );
+        assert!(
+            reply.body.contains("token-missing"),
+            "[envoy {}] {}",
+            world.version,
+            reply.body
+        );
+        assert!(
+            connection.is_none(),
+            "[envoy {}] a connection",
+            world.version
+        );
+        assert_eq!(
+            world.upstream.take_seen().len(),
+            0,
+            "[envoy {}] requests upstream",
+            world.version
+        );
         world.envoy.stop().await;
     }
 }
@@ -187,35 +292,71 @@ async fn a_websocket_without_a_token_is_refused_and_not_opened() {
 async fn a_grpc_call_without_a_token_is_answered_with_the_grpc_status_of_a_caller_unknown() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
-        let headers = [("host", "gateway.test"), ("content-type", "application/grpc"), ("te", "trailers")];
+        let headers = [
+            ("host", "gateway.test"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ];
         // One empty message.
         let call = Request {
             method: "POST".into(),
             body: "\0\0\0\0\0".into(),
             ..Request::get("/package.Service/Call", &headers)
         };
-        let reply = send_http2(world.gateway, &call, &[]).await.expect("an answer");
+        let reply = send_http2(world.gateway, &call, &[])
+            .await
+            .expect("an answer");
         assert_eq!(reply.status, 200, "[envoy {}]", world.version);
-        assert_eq!(reply.header("grpc-status"), ["16"], "[envoy {}] {:?}", world.version, reply.headers);
-        assert_eq!(reply.header("content-type"), ["application/grpc"], "[envoy {}]", world.version);
+        assert_eq!(
+            reply.header("grpc-status"),
+            ["16"],
+            "[envoy {}] {:?}",
+            world.version,
+            reply.headers
+        );
+        assert_eq!(
+            reply.header("content-type"),
+            ["application/grpc"],
+            "[envoy {}]",
+            world.version
+        );
         assert_eq!(reply.body, "", "[envoy {}]", world.version);
-        assert_eq!(world.upstream.take_seen().len(), 0, "[envoy {}] requests upstream", world.version);
+        assert_eq!(
+            world.upstream.take_seen().len(),
+            0,
+            "[envoy {}] requests upstream",
+            world.version
+        );
         world.envoy.stop().await;
     }
 }
 
-/// CVE-2026-73548: before 1.38.4 and 1.39.3, Envoy forwards what follows an upgrade other than a WebSocket before upstream has
-/// accepted it.
+/// CVE-2026-73548: before 1.38.4 and 1.39.3, Envoy forwards what follows an upgrade other than a
+/// WebSocket before upstream has accepted it.
 #[tokio::test]
 async fn denies_second_request_behind_an_upgrade() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         for kind in ["SPDY/3.1", "spdy/3.1"] {
             let answer = world.send_two(kind).await;
-            assert_eq!(world.arrived_at(), [], "[envoy {}] {kind}: requests upstream", world.version);
+            assert_eq!(
+                world.arrived_at(),
+                [],
+                "[envoy {}] {kind}: requests upstream",
+                world.version
+            );
             let reply = answer.expect("an answer");
-            assert_eq!(reply.status, 403, "[envoy {}] {kind}: {}", world.version, reply.body);
-            assert!(reply.body.contains("upgrade-not-allowed"), "[envoy {}] {kind}: {}", world.version, reply.body);
+            assert_eq!(
+                reply.status, 403,
+                "[envoy {}] {kind}: {}",
+                world.version, reply.body
+            );
+            assert!(
+                reply.body.contains("upgrade-not-allowed"),
+                "[envoy {}] {kind}: {}",
+                world.version,
+                reply.body
+            );
         }
         world.envoy.stop().await;
     }
@@ -226,10 +367,16 @@ async fn forwards_no_second_request_behind_a_websocket() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         for kind in ["websocket", "WebSocket"] {
-            // Upstream's answer is in pieces: the client that reads it stops at the end of the connection.
+            // Upstream's answer is in pieces: the client that reads it stops at the end of the
+            // connection.
             drop(world.send_two(kind).await);
             let expected = [("/first".to_owned(), "ann@example.com".to_owned())];
-            assert_eq!(world.arrived_at(), expected, "[envoy {}] {kind}: requests upstream", world.version);
+            assert_eq!(
+                world.arrived_at(),
+                expected,
+                "[envoy {}] {kind}: requests upstream",
+                world.version
+            );
         }
         world.envoy.stop().await;
     }
@@ -242,12 +389,33 @@ async fn opens_an_upgrade_that_the_config_lists() {
         config["upgrades"] = json!(["SPDY/3.1"]);
         let world = World::of(&envoy, config).await;
         let upgrade = [("connection", "Upgrade"), ("upgrade", "spdy/3.1")];
-        let (reply, connection) = send_upgrade(world.gateway, &world.request(&upgrade)).await.expect("an answer");
-        assert_eq!(reply.status, 101, "[envoy {}] {}", world.version, reply.body);
-        assert!(connection.is_some(), "[envoy {}] a connection", world.version);
-        assert_eq!(world.arrived().header("kubeflow-userid"), ["ann@example.com"], "[envoy {}]", world.version);
-        let (reply, _) = send_upgrade(world.gateway, &world.request(&WEBSOCKET)).await.expect("an answer");
-        assert_eq!(reply.status, 403, "[envoy {}] {}", world.version, reply.body);
+        let (reply, connection) = send_upgrade(world.gateway, &world.request(&upgrade))
+            .await
+            .expect("an answer");
+        assert_eq!(
+            reply.status, 101,
+            "[envoy {}] {}",
+            world.version, reply.body
+        );
+        assert!(
+            connection.is_some(),
+            "[envoy {}] a connection",
+            world.version
+        );
+        assert_eq!(
+            world.arrived().header("kubeflow-userid"),
+            ["ann@example.com"],
+            "[envoy {}]",
+            world.version
+        );
+        let (reply, _) = send_upgrade(world.gateway, &world.request(&WEBSOCKET))
+            .await
+            .expect("an answer");
+        assert_eq!(
+            reply.status, 403,
+            "[envoy {}] {}",
+            world.version, reply.body
+        );
         world.envoy.stop().await;
     }
 }

@@ -1,7 +1,9 @@
-//! Runs the table of scenarios (`tests/scenarios/*.toml`, its format in `support/table.rs`) on every Envoy there is.
+//! Runs the table of scenarios (`tests/scenarios/*.toml`, its format in `support/table.rs`) on
+//! every Envoy there is.
 //!
-//! For each row it holds what the client saw, what upstream saw, how every counter of the module moved, what the key server
-//! was asked and what was logged against what the row says. `SCENARIO=words` runs only the rows with these words in their name.
+//! For each row it holds what the client saw, what upstream saw, how every counter of the module
+//! moved, what the key server was asked and what was logged against what the row says.
+//! `SCENARIO=words` runs only the rows with these words in their name.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +40,10 @@ async fn every_row_holds_on_every_envoy() {
     for envoy in support::envoys() {
         let start = Instant::now();
         let (version, before) = (support::version(&envoy), failures.len());
-        World::start(&envoy, &table).await.run(&table, &mut failures).await;
+        World::start(&envoy, &table)
+            .await
+            .run(&table, &mut failures)
+            .await;
         let failed = failures.len() - before;
         say(&format!(
             "envoy {version}: {} rows passed, {failed} failed, {:.1} s",
@@ -46,7 +51,12 @@ async fn every_row_holds_on_every_envoy() {
             start.elapsed().as_secs_f64()
         ));
     }
-    assert!(failures.is_empty(), "{} rows failed:\n\n{}", failures.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} rows failed:\n\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
 }
 
 /// Prints at once, also where the test runner keeps the output of tests to itself.
@@ -85,32 +95,61 @@ impl World {
         }
         // A cluster with an HTTP server that knows no key and answers everything with a page.
         let not_the_key_server =
-            Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) }).await;
-        // A port where nobody listens, and which nobody else is given: one of Envoy's own listeners, for instance.
+            Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) })
+                .await;
+        // A port where nobody listens, and which nobody else is given: one of Envoy's own
+        // listeners, for instance.
         let closed = TcpSocket::new_v4().expect("a socket");
         closed.bind(([127, 0, 0, 1], 0).into()).expect("a port");
         let mut setup = Setup::new(binary, upstream.address(), keys["keys"].address());
         setup.plugins = table.plugins.clone();
         setup.clusters.extend([
             ("web".to_owned(), Some(not_the_key_server.address)),
-            ("closed".to_owned(), Some(closed.local_addr().expect("its port"))),
+            (
+                "closed".to_owned(),
+                Some(closed.local_addr().expect("its port")),
+            ),
             ("empty".to_owned(), None),
         ]);
-        setup.clusters.extend(keys.iter().map(|(cluster, server)| ((*cluster).to_owned(), Some(server.address()))));
+        setup.clusters.extend(
+            keys.iter()
+                .map(|(cluster, server)| ((*cluster).to_owned(), Some(server.address()))),
+        );
         let envoy = Envoy::must_start(&setup).await;
         let log = envoy.log();
-        let started = concat!("alb-oidc: version ", env!("CARGO_PKG_VERSION"), ", built with ");
-        let started = log.lines().find_map(|line| Some(line.split_once(started)?.1)).expect("the start-up log line");
-        assert!(started.contains("rustc 1.") && started.contains(", signatures verified by the "), "{started}");
-        say(&format!("envoy {}: the module is built with {started}", support::version(binary)));
+        let started = concat!(
+            "alb-oidc: version ",
+            env!("CARGO_PKG_VERSION"),
+            ", built with "
+        );
+        let started = log
+            .lines()
+            .find_map(|line| Some(line.split_once(started)?.1))
+            .expect("the start-up log line");
+        assert!(
+            started.contains("rustc 1.") && started.contains(", signatures verified by the "),
+            "{started}"
+        );
+        say(&format!(
+            "envoy {}: the module is built with {started}",
+            support::version(binary)
+        ));
         let mut addresses = BTreeMap::new();
         for plugin in &table.plugins {
-            addresses.insert(plugin.name.clone(), envoy.listener(&plugin.name).await.expect("the plugin's listener"));
+            addresses.insert(
+                plugin.name.clone(),
+                envoy
+                    .listener(&plugin.name)
+                    .await
+                    .expect("the plugin's listener"),
+            );
         }
-        let by_module = table
-            .plugins
-            .iter()
-            .filter(|plugin| plugin.env.get("ALB_OIDC_VERIFIER").is_some_and(|value| value == "module"));
+        let by_module = table.plugins.iter().filter(|plugin| {
+            plugin
+                .env
+                .get("ALB_OIDC_VERIFIER")
+                .is_some_and(|value| value == "module")
+        });
         let mut world = World {
             version: support::version(binary),
             addresses,
@@ -133,7 +172,12 @@ impl World {
         for (number, row) in table.rows.iter().enumerate() {
             let wrong = self.run_row(number, row).await;
             if !wrong.is_empty() {
-                failures.push(format!("[envoy {}] {}\n  {}", self.version, row.name, wrong.join("\n  ")));
+                failures.push(format!(
+                    "[envoy {}] {}\n  {}",
+                    self.version,
+                    row.name,
+                    wrong.join("\n  ")
+                ));
             }
         }
         let log = self.envoy.log();
@@ -151,7 +195,11 @@ impl World {
                 .map(|line| format!("an error: {line}")),
         );
         if !wrong.is_empty() {
-            failures.push(format!("[envoy {}] the log of the whole run\n  {}", self.version, wrong.join("\n  ")));
+            failures.push(format!(
+                "[envoy {}] the log of the whole run\n  {}",
+                self.version,
+                wrong.join("\n  ")
+            ));
         }
         self.envoy.stop().await;
     }
@@ -160,7 +208,11 @@ impl World {
     async fn run_row(&mut self, number: usize, row: &Row) -> Vec<String> {
         let mut scene = Scene::new(row, number);
         self.keys.values().for_each(KeyServer::forget_fetches);
-        self.keys[row.fetch_cluster.as_str()].publish(&scene.fill(&row.fetch_path), &scene.key, row.key.clone());
+        self.keys[row.fetch_cluster.as_str()].publish(
+            &scene.fill(&row.fetch_path),
+            &scene.key,
+            row.key.clone(),
+        );
         self.keys["keys"].publish_set(JWKS_PATH, &scene.access_kid, row.jwks.clone());
         let mut wrong = Vec::new();
         for step in &row.requests {
@@ -179,31 +231,54 @@ impl World {
 
     /// Waits until counters, fetches and log are as the row says, or says in what they are not.
     async fn settle(&mut self, row: &Row, scene: &Scene<'_>) -> Vec<String> {
-        let backend = if self.verified_by_module.contains(&row.plugin) { "module" } else { "host" };
+        let backend = if self.verified_by_module.contains(&row.plugin) {
+            "module"
+        } else {
+            "host"
+        };
         let expected = row.expected_counters(backend);
         // Each unknown kid has a path of its own.
         let one_path = row.requests.iter().all(|step| step.mint != Mint::EachKid);
-        let path = if one_path { scene.fill(&row.fetch_path) } else { String::new() };
+        let path = if one_path {
+            scene.fill(&row.fetch_path)
+        } else {
+            String::new()
+        };
         let deadline = Instant::now() + SETTLED;
         loop {
             let counters = self.envoy.counters().await;
             let (log, logged) = self.envoy.log_since(self.logged);
             let mut wrong = expect::counters(&expected, &self.counters, &counters);
             // What is still under way would be counted in the next row.
-            let seen: usize = self.keys.values().map(|server| server.fetches().len()).sum();
-            if fetched(&counters) - fetched(&self.counters) < i64::try_from(seen).expect("a count") {
+            let seen: usize = self
+                .keys
+                .values()
+                .map(|server| server.fetches().len())
+                .sum();
+            if fetched(&counters) - fetched(&self.counters) < i64::try_from(seen).expect("a count")
+            {
                 wrong.push(format!("{seen} fetches, and not all of them are over"));
             }
             for (cluster, server) in &self.keys {
                 let (count, path, host) = match &row.elsewhere {
-                    _ if *cluster == row.fetch_cluster => (row.fetches(), path.clone(), &row.fetch_host),
-                    Some(other) if *cluster == other.cluster => (other.fetches, scene.fill(&other.path), &other.host),
+                    _ if *cluster == row.fetch_cluster => {
+                        (row.fetches(), path.clone(), &row.fetch_host)
+                    }
+                    Some(other) if *cluster == other.cluster => {
+                        (other.fetches, scene.fill(&other.path), &other.host)
+                    }
                     _ => (Count::exactly(0), String::new(), &row.fetch_host),
                 };
-                let (of_sets, of_keys): (Vec<_>, Vec<_>) =
-                    server.fetches().into_iter().partition(|fetch| fetch.path == JWKS_PATH);
+                let (of_sets, of_keys): (Vec<_>, Vec<_>) = server
+                    .fetches()
+                    .into_iter()
+                    .partition(|fetch| fetch.path == JWKS_PATH);
                 wrong.extend(expect::fetches(count, &path, host, &of_keys));
-                let sets = if *cluster == "keys" { row.jwks_fetches() } else { Count::exactly(0) };
+                let sets = if *cluster == "keys" {
+                    row.jwks_fetches()
+                } else {
+                    Count::exactly(0)
+                };
                 wrong.extend(expect::fetches(sets, JWKS_PATH, JWKS_HOST, &of_sets));
             }
             wrong.extend(expect::denials(&scene.denials, &log));
@@ -237,10 +312,20 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn new(row: &'a Row, number: usize) -> Scene<'a> {
         let uuid = Uuid::new_v4().to_string();
-        let kid = row.kid.replace("{uuid}", &uuid).replace("{UUID}", &uuid.to_uppercase());
-        let shards = (0..1000).map(|shard| format!("AWSELBAuthSessionCookie-{shard}=x; ")).collect();
+        let kid = row
+            .kid
+            .replace("{uuid}", &uuid)
+            .replace("{UUID}", &uuid.to_uppercase());
+        let shards = (0..1000)
+            .map(|shard| format!("AWSELBAuthSessionCookie-{shard}=x; "))
+            .collect();
         let (dots, climbs) = (".".repeat(16_000), "/%252e%252e;x".repeat(70));
-        let names = [("kid", kid), ("shards", shards), ("dots", dots), ("climbs", climbs)];
+        let names = [
+            ("kid", kid),
+            ("shards", shards),
+            ("dots", dots),
+            ("climbs", climbs),
+        ];
         let names = names.map(|(name, text)| (name.to_owned(), text)).into();
         let mut scene = Scene {
             row,
@@ -253,10 +338,18 @@ impl<'a> Scene<'a> {
             accesses: Vec::new(),
             secrets: BTreeSet::new(),
         };
-        for (name, spec) in [("access_token", &row.access_token), ("other_access_token", &row.other_access_token)] {
+        for (name, spec) in [
+            ("access_token", &row.access_token),
+            ("other_access_token", &row.other_access_token),
+        ] {
             let Some(spec) = spec else { continue };
             let token = spec.mint(&scene.access_kid, &scene.key);
-            scene.secrets.extend(token.split('.').filter(|part| part.len() >= 8).map(str::to_owned));
+            scene.secrets.extend(
+                token
+                    .split('.')
+                    .filter(|part| part.len() >= 8)
+                    .map(str::to_owned),
+            );
             scene.names.insert(name.into(), token);
         }
         for (name, spec) in &row.tokens {
@@ -269,8 +362,18 @@ impl<'a> Scene<'a> {
     fn mint(&mut self, name: &str, spec: &TokenSpec) {
         let token = spec.mint(&self.names["kid"], &self.key);
         self.secrets.extend(secrets_of(&token));
-        let Token { header, payload, signature, text } = token;
-        for (part, value) in [(".header", header), (".payload", payload), (".signature", signature), ("", text)] {
+        let Token {
+            header,
+            payload,
+            signature,
+            text,
+        } = token;
+        for (part, value) in [
+            (".header", header),
+            (".payload", payload),
+            (".signature", signature),
+            ("", text),
+        ] {
             self.names.insert(format!("{name}{part}"), value);
         }
     }
@@ -283,10 +386,15 @@ impl<'a> Scene<'a> {
             let name = after.split('}').next().unwrap_or_default();
             filled += before;
             if after.len() > name.len()
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_')
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_')
                 && !name.is_empty()
             {
-                filled += self.names.get(name).unwrap_or_else(|| panic!("{:?}: there is no {{{name}}}", self.row.name));
+                filled += self
+                    .names
+                    .get(name)
+                    .unwrap_or_else(|| panic!("{:?}: there is no {{{name}}}", self.row.name));
                 rest = &after[name.len() + 1..];
             } else {
                 filled.push('{');
@@ -306,28 +414,48 @@ impl<'a> Scene<'a> {
             Mint::EachTime => self.mint_anew(self.row.token.clone()),
             Mint::EachKid => {
                 let mut spec = self.row.token.clone();
-                spec.header.insert("kid".into(), Uuid::new_v4().to_string().into());
+                spec.header
+                    .insert("kid".into(), Uuid::new_v4().to_string().into());
                 self.mint_anew(spec);
             }
         }
-        let mut headers = vec![("host".to_owned(), step.host.clone()), ("x-row".to_owned(), id.clone())];
-        headers.extend(step.oidc_data.iter().map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))));
-        let access_tokens = step
-            .access_tokens
-            .clone()
-            .unwrap_or_else(|| self.row.access_token.iter().map(|_| "{access_token}".to_owned()).collect());
-        headers.extend(access_tokens.iter().map(|value| ("x-amzn-oidc-accesstoken".to_owned(), self.fill(value))));
+        let mut headers = vec![
+            ("host".to_owned(), step.host.clone()),
+            ("x-row".to_owned(), id.clone()),
+        ];
+        headers.extend(
+            step.oidc_data
+                .iter()
+                .map(|value| ("x-amzn-oidc-data".to_owned(), self.fill(value))),
+        );
+        let access_tokens = step.access_tokens.clone().unwrap_or_else(|| {
+            self.row
+                .access_token
+                .iter()
+                .map(|_| "{access_token}".to_owned())
+                .collect()
+        });
+        headers.extend(
+            access_tokens
+                .iter()
+                .map(|value| ("x-amzn-oidc-accesstoken".to_owned(), self.fill(value))),
+        );
         for header in &step.headers {
-            let (name, value) =
-                header.split_once(": ").unwrap_or_else(|| panic!("{:?}: not `name: value`: {header:?}", self.row.name));
+            let (name, value) = header
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("{:?}: not `name: value`: {header:?}", self.row.name));
             headers.push((name.to_owned(), self.fill(value)));
         }
         let own_id = step.raw.is_some() || headers.iter().any(|(name, _)| name == "x-request-id");
         if !own_id {
             headers.push(("x-request-id".to_owned(), id.clone()));
         }
-        let reasons: Vec<String> =
-            step.reasons().into_iter().chain(step.report.as_deref()).map(str::to_owned).collect();
+        let reasons: Vec<String> = step
+            .reasons()
+            .into_iter()
+            .chain(step.report.as_deref())
+            .map(str::to_owned)
+            .collect();
         // What Envoy refuses before the module has no headers yet, so its line names no row.
         if step.refused.is_none() {
             self.accesses.push(Access {
@@ -339,31 +467,60 @@ impl<'a> Scene<'a> {
         }
         if !reasons.is_empty() {
             let request_id = (!own_id).then(|| id.clone());
-            self.denials.push(Denial { report: step.report.is_some(), reasons, request_id });
+            self.denials.push(Denial {
+                report: step.report.is_some(),
+                reasons,
+                request_id,
+            });
         }
-        let request =
-            Request { method: step.method.clone(), path: self.fill(&step.path), headers, body: step.body.clone() };
-        let upstream = step
-            .upstream
-            .iter()
-            .map(|(name, values)| (name.clone(), values.iter().map(|value| self.fill(value)).collect()));
-        Sent { id, request, raw: step.raw.as_ref().map(|raw| self.fill(raw)), upstream: upstream.collect() }
+        let request = Request {
+            method: step.method.clone(),
+            path: self.fill(&step.path),
+            headers,
+            body: step.body.clone(),
+        };
+        let upstream = step.upstream.iter().map(|(name, values)| {
+            (
+                name.clone(),
+                values.iter().map(|value| self.fill(value)).collect(),
+            )
+        });
+        Sent {
+            id,
+            request,
+            raw: step.raw.as_ref().map(|raw| self.fill(raw)),
+            upstream: upstream.collect(),
+        }
     }
 
     /// A token like the row's, but not the same.
     fn mint_anew(&mut self, mut spec: TokenSpec) {
-        spec.payload.insert("jti".into(), Uuid::new_v4().to_string().into());
+        spec.payload
+            .insert("jti".into(), Uuid::new_v4().to_string().into());
         self.mint("token", &spec);
     }
 }
 
 /// The parts of a token and the texts in its claims: what a log may not hold.
 fn secrets_of(token: &Token) -> Vec<String> {
-    let mut secrets = vec![token.text.clone(), token.header.clone(), token.payload.clone(), token.signature.clone()];
-    let claims =
-        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, token.payload.trim_end_matches('='));
-    if let Some(Value::Object(claims)) = claims.ok().and_then(|json| serde_json::from_slice(&json).ok()) {
-        let texts = claims.iter().filter(|(name, _)| *name != "iss").filter_map(|(_, value)| value.as_str());
+    let mut secrets = vec![
+        token.text.clone(),
+        token.header.clone(),
+        token.payload.clone(),
+        token.signature.clone(),
+    ];
+    let claims = base64::Engine::decode(
+        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+        token.payload.trim_end_matches('='),
+    );
+    if let Some(Value::Object(claims)) = claims
+        .ok()
+        .and_then(|json| serde_json::from_slice(&json).ok())
+    {
+        let texts = claims
+            .iter()
+            .filter(|(name, _)| *name != "iss")
+            .filter_map(|(_, value)| value.as_str());
         secrets.extend(texts.map(str::to_owned));
     }
     // A short text is in any log.
@@ -372,7 +529,11 @@ fn secrets_of(token: &Token) -> Vec<String> {
 }
 
 /// Sends the requests of a step, one after the other or all at once.
-async fn send_step(to: SocketAddr, step: &Step, scene: &mut Scene<'_>) -> Vec<(Sent, Option<Result<Reply, String>>)> {
+async fn send_step(
+    to: SocketAddr,
+    step: &Step,
+    scene: &mut Scene<'_>,
+) -> Vec<(Sent, Option<Result<Reply, String>>)> {
     let mut running = Vec::new();
     let mut outcomes = Vec::new();
     for _ in 0..step.times {
@@ -392,7 +553,11 @@ async fn send_step(to: SocketAddr, step: &Step, scene: &mut Scene<'_>) -> Vec<(S
 }
 
 /// One request and its answer; `None` when the client hung up before there was one.
-async fn exchange(to: SocketAddr, sent: Sent, hang_up: Option<Duration>) -> Option<Result<Reply, String>> {
+async fn exchange(
+    to: SocketAddr,
+    sent: Sent,
+    hang_up: Option<Duration>,
+) -> Option<Result<Reply, String>> {
     let answer = async {
         match &sent.raw {
             Some(raw) => send_raw(to, raw).await,

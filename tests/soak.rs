@@ -1,6 +1,7 @@
-//! Load for as long as one likes, with users who come and go and tokens that are replaced, on a real Envoy with two workers.
-//! At its start and end, side by side: memory, latency, counters. It fails where memory is not flat, or where the filter's
-//! latency has grown against that of a listener without a filter, which is measured along with it: a busy machine slows both.
+//! Load for as long as one likes, with users who come and go and tokens that are replaced, on a
+//! real Envoy with two workers. At its start and end, side by side: memory, latency, counters. It
+//! fails where memory is not flat, or where the filter's latency has grown against that of a
+//! listener without a filter, which is measured along with it: a busy machine slows both.
 //!
 //! `SOAK_SECONDS` sets how long it runs; `make soak` runs for an hour.
 
@@ -24,41 +25,51 @@ use tokio::task::JoinSet;
 
 /// How many requests begin in a second, to either listener.
 const RATE: u64 = 250;
-/// As many new tokens fill what both workers remember of them, 15 MiB each; before that, memory has to grow.
+/// As many new tokens fill what both workers remember of them, 15 MiB each; before that, memory has
+/// to grow.
 const WARM_UP: usize = 36_000;
 /// How many of them are under way at once.
 const AT_ONCE: usize = 64;
 const USERS: u32 = 2000;
-/// What the heap and the resident memory may have grown by in the end: what the machine makes of them, and not what the
-/// requests do.
+/// What the heap and the resident memory may have grown by in the end: what the machine makes of
+/// them, and not what the requests do.
 const SLACK: u64 = 8 << 20;
-/// What a VM may have grown by once it remembers as many tokens as it may: a table of them that doubles.
+/// What a VM may have grown by once it remembers as many tokens as it may: a table of them that
+/// doubles.
 const LINEAR_SLACK: u64 = 512 << 10;
-/// What a VM with one plugin may have: 16 MiB, which it stays below with as many tokens as it may remember, and a little.
+/// What a VM with one plugin may have: 16 MiB, which it stays below with as many tokens as it may
+/// remember, and a little.
 const LINEAR: u64 = (16 << 20) + (600 << 10);
 /// How often at least a key must have been replaced, a key fetched anew and a token replaced.
 const SEVERAL: usize = 3;
-/// How many times as much more than a listener without it the one with the filter may take in the end as in the beginning: of so
-/// many requests that the machine's own doing is spread over both, and of fewer, whose slowest are not judged at all.
+/// How many times as much more than a listener without it the one with the filter may take in the
+/// end as in the beginning: of so many requests that the machine's own doing is spread over both,
+/// and of fewer, whose slowest are not judged at all.
 const GROWTH: f64 = 2.0;
 const GROWTH_OF_FEW: f64 = 4.0;
 const MANY: usize = 10_000;
 
-/// How long things live. In a short run they live shorter, so that every run sees several of each end.
+/// How long things live. In a short run they live shorter, so that every run sees several of each
+/// end.
 #[derive(Clone, Copy)]
 struct Lives {
     /// A new key signs after so long.
     key: Duration,
     /// How long the test uses one token of a user.
     token: Duration,
-    /// Every key that is in use is fetched again after four fifths of so long: before it is replaced.
+    /// Every key that is in use is fetched again after four fifths of so long: before it is
+    /// replaced.
     ttl: Duration,
 }
 
 impl Lives {
     fn of(run: Duration) -> Lives {
         let key = (run / 8).clamp(Duration::from_secs(2), Duration::from_secs(30));
-        Lives { key, token: key * 2, ttl: key / 2 }
+        Lives {
+            key,
+            token: key * 2,
+            ttl: key / 2,
+        }
     }
 }
 
@@ -85,7 +96,8 @@ struct World {
 /// What was measured in one span of time.
 struct Sample {
     memory: Memory,
-    /// Of requests with a token, by the listener with the filter, and of the same by the one without.
+    /// Of requests with a token, by the listener with the filter, and of the same by the one
+    /// without.
     filtered: Latency,
     bare: Latency,
     counters: BTreeMap<String, i64>,
@@ -101,8 +113,17 @@ struct Latency {
 impl Latency {
     fn of(mut times: Vec<Duration>) -> Latency {
         times.sort();
-        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
-        Latency { requests: times.len(), p50: at(50), p99: at(99) }
+        let at = |share: usize| {
+            times
+                .get(times.len() * share / 100)
+                .copied()
+                .unwrap_or_default()
+        };
+        Latency {
+            requests: times.len(),
+            p50: at(50),
+            p99: at(99),
+        }
     }
 }
 
@@ -153,7 +174,11 @@ impl World {
                 ),
                 http_listener("bare", &[], &route, json!({})),
             ],
-            ..Setup::new(&support::default_envoy(), upstream.address(), keys.address())
+            ..Setup::new(
+                &support::default_envoy(),
+                upstream.address(),
+                keys.address(),
+            )
         };
         let envoy = Envoy::must_start(&setup).await;
         let gateway = Lane::to(envoy.listener("gateway").await.expect("the listener"));
@@ -174,8 +199,8 @@ impl World {
         }
     }
 
-    /// Where a key has signed for long enough, another does from now on. The old ones stay where they are, as a load balancer's
-    /// do.
+    /// Where a key has signed for long enough, another does from now on. The old ones stay where
+    /// they are, as a load balancer's do.
     fn rotate(&self) {
         let mut signer = self.signer.lock().expect("the key");
         if signer.1.elapsed() > self.lives.key {
@@ -190,8 +215,20 @@ impl World {
             (signer.kid.clone(), signer.key.clone())
         };
         let seconds = if kind == Kind::Expired { -3600 } else { 120 };
-        let spec = TokenSpec { exp: seconds, payload_exp: seconds, ..TokenSpec::of(&email(user)) };
-        spec.mint(&kid, &if kind == Kind::Forged { Key::generate() } else { key }).text
+        let spec = TokenSpec {
+            exp: seconds,
+            payload_exp: seconds,
+            ..TokenSpec::of(&email(user))
+        };
+        spec.mint(
+            &kid,
+            &if kind == Kind::Forged {
+                Key::generate()
+            } else {
+                key
+            },
+        )
+        .text
     }
 
     /// The user's token, a new one where the old one has lived long enough.
@@ -200,14 +237,22 @@ impl World {
         match &mut tokens[user as usize] {
             Some(token) if token.since.elapsed() < self.lives.token => token.text.clone(),
             place => {
-                self.replaced.fetch_add(usize::from(place.is_some()), Ordering::Relaxed);
+                self.replaced
+                    .fetch_add(usize::from(place.is_some()), Ordering::Relaxed);
                 let text = self.mint(user, Kind::User);
-                place.insert(Token { text, since: Instant::now() }).text.clone()
+                place
+                    .insert(Token {
+                        text,
+                        since: Instant::now(),
+                    })
+                    .text
+                    .clone()
             }
         }
     }
 
-    /// Sends tokens that are all new, as fast as they are answered, until each worker has forgotten the first.
+    /// Sends tokens that are all new, as fast as they are answered, until each worker has forgotten
+    /// the first.
     async fn warm_up(self: &Arc<World>) {
         let mut under_way = JoinSet::new();
         for number in 0..WARM_UP {
@@ -216,7 +261,9 @@ impl World {
             under_way.spawn(async move {
                 let user = u32::try_from(number).expect("a user");
                 let token = world.mint(user, Kind::User);
-                world.exchange(Protocol::Http1, user, Kind::User, Some(token)).await;
+                world
+                    .exchange(Protocol::Http1, user, Kind::User, Some(token))
+                    .await;
             });
             if number % 100 == 0 {
                 self.upstream.take_seen();
@@ -227,7 +274,10 @@ impl World {
     }
 
     async fn run(self: &Arc<World>, time: Duration) -> Sample {
-        let (filtered, bare) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let (filtered, bare) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(Mutex::new(Vec::new())),
+        );
         let mut under_way = JoinSet::new();
         let (began, mut rng) = (Instant::now(), Rng::new());
         let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
@@ -242,14 +292,22 @@ impl World {
                 5..10 => Kind::Bare,
                 _ => Kind::User,
             };
-            let (user, protocol) = (rng.u32(..USERS), if rng.bool() { Protocol::Http1 } else { Protocol::Http2 });
+            let (user, protocol) = (
+                rng.u32(..USERS),
+                if rng.bool() {
+                    Protocol::Http1
+                } else {
+                    Protocol::Http2
+                },
+            );
             let token = match kind {
                 Kind::User => Some(self.token(user)),
                 Kind::Bare => None,
                 _ => Some(self.mint(user, kind)),
             };
             load::at_most(AT_ONCE, &mut under_way).await;
-            let (world, filtered, bare) = (Arc::clone(self), Arc::clone(&filtered), Arc::clone(&bare));
+            let (world, filtered, bare) =
+                (Arc::clone(self), Arc::clone(&filtered), Arc::clone(&bare));
             under_way.spawn(async move {
                 let with = world.exchange(protocol, user, kind, token.clone());
                 let (with, without) = (with.await, world.exchange_bare(protocol, token).await);
@@ -262,7 +320,9 @@ impl World {
             self.upstream.take_seen();
         }
         load::at_most(0, &mut under_way).await;
-        let take = |times: &Mutex<Vec<Duration>>| Latency::of(std::mem::take(&mut *times.lock().expect("the times")));
+        let take = |times: &Mutex<Vec<Duration>>| {
+            Latency::of(std::mem::take(&mut *times.lock().expect("the times")))
+        };
         Sample {
             memory: Memory::of(&self.envoy).await,
             filtered: take(&filtered),
@@ -271,9 +331,20 @@ impl World {
         }
     }
 
-    /// Sends a request through the filter, and looks at what comes back: upstream's own account of who it was.
-    async fn exchange(&self, protocol: Protocol, user: u32, kind: Kind, token: Option<String>) -> Duration {
-        let reply = match self.gateway.send(protocol, &request(token), Bytes::new(), None).await {
+    /// Sends a request through the filter, and looks at what comes back: upstream's own account of
+    /// who it was.
+    async fn exchange(
+        &self,
+        protocol: Protocol,
+        user: u32,
+        kind: Kind,
+        token: Option<String>,
+    ) -> Duration {
+        let reply = match self
+            .gateway
+            .send(protocol, &request(token), Bytes::new(), None)
+            .await
+        {
             Outcome::Answered(reply) => reply,
             other => panic!("{other:?}"),
         };
@@ -285,12 +356,21 @@ impl World {
             Kind::Bare => (401, "token-missing".to_owned()),
         };
         assert_eq!(reply.status, expected.0, "{}", reply.body);
-        assert!(reply.body.contains(&expected.1) && !reply.body.contains("root"), "{} {}", expected.1, reply.body);
+        assert!(
+            reply.body.contains(&expected.1) && !reply.body.contains("root"),
+            "{} {}",
+            expected.1,
+            reply.body
+        );
         reply.took
     }
 
     async fn exchange_bare(&self, protocol: Protocol, token: Option<String>) -> Duration {
-        match self.bare.send(protocol, &request(token), Bytes::new(), None).await {
+        match self
+            .bare
+            .send(protocol, &request(token), Bytes::new(), None)
+            .await
+        {
             Outcome::Answered(reply) => reply.took,
             other => panic!("{other:?}"),
         }
@@ -298,15 +378,31 @@ impl World {
 
     async fn report(&self, first: &Sample, last: &Sample) {
         let count = |sample: &Sample, name: &str| {
-            sample.counters.get(&format!("wasmcustom.wasm_filter.alb_oidc.{name}")).copied().unwrap_or(0)
+            sample
+                .counters
+                .get(&format!("wasmcustom.wasm_filter.alb_oidc.{name}"))
+                .copied()
+                .unwrap_or(0)
         };
         let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         let mut lines: Vec<(String, String, String)> = vec![
-            ("resident".into(), mebibytes(first.memory.resident), mebibytes(last.memory.resident)),
-            ("Envoy's heap".into(), mebibytes(first.memory.heap), mebibytes(last.memory.heap)),
+            (
+                "resident".into(),
+                mebibytes(first.memory.resident),
+                mebibytes(last.memory.resident),
+            ),
+            (
+                "Envoy's heap".into(),
+                mebibytes(first.memory.heap),
+                mebibytes(last.memory.heap),
+            ),
         ];
         for (first, last) in first.memory.linear.iter().zip(&last.memory.linear) {
-            lines.push(("linear memory of a VM".into(), mebibytes(*first), mebibytes(*last)));
+            lines.push((
+                "linear memory of a VM".into(),
+                mebibytes(*first),
+                mebibytes(*last),
+            ));
         }
         type Of = fn(&Sample) -> Duration;
         let times: [(&str, Of); 4] = [
@@ -316,9 +412,17 @@ impl World {
             ("p99 without the filter", |sample| sample.bare.p99),
         ];
         for (name, of) in times {
-            lines.push((name.into(), format!("{:.2?}", of(first)), format!("{:.2?}", of(last))));
+            lines.push((
+                name.into(),
+                format!("{:.2?}", of(first)),
+                format!("{:.2?}", of(last)),
+            ));
         }
-        for name in last.counters.keys().filter(|name| last.counters[*name] != 0) {
+        for name in last
+            .counters
+            .keys()
+            .filter(|name| last.counters[*name] != 0)
+        {
             let of = |sample: &Sample| sample.counters.get(name).copied().unwrap_or(0).to_string();
             lines.push((name.clone(), of(first), of(last)));
         }
@@ -329,11 +433,20 @@ impl World {
         );
         let replaced = self.rotations.load(Ordering::Relaxed);
         // Two workers may fetch a new key at once.
-        let anew = self.keys.fetches().iter().filter(|fetch| fetch.again).count().saturating_sub(replaced);
+        let anew = self
+            .keys
+            .fetches()
+            .iter()
+            .filter(|fetch| fetch.again)
+            .count()
+            .saturating_sub(replaced);
         let happened = [
             ("keys that were replaced", replaced),
             ("fetches of a key that was known", anew),
-            ("tokens that were replaced", self.replaced.load(Ordering::Relaxed)),
+            (
+                "tokens that were replaced",
+                self.replaced.load(Ordering::Relaxed),
+            ),
         ];
         for (what, count) in happened {
             println!("{count} {what}");
@@ -344,36 +457,69 @@ impl World {
         }
 
         let flat = |what: &str, first: u64, last: u64, slack: u64| {
-            assert!(last < first + slack, "{what} grew from {} to {}", mebibytes(first), mebibytes(last));
+            assert!(
+                last < first + slack,
+                "{what} grew from {} to {}",
+                mebibytes(first),
+                mebibytes(last)
+            );
         };
-        flat("resident memory", first.memory.resident, last.memory.resident, SLACK);
+        flat(
+            "resident memory",
+            first.memory.resident,
+            last.memory.resident,
+            SLACK,
+        );
         flat("Envoy's heap", first.memory.heap, last.memory.heap, SLACK);
         assert_eq!(first.memory.linear.len(), last.memory.linear.len(), "VMs");
         for (first, last) in first.memory.linear.iter().zip(&last.memory.linear) {
             flat("a VM's linear memory", *first, *last, LINEAR_SLACK);
-            assert!(*last <= LINEAR, "a VM's linear memory is {}", mebibytes(*last));
+            assert!(
+                *last <= LINEAR,
+                "a VM's linear memory is {}",
+                mebibytes(*last)
+            );
         }
         type Time = fn(Latency) -> Duration;
         let many = first.filtered.requests.min(last.filtered.requests) >= MANY;
         let p99: Option<(&str, Time)> = many.then_some(("p99", |latency| latency.p99));
         let bound = if many { GROWTH } else { GROWTH_OF_FEW };
-        for (name, of) in [("p50", (|latency| latency.p50) as Time)].into_iter().chain(p99) {
-            let ratio = |sample: &Sample| of(sample.filtered).as_secs_f64() / of(sample.bare).as_secs_f64();
+        for (name, of) in [("p50", (|latency| latency.p50) as Time)]
+            .into_iter()
+            .chain(p99)
+        {
+            let ratio =
+                |sample: &Sample| of(sample.filtered).as_secs_f64() / of(sample.bare).as_secs_f64();
             let grown = ratio(last) / ratio(first);
-            assert!(grown < bound, "the filter's {name} has grown {grown:.1} times as much as that without it");
+            assert!(
+                grown < bound,
+                "the filter's {name} has grown {grown:.1} times as much as that without it"
+            );
         }
         for (what, count) in happened {
             assert!(count >= SEVERAL, "{count} {what}");
         }
-        let denied: i64 =
-            last.counters.iter().filter(|(name, _)| name.contains(".denied.")).map(|(_, count)| count).sum();
+        let denied: i64 = last
+            .counters
+            .iter()
+            .filter(|(name, _)| name.contains(".denied."))
+            .map(|(_, count)| count)
+            .sum();
         let sent = i64::try_from(self.sent.load(Ordering::Relaxed)).expect("a count");
         assert_eq!(count(last, "admitted") + denied, sent, "requests counted");
         assert_eq!(count(last, "waiting"), 0, "requests that wait");
-        let rebuilt: i64 =
-            last.counters.iter().filter(|(name, _)| name.contains(".vm_reload")).map(|(_, count)| count).sum();
+        let rebuilt: i64 = last
+            .counters
+            .iter()
+            .filter(|(name, _)| name.contains(".vm_reload"))
+            .map(|(_, count)| count)
+            .sum();
         assert_eq!(rebuilt, 0, "VMs rebuilt");
-        assert!(!self.envoy.log().contains("/wasm_vm.cc:"), "{}", self.envoy.log());
+        assert!(
+            !self.envoy.log().contains("/wasm_vm.cc:"),
+            "{}",
+            self.envoy.log()
+        );
     }
 }
 
@@ -383,6 +529,10 @@ fn email(user: u32) -> String {
 
 fn request(token: Option<String>) -> Request {
     let mut headers = vec![("host", "gateway.test"), ("kubeflow-groups", "root")];
-    headers.extend(token.as_ref().map(|token| ("x-amzn-oidc-data", token.as_str())));
+    headers.extend(
+        token
+            .as_ref()
+            .map(|token| ("x-amzn-oidc-data", token.as_str())),
+    );
     Request::get("/", &headers)
 }

@@ -1,13 +1,14 @@
-//! Holds what the module is made of against what README says of it: which crates end up in it, that all come from crates.io by
-//! their checksums, none twice without a reason, and that nothing but the room for it has `unsafe`. Licences and advisories are
-//! `make deny`'s.
+//! Holds what the module is made of against what README says of it: which crates end up in it, that
+//! all come from crates.io by their checksums, none twice without a reason, and that nothing but
+//! the room for it has `unsafe`. Licences and advisories are `make deny`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-/// Crates that are there in two versions. `jsonwebtoken` wants the older of the first two; macros of `wasm-bindgen`, which `jsonwebtoken`
-/// asks for on every WebAssembly target, the older of the third.
+/// Crates that are there in two versions. `jsonwebtoken` wants the older of the first two; macros
+/// of `wasm-bindgen`, which `jsonwebtoken` asks for on every WebAssembly target, the older of the
+/// third.
 const TWICE: [&str; 3] = ["base64", "signature", "syn"];
 
 fn file(name: &str) -> String {
@@ -17,18 +18,46 @@ fn file(name: &str) -> String {
 
 /// The module's dependencies as cargo resolves them: how deep, name, version.
 fn module_crates() -> Vec<(usize, String, String)> {
-    let arguments =
-        ["tree", "--locked", "--edges", "normal", "--target", "wasm32-wasip1", "--prefix", "depth", "--no-dedupe"];
-    let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let arguments = [
+        "tree",
+        "--locked",
+        "--edges",
+        "normal",
+        "--target",
+        "wasm32-wasip1",
+        "--prefix",
+        "depth",
+        "--no-dedupe",
+    ];
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
     let output = output.expect("cargo tree");
-    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let line = |line: &str| {
         let name = line.trim_start_matches(|c: char| c.is_ascii_digit());
-        let depth = line.strip_suffix(name).expect("its start").parse().expect("a depth");
+        let depth = line
+            .strip_suffix(name)
+            .expect("its start")
+            .parse()
+            .expect("a depth");
         let mut words = name.split(' ').map(str::to_owned);
-        (depth, words.next().expect("a name"), words.next().expect("a version"))
+        (
+            depth,
+            words.next().expect("a name"),
+            words.next().expect("a version"),
+        )
     };
-    String::from_utf8(output.stdout).expect("text").lines().map(line).collect()
+    String::from_utf8(output.stdout)
+        .expect("text")
+        .lines()
+        .map(line)
+        .collect()
 }
 
 #[test]
@@ -47,39 +76,85 @@ fn the_readme_says_of_each_crate_in_the_module_what_it_is_for() {
     let code = |name: &String| format!("`{name}`");
     let expected: Vec<(String, String)> = brought
         .iter()
-        .map(|(name, brings)| (code(name), brings.difference(&own).map(code).collect::<Vec<_>>().join(", ")))
+        .map(|(name, brings)| {
+            (
+                code(name),
+                brings
+                    .difference(&own)
+                    .map(code)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            )
+        })
         .collect();
     let readme = file("README.md");
-    let rest = readme.split_once("<!-- crates: ").expect("README has no crates").1;
-    let lines = rest.lines().skip(3).take_while(|line| line.starts_with('|'));
-    let cells =
-        lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>());
-    let found: Vec<_> = cells.map(|cells| (cells[0].clone(), cells[1].clone(), cells[2].clone())).collect();
-    assert!(found.iter().all(|(_, what_for, _)| what_for.len() > 10), "says too little: {found:?}");
-    let found: Vec<_> = found.into_iter().map(|(name, _, brings)| (name, brings)).collect();
-    assert!(found == expected, "README's crates and what they bring should be\n{expected:#?}");
+    let rest = readme
+        .split_once("<!-- crates: ")
+        .expect("README has no crates")
+        .1;
+    let lines = rest
+        .lines()
+        .skip(3)
+        .take_while(|line| line.starts_with('|'));
+    let cells = lines.map(|line| {
+        line.trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().to_owned())
+            .collect::<Vec<_>>()
+    });
+    let found: Vec<_> = cells
+        .map(|cells| (cells[0].clone(), cells[1].clone(), cells[2].clone()))
+        .collect();
+    assert!(
+        found.iter().all(|(_, what_for, _)| what_for.len() > 10),
+        "says too little: {found:?}"
+    );
+    let found: Vec<_> = found
+        .into_iter()
+        .map(|(name, _, brings)| (name, brings))
+        .collect();
+    assert!(
+        found == expected,
+        "README's crates and what they bring should be\n{expected:#?}"
+    );
 }
 
 #[test]
 fn no_crate_is_in_the_module_twice_without_a_reason() {
-    let crates: BTreeSet<_> = module_crates().into_iter().map(|(_, name, version)| (name, version)).collect();
+    let crates: BTreeSet<_> = module_crates()
+        .into_iter()
+        .map(|(_, name, version)| (name, version))
+        .collect();
     let mut versions: BTreeMap<&str, usize> = BTreeMap::new();
-    crates.iter().for_each(|(name, _)| *versions.entry(name).or_default() += 1);
-    let twice: Vec<_> = versions.into_iter().filter(|(_, count)| *count > 1).collect();
+    crates
+        .iter()
+        .for_each(|(name, _)| *versions.entry(name).or_default() += 1);
+    let twice: Vec<_> = versions
+        .into_iter()
+        .filter(|(_, count)| *count > 1)
+        .collect();
     assert_eq!(twice, TWICE.map(|name| (name, 2)));
 }
 
 #[test]
 fn every_dependency_is_from_crates_io_and_has_its_checksum() {
     for (name, own) in [
-        ("Cargo.lock", &["alb-oidc-filter", "alb-oidc-test-support", "verifier-probe"][..]),
-        ("tests/fuzz/Cargo.lock", &["alb-oidc-filter", "alb-oidc-fuzz"]),
+        (
+            "Cargo.lock",
+            &["alb-oidc-filter", "alb-oidc-test-support", "verifier-probe"][..],
+        ),
+        (
+            "tests/fuzz/Cargo.lock",
+            &["alb-oidc-filter", "alb-oidc-fuzz"],
+        ),
     ] {
         let lock: toml::Table = file(name).parse().expect("TOML");
         let packages = lock["package"].as_array().expect("packages");
         assert!(packages.len() > 100, "{name}: {} packages", packages.len());
         let text = |package: &toml::Value, field: &str| {
-            package.get(field).map(|value| value.as_str().expect("text").to_owned())
+            package
+                .get(field)
+                .map(|value| value.as_str().expect("text").to_owned())
         };
         for package in packages {
             let name = text(package, "name").expect("a name");
@@ -87,32 +162,60 @@ fn every_dependency_is_from_crates_io_and_has_its_checksum() {
                 assert_eq!(text(package, "source"), None, "{name}");
                 continue;
             }
-            let source = text(package, "source").unwrap_or_else(|| panic!("{name} is from nowhere"));
-            assert!(source.starts_with("registry+") && source.ends_with("/crates.io-index"), "{name} is from {source}");
-            assert!(text(package, "checksum").is_some_and(|sum| sum.len() == 64), "{name} has no checksum");
+            let source =
+                text(package, "source").unwrap_or_else(|| panic!("{name} is from nowhere"));
+            assert!(
+                source.starts_with("registry+") && source.ends_with("/crates.io-index"),
+                "{name} is from {source}"
+            );
+            assert!(
+                text(package, "checksum").is_some_and(|sum| sum.len() == 64),
+                "{name} has no checksum"
+            );
         }
     }
 }
 
 #[test]
 fn unsafe_is_in_the_room_for_it_and_nowhere_else() {
-    assert!(file("Cargo.toml").contains("\nunsafe_code = \"deny\"\n"), "the lint that denies it elsewhere");
-    let (mut folders, mut with_unsafe, mut read) =
-        (vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")], Vec::new(), 0);
+    assert!(
+        file("Cargo.toml").contains("\nunsafe_code = \"deny\"\n"),
+        "the lint that denies it elsewhere"
+    );
+    let (mut folders, mut with_unsafe, mut read) = (
+        vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")],
+        Vec::new(),
+        0,
+    );
     while let Some(folder) = folders.pop() {
-        for path in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        for path in std::fs::read_dir(folder)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path())
+        {
             if path.is_dir() {
                 folders.push(path);
                 continue;
             }
-            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            let Ok(text) = std::fs::read_to_string(&path) else {
+                continue;
+            };
             // Code, not what is said or quoted about it.
             let is_code = |line: &&str| !line.trim_start().starts_with("//");
             let word = |line: &str| {
-                line.split(|c: char| c != '_' && c != '-' && !c.is_alphanumeric()).any(|word| word == "unsafe")
+                line.split(|c: char| c != '_' && c != '-' && !c.is_alphanumeric())
+                    .any(|word| word == "unsafe")
             };
-            if text.lines().filter(is_code).any(|line| word(line) || line.contains("unsafe_code")) {
-                with_unsafe.push(path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("inside").display().to_string());
+            if text
+                .lines()
+                .filter(is_code)
+                .any(|line| word(line) || line.contains("unsafe_code"))
+            {
+                with_unsafe.push(
+                    path.strip_prefix(env!("CARGO_MANIFEST_DIR"))
+                        .expect("inside")
+                        .display()
+                        .to_string(),
+                );
             }
             read += 1;
         }

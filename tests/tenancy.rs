@@ -1,5 +1,5 @@
-//! `alb-oidc tenancy` as an operator runs it: the resources that it prints, and what it refuses. That Istio takes them and
-//! lets in whom they name is tested in `istio.rs`.
+//! `alb-oidc tenancy` as an operator runs it: the resources that it prints, and what it refuses.
+//! That Istio takes them and lets in whom they name is tested in `istio.rs`.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -31,7 +31,11 @@ groups: {memberHeaderPrefix: x-kubeflow-group-}
 
 fn run(file: &str, config: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_alb-oidc"));
-    command.args(["tenancy", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(["tenancy", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let folder = TempDir::new().expect("a folder");
     if let Some(config) = config {
         let path = folder.path().join("filter.yaml");
@@ -39,14 +43,27 @@ fn run(file: &str, config: Option<&str>) -> Output {
         command.arg("--config").arg(path);
     }
     let mut child = command.spawn().expect("alb-oidc runs");
-    child.stdin.take().expect("its input").write_all(file.as_bytes()).expect("the file read");
+    child
+        .stdin
+        .take()
+        .expect("its input")
+        .write_all(file.as_bytes())
+        .expect("the file read");
     child.wait_with_output().expect("its end")
 }
 
 #[track_caller]
 fn printed(file: &str, config: Option<&str>) -> String {
-    let Output { status, stdout, stderr } = run(file, config);
-    assert!(status.success() && stderr.is_empty(), "{}", String::from_utf8_lossy(&stderr));
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = run(file, config);
+    assert!(
+        status.success() && stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&stderr)
+    );
     String::from_utf8(stdout).expect("UTF-8")
 }
 
@@ -60,10 +77,18 @@ fn resources(file: &str, config: Option<&str>) -> Vec<Value> {
 #[track_caller]
 fn one<'r>(resources: &'r [Value], kind: &str, name: &str) -> &'r Value {
     let full_name = |resource: &Value| {
-        let [namespace, name] = ["namespace", "name"].map(|field| resource["metadata"][field].as_str());
-        [namespace, name].into_iter().flatten().collect::<Vec<_>>().join("/")
+        let [namespace, name] =
+            ["namespace", "name"].map(|field| resource["metadata"][field].as_str());
+        [namespace, name]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("/")
     };
-    let found: Vec<_> = resources.iter().filter(|found| found["kind"] == kind && full_name(found) == name).collect();
+    let found: Vec<_> = resources
+        .iter()
+        .filter(|found| found["kind"] == kind && full_name(found) == name)
+        .collect();
     assert_eq!(found.len(), 1, "{kind} {name} in {resources:#?}");
     found[0]
 }
@@ -71,15 +96,29 @@ fn one<'r>(resources: &'r [Value], kind: &str, name: &str) -> &'r Value {
 /// The lines of what is wrong.
 #[track_caller]
 fn refused(file: &str, config: Option<&str>) -> Vec<String> {
-    let Output { status, stdout, stderr } = run(file, config);
-    assert_eq!((status.code(), stdout.len()), (Some(2), 0), "{file}: {}", String::from_utf8_lossy(&stdout));
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = run(file, config);
+    assert_eq!(
+        (status.code(), stdout.len()),
+        (Some(2), 0),
+        "{file}: {}",
+        String::from_utf8_lossy(&stdout)
+    );
     let lines = String::from_utf8(stderr).expect("UTF-8");
-    let line = |line: &str| line.strip_prefix("alb-oidc: standard input:").expect("where").to_owned();
+    let line = |line: &str| {
+        line.strip_prefix("alb-oidc: standard input:")
+            .expect("where")
+            .to_owned()
+    };
     lines.lines().map(line).collect()
 }
 
 fn readmes() -> String {
-    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR"))).expect("a README");
+    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR")))
+        .expect("a README");
     let (_, rest) = readme.split_once("<!-- tenancy: ").expect("an example");
     let (_, rest) = rest.split_once("```yaml\n").expect("its YAML");
     rest.split_once("```").expect("its end").0.to_owned()
@@ -109,20 +148,35 @@ fn a_user_gets_a_profile_with_quota_and_plugins_and_a_namespace_that_the_control
         })
     );
     let profile = one(&resources, "Profile", "bobs");
-    assert_eq!(profile["spec"], json!({"owner": {"kind": "User", "name": "bob@example.com"}}));
+    assert_eq!(
+        profile["spec"],
+        json!({"owner": {"kind": "User", "name": "bob@example.com"}})
+    );
 }
 
 #[test]
 fn a_contributor_is_bound_as_kubeflow_binds_one() {
     let resources = resources(&readmes(), Some(KUBEFLOW));
     let name = "ann/user-bob-example-com-clusterrole-edit";
-    let (binding, policy) = (one(&resources, "RoleBinding", name), one(&resources, "AuthorizationPolicy", name));
+    let (binding, policy) = (
+        one(&resources, "RoleBinding", name),
+        one(&resources, "AuthorizationPolicy", name),
+    );
     for resource in [binding, policy] {
-        assert_eq!(resource["metadata"]["annotations"], json!({"user": "bob@example.com", "role": "edit"}));
+        assert_eq!(
+            resource["metadata"]["annotations"],
+            json!({"user": "bob@example.com", "role": "edit"})
+        );
     }
     let rbac = "rbac.authorization.k8s.io";
-    assert_eq!(binding["roleRef"], json!({"apiGroup": rbac, "kind": "ClusterRole", "name": "kubeflow-edit"}));
-    assert_eq!(binding["subjects"], json!([{"apiGroup": rbac, "kind": "User", "name": "bob@example.com"}]));
+    assert_eq!(
+        binding["roleRef"],
+        json!({"apiGroup": rbac, "kind": "ClusterRole", "name": "kubeflow-edit"})
+    );
+    assert_eq!(
+        binding["subjects"],
+        json!([{"apiGroup": rbac, "kind": "User", "name": "bob@example.com"}])
+    );
     let principals = [
         "cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account",
         "cluster.local/ns/kubeflow/sa/ml-pipeline-ui",
@@ -139,20 +193,46 @@ fn a_contributor_is_bound_as_kubeflow_binds_one() {
 #[test]
 fn a_group_gets_a_namespace_that_nobody_owns_and_its_members_enter() {
     let resources = resources(&readmes(), Some(KUBEFLOW));
-    assert_eq!(one(&resources, "Profile", "ml-ops")["spec"]["owner"]["name"], " group ML ops ");
+    assert_eq!(
+        one(&resources, "Profile", "ml-ops")["spec"]["owner"]["name"],
+        " group ML ops "
+    );
     let name = "ml-ops/group-ml-ops-clusterrole-edit";
-    let (binding, policy) = (one(&resources, "RoleBinding", name), one(&resources, "AuthorizationPolicy", name));
-    assert_eq!(binding["metadata"]["annotations"], json!({"group": "ML ops", "role": "edit"}));
+    let (binding, policy) = (
+        one(&resources, "RoleBinding", name),
+        one(&resources, "AuthorizationPolicy", name),
+    );
+    assert_eq!(
+        binding["metadata"]["annotations"],
+        json!({"group": "ML ops", "role": "edit"})
+    );
     let rbac = "rbac.authorization.k8s.io";
-    assert_eq!(binding["subjects"], json!([{"apiGroup": rbac, "kind": "Group", "name": "ML ops"}]));
-    let condition = json!({"key": "request.headers[x-kubeflow-group-%4d%4c%20ops]", "values": ["*"]});
+    assert_eq!(
+        binding["subjects"],
+        json!([{"apiGroup": rbac, "kind": "Group", "name": "ML ops"}])
+    );
+    let condition =
+        json!({"key": "request.headers[x-kubeflow-group-%4d%4c%20ops]", "values": ["*"]});
     assert_eq!(policy["spec"]["rules"][0]["when"], json!([condition]));
-    assert!(policy["spec"]["rules"][0]["from"][0]["source"]["principals"].as_array().is_some_and(|all| all.len() == 2));
-    one(&resources, "RoleBinding", "ml-ops/user-ann-example-com-clusterrole-edit");
+    assert!(
+        policy["spec"]["rules"][0]["from"][0]["source"]["principals"]
+            .as_array()
+            .is_some_and(|all| all.len() == 2)
+    );
+    one(
+        &resources,
+        "RoleBinding",
+        "ml-ops/user-ann-example-com-clusterrole-edit",
+    );
 
-    let owned =
-        self::resources("groups: [{group: ml, owner: ann@example.com, role: view, namespace: models}]", Some(KUBEFLOW));
-    assert_eq!(one(&owned, "Profile", "models")["spec"]["owner"]["name"], "ann@example.com");
+    let owned = self::resources(
+        "groups: [{group: ml, owner: ann@example.com, role: view, namespace: models}]",
+        Some(KUBEFLOW),
+    );
+    assert_eq!(
+        one(&owned, "Profile", "models")["spec"]["owner"]["name"],
+        "ann@example.com"
+    );
     let binding = one(&owned, "RoleBinding", "models/group-ml-clusterrole-view");
     assert_eq!(binding["roleRef"]["name"], "kubeflow-view");
 }
@@ -164,24 +244,45 @@ users: [{user: Ann@Example.com, contributors: [{user: bob@example.org}]}]
 groups: [{group: team-a}]
 ";
     let resources = resources(file, Some(FILTER));
-    assert_eq!(one(&resources, "Profile", "oidc-ann")["spec"]["owner"]["name"], "oidc:ann");
-    let policy = one(&resources, "AuthorizationPolicy", "oidc-ann/user-oidc-bob-example-org-clusterrole-edit");
+    assert_eq!(
+        one(&resources, "Profile", "oidc-ann")["spec"]["owner"]["name"],
+        "oidc:ann"
+    );
+    let policy = one(
+        &resources,
+        "AuthorizationPolicy",
+        "oidc-ann/user-oidc-bob-example-org-clusterrole-edit",
+    );
     let condition = json!({"key": "request.headers[x-user]", "values": ["oidc:bob@example.org"]});
     assert_eq!(policy["spec"]["rules"][0]["when"], json!([condition]));
     let name = "team-a/group-oidc-team-a-clusterrole-edit";
-    assert_eq!(one(&resources, "RoleBinding", name)["subjects"][0]["name"], "oidc:team-a");
+    assert_eq!(
+        one(&resources, "RoleBinding", name)["subjects"][0]["name"],
+        "oidc:team-a"
+    );
     let key = &one(&resources, "AuthorizationPolicy", name)["spec"]["rules"][0]["when"][0]["key"];
     assert_eq!(key, "request.headers[x-member-of-oidc%3ateam-a]");
 
     // A prefix that Kubeflow takes off stands in the header alone.
-    let resources =
-        self::resources(&format!("kubeflow: {{userIdPrefix: 'oidc:', principals: [d/ns/n/sa/a]}}{file}"), Some(FILTER));
-    assert_eq!(one(&resources, "Profile", "ann")["spec"]["owner"]["name"], "ann");
+    let resources = self::resources(
+        &format!("kubeflow: {{userIdPrefix: 'oidc:', principals: [d/ns/n/sa/a]}}{file}"),
+        Some(FILTER),
+    );
+    assert_eq!(
+        one(&resources, "Profile", "ann")["spec"]["owner"]["name"],
+        "ann"
+    );
     let name = "ann/user-bob-example-org-clusterrole-edit";
-    assert_eq!(one(&resources, "RoleBinding", name)["subjects"][0]["name"], "bob@example.org");
+    assert_eq!(
+        one(&resources, "RoleBinding", name)["subjects"][0]["name"],
+        "bob@example.org"
+    );
     let rule = &one(&resources, "AuthorizationPolicy", name)["spec"]["rules"][0];
     assert_eq!(rule["when"][0]["values"], json!(["oidc:bob@example.org"]));
-    assert_eq!(rule["from"][0]["source"]["principals"], json!(["d/ns/n/sa/a"]));
+    assert_eq!(
+        rule["from"][0]["source"]["principals"],
+        json!(["d/ns/n/sa/a"])
+    );
 }
 
 #[test]
@@ -197,7 +298,10 @@ users: [{contributors: [{role: edit, user: dan}, {user: cid}], user: bob, namesp
     let text = printed(before, Some(KUBEFLOW));
     assert_eq!(text, printed(before, Some(KUBEFLOW)));
     assert_eq!(text, printed(after, Some(KUBEFLOW)));
-    assert!(text.ends_with('\n') && !text.ends_with("\n\n") && !text.contains('\u{1b}'), "{text}");
+    assert!(
+        text.ends_with('\n') && !text.ends_with("\n\n") && !text.contains('\u{1b}'),
+        "{text}"
+    );
 }
 
 #[test]
@@ -207,8 +311,14 @@ fn every_resource_has_the_label_and_a_name_of_its_own() {
     let mut names: Vec<_> = resources
         .iter()
         .map(|resource| {
-            assert_eq!(resource["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "alb-oidc"}));
-            format!("{} {} {}", resource["kind"], resource["metadata"]["namespace"], resource["metadata"]["name"])
+            assert_eq!(
+                resource["metadata"]["labels"],
+                json!({"app.kubernetes.io/managed-by": "alb-oidc"})
+            );
+            format!(
+                "{} {} {}",
+                resource["kind"], resource["metadata"]["namespace"], resource["metadata"]["name"]
+            )
         })
         .collect();
     names.sort();
@@ -218,9 +328,24 @@ fn every_resource_has_the_label_and_a_name_of_its_own() {
 
 #[test]
 fn names_that_yaml_would_take_for_something_else_stay_text() {
-    for user in ["yes", "1e3", "0x10", "null", "~a", "a: b", "#a", "- a", "'", "é\"\\", "2026-01-01"] {
+    for user in [
+        "yes",
+        "1e3",
+        "0x10",
+        "null",
+        "~a",
+        "a: b",
+        "#a",
+        "- a",
+        "'",
+        "é\"\\",
+        "2026-01-01",
+    ] {
         let file = json!({"users": [{"user": user, "namespace": "a"}]}).to_string();
-        assert_eq!(one(&resources(&file, Some(KUBEFLOW)), "Profile", "a")["spec"]["owner"]["name"], user);
+        assert_eq!(
+            one(&resources(&file, Some(KUBEFLOW)), "Profile", "a")["spec"]["owner"]["name"],
+            user
+        );
     }
 }
 
@@ -231,9 +356,18 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
             "users:\n- user: a\n  namespase: b",
             "3: users[0].namespase: unknown field `namespase`, expected one of `user`,",
         ),
-        ("users:\n- namespace: b", "2: users[0]: missing field `user`"),
-        ("groups:\n- group: 7", "2: groups[0].group: invalid type: integer `7`, expected a string"),
-        ("teams: []", "1: teams: unknown field `teams`, expected one of `kubeflow`, `users`, `groups`"),
+        (
+            "users:\n- namespace: b",
+            "2: users[0]: missing field `user`",
+        ),
+        (
+            "groups:\n- group: 7",
+            "2: groups[0].group: invalid type: integer `7`, expected a string",
+        ),
+        (
+            "teams: []",
+            "1: teams: unknown field `teams`, expected one of `kubeflow`, `users`, `groups`",
+        ),
         (
             "users: [{user: a, contributors: [{user: b, role: owner}]}]",
             "1: users[0].contributors[0].role: unknown variant `owner`, expected one of `admin`, `edit`, `view`",
@@ -274,7 +408,10 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
             "groups: [{group: knative-serving}]",
             "1: groups[0].namespace: found \"knative-serving\", expected one that is not the cluster's own",
         ),
-        ("users: []", "1: found neither users nor groups, expected some"),
+        (
+            "users: []",
+            "1: found neither users nor groups, expected some",
+        ),
         (
             "users: [{user: ann}, {user: ann, namespace: b}]",
             "1: users[1].user: found \"ann\", the user of users[0], expected another",
@@ -295,7 +432,10 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
             "users: [{user: ann, namespace: Ann_1}]",
             "1: users[0].namespace: found \"Ann_1\", expected 1 to 63 of a-z, 0-9 and -, with a letter or digit at each end",
         ),
-        ("users: [{user: '@example.com'}]", "1: users[0].namespace: found \"\", expected 1 to 63 of"),
+        (
+            "users: [{user: '@example.com'}]",
+            "1: users[0].namespace: found \"\", expected 1 to 63 of",
+        ),
         (
             "users: [{user: kube-system}]",
             "1: users[0].namespace: found \"kube-system\", expected one that is not the cluster's own",
@@ -342,9 +482,15 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
         ),
     ] {
         let lines = refused(file, Some(KUBEFLOW));
-        assert!(lines.len() == 1 && lines[0].starts_with(expected), "{file}: {lines:#?}\n  expected {expected}");
+        assert!(
+            lines.len() == 1 && lines[0].starts_with(expected),
+            "{file}: {lines:#?}\n  expected {expected}"
+        );
     }
-    let long = format!("users: [{{user: ann, contributors: [{{user: {}}}]}}]", "b".repeat(300));
+    let long = format!(
+        "users: [{{user: ann, contributors: [{{user: {}}}]}}]",
+        "b".repeat(300)
+    );
     assert!(refused(&long, Some(KUBEFLOW))[0].ends_with(" is shorter than 254"));
 }
 
@@ -378,33 +524,43 @@ fn what_the_filter_would_not_send_is_told() {
         ),
     ] {
         let lines = refused(file, Some(config));
-        assert!(lines.len() == 1 && lines[0].starts_with(expected), "{file}: {lines:#?}");
+        assert!(
+            lines.len() == 1 && lines[0].starts_with(expected),
+            "{file}: {lines:#?}"
+        );
     }
 }
 
 #[test]
 fn a_group_without_the_gateway_s_config_is_refused_for_clients_might_send_its_header() {
-    let expected =
-        "1: groups[0].group: found a group, expected none, or `groups` in the plugin config, given with --config";
+    let expected = "1: groups[0].group: found a group, expected none, or `groups` in the plugin config, given with --config";
     assert_eq!(refused("groups: [{group: ml}]", None), [expected]);
 }
 
 #[test]
 fn all_mistakes_are_told_at_once() {
     assert_eq!(
-        refused("users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a,'}", Some(KUBEFLOW)).len(),
+        refused(
+            "users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a,'}",
+            Some(KUBEFLOW)
+        )
+        .len(),
         3
     );
 }
 
 #[test]
 fn what_is_no_tenancy_is_told() {
-    for (file, expected) in
-        [("", "found nothing, expected users and groups"), ("a\n---\nb", "found 2 documents, expected one")]
-    {
+    for (file, expected) in [
+        ("", "found nothing, expected users and groups"),
+        ("a\n---\nb", "found 2 documents, expected one"),
+    ] {
         let Output { status, stderr, .. } = run(file, Some(KUBEFLOW));
         let said = String::from_utf8(stderr).expect("UTF-8");
         assert_eq!(status.code(), Some(2));
-        assert!(said.starts_with(&format!("alb-oidc: standard input: {expected}")), "{said}");
+        assert!(
+            said.starts_with(&format!("alb-oidc: standard input: {expected}")),
+            "{said}"
+        );
     }
 }

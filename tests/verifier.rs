@@ -1,5 +1,5 @@
-//! Both verifiers on a real Envoy: every Wycheproof vector gets its verdict from the host's BoringSSL and from the module's
-//! `p256`. The time that each takes is printed, not judged.
+//! Both verifiers on a real Envoy: every Wycheproof vector gets its verdict from the host's
+//! BoringSSL and from the module's `p256`. The time that each takes is printed, not judged.
 
 use serde_json::{Value, json};
 use support::envoy::{Envoy, Plugin, Setup};
@@ -26,20 +26,31 @@ fn vectors() -> (Vec<Value>, String) {
 #[tokio::test]
 async fn every_wycheproof_vector_gets_its_verdict_from_the_host_and_from_the_module() {
     let (vectors, expected) = vectors();
-    assert_eq!((expected.matches('1').count(), expected.matches('0').count()), (173, 89));
+    assert_eq!(
+        (expected.matches('1').count(), expected.matches('0').count()),
+        (173, 89)
+    );
     let upstream = Upstream::start().await;
     for binary in support::envoys() {
         let mut probe = Plugin::new("probe", json!({"vectors": vectors, "rounds": ROUNDS}));
         probe.module = support::verifier_probe();
-        let setup = Setup { plugins: vec![probe], ..Setup::new(&binary, upstream.address(), upstream.address()) };
+        let setup = Setup {
+            plugins: vec![probe],
+            ..Setup::new(&binary, upstream.address(), upstream.address())
+        };
         let envoy = Envoy::must_start(&setup).await;
         let log = envoy.log();
-        let start = log.find("{\"host\"").expect("the probe's report in the log");
+        let start = log
+            .find("{\"host\"")
+            .expect("the probe's report in the log");
         let report = log[start..].lines().next().unwrap();
         let report: Value = serde_json::from_str(report).unwrap();
         let version = support::version(&binary);
         for verifier in ["host", "module"] {
-            assert_eq!(report[verifier], expected, "verdicts of the {verifier} on Envoy {version}");
+            assert_eq!(
+                report[verifier], expected,
+                "verdicts of the {verifier} on Envoy {version}"
+            );
         }
         let micros = |field: &str| report[field].as_f64().unwrap() / f64::from(ROUNDS) / 1000.0;
         let (host, module) = (micros("hostNanos"), micros("moduleNanos"));

@@ -1,5 +1,6 @@
-//! What happens when the VM dies all the same: to the requests that wait in it, to those that come after, and to the other
-//! workers', with each failure policy, on every Envoy. The README's table "If the VM dies" says what is shown here.
+//! What happens when the VM dies all the same: to the requests that wait in it, to those that come
+//! after, and to the other workers', with each failure policy, on every Envoy. The README's table
+//! "If the VM dies" says what is shown here.
 
 use support::mortal;
 
@@ -20,7 +21,8 @@ use tokio::task::JoinHandle;
 
 /// How long one fetch may take. A request waits three times as long at most.
 const TIMEOUT: Duration = Duration::from_millis(2500);
-/// After this, a stream without a byte is ended by Envoy, where the listener says so. Longer than any wait for a key.
+/// After this, a stream without a byte is ended by Envoy, where the listener says so. Longer than
+/// any wait for a key.
 const IDLE: Duration = Duration::from_secs(8);
 /// What has not come by then never will. Envoy waits about a second before it rebuilds a VM.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,11 +40,36 @@ struct Case {
 }
 
 const CASES: [Case; 5] = [
-    Case { name: "reload", policy: "FAIL_RELOAD", death: Death::Panic, ends_idle_streams: true },
-    Case { name: "reload-stack", policy: "FAIL_RELOAD", death: Death::Stack, ends_idle_streams: true },
-    Case { name: "reload-memory", policy: "FAIL_RELOAD", death: Death::Memory, ends_idle_streams: false },
-    Case { name: "closed", policy: "FAIL_CLOSED", death: Death::Panic, ends_idle_streams: true },
-    Case { name: "open", policy: "FAIL_OPEN", death: Death::Panic, ends_idle_streams: true },
+    Case {
+        name: "reload",
+        policy: "FAIL_RELOAD",
+        death: Death::Panic,
+        ends_idle_streams: true,
+    },
+    Case {
+        name: "reload-stack",
+        policy: "FAIL_RELOAD",
+        death: Death::Stack,
+        ends_idle_streams: true,
+    },
+    Case {
+        name: "reload-memory",
+        policy: "FAIL_RELOAD",
+        death: Death::Memory,
+        ends_idle_streams: false,
+    },
+    Case {
+        name: "closed",
+        policy: "FAIL_CLOSED",
+        death: Death::Panic,
+        ends_idle_streams: true,
+    },
+    Case {
+        name: "open",
+        policy: "FAIL_OPEN",
+        death: Death::Panic,
+        ends_idle_streams: true,
+    },
 ];
 
 /// An Envoy with a listener for each case.
@@ -57,14 +84,25 @@ struct World {
 
 /// A request of Ann's, who would rather be root.
 fn by_ann(signer: &Signer, path: &str) -> Request {
-    let token = TokenSpec::of("ann@example.com").mint(&signer.kid, &signer.key).text;
-    Request::get(path, &[("host", "gateway.test"), ("x-amzn-oidc-data", &token), ("kubeflow-userid", "root")])
+    let token = TokenSpec::of("ann@example.com")
+        .mint(&signer.kid, &signer.key)
+        .text;
+    Request::get(
+        path,
+        &[
+            ("host", "gateway.test"),
+            ("x-amzn-oidc-data", &token),
+            ("kubeflow-userid", "root"),
+        ],
+    )
 }
 
 /// The same, and it kills the VM.
 fn deadly_by_ann(signer: &Signer, path: &str) -> Request {
     let mut request = by_ann(signer, path);
-    request.headers.extend((0..DEADLY_HEADERS).map(|number| (format!("x-{number}"), "1".into())));
+    request
+        .headers
+        .extend((0..DEADLY_HEADERS).map(|number| (format!("x-{number}"), "1".into())));
     request
 }
 
@@ -84,7 +122,11 @@ impl World {
                 env: BTreeMap::from([("CASE".to_owned(), case.name.to_owned())]),
                 ..Plugin::new(case.name, &config)
             };
-            let idle = if case.ends_idle_streams { IDLE.as_secs() } else { 0 };
+            let idle = if case.ends_idle_streams {
+                IDLE.as_secs()
+            } else {
+                0
+            };
             let route = json!({"route": {"cluster": "upstream"}});
             let more = json!({"stream_idle_timeout": format!("{idle}s")});
             http_listener(case.name, &[wasm_filter(&plugin)], &route, more)
@@ -95,7 +137,13 @@ impl World {
             ..Setup::new(binary, upstream.address(), keys.address())
         };
         let envoy = Envoy::must_start(&setup).await;
-        World { version: support::version(binary), envoy, keys, upstream, turn: Mutex::default() }
+        World {
+            version: support::version(binary),
+            envoy,
+            keys,
+            upstream,
+            turn: Mutex::default(),
+        }
     }
 
     /// Does what kills a VM, and waits until it is dead.
@@ -106,7 +154,11 @@ impl World {
         let done = deed.await;
         let deadline = Instant::now() + PATIENCE;
         while deaths() == before {
-            assert!(Instant::now() < deadline, "[envoy {}] no VM has died", self.version);
+            assert!(
+                Instant::now() < deadline,
+                "[envoy {}] no VM has died",
+                self.version
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         done
@@ -130,12 +182,24 @@ async fn play(world: &World, case: Case) {
     let gateway = world.envoy.listener(case.name).await.expect("the listener");
     let path = format!("/{}", case.name);
     let known = world.keys.signer(Answer::default());
-    assert_eq!(answer(gateway, &by_ann(&known, &path)).await.status, 200, "{what} before");
+    assert_eq!(
+        answer(gateway, &by_ann(&known, &path)).await.status,
+        200,
+        "{what} before"
+    );
 
-    // Three wait. The answer to two of them kills the VM, the third waits for a key that comes too late.
+    // Three wait. The answer to two of them kills the VM, the third waits for a key that comes too
+    // late.
     let size = usize::try_from(case.death.answer_size()).expect("a size");
-    let deadly = world.keys.signer(Answer { size, held: true, ..Answer::default() });
-    let other = world.keys.signer(Answer { held: true, ..Answer::default() });
+    let deadly = world.keys.signer(Answer {
+        size,
+        held: true,
+        ..Answer::default()
+    });
+    let other = world.keys.signer(Answer {
+        held: true,
+        ..Answer::default()
+    });
     let began = Instant::now();
     let waiting = [&deadly, &deadly, &other].map(|signer| sent(gateway, by_ann(signer, &path)));
     let under_way = format!("http.{}.downstream_rq_active", case.name);
@@ -150,37 +214,77 @@ async fn play(world: &World, case: Case) {
 
     let seen_before = world.upstream.seen_at(&path);
     match case.policy {
-        // New requests are refused until the VM is there again, and then served as before: the keys it had are still known.
+        // New requests are refused until the VM is there again, and then served as before: the keys
+        // it had are still known.
         "FAIL_RELOAD" => {
             until_rebuilt(world, case, gateway, &known, 1).await;
-            assert_eq!(world.keys.fetches_of(&known), 1, "{what} fetches of a key that was known before");
-            let new = world.keys.signer(Answer { delay_ms: 200, ..Answer::default() });
-            assert_eq!(answer(gateway, &by_ann(&new, &path)).await.status, 200, "{what} a new key after");
+            assert_eq!(
+                world.keys.fetches_of(&known),
+                1,
+                "{what} fetches of a key that was known before"
+            );
+            let new = world.keys.signer(Answer {
+                delay_ms: 200,
+                ..Answer::default()
+            });
+            assert_eq!(
+                answer(gateway, &by_ann(&new, &path)).await.status,
+                200,
+                "{what} a new key after"
+            );
         }
         "FAIL_CLOSED" => {
             let until = Instant::now() + Duration::from_secs(3);
             while Instant::now() < until {
                 let reply = answer(gateway, &by_ann(&known, &path)).await;
-                assert_eq!((reply.status, reply.body.as_str()), (503, ""), "{what} after");
+                assert_eq!(
+                    (reply.status, reply.body.as_str()),
+                    (503, ""),
+                    "{what} after"
+                );
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            assert_eq!(world.upstream.seen_at(&path), seen_before, "{what} requests upstream after");
+            assert_eq!(
+                world.upstream.seen_at(&path),
+                seen_before,
+                "{what} requests upstream after"
+            );
         }
         // Why it may never be chosen.
         _ => {
-            assert_eq!(answer(gateway, &by_ann(&known, &path)).await.status, 200, "{what} after");
+            assert_eq!(
+                answer(gateway, &by_ann(&known, &path)).await.status,
+                200,
+                "{what} after"
+            );
             let seen = world.upstream.seen_at(&path);
-            assert_eq!(seen.last().map(String::as_str), Some("root"), "{what} the client's own user id");
+            assert_eq!(
+                seen.last().map(String::as_str),
+                Some("root"),
+                "{what} the client's own user id"
+            );
         }
     }
 
     for request in waiting {
         if case.ends_idle_streams {
-            let reply = request.await.expect("the client").unwrap_or_else(|error| panic!("{what} {error}"));
-            assert_eq!((reply.status, reply.body.as_str()), (503, ""), "{what} who waited");
-            assert!(reply.took > IDLE.mul_f32(0.9), "{what} who waited was answered after {:?}", reply.took);
+            let reply = request
+                .await
+                .expect("the client")
+                .unwrap_or_else(|error| panic!("{what} {error}"));
+            assert_eq!(
+                (reply.status, reply.body.as_str()),
+                (503, ""),
+                "{what} who waited"
+            );
+            assert!(
+                reply.took > IDLE.mul_f32(0.9),
+                "{what} who waited was answered after {:?}",
+                reply.took
+            );
         } else {
-            let long = (began + IDLE + Duration::from_secs(3)).saturating_duration_since(Instant::now());
+            let long =
+                (began + IDLE + Duration::from_secs(3)).saturating_duration_since(Instant::now());
             let reply = tokio::time::timeout(long, request).await;
             assert!(reply.is_err(), "{what} who waited: {reply:?}");
         }
@@ -189,9 +293,15 @@ async fn play(world: &World, case: Case) {
     // A request that kills the VM itself is refused there and then.
     if case.policy == "FAIL_RELOAD" {
         let seen_before = world.upstream.seen_at(&path);
-        let reply = world.kill(answer(gateway, &deadly_by_ann(&known, &path))).await;
+        let reply = world
+            .kill(answer(gateway, &deadly_by_ann(&known, &path)))
+            .await;
         assert_eq!(reply.status, 503, "{what} the deadly request");
-        assert_eq!(world.upstream.seen_at(&path), seen_before, "{what} the deadly request upstream");
+        assert_eq!(
+            world.upstream.seen_at(&path),
+            seen_before,
+            "{what} the deadly request upstream"
+        );
         until_rebuilt(world, case, gateway, &known, 2).await;
     }
     if case.policy != "FAIL_OPEN" {
@@ -203,7 +313,8 @@ async fn play(world: &World, case: Case) {
     }
 }
 
-/// Sends requests until one of them has had the VM rebuilt for the so-many-th time; meanwhile they are refused, and not later.
+/// Sends requests until one of them has had the VM rebuilt for the so-many-th time; meanwhile they
+/// are refused, and not later.
 async fn until_rebuilt(world: &World, case: Case, gateway: SocketAddr, known: &Signer, times: i64) {
     let what = format!("[envoy {}, {case:?}]", world.version);
     let rebuilt = format!("wasm.{}.vm_reload_success", case.name);
@@ -214,12 +325,20 @@ async fn until_rebuilt(world: &World, case: Case, gateway: SocketAddr, known: &S
         if world.stat(&rebuilt).await == times {
             break;
         }
-        assert_eq!((reply.status, reply.body.as_str()), (503, ""), "{what} while there is no VM");
+        assert_eq!(
+            (reply.status, reply.body.as_str()),
+            (503, ""),
+            "{what} while there is no VM"
+        );
         assert!(Instant::now() < deadline, "{what} {rebuilt} is not {times}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for _ in 0..3 {
-        assert_eq!(answer(gateway, &request).await.status, 200, "{what} rebuilt for the {times}. time");
+        assert_eq!(
+            answer(gateway, &request).await.status,
+            200,
+            "{what} rebuilt for the {times}. time"
+        );
     }
 }
 
@@ -243,26 +362,43 @@ async fn a_vm_that_dies_lets_nobody_through_unless_told_to_and_is_rebuilt_where_
         }
         // What nobody is left to count down.
         let left = world.envoy.counters().await["waiting"];
-        assert_eq!(left, 3 * i64::try_from(CASES.len()).expect("a few"), "[envoy {}] the gauge", world.version);
+        assert_eq!(
+            left,
+            3 * i64::try_from(CASES.len()).expect("a few"),
+            "[envoy {}] the gauge",
+            world.version
+        );
     }
     assert!(failed.is_empty(), "failed: {failed:?}");
 }
 
 #[tokio::test]
 async fn a_vm_that_dies_in_one_worker_leaves_the_other_worker_alone() {
-    for (binary, policy) in
-        support::envoys().iter().flat_map(|binary| ["FAIL_CLOSED", "FAIL_RELOAD"].map(|policy| (binary, policy)))
+    for (binary, policy) in support::envoys()
+        .iter()
+        .flat_map(|binary| ["FAIL_CLOSED", "FAIL_RELOAD"].map(|policy| (binary, policy)))
     {
-        let case = Case { name: "one-of-two", policy, death: Death::Panic, ends_idle_streams: false };
+        let case = Case {
+            name: "one-of-two",
+            policy,
+            death: Death::Panic,
+            ends_idle_streams: false,
+        };
         let world = World::start(binary, &[case], 2).await;
         let what = format!("[envoy {}, {policy}]", world.version);
         let gateway = world.envoy.listener(case.name).await.expect("the listener");
         let known = world.keys.signer(Answer::default());
-        assert_eq!(answer(gateway, &by_ann(&known, "/")).await.status, 200, "{what} before");
+        assert_eq!(
+            answer(gateway, &by_ann(&known, "/")).await.status,
+            200,
+            "{what} before"
+        );
         let rebuilt = format!("wasm.{}.vm_reload_success", case.name);
         let deadline = Instant::now() + PATIENCE;
         for killed in 1.. {
-            let reply = world.kill(answer(gateway, &deadly_by_ann(&known, "/"))).await;
+            let reply = world
+                .kill(answer(gateway, &deadly_by_ann(&known, "/")))
+                .await;
             assert_eq!(reply.status, 503, "{what} the deadly request");
             // The kernel chooses the worker for each connection.
             let mut statuses = BTreeSet::new();
@@ -277,7 +413,10 @@ async fn a_vm_that_dies_in_one_worker_leaves_the_other_worker_alone() {
                 assert_eq!(statuses, BTreeSet::from([200, 503]), "{what}");
                 break;
             }
-            assert!(Instant::now() < deadline, "{what} a VM is always back before both workers were asked");
+            assert!(
+                Instant::now() < deadline,
+                "{what} a VM is always back before both workers were asked"
+            );
         }
         world.envoy.stop().await;
     }

@@ -1,5 +1,5 @@
-//! Requests that wait for a key: all of them for one fetch, counted while they wait and forgotten when their client hangs
-//! up; on every Envoy.
+//! Requests that wait for a key: all of them for one fetch, counted while they wait and forgotten
+//! when their client hangs up; on every Envoy.
 
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
@@ -26,7 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The answer comes when everybody is there who is to wait for it.
 fn held() -> Answer {
-    Answer { held: true, ..Answer::default() }
+    Answer {
+        held: true,
+        ..Answer::default()
+    }
 }
 
 /// A gateway that knows no key yet.
@@ -40,12 +43,21 @@ struct World {
 
 /// A new user's request.
 fn by_user(user: usize, signer: &Signer) -> Request {
-    let token = TokenSpec::of(&format!("user-{user}@example.com")).mint(&signer.kid, &signer.key).text;
-    Request::get("/", &[("host", "gateway.test"), ("x-amzn-oidc-data", &token)])
+    let token = TokenSpec::of(&format!("user-{user}@example.com"))
+        .mint(&signer.kid, &signer.key)
+        .text;
+    Request::get(
+        "/",
+        &[("host", "gateway.test"), ("x-amzn-oidc-data", &token)],
+    )
 }
 
-/// Plays a scene on every Envoy. One is started after the other; the scenes, which mostly wait, overlap.
-async fn on_every_envoy<F: Future<Output = ()> + Send + 'static>(timeout_ms: u64, scene: impl Fn(World) -> F) {
+/// Plays a scene on every Envoy. One is started after the other; the scenes, which mostly wait,
+/// overlap.
+async fn on_every_envoy<F: Future<Output = ()> + Send + 'static>(
+    timeout_ms: u64,
+    scene: impl Fn(World) -> F,
+) {
     let mut scenes = Vec::new();
     for binary in support::envoys() {
         let world = World::start(&binary, timeout_ms).await;
@@ -72,7 +84,13 @@ impl World {
         };
         let envoy = Envoy::must_start(&setup).await;
         let gateway = envoy.listener("gateway").await.expect("the listener");
-        World { version: support::version(binary), envoy, gateway, keys, upstream }
+        World {
+            version: support::version(binary),
+            envoy,
+            gateway,
+            keys,
+            upstream,
+        }
     }
 
     /// Sends a request whose answer is read later.
@@ -87,8 +105,13 @@ impl World {
         for (name, value) in request.headers {
             head += &format!("{name}: {value}\r\n");
         }
-        let mut connection = TcpStream::connect(self.gateway).await.expect("a connection");
-        connection.write_all(format!("{head}\r\n").as_bytes()).await.expect("a request sent");
+        let mut connection = TcpStream::connect(self.gateway)
+            .await
+            .expect("a connection");
+        connection
+            .write_all(format!("{head}\r\n").as_bytes())
+            .await
+            .expect("a request sent");
         connection
     }
 
@@ -100,7 +123,12 @@ impl World {
     /// Waits until so many requests wait. Meanwhile no fetch may come to an end.
     async fn until_waiting(&self, requests: i64) {
         let counters = self.until(|counters| counters["waiting"] == requests).await;
-        assert_eq!(fetched(&counters), 0, "[envoy {}] fetches that were over too soon", self.version);
+        assert_eq!(
+            fetched(&counters),
+            0,
+            "[envoy {}] fetches that were over too soon",
+            self.version
+        );
     }
 
     async fn until_nobody_waits(&self) {
@@ -108,14 +136,21 @@ impl World {
     }
 
     /// Waits until the counters and gauges are as told, and returns them.
-    async fn until(&self, they_are: impl Fn(&BTreeMap<String, i64>) -> bool) -> BTreeMap<String, i64> {
+    async fn until(
+        &self,
+        they_are: impl Fn(&BTreeMap<String, i64>) -> bool,
+    ) -> BTreeMap<String, i64> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let counters = self.envoy.counters().await;
             if they_are(&counters) {
                 return counters;
             }
-            assert!(Instant::now() < deadline, "[envoy {}] {counters:#?}", self.version);
+            assert!(
+                Instant::now() < deadline,
+                "[envoy {}] {counters:#?}",
+                self.version
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -125,19 +160,36 @@ impl World {
 async fn requests_that_come_before_their_key_wait_for_one_fetch_and_are_counted_while_they_do() {
     on_every_envoy(PATIENT_MS, async |world: World| {
         let signer = world.keys.signer(held());
-        let sent: Vec<_> = (0..5).map(|user| world.send(by_user(user, &signer))).collect();
+        let sent: Vec<_> = (0..5)
+            .map(|user| world.send(by_user(user, &signer)))
+            .collect();
         world.until_waiting(5).await;
         world.keys.release(&signer);
         for reply in sent {
             let reply = reply.await.expect("the client").expect("an answer");
-            assert_eq!(reply.status, 200, "[envoy {}] {}", world.version, reply.body);
+            assert_eq!(
+                reply.status, 200,
+                "[envoy {}] {}",
+                world.version, reply.body
+            );
         }
         world.until_nobody_waits().await;
-        assert_eq!(world.keys.fetches_of(&signer), 1, "[envoy {}] fetches of one key", world.version);
-        let mut users: Vec<_> =
-            world.upstream.take_seen().iter().map(|seen| seen.header("kubeflow-userid").join(",")).collect();
+        assert_eq!(
+            world.keys.fetches_of(&signer),
+            1,
+            "[envoy {}] fetches of one key",
+            world.version
+        );
+        let mut users: Vec<_> = world
+            .upstream
+            .take_seen()
+            .iter()
+            .map(|seen| seen.header("kubeflow-userid").join(","))
+            .collect();
         users.sort();
-        let expected: Vec<_> = (0..5).map(|user| format!("user-{user}@example.com")).collect();
+        let expected: Vec<_> = (0..5)
+            .map(|user| format!("user-{user}@example.com"))
+            .collect();
         assert_eq!(users, expected, "[envoy {}]", world.version);
         world.envoy.stop().await;
     })
@@ -157,11 +209,20 @@ async fn a_client_that_hangs_up_waits_no_longer_and_the_others_are_admitted() {
         world.keys.release(&signer);
         for reply in [before, after] {
             let reply = reply.await.expect("the client").expect("an answer");
-            assert_eq!(reply.status, 200, "[envoy {}] {}", world.version, reply.body);
+            assert_eq!(
+                reply.status, 200,
+                "[envoy {}] {}",
+                world.version, reply.body
+            );
         }
         world.until_nobody_waits().await;
         assert_eq!(world.stat("admitted").await, 2, "[envoy {}]", world.version);
-        assert_eq!(world.upstream.take_seen().len(), 2, "[envoy {}]", world.version);
+        assert_eq!(
+            world.upstream.take_seen().len(),
+            2,
+            "[envoy {}]",
+            world.version
+        );
         world.envoy.stop().await;
     })
     .await;
@@ -170,23 +231,36 @@ async fn a_client_that_hangs_up_waits_no_longer_and_the_others_are_admitted() {
 #[tokio::test]
 async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
     on_every_envoy(3000, async |world: World| {
-        let hangs = world.keys.signer(Answer { fault: Some(Fault::Hang), ..Answer::default() });
-        let fails_late = world.keys.signer(Answer { status: 500, ..held() });
-        let fails_at_once = world.keys.signer(Answer { status: 500, ..Answer::default() });
+        let hangs = world.keys.signer(Answer {
+            fault: Some(Fault::Hang),
+            ..Answer::default()
+        });
+        let fails_late = world.keys.signer(Answer {
+            status: 500,
+            ..held()
+        });
+        let fails_at_once = world.keys.signer(Answer {
+            status: 500,
+            ..Answer::default()
+        });
         let mut clients = Vec::new();
         for signer in [&hangs, &fails_late, &fails_at_once] {
             clients.push(world.send_and_hold(by_user(0, signer)).await);
         }
         world.keys.until_fetched(&hangs, 1).await;
         world.keys.until_fetched(&fails_late, 1).await;
-        // The first retry is 100 ms after the failure, the others would be 200, 400 and 800 ms after the one before.
+        // The first retry is 100 ms after the failure, the others would be 200, 400 and 800 ms
+        // after the one before.
         world.keys.until_fetched(&fails_at_once, 2).await;
         drop(clients);
         world.until_nobody_waits().await;
         world.keys.release(&fails_late);
         // One that was on its way when the client hung up still arrives.
-        let made = || [&hangs, &fails_late, &fails_at_once].map(|signer| world.keys.fetches_of(signer));
-        world.until(|counters| usize::try_from(fetched(counters)) == Ok(made().iter().sum())).await;
+        let made =
+            || [&hangs, &fails_late, &fails_at_once].map(|signer| world.keys.fetches_of(signer));
+        world
+            .until(|counters| usize::try_from(fetched(counters)) == Ok(made().iter().sum()))
+            .await;
         let planned = made();
         assert_eq!(
             planned[..2],
@@ -195,8 +269,18 @@ async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
             world.version
         );
         tokio::time::sleep(Duration::from_millis(1000)).await;
-        assert_eq!(made(), planned, "[envoy {}] fetches for which nobody waits", world.version);
-        assert_eq!(world.upstream.take_seen().len(), 0, "[envoy {}]", world.version);
+        assert_eq!(
+            made(),
+            planned,
+            "[envoy {}] fetches for which nobody waits",
+            world.version
+        );
+        assert_eq!(
+            world.upstream.take_seen().len(),
+            0,
+            "[envoy {}]",
+            world.version
+        );
         world.envoy.stop().await;
     })
     .await;
@@ -207,7 +291,11 @@ async fn an_upload_that_begins_before_the_key_is_there_reaches_upstream_whole() 
     const LENGTH: usize = 8 << 20;
     const PIECE: usize = 1 << 16;
     // No two lines are alike, so that none can be lost, repeated or put elsewhere unseen.
-    let body = Bytes::from((0..LENGTH / 16).map(|line| format!("{line:015}\n")).collect::<String>());
+    let body = Bytes::from(
+        (0..LENGTH / 16)
+            .map(|line| format!("{line:015}\n"))
+            .collect::<String>(),
+    );
     on_every_envoy(PATIENT_MS, move |world: World| {
         let body = body.clone();
         async move {
@@ -215,15 +303,22 @@ async fn an_upload_that_begins_before_the_key_is_there_reaches_upstream_whole() 
             let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
             let sent = tokio::spawn(async move {
                 for start in (0..LENGTH).step_by(PIECE) {
-                    sender.send_data(pieces.slice(start..start + PIECE)).await.expect("a client that takes the body");
+                    sender
+                        .send_data(pieces.slice(start..start + PIECE))
+                        .await
+                        .expect("a client that takes the body");
                 }
             });
             let gateway = world.gateway;
             let signer = world.keys.signer(held());
-            let mut request = Request { method: "POST".into(), ..by_user(0, &signer) };
+            let mut request = Request {
+                method: "POST".into(),
+                ..by_user(0, &signer)
+            };
             // Upstream's account of it would be as long as the body.
             request.headers.push((ANSWER_BYTES.into(), "0".into()));
-            let upload = tokio::spawn(async move { send_body(gateway, &request, channel.boxed()).await });
+            let upload =
+                tokio::spawn(async move { send_body(gateway, &request, channel.boxed()).await });
             world.until_waiting(1).await;
             world.keys.release(&signer);
             let reply = upload.await.expect("the client").expect("an answer");
@@ -231,9 +326,23 @@ async fn an_upload_that_begins_before_the_key_is_there_reaches_upstream_whole() 
             sent.await.expect("the whole body sent");
             let seen = world.upstream.take_seen();
             assert_eq!(seen.len(), 1, "[envoy {}]", world.version);
-            assert_eq!(seen[0].header("kubeflow-userid"), ["user-0@example.com"], "[envoy {}]", world.version);
-            assert_eq!(seen[0].body.len(), LENGTH, "[envoy {}] bytes upstream", world.version);
-            assert!(seen[0].body.as_bytes() == body, "[envoy {}] the body was changed", world.version);
+            assert_eq!(
+                seen[0].header("kubeflow-userid"),
+                ["user-0@example.com"],
+                "[envoy {}]",
+                world.version
+            );
+            assert_eq!(
+                seen[0].body.len(),
+                LENGTH,
+                "[envoy {}] bytes upstream",
+                world.version
+            );
+            assert!(
+                seen[0].body.as_bytes() == body,
+                "[envoy {}] the body was changed",
+                world.version
+            );
             world.envoy.stop().await;
         }
     })

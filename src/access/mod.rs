@@ -1,4 +1,5 @@
-//! Which requests need a token and who may pass, for every way in which an upstream may normalize a path.
+//! Which requests need a token and who may pass, for every way in which an upstream may normalize a
+//! path.
 
 pub(crate) mod path;
 pub(crate) mod regex;

@@ -1,4 +1,5 @@
-//! Path normalization: every form in which an upstream may take a request's path (`%2e`, `//`, `..`, `;`, `\`). No rules.
+//! Path normalization: every form in which an upstream may take a request's path (`%2e`, `//`,
+//! `..`, `;`, `\`). No rules.
 
 /// How often a path may have been percent-encoded to be read.
 const MAX_DECODINGS: usize = 3;
@@ -9,24 +10,31 @@ pub(super) const FORM_OVERHEAD: usize = 16;
 /// The most normalized forms that one path may have.
 const MAX_FORMS: usize = 48;
 
-/// Whether a segment ends in `..` and is more than that. Where a route replaces the text before the dots by one that ends in `/`,
-/// upstream sees a `..` that no form here shows: `/public/a..` with `/public/a` replaced by `/app/`.
+/// Whether a segment ends in `..` and is more than that. Where a route replaces the text before the
+/// dots by one that ends in `/`, upstream sees a `..` that no form here shows: `/public/a..` with
+/// `/public/a` replaced by `/app/`.
 pub(super) fn has_hidden_parent(path: &str) -> bool {
-    path.split('/').any(|segment| segment.len() > 2 && segment.ends_with(".."))
+    path.split('/')
+        .any(|segment| segment.len() > 2 && segment.ends_with(".."))
 }
 
 /// Whether a path, without query, is read in one way only, but for the case of its letters.
 pub(crate) fn has_one_form(path: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,:=@".contains(&byte);
-    path.starts_with('/') && path.bytes().all(is_plain) && !path.contains("//") && !path.contains("/.")
+    path.starts_with('/')
+        && path.bytes().all(is_plain)
+        && !path.contains("//")
+        && !path.contains("/.")
 }
 
-/// Every way in which an upstream may read `:path`: as it is written, and what any order of the [`STEPS`] makes of it, with
-/// up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot be said, or if regexes may not be tried on so many bytes.
+/// Every way in which an upstream may read `:path`: as it is written, and what any order of the
+/// [`STEPS`] makes of it, with up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot
+/// be said, or if regexes may not be tried on so many bytes.
 pub(super) fn normal_forms(path: &str, most_bytes: usize) -> Option<Vec<String>> {
     let written = path.split('?').next().unwrap_or_default();
     let too_long = |bytes: usize, forms: usize| {
-        bytes > MAX_FORM_BYTES || bytes.saturating_add(FORM_OVERHEAD.saturating_mul(forms)) > most_bytes
+        bytes > MAX_FORM_BYTES
+            || bytes.saturating_add(FORM_OVERHEAD.saturating_mul(forms)) > most_bytes
     };
     if !written.starts_with('/') || too_long(written.len(), 1) {
         return None;
@@ -37,8 +45,12 @@ pub(super) fn normal_forms(path: &str, most_bytes: usize) -> Option<Vec<String>>
     let mut forms = vec![(written.to_owned(), 0)];
     let mut next = 0;
     while let Some((form, decodings)) = forms.get(next).cloned() {
-        let bytes = forms.iter().fold(0, |bytes: usize, (form, _)| bytes.saturating_add(form.len()));
-        if form.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+        let bytes = forms.iter().fold(0, |bytes: usize, (form, _)| {
+            bytes.saturating_add(form.len())
+        });
+        if form
+            .chars()
+            .any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
             || forms.len() > MAX_FORMS
             || too_long(bytes, forms.len())
         {
@@ -96,19 +108,27 @@ fn percent_decoded(text: &str) -> String {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 /// The path without the `;parameters` of its segments.
 fn without_parameters(path: &str) -> String {
-    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    let segments = path
+        .split('/')
+        .map(|segment| segment.split(';').next().unwrap_or_default());
     segments.collect::<Vec<_>>().join("/")
 }
 
 /// The path of `//authority/path`, as a URL parser reads it.
 fn without_authority(path: &str) -> String {
     match path.strip_prefix("//") {
-        Some(rest) => rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/").to_owned(),
+        Some(rest) => rest
+            .find('/')
+            .and_then(|slash| rest.get(slash..))
+            .unwrap_or("/")
+            .to_owned(),
         None => path.to_owned(),
     }
 }
@@ -138,7 +158,11 @@ fn resolved(path: &str) -> String {
     }
     let is_folder = path.ends_with("/.") || path.ends_with("/..");
     let ends_open = kept.last().is_some_and(|last| !last.is_empty());
-    format!("/{}{}", kept.join("/"), if is_folder && ends_open { "/" } else { "" })
+    format!(
+        "/{}{}",
+        kept.join("/"),
+        if is_folder && ends_open { "/" } else { "" }
+    )
 }
 
 #[cfg(test)]
@@ -157,11 +181,14 @@ mod tests {
             "/a;%2f/../b/",
             "/x%5c..%5cy",
         ] {
-            let forms = normal_forms(path, usize::MAX).unwrap_or_else(|| panic!("{path} has no forms"));
+            let forms =
+                normal_forms(path, usize::MAX).unwrap_or_else(|| panic!("{path} has no forms"));
             let mut reached = vec![path.split('?').next().unwrap().to_owned()];
             for _ in 0..4 {
-                let further: Vec<_> =
-                    reached.iter().flat_map(|form| steps.iter().map(move |step| step(form))).collect();
+                let further: Vec<_> = reached
+                    .iter()
+                    .flat_map(|form| steps.iter().map(move |step| step(form)))
+                    .collect();
                 reached.extend(further);
                 reached.sort();
                 reached.dedup();

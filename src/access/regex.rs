@@ -20,12 +20,20 @@ impl PathRegex {
     pub fn new(text: &str) -> Result<Self, regex_lite::Error> {
         let (exact, size) = compiled(text, false)?;
         let (ignoring_case, other) = compiled(text, true)?;
-        Ok(Self { exact, ignoring_case, size: size.saturating_add(other) })
+        Ok(Self {
+            exact,
+            ignoring_case,
+            size: size.saturating_add(other),
+        })
     }
 
     /// Whether it matches anywhere in `path`. `folded`: without regard to case.
     pub(super) fn is_match(&self, path: &str, folded: bool) -> bool {
-        if folded { self.ignoring_case.is_match(path) } else { self.exact.is_match(path) }
+        if folded {
+            self.ignoring_case.is_match(path)
+        } else {
+            self.exact.is_match(path)
+        }
     }
 
     /// The regex, with regard to case.
@@ -33,16 +41,23 @@ impl PathRegex {
         &self.exact
     }
 
-    /// The compiled size of both, in bytes of the module's 32-bit memory. A 64-bit build estimates it: up to a fifth too many, for
-    /// text above all, or a quarter too few, for large classes that repeat.
+    /// The compiled size of both, in bytes of the module's 32-bit memory. A 64-bit build estimates
+    /// it: up to a fifth too many, for text above all, or a quarter too few, for large classes that
+    /// repeat.
     pub fn size(&self) -> usize {
         self.size
     }
 }
 
-/// The regex and its compiled size. The library does not tell the size: it is the least limit that the regex keeps.
+/// The regex and its compiled size. The library does not tell the size: it is the least limit that
+/// the regex keeps.
 fn compiled(text: &str, ignoring_case: bool) -> Result<(Regex, usize), regex_lite::Error> {
-    let build = |limit| RegexBuilder::new(text).case_insensitive(ignoring_case).size_limit(limit).build();
+    let build = |limit| {
+        RegexBuilder::new(text)
+            .case_insensitive(ignoring_case)
+            .size_limit(limit)
+            .build()
+    };
     let regex = build(MAX_COMPILED_REGEX_BYTES)?;
     let (mut broken, mut kept) = (0, 64);
     while kept < MAX_COMPILED_REGEX_BYTES && build(kept).is_err() {
@@ -51,10 +66,19 @@ fn compiled(text: &str, ignoring_case: bool) -> Result<(Regex, usize), regex_lit
     }
     while kept.saturating_sub(broken) > 1 {
         let middle = broken.midpoint(kept);
-        *(if build(middle).is_ok() { &mut kept } else { &mut broken }) = middle;
+        *(if build(middle).is_ok() {
+            &mut kept
+        } else {
+            &mut broken
+        }) = middle;
     }
-    // A state has 32 bytes where pointers have 64 bits, and 20 in the module; a range of a class has 8 in both.
-    let size = if size_of::<usize>() == size_of::<u64>() { kept.saturating_mul(3).div_ceil(4) } else { kept };
+    // A state has 32 bytes where pointers have 64 bits, and 20 in the module; a range of a class
+    // has 8 in both.
+    let size = if size_of::<usize>() == size_of::<u64>() {
+        kept.saturating_mul(3).div_ceil(4)
+    } else {
+        kept
+    };
     Ok((regex, size))
 }
 
@@ -64,13 +88,24 @@ mod tests {
 
     #[test]
     fn compiled_size_is_the_least_limit_that_the_regex_keeps() {
-        for (text, least, most) in [("^/v[0-9]+/ready$", 500, 1000), ("[^/]{1,1000}xN", 70_000, 140_000)] {
+        for (text, least, most) in [
+            ("^/v[0-9]+/ready$", 500, 1000),
+            ("[^/]{1,1000}xN", 70_000, 140_000),
+        ] {
             let size = PathRegex::new(text).unwrap().size();
             assert!((least..=most).contains(&size), "{text}: {size} bytes");
         }
         let limit = compiled("[a-z]+x", true).unwrap().1 * 4 / 3;
-        let build = |limit| RegexBuilder::new("[a-z]+x").case_insensitive(true).size_limit(limit).build();
-        assert!(build(limit).is_ok() && build(limit - 2).is_err(), "{limit} bytes");
+        let build = |limit| {
+            RegexBuilder::new("[a-z]+x")
+                .case_insensitive(true)
+                .size_limit(limit)
+                .build()
+        };
+        assert!(
+            build(limit).is_ok() && build(limit - 2).is_err(),
+            "{limit} bytes"
+        );
         for text in ["(", "(?:a{100}){200}"] {
             assert!(PathRegex::new(text).is_err(), "{text}");
         }

@@ -1,4 +1,5 @@
-//! Which requests need a token, and who may pass: `rules` of the plugin config. Nothing here may look at a token.
+//! Which requests need a token, and who may pass: `rules` of the plugin config. Nothing here may
+//! look at a token.
 //!
 //! The first rule that matches decides; where none does, a token is needed and any user may pass. A path that upstream may
 //! normalize in another way ([`super::path`]) must satisfy the rules of **every** form. A request that cannot be read (a control
@@ -9,11 +10,13 @@ use super::regex::PathRegex;
 use crate::headers::RequestHead;
 use crate::identity::Identity;
 
-/// The most work for regexes that one request may cause before a token was verified: the compiled size of all regexes of the rules
-/// for its host and method, multiplied by the bytes of its path's normalized forms. One unit takes at most 0.9 ns: a state of a regex has 20
-/// bytes, and takes 17 ns for each byte of the path. All of it takes at most 0.7 ms.
+/// The most work for regexes that one request may cause before a token was verified: the compiled
+/// size of all regexes of the rules for its host and method, multiplied by the bytes of its path's
+/// normalized forms. One unit takes at most 0.9 ns: a state of a regex has 20 bytes, and takes 17
+/// ns for each byte of the path. All of it takes at most 0.7 ms.
 const MAX_REGEX_WORK: usize = 768 * 1024;
-/// The most bytes that all regexes of the rules may have once compiled, so that any path of 176 bytes with one form is decided.
+/// The most bytes that all regexes of the rules may have once compiled, so that any path of 176
+/// bytes with one form is decided.
 pub const MAX_REGEX_SIZE: usize = MAX_REGEX_WORK / 192;
 /// The rules, in order.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +43,8 @@ pub struct Rule {
 pub enum PathPattern {
     /// This path.
     Exact(String),
-    /// Paths that begin so. In a rule that opens, only where a segment ends there: `/a` is `/a` and `/a/b`, not `/ab`.
+    /// Paths that begin so. In a rule that opens, only where a segment ends there: `/a` is `/a` and
+    /// `/a/b`, not `/ab`.
     Prefix(String),
     /// Paths that end so.
     Suffix(String),
@@ -80,11 +84,23 @@ impl AccessRules {
         if self.rules.is_empty() {
             return Requirement(vec![&Access::AnyUser]);
         }
-        let text = |name| head.first(name).map(String::from_utf8_lossy).unwrap_or_default();
+        let text = |name| {
+            head.first(name)
+                .map(String::from_utf8_lossy)
+                .unwrap_or_default()
+        };
         let method = text(":method");
-        let for_method: Vec<&Rule> = self.rules.iter().filter(|rule| rule.is_for_method(&method)).collect();
+        let for_method: Vec<&Rule> = self
+            .rules
+            .iter()
+            .filter(|rule| rule.is_for_method(&method))
+            .collect();
         let decided = canonical_host(&text(":authority")).and_then(|host| {
-            let applicable: Vec<&Rule> = for_method.iter().copied().filter(|rule| rule.is_for_host(&host)).collect();
+            let applicable: Vec<&Rule> = for_method
+                .iter()
+                .copied()
+                .filter(|rule| rule.is_for_host(&host))
+                .collect();
             let paths = normal_forms(&text(":path"), most_path_bytes(applicable.iter().copied()))?;
             // Where a route rewrites it, nobody knows which path upstream sees.
             if paths.iter().any(|path| has_hidden_parent(path)) {
@@ -93,7 +109,10 @@ impl AccessRules {
             Some((applicable, paths))
         });
         let Some((applicable, paths)) = decided else {
-            let all = for_method.into_iter().map(|rule| &rule.access).filter(|access| **access != Access::Open);
+            let all = for_method
+                .into_iter()
+                .map(|rule| &rule.access)
+                .filter(|access| **access != Access::Open);
             return Requirement(all.chain([&Access::AnyUser]).collect());
         };
         let mut found: Vec<&Access> = Vec::new();
@@ -109,9 +128,12 @@ impl AccessRules {
         Requirement(found)
     }
 
-    /// The longest path, in bytes, that is decided for every host and method, where it has one form.
+    /// The longest path, in bytes, that is decided for every host and method, where it has one
+    /// form.
     pub fn longest_path(&self) -> usize {
-        most_path_bytes(self.rules.iter()).saturating_sub(FORM_OVERHEAD).min(MAX_FORM_BYTES)
+        most_path_bytes(self.rules.iter())
+            .saturating_sub(FORM_OVERHEAD)
+            .min(MAX_FORM_BYTES)
     }
 }
 
@@ -130,16 +152,25 @@ impl Requirement<'_> {
     }
 }
 
-/// The most bytes of one path, with [`FORM_OVERHEAD`] for each of its normal_forms, that the regexes of these rules are tried on.
+/// The most bytes of one path, with [`FORM_OVERHEAD`] for each of its normal_forms, that the
+/// regexes of these rules are tried on.
 fn most_path_bytes<'r>(rules: impl Iterator<Item = &'r Rule>) -> usize {
-    let size = rules.fold(0, |size: usize, rule| size.saturating_add(rule.regex_size()));
+    let size = rules.fold(0, |size: usize, rule| {
+        size.saturating_add(rule.regex_size())
+    });
     MAX_REGEX_WORK.checked_div(size).unwrap_or(usize::MAX)
 }
 
 impl Rule {
     /// The bytes of this rule's compiled regexes.
     pub fn regex_size(&self) -> usize {
-        let sizes = self.paths.iter().map(|path| if let PathPattern::Regex(regex) = path { regex.size() } else { 0 });
+        let sizes = self.paths.iter().map(|path| {
+            if let PathPattern::Regex(regex) = path {
+                regex.size()
+            } else {
+                0
+            }
+        });
         sizes.fold(0, usize::saturating_add)
     }
 
@@ -147,16 +178,26 @@ impl Rule {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| is_within(host, pattern))
     }
 
-    /// Some upstreams know no case: a rule that lets pass wants the method as it is written, any other does not.
+    /// Some upstreams know no case: a rule that lets pass wants the method as it is written, any
+    /// other does not.
     fn is_for_method(&self, method: &str) -> bool {
-        let same =
-            |of: &String| if self.access == Access::Open { of == method } else { of.eq_ignore_ascii_case(method) };
+        let same = |of: &String| {
+            if self.access == Access::Open {
+                of == method
+            } else {
+                of.eq_ignore_ascii_case(method)
+            }
+        };
         self.methods.is_empty() || self.methods.iter().any(same)
     }
 
     fn matches(&self, path: &str, folded: bool) -> bool {
         let by_segment = self.access == Access::Open;
-        self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path, folded, by_segment))
+        self.paths.is_empty()
+            || self
+                .paths
+                .iter()
+                .any(|pattern| pattern.matches(path, folded, by_segment))
     }
 }
 
@@ -164,15 +205,29 @@ impl PathPattern {
     /// `folded`: without regard to case. `by_segment`: a prefix ends where a segment does.
     fn matches(&self, path: &str, folded: bool, by_segment: bool) -> bool {
         let same = |part: Option<&str>, text: &str| {
-            part.is_some_and(|part| if folded { part.eq_ignore_ascii_case(text) } else { part == text })
+            part.is_some_and(|part| {
+                if folded {
+                    part.eq_ignore_ascii_case(text)
+                } else {
+                    part == text
+                }
+            })
         };
         match self {
             Self::Exact(text) => same(Some(path), text),
             Self::Prefix(text) => {
-                let is_whole = || text.ends_with('/') || matches!(path.as_bytes().get(text.len()), None | Some(b'/'));
+                let is_whole = || {
+                    text.ends_with('/')
+                        || matches!(path.as_bytes().get(text.len()), None | Some(b'/'))
+                };
                 same(path.get(..text.len()), text) && (!by_segment || is_whole())
             }
-            Self::Suffix(text) => same(path.len().checked_sub(text.len()).and_then(|from| path.get(from..)), text),
+            Self::Suffix(text) => same(
+                path.len()
+                    .checked_sub(text.len())
+                    .and_then(|from| path.get(from..)),
+                text,
+            ),
             Self::Regex(regex) => regex.is_match(path, folded),
         }
     }
@@ -182,8 +237,15 @@ impl Allow {
     fn admits(&self, identity: &Identity) -> bool {
         let domain = identity.email_domain.as_deref();
         self.users.contains(&identity.user_id)
-            || domain.is_some_and(|domain| self.domains.iter().any(|pattern| is_within(domain, pattern)))
-            || self.groups.iter().any(|group| identity.groups.contains(group))
+            || domain.is_some_and(|domain| {
+                self.domains
+                    .iter()
+                    .any(|pattern| is_within(domain, pattern))
+            })
+            || self
+                .groups
+                .iter()
+                .any(|group| identity.groups.contains(group))
     }
 }
 
@@ -203,9 +265,13 @@ pub(crate) fn canonical_host(authority: &str) -> Option<String> {
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     let is_literal = host.starts_with('[') && host.ends_with(']');
-    let is_sound =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte) || (is_literal && b"[:]".contains(&byte));
-    (!host.is_empty() && !host.ends_with('.') && host.bytes().all(is_sound)).then(|| host.to_ascii_lowercase())
+    let is_sound = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || b"-._".contains(&byte)
+            || (is_literal && b"[:]".contains(&byte))
+    };
+    (!host.is_empty() && !host.ends_with('.') && host.bytes().all(is_sound))
+        .then(|| host.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -213,7 +279,12 @@ mod tests {
     use super::*;
 
     fn rule(paths: &[PathPattern], access: Access) -> Rule {
-        Rule { hosts: Vec::new(), paths: paths.to_vec(), methods: Vec::new(), access }
+        Rule {
+            hosts: Vec::new(),
+            paths: paths.to_vec(),
+            methods: Vec::new(),
+            access,
+        }
     }
 
     fn prefix(text: &str) -> PathPattern {
@@ -221,11 +292,19 @@ mod tests {
     }
 
     fn admins() -> Access {
-        Access::Allow(Allow { users: Vec::new(), domains: Vec::new(), groups: vec!["admins".to_owned()] })
+        Access::Allow(Allow {
+            users: Vec::new(),
+            domains: Vec::new(),
+            groups: vec!["admins".to_owned()],
+        })
     }
 
     fn head(path: &'static str) -> RequestHead<'static> {
-        RequestHead::new(vec![(b":method", b"GET"), (b":authority", b"a.example:443"), (b":path", path.as_bytes())])
+        RequestHead::new(vec![
+            (b":method", b"GET"),
+            (b":authority", b"a.example:443"),
+            (b":path", path.as_bytes()),
+        ])
     }
 
     fn identity(user_id: &str, domain: Option<&str>, groups: &[&str]) -> Identity {
@@ -248,8 +327,12 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_decides() {
-        let rules =
-            AccessRules { rules: vec![rule(&[prefix("/a/b")], Access::AnyUser), rule(&[prefix("/a")], admins())] };
+        let rules = AccessRules {
+            rules: vec![
+                rule(&[prefix("/a/b")], Access::AnyUser),
+                rule(&[prefix("/a")], admins()),
+            ],
+        };
         assert_eq!(rules.requirement(&head("/a/b/c?/x")).0, [&Access::AnyUser]);
         assert_eq!(rules.requirement(&head("/a/c?x=/a/b")).0, [&admins()]);
         assert_eq!(rules.requirement(&head("/c")).0, [&Access::AnyUser]);
@@ -257,7 +340,9 @@ mod tests {
 
     #[test]
     fn a_protected_path_is_not_reached_through_a_skipped_one() {
-        let rules = AccessRules { rules: vec![rule(&[prefix("/public")], Access::Open)] };
+        let rules = AccessRules {
+            rules: vec![rule(&[prefix("/public")], Access::Open)],
+        };
         assert!(rules.requirement(&head("/public/x.css?y=..")).is_open());
         for path in [
             "/public/../admin",
@@ -296,7 +381,9 @@ mod tests {
 
     #[test]
     fn prefix_that_opens_ends_with_a_segment() {
-        let open = |text| AccessRules { rules: vec![rule(&[prefix(text)], Access::Open)] };
+        let open = |text| AccessRules {
+            rules: vec![rule(&[prefix(text)], Access::Open)],
+        };
         for (text, path, expected) in [
             ("/public", "/public", true),
             ("/public", "/public?x", true),
@@ -321,16 +408,37 @@ mod tests {
             ("/", "/a", true),
             ("/", "/", true),
         ] {
-            assert_eq!(open(text).requirement(&head(path)).is_open(), expected, "{text} {path}");
+            assert_eq!(
+                open(text).requirement(&head(path)).is_open(),
+                expected,
+                "{text} {path}"
+            );
         }
     }
 
     #[test]
     fn prefix_that_protects_ends_anywhere() {
-        let rules =
-            AccessRules { rules: vec![rule(&[prefix("/admin")], admins()), rule(&[prefix("/")], Access::Open)] };
-        for path in ["/admin", "/admin/", "/admin.json", "/administrator", "/admin..", "/admin;x", "/x/../admin.json"] {
-            assert!(!rules.requirement(&head(path)).admits(&identity("ann", None, &[])), "{path}");
+        let rules = AccessRules {
+            rules: vec![
+                rule(&[prefix("/admin")], admins()),
+                rule(&[prefix("/")], Access::Open),
+            ],
+        };
+        for path in [
+            "/admin",
+            "/admin/",
+            "/admin.json",
+            "/administrator",
+            "/admin..",
+            "/admin;x",
+            "/x/../admin.json",
+        ] {
+            assert!(
+                !rules
+                    .requirement(&head(path))
+                    .admits(&identity("ann", None, &[])),
+                "{path}"
+            );
         }
     }
 
@@ -339,26 +447,54 @@ mod tests {
     fn no_rule_opens_a_path_with_dots_that_a_rewrite_sets_free() {
         let regex = PathPattern::Regex(PathRegex::new("^/public/").unwrap());
         let suffix = PathPattern::Suffix("/admin".to_owned());
-        for pattern in [prefix("/public"), suffix, regex, PathPattern::Exact("/public/a../admin".to_owned())] {
-            let rules = AccessRules { rules: vec![rule(&[pattern], Access::Open)] };
-            for path in ["/public/a../admin", "/public/a%2e./admin", "/public/a..;x/admin", "/public/a..%5cadmin"] {
+        for pattern in [
+            prefix("/public"),
+            suffix,
+            regex,
+            PathPattern::Exact("/public/a../admin".to_owned()),
+        ] {
+            let rules = AccessRules {
+                rules: vec![rule(&[pattern], Access::Open)],
+            };
+            for path in [
+                "/public/a../admin",
+                "/public/a%2e./admin",
+                "/public/a..;x/admin",
+                "/public/a..%5cadmin",
+            ] {
                 let requirement = rules.requirement(&head(path));
-                assert!(!requirement.is_open() && requirement.admits(&identity("ann", None, &[])), "{path}");
+                assert!(
+                    !requirement.is_open() && requirement.admits(&identity("ann", None, &[])),
+                    "{path}"
+                );
             }
         }
-        let rules = [rule(&[prefix("/public")], Access::Open), rule(&[prefix("/admin")], admins())].to_vec();
+        let rules = [
+            rule(&[prefix("/public")], Access::Open),
+            rule(&[prefix("/admin")], admins()),
+        ]
+        .to_vec();
         let requirement = AccessRules { rules };
         let requirement = requirement.requirement(&head("/public/a../admin"));
         assert!(
-            !requirement.admits(&identity("ann", None, &[])) && requirement.admits(&identity("ann", None, &["admins"]))
+            !requirement.admits(&identity("ann", None, &[]))
+                && requirement.admits(&identity("ann", None, &["admins"]))
         );
-        let rules = AccessRules { rules: vec![rule(&[prefix("/public")], Access::Open)] };
-        assert!(rules.requirement(&head("/public/a..b/..c/...d/./x")).is_open());
+        let rules = AccessRules {
+            rules: vec![rule(&[prefix("/public")], Access::Open)],
+        };
+        assert!(
+            rules
+                .requirement(&head("/public/a..b/..c/...d/./x"))
+                .is_open()
+        );
     }
 
     #[test]
     fn a_rule_is_not_passed_by_by_spelling_its_path_differently() {
-        let rules = AccessRules { rules: vec![rule(&[prefix("/admin")], admins())] };
+        let rules = AccessRules {
+            rules: vec![rule(&[prefix("/admin")], admins())],
+        };
         for path in [
             "//admin/../x",
             "/%2fadmin/%2e%2e/x",
@@ -389,17 +525,43 @@ mod tests {
             "/admin#x",
             "/admin%3fx",
         ] {
-            assert!(!rules.requirement(&head(path)).admits(&identity("ann", None, &["users"])), "{path}");
-            assert!(rules.requirement(&head(path)).admits(&identity("ann", None, &["admins"])), "{path}");
+            assert!(
+                !rules
+                    .requirement(&head(path))
+                    .admits(&identity("ann", None, &["users"])),
+                "{path}"
+            );
+            assert!(
+                rules
+                    .requirement(&head(path))
+                    .admits(&identity("ann", None, &["admins"])),
+                "{path}"
+            );
         }
-        assert!(rules.requirement(&head("/adm")).admits(&identity("ann", None, &[])));
+        assert!(
+            rules
+                .requirement(&head("/adm"))
+                .admits(&identity("ann", None, &[]))
+        );
     }
 
     #[test]
     fn empty_segments_are_read_as_kept_and_as_merged() {
-        let rules = AccessRules { rules: vec![rule(&[prefix("/api/admin")], admins())] };
-        for path in ["/api//../admin", "/api/x/..//admin", "//api/admin", "//host/api/admin"] {
-            assert!(!rules.requirement(&head(path)).admits(&identity("ann", None, &[])), "{path}");
+        let rules = AccessRules {
+            rules: vec![rule(&[prefix("/api/admin")], admins())],
+        };
+        for path in [
+            "/api//../admin",
+            "/api/x/..//admin",
+            "//api/admin",
+            "//host/api/admin",
+        ] {
+            assert!(
+                !rules
+                    .requirement(&head(path))
+                    .admits(&identity("ann", None, &[])),
+                "{path}"
+            );
         }
     }
 
@@ -407,7 +569,9 @@ mod tests {
     fn what_cannot_be_read_must_satisfy_every_rule() {
         let mut of_a_host = rule(&[prefix("/x")], admins());
         of_a_host.hosts = vec!["argocd.example".to_owned()];
-        let rules = AccessRules { rules: vec![rule(&[prefix("/public")], Access::Open), of_a_host] };
+        let rules = AccessRules {
+            rules: vec![rule(&[prefix("/public")], Access::Open), of_a_host],
+        };
         let long = format!("/public/{}/%2e", "a".repeat(MAX_FORM_BYTES / 2));
         let many = "//h;a/%2e%2e/b%2f..;/c\\d//%252e%252e/e%253bf/./g%5c..%2f;h";
         assert!(normal_forms(many, usize::MAX).is_none());
@@ -423,12 +587,21 @@ mod tests {
             ("a.example", many),
             ("a.example", "/public/%2525252e"),
         ] {
-            let head: Vec<(&[u8], &[u8])> = vec![(b":authority", authority.as_bytes()), (b":path", path.as_bytes())];
+            let head: Vec<(&[u8], &[u8])> = vec![
+                (b":authority", authority.as_bytes()),
+                (b":path", path.as_bytes()),
+            ];
             let head = RequestHead::new(head);
             let requirement = rules.requirement(&head);
             assert!(!requirement.is_open(), "{authority} {path}");
-            assert!(!requirement.admits(&identity("ann", None, &["users"])), "{authority} {path}");
-            assert!(requirement.admits(&identity("ann", None, &["admins"])), "{authority} {path}");
+            assert!(
+                !requirement.admits(&identity("ann", None, &["users"])),
+                "{authority} {path}"
+            );
+            assert!(
+                requirement.admits(&identity("ann", None, &["admins"])),
+                "{authority} {path}"
+            );
         }
     }
 
@@ -438,13 +611,21 @@ mod tests {
         let mut elsewhere = rule(&[regex("^/a[0-9]{1,20}$")], Access::Open);
         elsewhere.hosts = vec!["b.example".to_owned()];
         let open = rule(&[regex("^/[a-z]{1,12}[a-z]*$")], Access::Open);
-        let rules = AccessRules { rules: vec![elsewhere, open, rule(&[prefix("/admin")], admins())] };
+        let rules = AccessRules {
+            rules: vec![elsewhere, open, rule(&[prefix("/admin")], admins())],
+        };
         let most = MAX_REGEX_WORK / rules.rules[1].regex_size() - FORM_OVERHEAD;
         assert!((256..2000).contains(&most), "{most} bytes");
         let of = |host: &str, bytes: usize| {
             let path = format!("/{}", "a".repeat(bytes - 1));
-            let head = RequestHead::new(vec![(b":authority", host.as_bytes()), (b":path", path.as_bytes())]);
-            (rules.requirement(&head).is_open(), rules.requirement(&head).admits(&identity("ann", None, &[])))
+            let head = RequestHead::new(vec![
+                (b":authority", host.as_bytes()),
+                (b":path", path.as_bytes()),
+            ]);
+            (
+                rules.requirement(&head).is_open(),
+                rules.requirement(&head).admits(&identity("ann", None, &[])),
+            )
         };
         // The rules of another host do not count.
         assert!(rules.longest_path() < most);
@@ -461,8 +642,16 @@ mod tests {
             rule.methods = vec!["DELETE".to_owned()];
             AccessRules { rules: vec![rule] }
         };
-        let head = RequestHead::new(vec![(b":method", b"delete"), (b":authority", b"a"), (b":path", b"/")]);
-        assert!(!of(admins()).requirement(&head).admits(&identity("ann", None, &[])));
+        let head = RequestHead::new(vec![
+            (b":method", b"delete"),
+            (b":authority", b"a"),
+            (b":path", b"/"),
+        ]);
+        assert!(
+            !of(admins())
+                .requirement(&head)
+                .admits(&identity("ann", None, &[]))
+        );
         assert!(!of(Access::Open).requirement(&head).is_open());
     }
 
@@ -472,10 +661,16 @@ mod tests {
         for (pattern, open, closed) in [
             (PathPattern::Exact("/a".to_owned()), "/a?b", "/a/"),
             (prefix("/a"), "/a/b", "/b/a"),
-            (PathPattern::Suffix(".css".to_owned()), "/a/b.css", "/a.css/b"),
+            (
+                PathPattern::Suffix(".css".to_owned()),
+                "/a/b.css",
+                "/a.css/b",
+            ),
             (regex("^/v[0-9]+/health$"), "/v12/health", "/v12/health/x"),
         ] {
-            let rules = AccessRules { rules: vec![rule(&[pattern], Access::Open)] };
+            let rules = AccessRules {
+                rules: vec![rule(&[pattern], Access::Open)],
+            };
             assert!(rules.requirement(&head(open)).is_open(), "{open}");
             assert!(!rules.requirement(&head(closed)).is_open(), "{closed}");
         }
@@ -504,10 +699,16 @@ mod tests {
         let mut open = rule(&[], Access::Open);
         open.hosts = vec!["*.example".to_owned()];
         open.methods = vec!["GET".to_owned()];
-        let rules = AccessRules { rules: vec![open.clone()] };
+        let rules = AccessRules {
+            rules: vec![open.clone()],
+        };
         assert!(rules.requirement(&head("/")).is_open());
         open.methods = vec!["OPTIONS".to_owned()];
-        assert!(!AccessRules { rules: vec![open] }.requirement(&head("/")).is_open());
+        assert!(
+            !AccessRules { rules: vec![open] }
+                .requirement(&head("/"))
+                .is_open()
+        );
     }
 
     #[test]
@@ -526,7 +727,11 @@ mod tests {
             ("bob", Some("evil-example.com"), &["users", "admins"], true),
             ("bob", Some("evil-example.com"), &["admins,x"], false),
         ] {
-            assert_eq!(allow.admits(&identity(user, domain, groups)), admitted, "{user} {domain:?} {groups:?}");
+            assert_eq!(
+                allow.admits(&identity(user, domain, groups)),
+                admitted,
+                "{user} {domain:?} {groups:?}"
+            );
         }
     }
 }

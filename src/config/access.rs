@@ -3,7 +3,9 @@
 use super::reader::{Object, quoted};
 use crate::access::path::has_one_form;
 use crate::access::regex::PathRegex;
-use crate::access::rules::{Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Rule, canonical_host};
+use crate::access::rules::{
+    Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Rule, canonical_host,
+};
 use crate::identity::value::KUBERNETES_PREFIX;
 
 const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
@@ -11,7 +13,13 @@ const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
 pub(super) fn read(root: &Object<'_>) -> AccessRules {
     let has_groups = root.optional_object("groups").is_some();
     let mut regexes = 0;
-    AccessRules { rules: root.objects("rules").iter().map(|rule| read_rule(rule, has_groups, &mut regexes)).collect() }
+    AccessRules {
+        rules: root
+            .objects("rules")
+            .iter()
+            .map(|rule| read_rule(rule, has_groups, &mut regexes))
+            .collect(),
+    }
 }
 
 /// `regexes`: the compiled size of those before, and then of this rule's too.
@@ -35,11 +43,18 @@ fn read_rule(rule: &Object<'_>, has_groups: bool, regexes: &mut usize) -> Rule {
     let paths = matches.objects("paths");
     let read = Rule {
         hosts: read_names(&matches, "hosts", true),
-        paths: paths.iter().filter_map(|entry| read_pattern(entry, regexes)).collect(),
+        paths: paths
+            .iter()
+            .filter_map(|entry| read_pattern(entry, regexes))
+            .collect(),
         methods: read_methods(&matches),
         access,
     };
-    if read.access == Access::Open && read.hosts.is_empty() && paths.is_empty() && read.methods.is_empty() {
+    if read.access == Access::Open
+        && read.hosts.is_empty()
+        && paths.is_empty()
+        && read.methods.is_empty()
+    {
         rule.mistake(
             "match",
             "nothing",
@@ -52,33 +67,46 @@ fn read_rule(rule: &Object<'_>, has_groups: bool, regexes: &mut usize) -> Rule {
 fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
     let texts = |field: &str| {
         let names = allow.strings(field);
-        for (position, name) in names.iter().enumerate().filter(|(_, name)| name.starts_with(KUBERNETES_PREFIX)) {
-            let expected = "a name without \"system:\" at its start, which no user and no group can have";
+        for (position, name) in names
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| name.starts_with(KUBERNETES_PREFIX))
+        {
+            let expected =
+                "a name without \"system:\" at its start, which no user and no group can have";
             allow.mistake(&format!("{field}[{position}]"), quoted(name), expected);
         }
         names.into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
-    let read = Allow { users: texts("users"), domains: read_names(allow, "domains", false), groups: texts("groups") };
+    let read = Allow {
+        users: texts("users"),
+        domains: read_names(allow, "domains", false),
+        groups: texts("groups"),
+    };
     if read.users.is_empty() && read.domains.is_empty() && read.groups.is_empty() {
         allow.mistake("", "nobody", "a user, domain or group that may pass");
     }
     if !read.groups.is_empty() && !has_groups {
-        allow.mistake("groups", "groups", "none, or `groups` in the config: without it no groups are read");
+        allow.mistake(
+            "groups",
+            "groups",
+            "none, or `groups` in the config: without it no groups are read",
+        );
     }
     read
 }
 
-/// Host or domain names as requests are compared with: in lower case, without port and final dot, `*` only as the first
-/// label. `literal`: an IPv6 address in brackets is one too.
+/// Host or domain names as requests are compared with: in lower case, without port and final dot,
+/// `*` only as the first label. `literal`: an IPv6 address in brackets is one too.
 fn read_names(object: &Object<'_>, field: &str, literal: bool) -> Vec<String> {
     let mut names = Vec::new();
     for (position, name) in object.strings(field).into_iter().enumerate() {
         let lower = name.to_ascii_lowercase();
         let host = lower.strip_prefix("*.").unwrap_or(&lower);
-        let is_name = canonical_host(host).as_deref() == Some(host) && (literal || !host.starts_with('['));
+        let is_name =
+            canonical_host(host).as_deref() == Some(host) && (literal || !host.starts_with('['));
         if !is_name || name.len() > 253 || host.starts_with('.') {
-            let expected =
-                "a name without port or final dot such as \"a.example.com\", or \"*.example.com\" for all below it";
+            let expected = "a name without port or final dot such as \"a.example.com\", or \"*.example.com\" for all below it";
             object.mistake(&format!("{field}[{position}]"), quoted(name), expected);
         }
         names.push(lower);
@@ -89,8 +117,16 @@ fn read_names(object: &Object<'_>, field: &str, literal: bool) -> Vec<String> {
 fn read_methods(matches: &Object<'_>) -> Vec<String> {
     let mut methods = Vec::new();
     for (position, method) in matches.strings("methods").into_iter().enumerate() {
-        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
-            matches.mistake(&format!("methods[{position}]"), quoted(method), "a method in upper case, such as \"GET\"");
+        if method.is_empty()
+            || !method
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
+        {
+            matches.mistake(
+                &format!("methods[{position}]"),
+                quoted(method),
+                "a method in upper case, such as \"GET\"",
+            );
         }
         methods.push(method.to_owned());
     }
@@ -98,9 +134,16 @@ fn read_methods(matches: &Object<'_>) -> Vec<String> {
 }
 
 fn read_pattern(entry: &Object<'_>, regexes: &mut usize) -> Option<PathPattern> {
-    let given: Vec<_> = PATTERNS.into_iter().filter_map(|kind| Some((kind, entry.optional_string(kind)?))).collect();
+    let given: Vec<_> = PATTERNS
+        .into_iter()
+        .filter_map(|kind| Some((kind, entry.optional_string(kind)?)))
+        .collect();
     let [(kind, text)] = given.as_slice() else {
-        entry.mistake("", format!("{} of them", given.len()), "one of: exact, prefix, suffix, regex");
+        entry.mistake(
+            "",
+            format!("{} of them", given.len()),
+            "one of: exact, prefix, suffix, regex",
+        );
         return None;
     };
     let rooted = |pattern: fn(String) -> PathPattern| {
@@ -123,14 +166,19 @@ fn read_pattern(entry: &Object<'_>, regexes: &mut usize) -> Option<PathPattern> 
 
 /// `None` only after a mistake was reported: a rule must not lose a path silently.
 fn read_regex(entry: &Object<'_>, text: &str, regexes: &mut usize) -> Option<PathRegex> {
-    // Once they are too large together, the config is rejected: compiling the rest, up to 8,000, would only take time.
+    // Once they are too large together, the config is rejected: compiling the rest, up to 8,000,
+    // would only take time.
     if *regexes > MAX_REGEX_SIZE {
         return None;
     }
     let regex = match PathRegex::new(text) {
         Ok(regex) => regex,
         Err(error) => {
-            entry.mistake("regex", format!("{}, which is no regex: {error}", quoted(text)), "a regex");
+            entry.mistake(
+                "regex",
+                format!("{}, which is no regex: {error}", quoted(text)),
+                "a regex",
+            );
             // It may have taken as long as the largest ones.
             *regexes = regexes.saturating_add(MAX_REGEX_SIZE / 8);
             return None;

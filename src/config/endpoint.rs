@@ -10,12 +10,16 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) const EXPECTED: &'static str =
-        "an http or https URL such as \"https://keys.example.com/prefix\": host, optional port and path, no query";
+    pub(super) const EXPECTED: &'static str = "an http or https URL such as \"https://keys.example.com/prefix\": host, optional port and path, no query";
 
     /// The endpoint `https://HOST/PATH`, whose path ends in `/`.
     pub(super) fn https(host: String, path: String) -> Self {
-        Self { host, port: 443, default_port: 443, path }
+        Self {
+            host,
+            port: 443,
+            default_port: 443,
+            path,
+        }
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -31,25 +35,42 @@ impl Endpoint {
         };
         let (host, port) = match authority.rsplit_once(':') {
             // `parse` would take a sign.
-            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, port.parse().ok()?),
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (host, port.parse().ok()?)
+            }
             Some(_) => return None,
             None => (authority, default_port),
         };
         let host_is_sound = !host.is_empty()
             && host.len() <= 253
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-        let path_is_sound = path
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'%'));
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+        let path_is_sound = path.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'%')
+        });
         if !host_is_sound || !path_is_sound || port == 0 {
             return None;
         }
-        let path = if path.is_empty() { "/".to_owned() } else { format!("/{path}/") };
-        Some(Self { host: host.to_ascii_lowercase(), port, default_port, path })
+        let path = if path.is_empty() {
+            "/".to_owned()
+        } else {
+            format!("/{path}/")
+        };
+        Some(Self {
+            host: host.to_ascii_lowercase(),
+            port,
+            default_port,
+            path,
+        })
     }
 
     pub(super) fn authority(&self) -> String {
-        if self.port == self.default_port { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+        if self.port == self.default_port {
+            self.host.clone()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     /// The name that Istio gives the cluster of a ServiceEntry's host and port.
@@ -65,9 +86,18 @@ mod tests {
     #[test]
     fn an_endpoint_is_host_port_and_path() {
         for (text, expected) in [
-            ("https://keys.example.com", Some(("keys.example.com", "/", "outbound|443||keys.example.com"))),
-            ("https://Keys.example.com:443/", Some(("keys.example.com", "/", "outbound|443||keys.example.com"))),
-            ("http://127.0.0.1:8080/a/b", Some(("127.0.0.1:8080", "/a/b/", "outbound|8080||127.0.0.1"))),
+            (
+                "https://keys.example.com",
+                Some(("keys.example.com", "/", "outbound|443||keys.example.com")),
+            ),
+            (
+                "https://Keys.example.com:443/",
+                Some(("keys.example.com", "/", "outbound|443||keys.example.com")),
+            ),
+            (
+                "http://127.0.0.1:8080/a/b",
+                Some(("127.0.0.1:8080", "/a/b/", "outbound|8080||127.0.0.1")),
+            ),
             ("http://keys", Some(("keys", "/", "outbound|80||keys"))),
             ("keys.example.com", None),
             ("ftp://keys", None),
@@ -80,10 +110,16 @@ mod tests {
             ("https://keys:+1", None),
             ("https://keys:99999", None),
         ] {
-            let found =
-                Endpoint::parse(text).map(|endpoint| (endpoint.authority(), endpoint.path.clone(), endpoint.cluster()));
-            let found =
-                found.as_ref().map(|(authority, path, cluster)| (authority.as_str(), path.as_str(), cluster.as_str()));
+            let found = Endpoint::parse(text).map(|endpoint| {
+                (
+                    endpoint.authority(),
+                    endpoint.path.clone(),
+                    endpoint.cluster(),
+                )
+            });
+            let found = found.as_ref().map(|(authority, path, cluster)| {
+                (authority.as_str(), path.as_str(), cluster.as_str())
+            });
             assert_eq!(found, expected, "{text}");
         }
     }

@@ -4,8 +4,8 @@ use super::reader::{Object, quoted};
 use crate::headers::{KUBEFLOW_HEADERS, PATH_OVERRIDES, folded};
 use crate::identity::IdentityRules;
 
-/// Headers that a request cannot do without, that say how its body is framed or where it came from, or that this
-/// filter reads: no identity may be written into them.
+/// Headers that a request cannot do without, that say how its body is framed or where it came from,
+/// or that this filter reads: no identity may be written into them.
 const FORBIDDEN_HEADERS: [&str; 27] = [
     "alt-used",
     "authorization",
@@ -52,7 +52,8 @@ const FORBIDDEN_HEADER_PREFIXES: [&str; 14] = [
     "x-request-id",
 ];
 
-/// The headers `x-forwarded-*` that neither Envoy nor the ALB gives a meaning, and that some applications obey.
+/// The headers `x-forwarded-*` that neither Envoy nor the ALB gives a meaning, and that some
+/// applications obey.
 const FORWARDED_BY_OTHERS: [&str; 8] = [
     "x-forwarded-email",
     "x-forwarded-groups",
@@ -68,7 +69,11 @@ const FORWARDED_BY_OTHERS: [&str; 8] = [
 pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
     let name = checked_header(object, field, object.string(field));
     if PATH_OVERRIDES.contains(&folded(&name).as_str()) {
-        object.mistake(field, quoted(&name), "a header from which no application takes the path or the method");
+        object.mistake(
+            field,
+            quoted(&name),
+            "a header from which no application takes the path or the method",
+        );
     }
     name
 }
@@ -78,7 +83,8 @@ pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
     names
         .map(|(position, name)| {
             let field = format!("reservedHeaders[{position}]");
-            // To remove one of these harms nobody, and some applications trust it. An identity may not be written into it.
+            // To remove one of these harms nobody, and some applications trust it. An identity may
+            // not be written into it.
             if FORWARDED_BY_OTHERS.contains(&folded(&name.to_ascii_lowercase()).as_str()) {
                 return name.to_ascii_lowercase();
             }
@@ -92,9 +98,15 @@ fn checked_header(object: &Object<'_>, field: &str, text: &str) -> String {
     let name = text.to_ascii_lowercase();
     let known = folded(&name);
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
-        || FORBIDDEN_HEADER_PREFIXES.iter().any(|prefix| known.starts_with(prefix));
+        || FORBIDDEN_HEADER_PREFIXES
+            .iter()
+            .any(|prefix| known.starts_with(prefix));
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token_byte) {
-        object.mistake(field, quoted(text), "a header name (RFC 9110, section 5.1) of 1 to 64 bytes");
+        object.mistake(
+            field,
+            quoted(text),
+            "a header name (RFC 9110, section 5.1) of 1 to 64 bytes",
+        );
     } else if forbidden {
         object.mistake(
             field,
@@ -105,10 +117,15 @@ fn checked_header(object: &Object<'_>, field: &str, text: &str) -> String {
     name
 }
 
-/// Two kinds of identity in one header would overwrite each other, or one of them pass for the other.
+/// Two kinds of identity in one header would overwrite each other, or one of them pass for the
+/// other.
 pub(super) fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRules) {
     let mut names: Vec<String> = Vec::new();
-    for name in rules.header_names().map(folded).filter(|name| !name.is_empty()) {
+    for name in rules
+        .header_names()
+        .map(folded)
+        .filter(|name| !name.is_empty())
+    {
         if names.contains(&name) {
             root.mistake(
                 "",
@@ -118,9 +135,18 @@ pub(super) fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRule
         }
         names.push(name);
     }
-    let Some(given) = rules.groups.as_ref().and_then(|groups| groups.member_header_prefix.as_deref()) else { return };
+    let Some(given) = rules
+        .groups
+        .as_ref()
+        .and_then(|groups| groups.member_header_prefix.as_deref())
+    else {
+        return;
+    };
     let prefix = folded(given);
-    let mut trusted = FORBIDDEN_HEADERS.iter().chain(&FORBIDDEN_HEADER_PREFIXES).chain(&KUBEFLOW_HEADERS);
+    let mut trusted = FORBIDDEN_HEADERS
+        .iter()
+        .chain(&FORBIDDEN_HEADER_PREFIXES)
+        .chain(&KUBEFLOW_HEADERS);
     if !given.ends_with('-') || trusted.any(|name| name.starts_with(&prefix)) {
         let expected = "a prefix that ends in `-` and that no header of HTTP, Envoy, the ALB or Kubeflow begins with";
         root.mistake("groups.memberHeaderPrefix", quoted(given), expected);

@@ -10,11 +10,17 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
     let user_id = root.object("userId");
     let with_access_token = root.optional_object("accessToken").is_some();
     if user_id.boolean("requireVerifiedEmail")
-        && user_id.strings("claims").iter().any(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM))
+        && user_id
+            .strings("claims")
+            .iter()
+            .any(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM))
     {
-        let expected =
-            "`userId.claims` of the load balancer's token alone: its `email_verified` says nothing of another's";
-        user_id.mistake("requireVerifiedEmail", "true beside a claim of the access token", expected);
+        let expected = "`userId.claims` of the load balancer's token alone: its `email_verified` says nothing of another's";
+        user_id.mistake(
+            "requireVerifiedEmail",
+            "true beside a claim of the access token",
+            expected,
+        );
     }
     let rules = IdentityRules {
         user_id_header: read_header(&user_id, "header"),
@@ -23,13 +29,19 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
             prefix: read_prefix(&user_id),
             lowercase: user_id.boolean("lowercase"),
             require_verified_email: user_id.boolean("requireVerifiedEmail"),
-            transformers: user_id.objects("transformers").iter().filter_map(read_transformer).collect(),
+            transformers: user_id
+                .objects("transformers")
+                .iter()
+                .filter_map(read_transformer)
+                .collect(),
         },
         groups: root.optional_object("groups").map(|groups| GroupRules {
             claims: read_claims(&groups, with_access_token),
             header: read_header(&groups, "header"),
             prefix: read_group_prefix(&groups),
-            keep: groups.given_string("keep").and_then(|_| read_regex(&groups, "keep")),
+            keep: groups
+                .given_string("keep")
+                .and_then(|_| read_regex(&groups, "keep")),
             member_header_prefix: groups
                 .given_string("memberHeaderPrefix")
                 .map(|_| read_header(&groups, "memberHeaderPrefix")),
@@ -50,7 +62,11 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
 fn read_prefix(object: &Object<'_>) -> String {
     let prefix = object.string("prefix");
     if !is_header_text(prefix) {
-        object.mistake("prefix", quoted(prefix), "printable ASCII without spaces at its start");
+        object.mistake(
+            "prefix",
+            quoted(prefix),
+            "printable ASCII without spaces at its start",
+        );
     }
     if prefix.starts_with(KUBERNETES_PREFIX) {
         object.mistake(
@@ -86,9 +102,14 @@ fn read_claims(object: &Object<'_>, with_access_token: bool) -> Vec<String> {
 fn read_claim(object: &Object<'_>, field: &str, claim: &str, with_access_token: bool) -> String {
     let name = claim.strip_prefix(ACCESS_TOKEN_CLAIM);
     if name.is_some() && !with_access_token {
-        object.mistake(field, quoted(claim), "`accessToken` beside a claim of the access token");
+        object.mistake(
+            field,
+            quoted(claim),
+            "`accessToken` beside a claim of the access token",
+        );
     }
-    if name.unwrap_or(claim).is_empty() || claim.len() > 128 || claim.chars().any(char::is_control) {
+    if name.unwrap_or(claim).is_empty() || claim.len() > 128 || claim.chars().any(char::is_control)
+    {
         object.mistake(field, quoted(claim), "a claim's name of 1 to 128 bytes");
     }
     claim.to_owned()
@@ -97,7 +118,14 @@ fn read_claim(object: &Object<'_>, field: &str, claim: &str, with_access_token: 
 fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
     let replaces = rule.string("replaces");
     if !(replaces.is_empty() || is_header_text(replaces)) {
-        rule.mistake("replaces", quoted(replaces), "printable ASCII without spaces at its start");
+        rule.mistake(
+            "replaces",
+            quoted(replaces),
+            "printable ASCII without spaces at its start",
+        );
     }
-    Some(Transformer { matches: read_regex(rule, "matches")?, replaces: replaces.to_owned() })
+    Some(Transformer {
+        matches: read_regex(rule, "matches")?,
+        replaces: replaces.to_owned(),
+    })
 }

@@ -1,5 +1,6 @@
-//! `loadBalancers` of the plugin config: what a load balancer's ARN says, and the key server that AWS documents for its
-//! region. Nothing here may be derived from a token: only from the operator's config.
+//! `loadBalancers` of the plugin config: what a load balancer's ARN says, and the key server that
+//! AWS documents for its region. Nothing here may be derived from a token: only from the operator's
+//! config.
 
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ pub(super) fn read(
     public_keys: &Object<'_>,
     timeout: Duration,
 ) -> (Vec<LoadBalancer>, Vec<KeySource>) {
-    let endpoint = public_keys
-        .optional_string("endpoint")
-        .and_then(|text| public_keys.check("endpoint", text, Endpoint::parse(text), Endpoint::EXPECTED));
+    let endpoint = public_keys.optional_string("endpoint").and_then(|text| {
+        public_keys.check("endpoint", text, Endpoint::parse(text), Endpoint::EXPECTED)
+    });
     let cluster = public_keys.optional_string("cluster").map(str::to_owned);
     let mut key_sources: Vec<KeySource> = Vec::new();
     let mut load_balancers: Vec<LoadBalancer> = Vec::new();
@@ -43,14 +44,25 @@ pub(super) fn read(
             format: KeyFormat::Pem,
             timeout,
         };
-        let position = key_sources.iter().position(|known| *known == source).unwrap_or_else(|| {
-            key_sources.push(source);
-            key_sources.len().saturating_sub(1)
-        });
-        let load_balancer =
-            LoadBalancer { arn: arn_text.to_owned(), issuer, client_id, key_source: KeySourceId(position) };
+        let position = key_sources
+            .iter()
+            .position(|known| *known == source)
+            .unwrap_or_else(|| {
+                key_sources.push(source);
+                key_sources.len().saturating_sub(1)
+            });
+        let load_balancer = LoadBalancer {
+            arn: arn_text.to_owned(),
+            issuer,
+            client_id,
+            key_source: KeySourceId(position),
+        };
         if load_balancers.contains(&load_balancer) {
-            entry.mistake("", "the same load balancer, issuer and client as an earlier entry", "each once");
+            entry.mistake(
+                "",
+                "the same load balancer, issuer and client as an earlier entry",
+                "each once",
+            );
         }
         load_balancers.push(load_balancer);
     }
@@ -64,8 +76,7 @@ struct Arn<'a> {
 }
 
 impl<'a> Arn<'a> {
-    const EXPECTED: &'static str =
-        "an Application Load Balancer's ARN: arn:aws:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/app/NAME/ID";
+    const EXPECTED: &'static str = "an Application Load Balancer's ARN: arn:aws:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/app/NAME/ID";
 
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.splitn(6, ':');
@@ -84,19 +95,30 @@ impl<'a> Arn<'a> {
             && account.bytes().all(|byte| byte.is_ascii_digit())
             && (kind, family) == ("loadbalancer", "app")
             && (1..=32).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && id.len() == 16
-            && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            && id
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
             && next().is_none();
         well_formed.then_some(Self { partition, region })
     }
 
-    /// The key server that AWS documents for the ARN's partition and region; `None` where it documents none.
+    /// The key server that AWS documents for the ARN's partition and region; `None` where it
+    /// documents none.
     fn key_endpoint(&self) -> Option<Endpoint> {
         let region = self.region;
         let (host, path) = match self.partition {
-            "aws" => (format!("public-keys.auth.elb.{region}.amazonaws.com"), "/".to_owned()),
-            "aws-us-gov" => (format!("s3-{region}.amazonaws.com"), format!("/aws-elb-public-keys-prod-{region}/")),
+            "aws" => (
+                format!("public-keys.auth.elb.{region}.amazonaws.com"),
+                "/".to_owned(),
+            ),
+            "aws-us-gov" => (
+                format!("s3-{region}.amazonaws.com"),
+                format!("/aws-elb-public-keys-prod-{region}/"),
+            ),
             _ => return None,
         };
         Some(Endpoint::https(host, path))
@@ -104,7 +126,10 @@ impl<'a> Arn<'a> {
 }
 
 fn is_label(text: &str) -> bool {
-    (1..=32).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    (1..=32).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 #[cfg(test)]

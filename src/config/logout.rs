@@ -10,7 +10,11 @@ use crate::sign_out::SignOut;
 pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
     let stem = logout.string("sessionCookie");
     if !stem.bytes().all(is_token_byte) {
-        logout.mistake("sessionCookie", quoted(stem), "a cookie name (RFC 6265, section 4.1.1)");
+        logout.mistake(
+            "sessionCookie",
+            quoted(stem),
+            "a cookie name (RFC 6265, section 4.1.1)",
+        );
     }
     let path = logout.optional_string("path").map(|path| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
@@ -23,7 +27,8 @@ pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
     });
     let redirect_to = logout.optional_string("redirectTo").map(|url| {
         if !is_redirect(url) {
-            let expected = "an absolute https URL in visible ASCII, or http to localhost or 127.0.0.1";
+            let expected =
+                "an absolute https URL in visible ASCII, or http to localhost or 127.0.0.1";
             logout.mistake("redirectTo", quoted(url), expected);
         }
         url.to_owned()
@@ -32,7 +37,11 @@ pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
         (Some(path), Some(redirect_to)) => Some(SignOut { path, redirect_to }),
         (None, None) => None,
         (given, _) => {
-            let (missing, other) = if given.is_some() { ("redirectTo", "path") } else { ("path", "redirectTo") };
+            let (missing, other) = if given.is_some() {
+                ("redirectTo", "path")
+            } else {
+                ("path", "redirectTo")
+            };
             logout.mistake(
                 missing,
                 "nothing",
@@ -50,10 +59,13 @@ fn is_redirect(url: &str) -> bool {
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.split(':').next().unwrap_or_default();
-    let is_safe = scheme == "https" || scheme == "http" && ["localhost", "127.0.0.1"].contains(&host);
+    let is_safe =
+        scheme == "https" || scheme == "http" && ["localhost", "127.0.0.1"].contains(&host);
     is_safe
         && Endpoint::parse(&format!("{scheme}://{authority}")).is_some()
-        && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
+        && url
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
 }
 
 #[cfg(test)]
@@ -63,7 +75,10 @@ mod tests {
     #[test]
     fn the_browser_is_sent_to_https_or_to_this_machine() {
         for (url, expected) in [
-            ("https://id.example.com/logout?client_id=1&logout_uri=https%3A%2F%2Fapp.example.com%2F", true),
+            (
+                "https://id.example.com/logout?client_id=1&logout_uri=https%3A%2F%2Fapp.example.com%2F",
+                true,
+            ),
             ("https://id.example.com:8443?x#y", true),
             ("http://localhost:8080/", true),
             ("http://127.0.0.1", true),

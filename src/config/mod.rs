@@ -1,5 +1,6 @@
-//! `pluginConfig`: JSON in, a checked [`Config`] out, or every mistake in it by the path of its field. Nothing here may
-//! guess: an unknown field, a wrong type and a value out of bounds are errors.
+//! `pluginConfig`: JSON in, a checked [`Config`] out, or every mistake in it by the path of its
+//! field. Nothing here may guess: an unknown field, a wrong type and a value out of bounds are
+//! errors.
 
 mod access;
 mod access_token;
@@ -37,7 +38,8 @@ const MAX_CONFIG_DEPTH: usize = 8;
 pub struct Config {
     /// Whose tokens are trusted. At least one.
     pub load_balancers: Vec<LoadBalancer>,
-    /// Where keys are published: those of the load balancers, then that of access tokens. [`KeySourceId`] is the position.
+    /// Where keys are published: those of the load balancers, then that of access tokens.
+    /// [`KeySourceId`] is the position.
     pub key_sources: Vec<KeySource>,
     /// How long a fetched key is used before it must be fetched again.
     pub key_ttl: Duration,
@@ -51,7 +53,8 @@ pub struct Config {
     pub access: AccessRules,
     /// Which protocol upgrades requests may ask for.
     pub upgrades: Upgrades,
-    /// Headers that no client may send, in lower case: they are removed from every request, with their aliases.
+    /// Headers that no client may send, in lower case: they are removed from every request, with
+    /// their aliases.
     pub reserved_headers: Vec<String>,
     /// What upstream may see beside the user id.
     pub forward: Forward,
@@ -59,7 +62,8 @@ pub struct Config {
     pub session_cookie: String,
     /// Sign-out at the gateway.
     pub sign_out: Option<SignOut>,
-    /// Whether a request that would be denied is let pass, without identity, and only counted and logged.
+    /// Whether a request that would be denied is let pass, without identity, and only counted and
+    /// logged.
     pub report_only: bool,
 }
 
@@ -72,7 +76,8 @@ pub struct Forward {
     pub access_token: bool,
     /// The cookies that hold the ALB's session.
     pub session_cookies: bool,
-    /// A client's headers by which an application takes another path or method than those that the rules saw.
+    /// A client's headers by which an application takes another path or method than those that the
+    /// rules saw.
     pub path_overrides: bool,
 }
 
@@ -84,13 +89,25 @@ impl Config {
     pub fn parse(text: &[u8]) -> Result<Self, Vec<ConfigError>> {
         if text.len() > MAX_CONFIG_BYTES {
             let expected = format!("at most {MAX_CONFIG_BYTES} bytes");
-            return Err(vec![ConfigError::new("", format!("{} bytes", text.len()), expected)]);
+            return Err(vec![ConfigError::new(
+                "",
+                format!("{} bytes", text.len()),
+                expected,
+            )]);
         }
         if text.trim_ascii().is_empty() {
-            return Err(vec![ConfigError::new("", "nothing", "a JSON object with at least `loadBalancers`")]);
+            return Err(vec![ConfigError::new(
+                "",
+                "nothing",
+                "a JSON object with at least `loadBalancers`",
+            )]);
         }
         let value = json::parse(text, MAX_CONFIG_DEPTH).map_err(|error| {
-            vec![ConfigError::new("", format!("text that is not strict JSON: {error}"), "a JSON object")]
+            vec![ConfigError::new(
+                "",
+                format!("text that is not strict JSON: {error}"),
+                "a JSON object",
+            )]
         })?;
         Self::from_value(&value)
     }
@@ -156,18 +173,26 @@ mod tests {
     const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 
     fn with(change: impl FnOnce(&mut Value)) -> Value {
-        let mut config =
-            json!({"loadBalancers": [{"arn": ARN, "issuer": "https://issuer.example", "clientId": "client"}]});
+        let mut config = json!({"loadBalancers": [{"arn": ARN, "issuer": "https://issuer.example", "clientId": "client"}]});
         change(&mut config);
         config
     }
 
     fn mistakes_in(text: &str) -> Vec<String> {
-        Config::parse(text.as_bytes()).unwrap_err().iter().map(ToString::to_string).collect()
+        Config::parse(text.as_bytes())
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     fn mistakes(config: &Value) -> Vec<String> {
-        Config::from_value(config).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+        Config::from_value(config)
+            .err()
+            .unwrap_or_default()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -183,12 +208,20 @@ mod tests {
                 timeout: Duration::from_millis(1000),
             }]
         );
-        assert_eq!((config.key_ttl, config.clock_skew), (Duration::from_secs(86400), Duration::from_secs(30)));
+        assert_eq!(
+            (config.key_ttl, config.clock_skew),
+            (Duration::from_secs(86400), Duration::from_secs(30))
+        );
         assert_eq!(config.identity.user_id_header, "kubeflow-userid");
         assert_eq!(config.identity.user_id.claims, ["email"]);
         assert_eq!(
             config.forward,
-            Forward { oidc_data: false, access_token: false, session_cookies: false, path_overrides: false }
+            Forward {
+                oidc_data: false,
+                access_token: false,
+                session_cookies: false,
+                path_overrides: false
+            }
         );
     }
 
@@ -203,8 +236,11 @@ mod tests {
             ]);
         });
         let config = Config::from_value(&config).unwrap();
-        let sources: Vec<_> =
-            config.key_sources.iter().map(|source| format!("{} {}", source.authority, source.path)).collect();
+        let sources: Vec<_> = config
+            .key_sources
+            .iter()
+            .map(|source| format!("{} {}", source.authority, source.path))
+            .collect();
         assert_eq!(
             sources,
             [
@@ -224,7 +260,11 @@ mod tests {
         .unwrap();
         let source = &config.key_sources[0];
         assert_eq!(
-            (source.cluster.as_str(), source.authority.as_str(), source.path.as_str()),
+            (
+                source.cluster.as_str(),
+                source.authority.as_str(),
+                source.path.as_str()
+            ),
             ("outbound|8080||keys.test", "keys.test:8080", "/a/b/")
         );
     }
@@ -232,12 +272,14 @@ mod tests {
     #[test]
     fn access_tokens_have_their_keys_where_cognito_has_them_unless_told_otherwise() {
         let source = |access_token: Value| {
-            let config = Config::from_value(&with(|config| config["accessToken"] = access_token)).unwrap();
+            let config =
+                Config::from_value(&with(|config| config["accessToken"] = access_token)).unwrap();
             let source = config.key_sources[config.access_token.unwrap().key_source.0].clone();
             (source.cluster, source.authority, source.path)
         };
-        let expected =
-            |cluster: &str, authority: &str, path: &str| (cluster.to_owned(), authority.to_owned(), path.to_owned());
+        let expected = |cluster: &str, authority: &str, path: &str| {
+            (cluster.to_owned(), authority.to_owned(), path.to_owned())
+        };
         let issuer = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
         assert_eq!(
             source(json!({"issuer": issuer})),
@@ -253,9 +295,13 @@ mod tests {
             ),
             expected("idp", "idp.test:8443", "/oauth2/v1/keys")
         );
-        for (uri, path) in [("https://idp.test", "/"), ("https://idp.test/", "/"), ("https://idp.test/keys/", "/keys/")]
-        {
-            let source = source(json!({"issuer": "any text", "jwksUri": uri, "jwksCluster": "idp"}));
+        for (uri, path) in [
+            ("https://idp.test", "/"),
+            ("https://idp.test/", "/"),
+            ("https://idp.test/keys/", "/keys/"),
+        ] {
+            let source =
+                source(json!({"issuer": "any text", "jwksUri": uri, "jwksCluster": "idp"}));
             assert_eq!(source, expected("idp", "idp.test", path), "{uri}");
         }
     }
@@ -272,9 +318,16 @@ mod tests {
                 config["accessToken"] = json!({"issuer": "https://idp.test"});
             }))
         };
-        assert_eq!(of_issuers([json!("https://idp.test"), json!("https://idp.test")]), [""; 0]);
+        assert_eq!(
+            of_issuers([json!("https://idp.test"), json!("https://idp.test")]),
+            [""; 0]
+        );
         for (first, second, found) in [
-            (json!("https://idp.test"), json!("https://partners.test"), "several issuers"),
+            (
+                json!("https://idp.test"),
+                json!("https://partners.test"),
+                "several issuers",
+            ),
             (json!("https://idp.test"), Value::Null, "several issuers"),
             (Value::Null, Value::Null, "any issuer"),
         ] {
@@ -355,14 +408,28 @@ mod tests {
                 json!([{"allow": {"users": ["ann", "system:admin"]}}]),
                 "rules[0].allow.users[1]: found \"system:admin\", expected a name without \"system:\" at its start",
             ),
-            ("/loadBalancers", json!([]), "loadBalancers: found an array of 0, expected an array of 1 to 64 objects"),
-            ("/loadBalancers", json!({}), "loadBalancers: found an object, expected an array of 1 to 64 objects"),
+            (
+                "/loadBalancers",
+                json!([]),
+                "loadBalancers: found an array of 0, expected an array of 1 to 64 objects",
+            ),
+            (
+                "/loadBalancers",
+                json!({}),
+                "loadBalancers: found an object, expected an array of 1 to 64 objects",
+            ),
             (
                 "/loadBalancers/0/arn",
-                json!("arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/net/x/50dc6c495c0c9188"),
+                json!(
+                    "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/net/x/50dc6c495c0c9188"
+                ),
                 "loadBalancers[0].arn: found \"arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/net/x/50dc6c495c0c9188\", expected an Application Load Balancer's ARN",
             ),
-            ("/loadBalancers/0/arn", json!(ARN.replace("arn:aws:", "arn:aws-cn:")), "`publicKeys.endpoint`"),
+            (
+                "/loadBalancers/0/arn",
+                json!(ARN.replace("arn:aws:", "arn:aws-cn:")),
+                "`publicKeys.endpoint`",
+            ),
             (
                 "/loadBalancers/0/issuer",
                 json!(1),
@@ -383,9 +450,21 @@ mod tests {
                 json!({"timeoutMs": "1"}),
                 "publicKeys.timeoutMs: found \"1\", expected a whole number from 100 to 10000",
             ),
-            ("/clockSkewSeconds", json!(301), "clockSkewSeconds: found 301, expected a whole number from 0 to 300"),
-            ("/clockSkewSeconds", json!(-1), "clockSkewSeconds: found -1,"),
-            ("/clockSkewSeconds", json!(1.5), "clockSkewSeconds: found 1.5,"),
+            (
+                "/clockSkewSeconds",
+                json!(301),
+                "clockSkewSeconds: found 301, expected a whole number from 0 to 300",
+            ),
+            (
+                "/clockSkewSeconds",
+                json!(-1),
+                "clockSkewSeconds: found -1,",
+            ),
+            (
+                "/clockSkewSeconds",
+                json!(1.5),
+                "clockSkewSeconds: found 1.5,",
+            ),
             (
                 "/userId",
                 json!({"claims": []}),
@@ -396,10 +475,26 @@ mod tests {
                 json!({"claims": "email"}),
                 "userId.claims: found \"email\", expected an array of 1 to 16 strings",
             ),
-            ("/userId", json!({"claims": ["email", 2]}), "userId.claims[1]: found 2, expected a string"),
-            ("/userId", json!({"claims": ["a", "a"]}), "userId.claims[1]: found \"a\", expected each claim once"),
-            ("/userId", json!({"header": ":path"}), "userId.header: found \":path\", expected a header name"),
-            ("/userId", json!({"header": "Host"}), "userId.header: found \"Host\", expected a header that neither"),
+            (
+                "/userId",
+                json!({"claims": ["email", 2]}),
+                "userId.claims[1]: found 2, expected a string",
+            ),
+            (
+                "/userId",
+                json!({"claims": ["a", "a"]}),
+                "userId.claims[1]: found \"a\", expected each claim once",
+            ),
+            (
+                "/userId",
+                json!({"header": ":path"}),
+                "userId.header: found \":path\", expected a header name",
+            ),
+            (
+                "/userId",
+                json!({"header": "Host"}),
+                "userId.header: found \"Host\", expected a header that neither",
+            ),
             (
                 "/userId",
                 json!({"header": "x-amzn-oidc-data"}),
@@ -410,8 +505,16 @@ mod tests {
                 json!({"header": "x_amzn_oidc_data"}),
                 "userId.header: found \"x_amzn_oidc_data\", expected a header that neither",
             ),
-            ("/userId", json!({"lowercase": "yes"}), "userId.lowercase: found \"yes\", expected true or false"),
-            ("/userId", json!({"prefix": "a\nb"}), "userId.prefix: found \"a\\nb\", expected printable ASCII"),
+            (
+                "/userId",
+                json!({"lowercase": "yes"}),
+                "userId.lowercase: found \"yes\", expected true or false",
+            ),
+            (
+                "/userId",
+                json!({"prefix": "a\nb"}),
+                "userId.prefix: found \"a\\nb\", expected printable ASCII",
+            ),
             (
                 "/userId",
                 json!({"transformers": [{"matches": "(", "replaces": ""}]}),
@@ -452,7 +555,11 @@ mod tests {
                 json!([{"match": {"path": "/"}}]),
                 "rules[0].match.path: found an unknown field, expected one of: hosts, paths, methods",
             ),
-            ("/rules", json!([{"match": {"hosts": ["*"]}}]), "rules[0].match.hosts[0]: found \"*\", expected a name"),
+            (
+                "/rules",
+                json!([{"match": {"hosts": ["*"]}}]),
+                "rules[0].match.hosts[0]: found \"*\", expected a name",
+            ),
             (
                 "/rules",
                 json!([{"match": {"methods": ["get"]}}]),
@@ -463,7 +570,11 @@ mod tests {
                 json!([{"require": "nothing"}]),
                 "rules[0].require: found \"nothing\", expected \"none\" or \"token\"",
             ),
-            ("/rules", json!([{"allow": {}}]), "rules[0].allow: found nobody, expected a user, domain or group"),
+            (
+                "/rules",
+                json!([{"allow": {}}]),
+                "rules[0].allow: found nobody, expected a user, domain or group",
+            ),
             (
                 "/rules",
                 json!([{"allow": {"groups": ["a"]}}]),
@@ -474,8 +585,16 @@ mod tests {
                 json!([{"require": "none", "allow": {"users": ["a"]}}]),
                 "rules[0].allow: found an object, expected no `allow`",
             ),
-            ("/groups", json!({"header": "kubeflow_userid"}), "the header \"kubeflow-userid\" twice"),
-            ("/groups", json!({"header": "kubeflow.userid"}), "the header \"kubeflow-userid\" twice"),
+            (
+                "/groups",
+                json!({"header": "kubeflow_userid"}),
+                "the header \"kubeflow-userid\" twice",
+            ),
+            (
+                "/groups",
+                json!({"header": "kubeflow.userid"}),
+                "the header \"kubeflow-userid\" twice",
+            ),
             (
                 "/groups",
                 json!({"memberHeaderPrefix": "x_group_"}),
@@ -511,7 +630,11 @@ mod tests {
                 json!({"path": "/a\"><script>", "redirectTo": "https://id.example.com/"}),
                 "logout.path: found \"/a\\\"><script>\", expected a path that begins with `/`, of letters",
             ),
-            ("/logout", json!({"path": "/", "redirectTo": "https://id.example.com/"}), "logout.path: found \"/\","),
+            (
+                "/logout",
+                json!({"path": "/", "redirectTo": "https://id.example.com/"}),
+                "logout.path: found \"/\",",
+            ),
             (
                 "/logout",
                 json!({"path": "/a?b", "redirectTo": "https://id.example.com/"}),
@@ -522,9 +645,21 @@ mod tests {
                 json!({"path": "/logout", "redirectTo": "http://id.example.com/"}),
                 "logout.redirectTo: found \"http://id.example.com/\", expected an absolute https URL",
             ),
-            ("/logout", json!({"sessionCookie": "a b"}), "logout.sessionCookie: found \"a b\", expected a cookie name"),
-            ("/mode", json!("warn"), "mode: found \"warn\", expected \"enforce\" or \"report\""),
-            ("/forward", json!(true), "forward: found true, expected an object"),
+            (
+                "/logout",
+                json!({"sessionCookie": "a b"}),
+                "logout.sessionCookie: found \"a b\", expected a cookie name",
+            ),
+            (
+                "/mode",
+                json!("warn"),
+                "mode: found \"warn\", expected \"enforce\" or \"report\"",
+            ),
+            (
+                "/forward",
+                json!(true),
+                "forward: found true, expected an object",
+            ),
             (
                 "/forward",
                 json!({"oidcdata": true}),
@@ -536,15 +671,24 @@ mod tests {
                 None => config[pointer.trim_start_matches('/')] = value.clone(),
             });
             let found = mistakes(&config);
-            assert!(found.iter().any(|mistake| mistake.contains(expected)), "{expected}\n  found: {found:#?}");
+            assert!(
+                found.iter().any(|mistake| mistake.contains(expected)),
+                "{expected}\n  found: {found:#?}"
+            );
         }
     }
 
     #[test]
     fn reserves_forwarded_headers_that_no_proxy_reads() {
-        let reserve = |name: &str| mistakes(&with(|config| config["reservedHeaders"] = json!([name])));
+        let reserve =
+            |name: &str| mistakes(&with(|config| config["reservedHeaders"] = json!([name])));
         assert_eq!(reserve("X-Forwarded-Prefix"), [""; 0]);
-        for name in ["x-forwarded-for", "X-Forwarded-Proto", "x-forwarded-client-cert", "authorization"] {
+        for name in [
+            "x-forwarded-for",
+            "X-Forwarded-Proto",
+            "x-forwarded-client-cert",
+            "authorization",
+        ] {
             assert_eq!(reserve(name).len(), 1, "{name}");
         }
     }
@@ -552,29 +696,39 @@ mod tests {
     #[test]
     fn compiles_no_further_regex_once_they_are_too_large() {
         let rules = |regexes: &[&str]| {
-            let paths: Vec<_> = regexes.iter().map(|regex| json!({"regex": regex})).collect();
-            mistakes(&with(|config| config["rules"] = json!([{"match": {"paths": paths}, "require": "none"}])))
+            let paths: Vec<_> = regexes
+                .iter()
+                .map(|regex| json!({"regex": regex}))
+                .collect();
+            mistakes(&with(|config| {
+                config["rules"] = json!([{"match": {"paths": paths}, "require": "none"}])
+            }))
         };
         let found = rules(&["^/a$", "[a-z]{500}", "("]);
-        assert!(found.len() == 1 && found[0].starts_with("rules[0].match.paths[1].regex: found"), "{found:?}");
+        assert!(
+            found.len() == 1 && found[0].starts_with("rules[0].match.paths[1].regex: found"),
+            "{found:?}"
+        );
         // Not one that is cut short after 256 KiB each, hundreds of times.
         let found = rules(&["(?:a{100}){200}"; 60]);
         assert!(found.len() < 12, "{} mistakes", found.len());
-        assert_eq!(rules(&["^/v[0-9]+/ready$", "^/(health|ready)z?$", r"\.(css|js)$"]), [""; 0]);
+        assert_eq!(
+            rules(&["^/v[0-9]+/ready$", "^/(health|ready)z?$", r"\.(css|js)$"]),
+            [""; 0]
+        );
     }
 
     #[test]
     fn required_fields_are_named_when_they_are_missing() {
-        assert!(
-            mistakes(&json!({}))
-                .contains(&"loadBalancers: found nothing, expected an array of 1 to 64 objects".to_owned())
-        );
+        assert!(mistakes(&json!({})).contains(
+            &"loadBalancers: found nothing, expected an array of 1 to 64 objects".to_owned()
+        ));
         let found = mistakes(&json!({"loadBalancers": [{}]}));
         for field in ["arn", "issuer", "clientId"] {
             assert!(
-                found
-                    .iter()
-                    .any(|mistake| mistake.starts_with(&format!("loadBalancers[0].{field}: found nothing, expected "))),
+                found.iter().any(|mistake| mistake.starts_with(&format!(
+                    "loadBalancers[0].{field}: found nothing, expected "
+                ))),
                 "{found:?}"
             );
         }
@@ -589,7 +743,8 @@ mod tests {
         assert_eq!(mistakes(&config).len(), 3);
     }
 
-    /// An object with an unknown field, and with `leaf` in every field that holds neither an object nor objects.
+    /// An object with an unknown field, and with `leaf` in every field that holds neither an object
+    /// nor objects.
     fn filled(parent: &str, leaf: &Value) -> Value {
         let fields = children(parent).map(|field| {
             let value = match field.kind {
@@ -608,8 +763,12 @@ mod tests {
             let found = mistakes(&filled("", &leaf));
             let once: std::collections::BTreeSet<_> = found.iter().collect();
             assert_eq!(found.len(), once.len(), "{leaf}: {found:#?}");
-            let unknown = found.iter().filter(|mistake| mistake.contains("unknown: found an unknown field"));
-            let objects = FIELDS.iter().filter(|field| matches!(field.kind, Kind::Object | Kind::Objects { .. }));
+            let unknown = found
+                .iter()
+                .filter(|mistake| mistake.contains("unknown: found an unknown field"));
+            let objects = FIELDS
+                .iter()
+                .filter(|field| matches!(field.kind, Kind::Object | Kind::Objects { .. }));
             assert_eq!(unknown.count(), objects.count() + 1, "{leaf}: {found:#?}");
         }
     }
@@ -632,7 +791,14 @@ mod tests {
 
     #[test]
     fn text_that_is_no_strict_json_is_refused() {
-        for text in ["", "  ", "{", "[]", "null", r#"{"loadBalancers":[],"loadBalancers":[]}"#] {
+        for text in [
+            "",
+            "  ",
+            "{",
+            "[]",
+            "null",
+            r#"{"loadBalancers":[],"loadBalancers":[]}"#,
+        ] {
             assert!(Config::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(Config::parse(&vec![b' '; MAX_CONFIG_BYTES + 1]).is_err());

@@ -1,5 +1,6 @@
-//! Reads fields of a JSON object by name, and remembers each mistake with the path of its field. What a field may be
-//! called, hold and default to is in [`super::reference`]; nothing here knows what a field means.
+//! Reads fields of a JSON object by name, and remembers each mistake with the path of its field.
+//! What a field may be called, hold and default to is in [`super::reference`]; nothing here knows
+//! what a field means.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,7 +22,11 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub(super) fn new(path: &str, found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), found: found.into(), expected: expected.into() }
+        Self {
+            path: path.to_owned(),
+            found: found.into(),
+            expected: expected.into(),
+        }
     }
 
     /// Which field, such as `userId.transformers[0].matches`; empty for the whole config.
@@ -32,11 +37,20 @@ impl ConfigError {
 
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = if self.path.is_empty() { "pluginConfig" } else { &self.path };
+        let path = if self.path.is_empty() {
+            "pluginConfig"
+        } else {
+            &self.path
+        };
         // One line, whatever stands in the config.
         for part in [path, ": found ", &self.found, ", expected ", &self.expected] {
-            part.chars()
-                .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })?;
+            part.chars().try_for_each(|c| {
+                if c.is_control() {
+                    write!(f, "{}", c.escape_default())
+                } else {
+                    f.write_char(c)
+                }
+            })?;
         }
         Ok(())
     }
@@ -55,7 +69,8 @@ impl Mistakes {
         }
     }
 
-    /// The mistakes in the order in which they were found. Fields are read more than once: each mistake is told once.
+    /// The mistakes in the order in which they were found. Fields are read more than once: each
+    /// mistake is told once.
     pub(super) fn into_inner(self) -> Vec<ConfigError> {
         let mut errors = self.0.into_inner();
         let mut told = BTreeSet::new();
@@ -76,7 +91,12 @@ pub(super) struct Object<'a> {
 impl<'a> Object<'a> {
     pub(super) fn root(value: &'a Value, mistakes: &'a Mistakes) -> Option<Self> {
         match value {
-            Value::Object(members) => Some(Self::checked(String::new(), String::new(), members, mistakes)),
+            Value::Object(members) => Some(Self::checked(
+                String::new(),
+                String::new(),
+                members,
+                mistakes,
+            )),
             _ => {
                 mistakes.add(ConfigError::new("", describe(value), "a JSON object"));
                 None
@@ -84,22 +104,51 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn checked(schema: String, path: String, members: &'a Map<String, Value>, mistakes: &'a Mistakes) -> Self {
-        let object = Self { schema, path, members: Some(members), mistakes };
+    fn checked(
+        schema: String,
+        path: String,
+        members: &'a Map<String, Value>,
+        mistakes: &'a Mistakes,
+    ) -> Self {
+        let object = Self {
+            schema,
+            path,
+            members: Some(members),
+            mistakes,
+        };
         let known: Vec<_> = children(&object.schema).map(Field::name).collect();
-        for name in members.keys().filter(|name| !known.contains(&name.as_str())) {
-            object.mistake(name, "an unknown field", format!("one of: {}", known.join(", ")));
+        for name in members
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+        {
+            object.mistake(
+                name,
+                "an unknown field",
+                format!("one of: {}", known.join(", ")),
+            );
         }
         object
     }
 
     /// Remembers a mistake in `field`, or in the object itself where `field` is empty.
-    pub(super) fn mistake(&self, field: &str, found: impl Into<String>, expected: impl Into<String>) {
-        self.mistakes.add(ConfigError::new(&join(&self.path, field), found, expected));
+    pub(super) fn mistake(
+        &self,
+        field: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) {
+        self.mistakes
+            .add(ConfigError::new(&join(&self.path, field), found, expected));
     }
 
     /// `outcome`, or a mistake in `field`, which held `found`, where there is none.
-    pub(super) fn check<T>(&self, field: &str, found: &str, outcome: Option<T>, expected: &str) -> Option<T> {
+    pub(super) fn check<T>(
+        &self,
+        field: &str,
+        found: &str,
+        outcome: Option<T>,
+        expected: &str,
+    ) -> Option<T> {
         // What is missing altogether has been told already.
         if outcome.is_none() && !found.is_empty() {
             self.mistake(field, describe(&Value::String(found.to_owned())), expected);
@@ -131,7 +180,10 @@ impl<'a> Object<'a> {
             Some(other) => self.wrong(name, other),
             None => None,
         }
-        .unwrap_or(matches!(self.spec(name).default, FieldDefault::Boolean(true)))
+        .unwrap_or(matches!(
+            self.spec(name).default,
+            FieldDefault::Boolean(true)
+        ))
     }
 
     pub(super) fn number(&self, name: &str) -> u64 {
@@ -161,10 +213,11 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn string(&self, name: &str) -> &'a str {
-        self.optional_string(name).unwrap_or(match self.spec(name).default {
-            FieldDefault::Text(text) => text,
-            _ => "",
-        })
+        self.optional_string(name)
+            .unwrap_or(match self.spec(name).default {
+                FieldDefault::Text(text) => text,
+                _ => "",
+            })
     }
 
     pub(super) fn strings(&self, name: &str) -> Vec<&'a str> {
@@ -187,11 +240,18 @@ impl<'a> Object<'a> {
     pub(super) fn object(&self, name: &str) -> Object<'a> {
         let (schema, path) = (join(&self.schema, name), join(&self.path, name));
         match self.value(name) {
-            Some(Value::Object(members)) => return Self::checked(schema, path, members, self.mistakes),
+            Some(Value::Object(members)) => {
+                return Self::checked(schema, path, members, self.mistakes);
+            }
             Some(other) => self.wrong::<()>(name, other),
             None => None,
         };
-        Object { schema, path, members: None, mistakes: self.mistakes }
+        Object {
+            schema,
+            path,
+            members: None,
+            mistakes: self.mistakes,
+        }
     }
 
     /// The object `name`, where it is given.
@@ -208,19 +268,31 @@ impl<'a> Object<'a> {
         let object = |(position, element): (usize, &'a Value)| match element {
             Value::Object(members) => {
                 let path = join(&self.path, &format!("{name}[{position}]"));
-                Some(Self::checked(join(&self.schema, name), path, members, self.mistakes))
+                Some(Self::checked(
+                    join(&self.schema, name),
+                    path,
+                    members,
+                    self.mistakes,
+                ))
             }
             other => {
                 self.mistake(&format!("{name}[{position}]"), describe(other), "an object");
                 None
             }
         };
-        self.elements(name).unwrap_or_default().iter().enumerate().filter_map(object).collect()
+        self.elements(name)
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+            .filter_map(object)
+            .collect()
     }
 
     fn elements(&self, name: &str) -> Option<&'a [Value]> {
         match self.value(name)? {
-            Value::Array(elements) if self.spec(name).accepts_length(elements.len()) => Some(elements),
+            Value::Array(elements) if self.spec(name).accepts_length(elements.len()) => {
+                Some(elements)
+            }
             other => self.wrong(name, other),
         }
     }
@@ -242,7 +314,11 @@ pub(super) fn describe(value: &Value) -> String {
         other => {
             let text = serde_json::to_string(other).unwrap_or_default();
             match text.char_indices().nth(160) {
-                Some((cut, _)) => format!("{}… ({} bytes)", text.get(..cut).unwrap_or_default(), text.len()),
+                Some((cut, _)) => format!(
+                    "{}… ({} bytes)",
+                    text.get(..cut).unwrap_or_default(),
+                    text.len()
+                ),
                 None => text,
             }
         }
@@ -251,10 +327,17 @@ pub(super) fn describe(value: &Value) -> String {
 
 pub(super) fn read_regex(object: &Object<'_>, field: &str) -> Option<Regex> {
     let text = object.string(field);
-    match RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX_BYTES).build() {
+    match RegexBuilder::new(text)
+        .size_limit(MAX_COMPILED_REGEX_BYTES)
+        .build()
+    {
         Ok(regex) => Some(regex),
         Err(error) => {
-            object.mistake(field, format!("{}, which is no regex: {error}", quoted(text)), "a regex");
+            object.mistake(
+                field,
+                format!("{}, which is no regex: {error}", quoted(text)),
+                "a regex",
+            );
             None
         }
     }

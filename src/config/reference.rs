@@ -1,5 +1,5 @@
-//! The config reference: each field's name, type, bounds and default, once. The reader takes them from here, and a test
-//! compares the README's table, which says what each field means, with it.
+//! The config reference: each field's name, type, bounds and default, once. The reader takes them
+//! from here, and a test compares the README's table, which says what each field means, with it.
 
 /// One field of `pluginConfig`.
 pub struct Field {
@@ -38,46 +38,130 @@ pub(super) enum Kind {
 
 /// Every field, parents before children.
 pub static FIELDS: [Field; 58] = [
-    Field { path: "loadBalancers", kind: Kind::Objects { least: 1, most: 64 }, default: Default::Required },
-    Field { path: "loadBalancers.arn", kind: Kind::String { least: 1, most: 256 }, default: Default::Required },
-    Field { path: "loadBalancers.issuer", kind: Kind::StringOrNull { most: 512 }, default: Default::Required },
-    Field { path: "loadBalancers.clientId", kind: Kind::StringOrNull { most: 512 }, default: Default::Required },
-    Field { path: "publicKeys", kind: Kind::Object, default: Default::Empty },
-    Field { path: "publicKeys.endpoint", kind: Kind::String { least: 1, most: 512 }, default: Default::Absent },
-    Field { path: "publicKeys.cluster", kind: Kind::String { least: 1, most: 512 }, default: Default::Absent },
+    Field {
+        path: "loadBalancers",
+        kind: Kind::Objects { least: 1, most: 64 },
+        default: Default::Required,
+    },
+    Field {
+        path: "loadBalancers.arn",
+        kind: Kind::String {
+            least: 1,
+            most: 256,
+        },
+        default: Default::Required,
+    },
+    Field {
+        path: "loadBalancers.issuer",
+        kind: Kind::StringOrNull { most: 512 },
+        default: Default::Required,
+    },
+    Field {
+        path: "loadBalancers.clientId",
+        kind: Kind::StringOrNull { most: 512 },
+        default: Default::Required,
+    },
+    Field {
+        path: "publicKeys",
+        kind: Kind::Object,
+        default: Default::Empty,
+    },
+    Field {
+        path: "publicKeys.endpoint",
+        kind: Kind::String {
+            least: 1,
+            most: 512,
+        },
+        default: Default::Absent,
+    },
+    Field {
+        path: "publicKeys.cluster",
+        kind: Kind::String {
+            least: 1,
+            most: 512,
+        },
+        default: Default::Absent,
+    },
     Field {
         path: "publicKeys.timeoutMs",
-        kind: Kind::Number { least: 100, most: 10_000 },
+        kind: Kind::Number {
+            least: 100,
+            most: 10_000,
+        },
         default: Default::Number(1000),
     },
     Field {
         path: "publicKeys.cacheTtlSeconds",
-        kind: Kind::Number { least: 1, most: 604_800 },
+        kind: Kind::Number {
+            least: 1,
+            most: 604_800,
+        },
         default: Default::Number(86_400),
     },
-    Field { path: "clockSkewSeconds", kind: Kind::Number { least: 0, most: 300 }, default: Default::Number(30) },
-    Field { path: "userId", kind: Kind::Object, default: Default::Empty },
-    Field { path: "userId.claims", kind: Kind::Strings { least: 1, most: 16 }, default: Default::Texts(&["email"]) },
+    Field {
+        path: "clockSkewSeconds",
+        kind: Kind::Number {
+            least: 0,
+            most: 300,
+        },
+        default: Default::Number(30),
+    },
+    Field {
+        path: "userId",
+        kind: Kind::Object,
+        default: Default::Empty,
+    },
+    Field {
+        path: "userId.claims",
+        kind: Kind::Strings { least: 1, most: 16 },
+        default: Default::Texts(&["email"]),
+    },
     Field {
         path: "userId.header",
         kind: Kind::String { least: 1, most: 64 },
         default: Default::Text("kubeflow-userid"),
     },
-    Field { path: "userId.prefix", kind: Kind::String { least: 0, most: 64 }, default: Default::Text("") },
-    Field { path: "userId.lowercase", kind: Kind::Boolean, default: Default::Boolean(false) },
-    Field { path: "userId.requireVerifiedEmail", kind: Kind::Boolean, default: Default::Boolean(false) },
-    Field { path: "userId.transformers", kind: Kind::Objects { least: 0, most: 32 }, default: Default::Empty },
+    Field {
+        path: "userId.prefix",
+        kind: Kind::String { least: 0, most: 64 },
+        default: Default::Text(""),
+    },
+    Field {
+        path: "userId.lowercase",
+        kind: Kind::Boolean,
+        default: Default::Boolean(false),
+    },
+    Field {
+        path: "userId.requireVerifiedEmail",
+        kind: Kind::Boolean,
+        default: Default::Boolean(false),
+    },
+    Field {
+        path: "userId.transformers",
+        kind: Kind::Objects { least: 0, most: 32 },
+        default: Default::Empty,
+    },
     Field {
         path: "userId.transformers.matches",
-        kind: Kind::String { least: 0, most: 1024 },
+        kind: Kind::String {
+            least: 0,
+            most: 1024,
+        },
         default: Default::Required,
     },
     Field {
         path: "userId.transformers.replaces",
-        kind: Kind::String { least: 0, most: 320 },
+        kind: Kind::String {
+            least: 0,
+            most: 320,
+        },
         default: Default::Required,
     },
-    Field { path: "groups", kind: Kind::Object, default: Default::Absent },
+    Field {
+        path: "groups",
+        kind: Kind::Object,
+        default: Default::Absent,
+    },
     Field {
         path: "groups.claims",
         kind: Kind::Strings { least: 1, most: 16 },
@@ -88,63 +172,260 @@ pub static FIELDS: [Field; 58] = [
         kind: Kind::String { least: 1, most: 64 },
         default: Default::Text("kubeflow-groups"),
     },
-    Field { path: "groups.prefix", kind: Kind::String { least: 0, most: 64 }, default: Default::Text("") },
-    Field { path: "groups.keep", kind: Kind::String { least: 0, most: 1024 }, default: Default::Text("") },
-    Field { path: "groups.memberHeaderPrefix", kind: Kind::String { least: 0, most: 64 }, default: Default::Text("") },
-    Field { path: "claimHeaders", kind: Kind::Objects { least: 0, most: 32 }, default: Default::Empty },
-    Field { path: "claimHeaders.claim", kind: Kind::String { least: 1, most: 128 }, default: Default::Required },
-    Field { path: "claimHeaders.header", kind: Kind::String { least: 1, most: 64 }, default: Default::Required },
-    Field { path: "accessToken", kind: Kind::Object, default: Default::Absent },
-    Field { path: "accessToken.issuer", kind: Kind::String { least: 1, most: 512 }, default: Default::Required },
-    Field { path: "accessToken.jwksUri", kind: Kind::String { least: 1, most: 512 }, default: Default::Absent },
-    Field { path: "accessToken.jwksCluster", kind: Kind::String { least: 1, most: 512 }, default: Default::Absent },
-    Field { path: "rules", kind: Kind::Objects { least: 0, most: 128 }, default: Default::Empty },
-    Field { path: "rules.match", kind: Kind::Object, default: Default::Empty },
-    Field { path: "rules.match.hosts", kind: Kind::Strings { least: 1, most: 64 }, default: Default::Absent },
-    Field { path: "rules.match.paths", kind: Kind::Objects { least: 1, most: 64 }, default: Default::Absent },
-    Field { path: "rules.match.paths.exact", kind: Kind::String { least: 1, most: 1024 }, default: Default::Absent },
-    Field { path: "rules.match.paths.prefix", kind: Kind::String { least: 1, most: 1024 }, default: Default::Absent },
-    Field { path: "rules.match.paths.suffix", kind: Kind::String { least: 1, most: 1024 }, default: Default::Absent },
-    Field { path: "rules.match.paths.regex", kind: Kind::String { least: 1, most: 1024 }, default: Default::Absent },
-    Field { path: "rules.match.methods", kind: Kind::Strings { least: 1, most: 16 }, default: Default::Absent },
-    Field { path: "rules.require", kind: Kind::Choice(&["none", "token"]), default: Default::Text("token") },
-    Field { path: "rules.allow", kind: Kind::Object, default: Default::Absent },
-    Field { path: "rules.allow.users", kind: Kind::Strings { least: 0, most: 1024 }, default: Default::Empty },
-    Field { path: "rules.allow.domains", kind: Kind::Strings { least: 0, most: 256 }, default: Default::Empty },
-    Field { path: "rules.allow.groups", kind: Kind::Strings { least: 0, most: 256 }, default: Default::Empty },
-    Field { path: "logout", kind: Kind::Object, default: Default::Empty },
-    Field { path: "logout.path", kind: Kind::String { least: 2, most: 256 }, default: Default::Absent },
-    Field { path: "logout.redirectTo", kind: Kind::String { least: 1, most: 2048 }, default: Default::Absent },
+    Field {
+        path: "groups.prefix",
+        kind: Kind::String { least: 0, most: 64 },
+        default: Default::Text(""),
+    },
+    Field {
+        path: "groups.keep",
+        kind: Kind::String {
+            least: 0,
+            most: 1024,
+        },
+        default: Default::Text(""),
+    },
+    Field {
+        path: "groups.memberHeaderPrefix",
+        kind: Kind::String { least: 0, most: 64 },
+        default: Default::Text(""),
+    },
+    Field {
+        path: "claimHeaders",
+        kind: Kind::Objects { least: 0, most: 32 },
+        default: Default::Empty,
+    },
+    Field {
+        path: "claimHeaders.claim",
+        kind: Kind::String {
+            least: 1,
+            most: 128,
+        },
+        default: Default::Required,
+    },
+    Field {
+        path: "claimHeaders.header",
+        kind: Kind::String { least: 1, most: 64 },
+        default: Default::Required,
+    },
+    Field {
+        path: "accessToken",
+        kind: Kind::Object,
+        default: Default::Absent,
+    },
+    Field {
+        path: "accessToken.issuer",
+        kind: Kind::String {
+            least: 1,
+            most: 512,
+        },
+        default: Default::Required,
+    },
+    Field {
+        path: "accessToken.jwksUri",
+        kind: Kind::String {
+            least: 1,
+            most: 512,
+        },
+        default: Default::Absent,
+    },
+    Field {
+        path: "accessToken.jwksCluster",
+        kind: Kind::String {
+            least: 1,
+            most: 512,
+        },
+        default: Default::Absent,
+    },
+    Field {
+        path: "rules",
+        kind: Kind::Objects {
+            least: 0,
+            most: 128,
+        },
+        default: Default::Empty,
+    },
+    Field {
+        path: "rules.match",
+        kind: Kind::Object,
+        default: Default::Empty,
+    },
+    Field {
+        path: "rules.match.hosts",
+        kind: Kind::Strings { least: 1, most: 64 },
+        default: Default::Absent,
+    },
+    Field {
+        path: "rules.match.paths",
+        kind: Kind::Objects { least: 1, most: 64 },
+        default: Default::Absent,
+    },
+    Field {
+        path: "rules.match.paths.exact",
+        kind: Kind::String {
+            least: 1,
+            most: 1024,
+        },
+        default: Default::Absent,
+    },
+    Field {
+        path: "rules.match.paths.prefix",
+        kind: Kind::String {
+            least: 1,
+            most: 1024,
+        },
+        default: Default::Absent,
+    },
+    Field {
+        path: "rules.match.paths.suffix",
+        kind: Kind::String {
+            least: 1,
+            most: 1024,
+        },
+        default: Default::Absent,
+    },
+    Field {
+        path: "rules.match.paths.regex",
+        kind: Kind::String {
+            least: 1,
+            most: 1024,
+        },
+        default: Default::Absent,
+    },
+    Field {
+        path: "rules.match.methods",
+        kind: Kind::Strings { least: 1, most: 16 },
+        default: Default::Absent,
+    },
+    Field {
+        path: "rules.require",
+        kind: Kind::Choice(&["none", "token"]),
+        default: Default::Text("token"),
+    },
+    Field {
+        path: "rules.allow",
+        kind: Kind::Object,
+        default: Default::Absent,
+    },
+    Field {
+        path: "rules.allow.users",
+        kind: Kind::Strings {
+            least: 0,
+            most: 1024,
+        },
+        default: Default::Empty,
+    },
+    Field {
+        path: "rules.allow.domains",
+        kind: Kind::Strings {
+            least: 0,
+            most: 256,
+        },
+        default: Default::Empty,
+    },
+    Field {
+        path: "rules.allow.groups",
+        kind: Kind::Strings {
+            least: 0,
+            most: 256,
+        },
+        default: Default::Empty,
+    },
+    Field {
+        path: "logout",
+        kind: Kind::Object,
+        default: Default::Empty,
+    },
+    Field {
+        path: "logout.path",
+        kind: Kind::String {
+            least: 2,
+            most: 256,
+        },
+        default: Default::Absent,
+    },
+    Field {
+        path: "logout.redirectTo",
+        kind: Kind::String {
+            least: 1,
+            most: 2048,
+        },
+        default: Default::Absent,
+    },
     Field {
         path: "logout.sessionCookie",
         kind: Kind::String { least: 1, most: 64 },
         default: Default::Text("AWSELBAuthSessionCookie"),
     },
-    Field { path: "upgrades", kind: Kind::Strings { least: 0, most: 16 }, default: Default::Texts(&["websocket"]) },
-    Field { path: "reservedHeaders", kind: Kind::Strings { least: 0, most: 32 }, default: Default::Empty },
-    Field { path: "forward", kind: Kind::Object, default: Default::Empty },
-    Field { path: "forward.oidcData", kind: Kind::Boolean, default: Default::Boolean(false) },
-    Field { path: "forward.accessToken", kind: Kind::Boolean, default: Default::Boolean(false) },
-    Field { path: "forward.sessionCookies", kind: Kind::Boolean, default: Default::Boolean(false) },
-    Field { path: "forward.pathOverrides", kind: Kind::Boolean, default: Default::Boolean(false) },
-    Field { path: "mode", kind: Kind::Choice(&["enforce", "report"]), default: Default::Text("enforce") },
+    Field {
+        path: "upgrades",
+        kind: Kind::Strings { least: 0, most: 16 },
+        default: Default::Texts(&["websocket"]),
+    },
+    Field {
+        path: "reservedHeaders",
+        kind: Kind::Strings { least: 0, most: 32 },
+        default: Default::Empty,
+    },
+    Field {
+        path: "forward",
+        kind: Kind::Object,
+        default: Default::Empty,
+    },
+    Field {
+        path: "forward.oidcData",
+        kind: Kind::Boolean,
+        default: Default::Boolean(false),
+    },
+    Field {
+        path: "forward.accessToken",
+        kind: Kind::Boolean,
+        default: Default::Boolean(false),
+    },
+    Field {
+        path: "forward.sessionCookies",
+        kind: Kind::Boolean,
+        default: Default::Boolean(false),
+    },
+    Field {
+        path: "forward.pathOverrides",
+        kind: Kind::Boolean,
+        default: Default::Boolean(false),
+    },
+    Field {
+        path: "mode",
+        kind: Kind::Choice(&["enforce", "report"]),
+        default: Default::Text("enforce"),
+    },
 ];
 
-/// What the reader gets where it asks for a field that the reference does not list. A test sees that it never does.
-static UNLISTED: Field = Field { path: "", kind: Kind::Object, default: Default::Absent };
+/// What the reader gets where it asks for a field that the reference does not list. A test sees
+/// that it never does.
+static UNLISTED: Field = Field {
+    path: "",
+    kind: Kind::Object,
+    default: Default::Absent,
+};
 
 pub(super) fn field(path: &str) -> &'static Field {
-    FIELDS.iter().find(|field| field.path == path).unwrap_or(&UNLISTED)
+    FIELDS
+        .iter()
+        .find(|field| field.path == path)
+        .unwrap_or(&UNLISTED)
 }
 
 /// The fields of the object at `parent`; of the whole config where it is empty.
 pub(super) fn children(parent: &str) -> impl Iterator<Item = &'static Field> {
-    FIELDS.iter().filter(move |field| field.path.rsplit_once('.').map_or("", |(above, _)| above) == parent)
+    FIELDS
+        .iter()
+        .filter(move |field| field.path.rsplit_once('.').map_or("", |(above, _)| above) == parent)
 }
 
 impl Field {
     pub(super) fn name(&self) -> &'static str {
-        self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+        self.path
+            .rsplit_once('.')
+            .map_or(self.path, |(_, name)| name)
     }
 
     pub(super) fn is_required(&self) -> bool {
@@ -153,9 +434,9 @@ impl Field {
 
     pub(super) fn accepts_length(&self, length: usize) -> bool {
         match self.kind {
-            Kind::String { least, most } | Kind::Strings { least, most } | Kind::Objects { least, most } => {
-                (least..=most).contains(&length)
-            }
+            Kind::String { least, most }
+            | Kind::Strings { least, most }
+            | Kind::Objects { least, most } => (least..=most).contains(&length),
             Kind::StringOrNull { most } => (1..=most).contains(&length),
             Kind::Boolean | Kind::Number { .. } | Kind::Choice(_) | Kind::Object => true,
         }
@@ -174,8 +455,14 @@ impl Field {
             Kind::Boolean => "true or false".to_owned(),
             Kind::Number { least, most } => format!("a whole number from {least} to {most}"),
             Kind::String { least, most } => format!("a string of {least} to {most} bytes"),
-            Kind::StringOrNull { most } => format!("a string of 1 to {most} bytes, or null for any"),
-            Kind::Choice(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
+            Kind::StringOrNull { most } => {
+                format!("a string of 1 to {most} bytes, or null for any")
+            }
+            Kind::Choice(words) => words
+                .iter()
+                .map(|word| format!("\"{word}\""))
+                .collect::<Vec<_>>()
+                .join(" or "),
             Kind::Strings { least, most } => format!("an array of {least} to {most} strings"),
             Kind::Object => "an object".to_owned(),
             Kind::Objects { least, most } => format!("an array of {least} to {most} objects"),
@@ -207,13 +494,16 @@ mod tests {
             let fits = match (field.kind, field.default) {
                 (_, Default::Required | Default::Absent) => true,
                 (Kind::Boolean, Default::Boolean(_)) => true,
-                (Kind::Number { least, most }, Default::Number(value)) => (least..=most).contains(&value),
+                (Kind::Number { least, most }, Default::Number(value)) => {
+                    (least..=most).contains(&value)
+                }
                 (Kind::String { .. }, Default::Text(text)) => field.accepts_length(text.len()),
                 (Kind::Strings { .. }, Default::Texts(texts)) => field.accepts_length(texts.len()),
                 (Kind::Choice(words), Default::Text(text)) => words.contains(&text),
-                (Kind::Object | Kind::Objects { least: 0, .. } | Kind::Strings { least: 0, .. }, Default::Empty) => {
-                    true
-                }
+                (
+                    Kind::Object | Kind::Objects { least: 0, .. } | Kind::Strings { least: 0, .. },
+                    Default::Empty,
+                ) => true,
                 _ => false,
             };
             assert!(fits, "{}", field.path);
@@ -224,13 +514,17 @@ mod tests {
     fn each_field_stands_once_and_under_an_object() {
         for (position, field) in FIELDS.iter().enumerate() {
             assert!(
-                !FIELDS[..position].iter().any(|earlier| earlier.path == field.path),
+                !FIELDS[..position]
+                    .iter()
+                    .any(|earlier| earlier.path == field.path),
                 "{} stands twice",
                 field.path
             );
             if let Some((parent, _)) = field.path.rsplit_once('.') {
                 assert!(
-                    FIELDS[..position].iter().any(|earlier| earlier.path == parent),
+                    FIELDS[..position]
+                        .iter()
+                        .any(|earlier| earlier.path == parent),
                     "{} has no parent",
                     field.path
                 );

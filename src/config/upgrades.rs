@@ -24,7 +24,9 @@ pub(super) fn read(root: &Object<'_>) -> Upgrades {
 /// Whether this is a `protocol` of RFC 9110, section 7.8: a token, and a version after a `/`.
 fn is_type(name: &str) -> bool {
     let is_token = |part: &str| !part.is_empty() && part.bytes().all(is_token_byte);
-    let (protocol, version) = name.split_once('/').map_or((name, None), |(name, version)| (name, Some(version)));
+    let (protocol, version) = name
+        .split_once('/')
+        .map_or((name, None), |(name, version)| (name, Some(version)));
     name.len() <= MAX_TYPE_BYTES && is_token(protocol) && version.is_none_or(is_token)
 }
 

@@ -1,5 +1,5 @@
-//! ASN.1 DER (X.690), as far as a signature and a public key need it. Writes only: nothing that comes from outside is
-//! read as DER.
+//! ASN.1 DER (X.690), as far as a signature and a public key need it. Writes only: nothing that
+//! comes from outside is read as DER.
 
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
@@ -9,17 +9,24 @@ pub(crate) const SEQUENCE: u8 = 0x30;
 pub(crate) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len().to_be_bytes();
     let digits = without_leading_zeros(&length);
-    let short = u8::try_from(content.len()).ok().filter(|length| *length < 0x80);
+    let short = u8::try_from(content.len())
+        .ok()
+        .filter(|length| *length < 0x80);
     match short {
         Some(length) => [&[tag, length], content].concat(),
         None => [&[tag, 0x80 | digits.len() as u8], digits, content].concat(),
     }
 }
 
-/// A non-negative integer, given as its big-endian bytes: without leading zero bytes, but for one that keeps it positive.
+/// A non-negative integer, given as its big-endian bytes: without leading zero bytes, but for one
+/// that keeps it positive.
 pub(crate) fn integer(number: &[u8]) -> Vec<u8> {
     let digits = without_leading_zeros(number);
-    let sign: &[u8] = if digits.first().is_none_or(|byte| *byte >= 0x80) { &[0] } else { &[] };
+    let sign: &[u8] = if digits.first().is_none_or(|byte| *byte >= 0x80) {
+        &[0]
+    } else {
+        &[]
+    };
     element(INTEGER, &[sign, digits].concat())
 }
 
@@ -43,7 +50,11 @@ mod tests {
             (70_000, &[0x30, 0x83, 1, 0x11, 0x70]),
         ] {
             let content = vec![7; size];
-            assert_eq!(element(SEQUENCE, &content), [head, &content].concat(), "{size}");
+            assert_eq!(
+                element(SEQUENCE, &content),
+                [head, &content].concat(),
+                "{size}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! ES256: public keys on P-256, and verification by the `p256` crate in this process. Nothing here reads a token or fetches a key.
+//! ES256: public keys on P-256, and verification by the `p256` crate in this process. Nothing here
+//! reads a token or fetches a key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,11 +11,12 @@ use p256::ecdsa::{Signature, VerifyingKey};
 use super::der;
 use super::provider::{VerifySignature, provider};
 
-/// The length of a P-256 SubjectPublicKeyInfo in DER with an uncompressed point (RFC 5480), in bytes.
+/// The length of a P-256 SubjectPublicKeyInfo in DER with an uncompressed point (RFC 5480), in
+/// bytes.
 pub const SPKI_LENGTH: usize = 91;
 
-/// What stands before the 65 bytes of an uncompressed point: the algorithm id-ecPublicKey with the curve secp256r1.
-/// Any other algorithm, curve or form of point is no key here.
+/// What stands before the 65 bytes of an uncompressed point: the algorithm id-ecPublicKey with the
+/// curve secp256r1. Any other algorithm, curve or form of point is no key here.
 const SPKI_PREFIX: [u8; 26] =
     *b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
 
@@ -26,11 +28,13 @@ pub struct P256Key {
 }
 
 impl P256Key {
-    /// Reads the key server's answer: one PEM block `PUBLIC KEY` (RFC 7468, section 13) and white space around it.
-    /// `None` if it is anything else, or not a point on P-256.
+    /// Reads the key server's answer: one PEM block `PUBLIC KEY` (RFC 7468, section 13) and white
+    /// space around it. `None` if it is anything else, or not a point on P-256.
     pub fn from_pem(answer: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(answer).ok()?.trim_ascii();
-        let body = text.strip_prefix("-----BEGIN PUBLIC KEY-----")?.strip_suffix("-----END PUBLIC KEY-----")?;
+        let body = text
+            .strip_prefix("-----BEGIN PUBLIC KEY-----")?
+            .strip_suffix("-----END PUBLIC KEY-----")?;
         // A second block, or text between the lines, is not base64.
         let base64: String = body.lines().map(str::trim_ascii).collect();
         Self::from_spki(&STANDARD.decode(base64).ok()?)
@@ -40,7 +44,10 @@ impl P256Key {
     pub fn from_spki(der: &[u8]) -> Option<Self> {
         let spki = der.try_into().ok()?;
         point(spki)?;
-        Some(Self { spki: *spki, decoding_key: DecodingKey::from_ec_der(spki) })
+        Some(Self {
+            spki: *spki,
+            decoding_key: DecodingKey::from_ec_der(spki),
+        })
     }
 
     /// The key as `jsonwebtoken` takes it.
@@ -65,7 +72,9 @@ pub struct P256;
 impl VerifySignature for P256 {
     fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
         let key = spki.try_into().ok().and_then(point);
-        let (Some(key), Ok(signature)) = (key, Signature::from_slice(signature)) else { return false };
+        let (Some(key), Ok(signature)) = (key, Signature::from_slice(signature)) else {
+            return false;
+        };
         key.verify(message, &signature).is_ok()
     }
 
@@ -74,7 +83,8 @@ impl VerifySignature for P256 {
     }
 }
 
-/// A public key, a message and its signature, to try a verifier on: RFC 6979, appendix A.2.5, SHA-256, "sample".
+/// A public key, a message and its signature, to try a verifier on: RFC 6979, appendix A.2.5,
+/// SHA-256, "sample".
 pub mod known_answer {
     /// SubjectPublicKeyInfo in DER.
     pub const SPKI: [u8; super::SPKI_LENGTH] = *b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04\
@@ -87,12 +97,15 @@ pub mod known_answer {
         \xf7\xcb\x1c\x94\x2d\x65\x7c\x41\xd4\x36\xc7\xa1\xb6\xe2\x9f\x65\xf3\xe9\x00\xdb\xb9\xaf\xf4\x06\x4d\xc4\xab\x2f\x84\x3a\xcd\xa8";
 }
 
-/// r‖s as the ASN.1 DER that OpenSSL's family of libraries takes (RFC 3279, section 2.2.3): a sequence of two integers.
-/// `None` unless both are in 1…n-1.
+/// r‖s as the ASN.1 DER that OpenSSL's family of libraries takes (RFC 3279, section 2.2.3): a
+/// sequence of two integers. `None` unless both are in 1…n-1.
 pub(crate) fn to_der(signature: &[u8]) -> Option<Vec<u8>> {
     Signature::from_slice(signature).ok()?;
     let (r, s) = signature.split_at_checked(32)?;
-    Some(der::element(der::SEQUENCE, &[der::integer(r), der::integer(s)].concat()))
+    Some(der::element(
+        der::SEQUENCE,
+        &[der::integer(r), der::integer(s)].concat(),
+    ))
 }
 
 /// The `p256` provider.
@@ -119,7 +132,8 @@ mod tests {
 
     #[test]
     fn the_known_answer_holds_and_another_message_does_not() {
-        let verify = |message| P256::verify_es256(&known_answer::SPKI, message, &known_answer::SIGNATURE);
+        let verify =
+            |message| P256::verify_es256(&known_answer::SPKI, message, &known_answer::SIGNATURE);
         assert!(verify(known_answer::MESSAGE));
         assert!(!verify(b"another message"));
     }
@@ -132,10 +146,18 @@ mod tests {
         for group in vectors["testGroups"].as_array().unwrap() {
             let key = P256Key::from_spki(&hex(group["publicKeyDer"].as_str().unwrap())).unwrap();
             for test in group["tests"].as_array().unwrap() {
-                let (message, signature) = (hex(test["msg"].as_str().unwrap()), hex(test["sig"].as_str().unwrap()));
+                let (message, signature) = (
+                    hex(test["msg"].as_str().unwrap()),
+                    hex(test["sig"].as_str().unwrap()),
+                );
                 let encoded = URL_SAFE_NO_PAD.encode(&signature);
-                let found =
-                    jsonwebtoken::crypto::verify(&encoded, &message, &key.decoding_key, Algorithm::ES256).unwrap();
+                let found = jsonwebtoken::crypto::verify(
+                    &encoded,
+                    &message,
+                    &key.decoding_key,
+                    Algorithm::ES256,
+                )
+                .unwrap();
                 let expected = test["result"] == "valid";
                 assert_eq!(found, expected, "{} {}", test["tcId"], test["comment"]);
                 count[usize::from(expected)] += 1;
@@ -169,14 +191,27 @@ mod tests {
     #[test]
     fn our_provider_signs_nothing_and_verifies_no_other_algorithm() {
         let _ = P256_PROVIDER.install_default();
-        let key = P256Key::from_spki(&known_answer::SPKI).unwrap().decoding_key;
-        for algorithm in
-            [Algorithm::HS256, Algorithm::RS256, Algorithm::PS256, Algorithm::RS512, Algorithm::ES384, Algorithm::EdDSA]
-        {
+        let key = P256Key::from_spki(&known_answer::SPKI)
+            .unwrap()
+            .decoding_key;
+        for algorithm in [
+            Algorithm::HS256,
+            Algorithm::RS256,
+            Algorithm::PS256,
+            Algorithm::RS512,
+            Algorithm::ES384,
+            Algorithm::EdDSA,
+        ] {
             let signature = URL_SAFE_NO_PAD.encode(known_answer::SIGNATURE);
-            assert!(jsonwebtoken::crypto::verify(&signature, known_answer::MESSAGE, &key, algorithm).is_err());
+            assert!(
+                jsonwebtoken::crypto::verify(&signature, known_answer::MESSAGE, &key, algorithm)
+                    .is_err()
+            );
         }
-        assert!(jsonwebtoken::crypto::sign(b"x", &EncodingKey::from_secret(b"x"), Algorithm::HS256).is_err());
+        assert!(
+            jsonwebtoken::crypto::sign(b"x", &EncodingKey::from_secret(b"x"), Algorithm::HS256)
+                .is_err()
+        );
     }
 
     fn pem(spki: &[u8]) -> String {
@@ -186,13 +221,21 @@ mod tests {
             .chunks(64)
             .map(|line| String::from_utf8(line.to_vec()).unwrap())
             .collect();
-        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+        format!(
+            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+            lines.join("\n")
+        )
     }
 
     #[test]
     fn a_key_is_one_pem_with_white_space_around_it_at_most() {
         let good = pem(&known_answer::SPKI);
-        for text in [good.clone(), good.trim().to_owned(), good.replace('\n', "\r\n"), format!("\n  {good}\n\n")] {
+        for text in [
+            good.clone(),
+            good.trim().to_owned(),
+            good.replace('\n', "\r\n"),
+            format!("\n  {good}\n\n"),
+        ] {
             let key = P256Key::from_pem(text.as_bytes()).unwrap_or_else(|| panic!("{text:?}"));
             assert_eq!(*key.spki(), known_answer::SPKI);
         }
@@ -223,7 +266,14 @@ mod tests {
         compressed[26] = 2;
         let mut longer = known_answer::SPKI.to_vec();
         longer.push(0);
-        for spki in [&off_curve[..], &other_curve, &longer, &known_answer::SPKI[..90], &compressed, &[]] {
+        for spki in [
+            &off_curve[..],
+            &other_curve,
+            &longer,
+            &known_answer::SPKI[..90],
+            &compressed,
+            &[],
+        ] {
             assert!(P256Key::from_spki(spki).is_none());
             assert!(P256Key::from_pem(pem(spki).as_bytes()).is_none());
         }

@@ -1,4 +1,5 @@
-//! Public keys and signature algorithms. Nothing here knows what a token says or where a key came from.
+//! Public keys and signature algorithms. Nothing here knows what a token says or where a key came
+//! from.
 
 mod der;
 pub(crate) mod es256;

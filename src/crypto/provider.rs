@@ -1,4 +1,5 @@
-//! The `CryptoProvider` through which `jsonwebtoken` verifies: ES256 and RS256, by any implementation of [`VerifySignature`].
+//! The `CryptoProvider` through which `jsonwebtoken` verifies: ES256 and RS256, by any
+//! implementation of [`VerifySignature`].
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result as JwtResult};
@@ -7,14 +8,17 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 
 /// One implementation of signature verification. Keys are SubjectPublicKeyInfo in DER.
 pub trait VerifySignature {
-    /// Whether `signature` (r‖s) is `spki`'s over the SHA-256 of `message`. `spki` is a [`super::es256::P256Key::spki`].
+    /// Whether `signature` (r‖s) is `spki`'s over the SHA-256 of `message`. `spki` is a
+    /// [`super::es256::P256Key::spki`].
     fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool;
 
-    /// Whether `signature` (RSASSA-PKCS1-v1_5) is `spki`'s over the SHA-256 of `message`; `None` if it cannot tell.
+    /// Whether `signature` (RSASSA-PKCS1-v1_5) is `spki`'s over the SHA-256 of `message`; `None` if
+    /// it cannot tell.
     fn verify_rs256(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool>;
 }
 
-/// A `jsonwebtoken` provider that verifies ES256 and RS256 with `V` and can do nothing else: no signing, no other algorithm.
+/// A `jsonwebtoken` provider that verifies ES256 and RS256 with `V` and can do nothing else: no
+/// signing, no other algorithm.
 pub const fn provider<V: VerifySignature + Send + Sync + 'static>() -> CryptoProvider {
     CryptoProvider {
         signer_factory: refuse_to_sign,
@@ -45,7 +49,11 @@ fn verifier<V: VerifySignature + Send + Sync + 'static>(
         return Err(ErrorKind::InvalidAlgorithm.into());
     }
     let (algorithm, spki) = (*algorithm, key.try_get_as_bytes()?.to_vec());
-    Ok(Box::new(WithKey::<V> { algorithm, spki, backend: std::marker::PhantomData }))
+    Ok(Box::new(WithKey::<V> {
+        algorithm,
+        spki,
+        backend: std::marker::PhantomData,
+    }))
 }
 
 struct WithKey<V> {
@@ -61,7 +69,11 @@ impl<V: VerifySignature> Verifier<Vec<u8>> for WithKey<V> {
             Algorithm::RS256 => V::verify_rs256(&self.spki, message, signature) == Some(true),
             _ => false,
         };
-        if holds { Ok(()) } else { Err(SignatureError::new()) }
+        if holds {
+            Ok(())
+        } else {
+            Err(SignatureError::new())
+        }
     }
 }
 

@@ -1,10 +1,12 @@
-//! RS256: RSA public keys. Verification is the host's; the `p256` build cannot do it. Nothing here reads a token or fetches a key.
+//! RS256: RSA public keys. Verification is the host's; the `p256` build cannot do it. Nothing here
+//! reads a token or fetches a key.
 
 use jsonwebtoken::DecodingKey;
 
 use super::der;
 
-/// The bounds of a modulus, in bits: RFC 7518, section 3.3 asks for 2048, and nobody has more than 8192.
+/// The bounds of a modulus, in bits: RFC 7518, section 3.3 asks for 2048, and nobody has more than
+/// 8192.
 const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The longest public exponent, in bytes. All that are in use are 65537.
@@ -20,9 +22,12 @@ pub struct RsaKey {
 }
 
 impl RsaKey {
-    /// The key of this modulus and exponent, big-endian. `None` if one of them is out of bounds or even.
+    /// The key of this modulus and exponent, big-endian. `None` if one of them is out of bounds or
+    /// even.
     pub fn from_components(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
-        Some(Self { decoding_key: DecodingKey::from_rsa_der(&spki(modulus, exponent)?) })
+        Some(Self {
+            decoding_key: DecodingKey::from_rsa_der(&spki(modulus, exponent)?),
+        })
     }
 
     pub(crate) fn decoding_key(&self) -> &DecodingKey {
@@ -33,14 +38,22 @@ impl RsaKey {
 /// The SubjectPublicKeyInfo of an RSA key (RFC 3279, section 2.3.1) in DER.
 fn spki(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
     let is_odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
-    let (modulus, exponent) = (der::without_leading_zeros(modulus), der::without_leading_zeros(exponent));
-    let unused = modulus.first().map_or(0, |first| first.leading_zeros() as usize);
+    let (modulus, exponent) = (
+        der::without_leading_zeros(modulus),
+        der::without_leading_zeros(exponent),
+    );
+    let unused = modulus
+        .first()
+        .map_or(0, |first| first.leading_zeros() as usize);
     let sound = MODULUS_BITS.contains(&modulus.len().saturating_mul(8).saturating_sub(unused))
         && is_odd(modulus)
         && exponent.len() <= MAX_EXPONENT_BYTES
         && is_odd(exponent)
         && exponent != [1];
-    let key = der::element(der::SEQUENCE, &[der::integer(modulus), der::integer(exponent)].concat());
+    let key = der::element(
+        der::SEQUENCE,
+        &[der::integer(modulus), der::integer(exponent)].concat(),
+    );
     let bits = der::element(der::BIT_STRING, &[&[0], key.as_slice()].concat());
     sound.then(|| der::element(der::SEQUENCE, &[&RSA_ENCRYPTION, bits.as_slice()].concat()))
 }
@@ -66,7 +79,9 @@ pub(crate) mod known_answer {
     /// The key.
     pub(crate) fn key() -> Option<super::RsaKey> {
         use base64::Engine as _;
-        let modulus = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(MODULUS).ok()?;
+        let modulus = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(MODULUS)
+            .ok()?;
         super::RsaKey::from_components(&modulus, &[1, 0, 1])
     }
 }
@@ -82,10 +97,18 @@ mod tests {
             let modulus = [vec![0, 0, first], vec![0xff; bytes - 1]].concat();
             RsaKey::from_components(&modulus, &[1, 0, 1]).is_some()
         };
-        for (first, bytes, expected) in
-            [(0x7f, 256, false), (0x80, 256, true), (0xff, 1024, true), (0x01, 1025, false), (0xff, 128, false)]
-        {
-            assert_eq!(is_key(first, bytes), expected, "{first:#x} and {bytes} bytes");
+        for (first, bytes, expected) in [
+            (0x7f, 256, false),
+            (0x80, 256, true),
+            (0xff, 1024, true),
+            (0x01, 1025, false),
+            (0xff, 128, false),
+        ] {
+            assert_eq!(
+                is_key(first, bytes),
+                expected,
+                "{first:#x} and {bytes} bytes"
+            );
         }
     }
 
@@ -99,7 +122,10 @@ mod tests {
             public.modulus().big_endian_without_leading_zero(),
             public.exponent().big_endian_without_leading_zero(),
         );
-        assert_eq!(key.unwrap().decoding_key().try_get_as_bytes().unwrap(), expected.as_ref());
+        assert_eq!(
+            key.unwrap().decoding_key().try_get_as_bytes().unwrap(),
+            expected.as_ref()
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The host's ABI (proxy-wasm 0.2.1), as far as the filter needs it. The one room with `unsafe`. Decides nothing, and
-//! panics on no status that a host might return: the SDK's own wrappers do.
+//! The host's ABI (proxy-wasm 0.2.1), as far as the filter needs it. The one room with `unsafe`.
+//! Decides nothing, and panics on no status that a host might return: the SDK's own wrappers do.
 
 #![allow(unsafe_code)]
 
@@ -41,7 +41,8 @@ pub(super) enum Part {
 
 /// WASI's `CLOCK_MONOTONIC`.
 const MONOTONIC: u32 = 1;
-/// Put before the steady clock's own beginning, so that what is older than the machine has a time too.
+/// Put before the steady clock's own beginning, so that what is older than the machine has a time
+/// too.
 const BEFORE_STEADY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// How urgent a log line is.
@@ -63,7 +64,13 @@ unsafe extern "C" {
     fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
-    fn proxy_get_buffer_bytes(buffer: u32, start: usize, most: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        most: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_value(
         map: u32,
@@ -91,8 +98,18 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
-    fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
-    fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_get_shared_data(
         key: *const u8,
@@ -101,7 +118,13 @@ unsafe extern "C" {
         size: *mut usize,
         cas: *mut u32,
     ) -> u32;
-    fn proxy_set_shared_data(key: *const u8, key_size: usize, value: *const u8, value_size: usize, cas: u32) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        cas: u32,
+    ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_call_foreign_function(
@@ -114,14 +137,21 @@ unsafe extern "C" {
     ) -> u32;
 }
 
-#[cfg_attr(target_family = "wasm", link(wasm_import_module = "wasi_snapshot_preview1"))]
+#[cfg_attr(
+    target_family = "wasm",
+    link(wasm_import_module = "wasi_snapshot_preview1")
+)]
 unsafe extern "C" {
     fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
     fn random_get(data: *mut u8, size: usize) -> u32;
 }
 
 fn outcome(status: u32) -> Outcome<()> {
-    if status == OK { Ok(()) } else { Err(HostError(status)) }
+    if status == OK {
+        Ok(())
+    } else {
+        Err(HostError(status))
+    }
 }
 
 /// Calls the host with somewhere to put bytes, and takes them over.
@@ -132,8 +162,8 @@ fn bytes_from(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Outcome<Vec
     if data.is_null() {
         return Ok(Vec::new());
     }
-    // SAFETY: the host got this block from `proxy_on_memory_allocate`, which makes it a boxed slice of `size` bytes,
-    // wrote all of it and gives it away.
+    // SAFETY: the host got this block from `proxy_on_memory_allocate`, which makes it a boxed slice
+    // of `size` bytes, wrote all of it and gives it away.
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
@@ -149,7 +179,10 @@ pub(super) fn now() -> Outcome<Now> {
     outcome(unsafe { proxy_get_current_time_nanoseconds(&mut wall) })?;
     outcome(unsafe { clock_time_get(MONOTONIC, 1, &mut steady) })?;
     let time = |nanoseconds: u64| Timestamp::from_millis(nanoseconds / 1_000_000);
-    Ok(Now { wall: time(wall), steady: time(steady).plus(BEFORE_STEADY) })
+    Ok(Now {
+        wall: time(wall),
+        steady: time(steady).plus(BEFORE_STEADY),
+    })
 }
 
 /// A random number.
@@ -159,17 +192,20 @@ pub(super) fn random() -> Outcome<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// The address of the client of the effective context's request, with a port, as Envoy's settings have it trust
-/// `x-forwarded-for`: Envoy's attribute `source.address`.
+/// The address of the client of the effective context's request, with a port, as Envoy's settings
+/// have it trust `x-forwarded-for`: Envoy's attribute `source.address`.
 pub(super) fn client_address() -> Outcome<Vec<u8>> {
     let path = "source\0address";
     bytes_from(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
-/// Has the root context's `on_tick` called after `period` and again each `period`; never, where it is `None`.
+/// Has the root context's `on_tick` called after `period` and again each `period`; never, where it
+/// is `None`.
 pub(super) fn set_tick(period: Option<Duration>) -> Outcome<()> {
     // 0 would switch the timer off.
-    let period = period.map_or(0, |period| u32::try_from(period.as_millis()).unwrap_or(u32::MAX).max(1));
+    let period = period.map_or(0, |period| {
+        u32::try_from(period.as_millis()).unwrap_or(u32::MAX).max(1)
+    });
     outcome(unsafe { proxy_set_tick_period_milliseconds(period) })
 }
 
@@ -204,8 +240,8 @@ pub(super) fn request(part: Part) -> Outcome<Vec<u8>> {
     bytes_from(|data, size| unsafe { proxy_get_header_map_pairs(part as u32, data, size) })
 }
 
-/// Reads the ABI's header map: a count, the sizes of each name and value (all u32, little-endian), then name and value
-/// of each with a NUL byte behind. `None` if `serialised` is not of that form.
+/// Reads the ABI's header map: a count, the sizes of each name and value (all u32, little-endian),
+/// then name and value of each with a NUL byte behind. `None` if `serialised` is not of that form.
 pub(super) fn pairs(serialised: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let (count, rest) = serialised.split_first_chunk::<4>()?;
     let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
@@ -227,7 +263,10 @@ pub(super) fn pairs(serialised: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
 /// The ABI's header map of `pairs`; the inverse of [`pairs`].
 fn serialised(pairs: &[(&str, &str)]) -> Vec<u8> {
     let size = |text: &str| u32::try_from(text.len()).unwrap_or_default().to_le_bytes();
-    let mut bytes = u32::try_from(pairs.len()).unwrap_or_default().to_le_bytes().to_vec();
+    let mut bytes = u32::try_from(pairs.len())
+        .unwrap_or_default()
+        .to_le_bytes()
+        .to_vec();
     for (name, value) in pairs {
         bytes.extend_from_slice(&size(name));
         bytes.extend_from_slice(&size(value));
@@ -243,9 +282,17 @@ fn serialised(pairs: &[(&str, &str)]) -> Vec<u8> {
 pub(super) fn edit_request(part: Part, edit: &HeaderEdit) -> Outcome<()> {
     let map = part as u32;
     outcome(match edit {
-        HeaderEdit::Remove(name) => unsafe { proxy_remove_header_map_value(map, name.as_ptr(), name.len()) },
+        HeaderEdit::Remove(name) => unsafe {
+            proxy_remove_header_map_value(map, name.as_ptr(), name.len())
+        },
         HeaderEdit::Set(name, value) => unsafe {
-            proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+            proxy_replace_header_map_value(
+                map,
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            )
         },
     })
 }
@@ -257,7 +304,12 @@ pub(super) fn resume_request() -> Outcome<()> {
 
 /// Answers the request of the effective context here. `details` is what an access log prints as
 /// `%RESPONSE_CODE_DETAILS%`. Envoy gives a gRPC call the gRPC status that belongs to `status`.
-pub(super) fn reply(status: u16, details: &str, headers: &[(&str, &str)], body: &[u8]) -> Outcome<()> {
+pub(super) fn reply(
+    status: u16,
+    details: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Outcome<()> {
     let headers = serialised(headers);
     outcome(unsafe {
         proxy_send_local_response(
@@ -273,7 +325,8 @@ pub(super) fn reply(status: u16, details: &str, headers: &[(&str, &str)], body: 
     })
 }
 
-/// Puts `value` into the filter state of the effective context's request as `wasm.NAME`, for the access log.
+/// Puts `value` into the filter state of the effective context's request as `wasm.NAME`, for the
+/// access log.
 pub(super) fn note(name: &str, value: &[u8]) {
     // A refusal would lose a field of a log line, which is no reason to refuse the request.
     let _ = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
@@ -287,14 +340,23 @@ pub(super) fn set_effective_context(context: u32) -> Outcome<()> {
 /// A value of the map that all VMs of this process share, and its version; `None` if there is none.
 pub(super) fn shared_data(key: &str) -> Option<(Vec<u8>, u32)> {
     let mut version = 0;
-    let value =
-        bytes_from(|data, size| unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version) });
+    let value = bytes_from(|data, size| unsafe {
+        proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version)
+    });
     Some((value.ok()?, version))
 }
 
 /// Puts a value there unless another VM has changed it since `version`; 0: whatever is there.
 pub(super) fn set_shared_data(key: &str, value: &[u8], version: u32) -> Outcome<()> {
-    outcome(unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version) })
+    outcome(unsafe {
+        proxy_set_shared_data(
+            key.as_ptr(),
+            key.len(),
+            value.as_ptr(),
+            value.len(),
+            version,
+        )
+    })
 }
 
 /// A counter's id.
@@ -322,7 +384,14 @@ pub(super) fn increment(metric: u32, by: i64) {
 /// Calls a function that this host has beyond the ABI.
 pub(super) fn call_foreign_function(name: &str, arguments: &[u8]) -> Outcome<Vec<u8>> {
     bytes_from(|data, size| unsafe {
-        proxy_call_foreign_function(name.as_ptr(), name.len(), arguments.as_ptr(), arguments.len(), data, size)
+        proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            arguments.as_ptr(),
+            arguments.len(),
+            data,
+            size,
+        )
     })
 }
 
@@ -335,14 +404,21 @@ mod tests {
         let map = [(":path", "/a?b"), ("x", ""), ("x", "é")];
         let bytes = serialised(&map);
         let found = pairs(&bytes).unwrap();
-        assert_eq!(found, map.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        assert_eq!(
+            found,
+            map.map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+        );
     }
 
     #[test]
     fn a_header_map_that_is_cut_short_is_not_read() {
         let bytes = serialised(&[("name", "value"), ("other", "value")]);
         for length in 0..bytes.len() {
-            assert!(pairs(&bytes[..length]).is_none(), "{length} of {}", bytes.len());
+            assert!(
+                pairs(&bytes[..length]).is_none(),
+                "{length} of {}",
+                bytes.len()
+            );
         }
         assert!(pairs(&[255, 255, 255, 255]).is_none());
     }

@@ -1,5 +1,5 @@
-//! ES256 and RS256 by the host: Envoy's foreign function `verify_signature`, which has BoringSSL behind it. It is trusted in a VM
-//! only after it told a good signature from a bad one there.
+//! ES256 and RS256 by the host: Envoy's foreign function `verify_signature`, which has BoringSSL
+//! behind it. It is trusted in a VM only after it told a good signature from a bad one there.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +10,8 @@ use crate::crypto::es256::{P256, P256_PROVIDER, known_answer, to_der};
 use crate::crypto::provider::{VerifySignature, provider};
 use crate::crypto::rs256;
 
-/// ES256 and RS256 by the host. For a call that the host refuses, ES256 is verified by [`P256`], and RS256 counts as invalid.
+/// ES256 and RS256 by the host. For a call that the host refuses, ES256 is verified by [`P256`],
+/// and RS256 counts as invalid.
 struct Host;
 
 static HOST_PROVIDER: CryptoProvider = provider::<Host>();
@@ -28,10 +29,15 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The host, unless it lacks the function, fails the known-answer test, or `ALB_OIDC_VERIFIER=module` rules it out.
+    /// The host, unless it lacks the function, fails the known-answer test, or
+    /// `ALB_OIDC_VERIFIER=module` rules it out.
     pub fn choose() -> Self {
         let ruled_out = std::env::var(VERIFIER_VARIABLE).is_ok_and(|choice| choice == "module");
-        if !ruled_out && passes_known_answer_test() { Self::Host } else { Self::Module }
+        if !ruled_out && passes_known_answer_test() {
+            Self::Host
+        } else {
+            Self::Module
+        }
     }
 
     /// The name it has in the log and in counters.
@@ -42,7 +48,8 @@ impl Backend {
         }
     }
 
-    /// Whether it verifies RS256 in this VM, by a known-answer test. The module has no RSA of its own.
+    /// Whether it verifies RS256 in this VM, by a known-answer test. The module has no RSA of its
+    /// own.
     pub(super) fn verifies_rsa(self) -> bool {
         self == Self::Host && passes_rsa_known_answer_test() == Some(true)
     }
@@ -57,7 +64,8 @@ impl Backend {
 
 impl VerifySignature for Host {
     fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
-        host_verdict(spki, message, signature).unwrap_or_else(|| P256::verify_es256(spki, message, signature))
+        host_verdict(spki, message, signature)
+            .unwrap_or_else(|| P256::verify_es256(spki, message, signature))
     }
 
     fn verify_rs256(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
@@ -73,7 +81,9 @@ fn passes_known_answer_test() -> bool {
 fn passes_rsa_known_answer_test() -> Option<bool> {
     let key = rs256::known_answer::key()?;
     let spki = key.decoding_key().try_get_as_bytes().ok()?;
-    let signature = URL_SAFE_NO_PAD.decode(rs256::known_answer::SIGNATURE).ok()?;
+    let signature = URL_SAFE_NO_PAD
+        .decode(rs256::known_answer::SIGNATURE)
+        .ok()?;
     let verdict = |message| verify_signature(spki, message, &signature);
     Some(verdict(rs256::known_answer::MESSAGE)? && !verdict(b"another message")?)
 }
@@ -87,12 +97,16 @@ pub fn host_verdict(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<boo
 }
 
 fn verify_signature(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
-    let answer = host::call_foreign_function("verify_signature", &arguments(spki, message, signature)).ok()?;
-    // Field 1, varint, true. An invalid signature is answered with status Ok too, without this field.
+    let answer =
+        host::call_foreign_function("verify_signature", &arguments(spki, message, signature))
+            .ok()?;
+    // Field 1, varint, true. An invalid signature is answered with status Ok too, without this
+    // field.
     Some(answer == [0x08, 0x01])
 }
 
-/// Envoy's `VerifySignatureArguments`, a protobuf message: hash function, public key, signature, text.
+/// Envoy's `VerifySignatureArguments`, a protobuf message: hash function, public key, signature,
+/// text.
 fn arguments(spki: &[u8], message: &[u8], signature: &[u8]) -> Vec<u8> {
     const LENGTH_DELIMITED: u8 = 2;
     let fields = [&b"sha256"[..], spki, signature, message];

@@ -25,7 +25,13 @@ pub enum FetchOutcome {
 
 impl FetchOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 5] = [Self::Ok, Self::NotFound, Self::Invalid, Self::Failed, Self::OverBudget];
+    pub const ALL: [Self; 5] = [
+        Self::Ok,
+        Self::NotFound,
+        Self::Invalid,
+        Self::Failed,
+        Self::OverBudget,
+    ];
 
     pub(super) fn of(answer: &FetchResult) -> Self {
         match answer {

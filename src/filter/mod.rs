@@ -1,8 +1,9 @@
-//! The proxy-wasm side: reads the request's head, asks the [`crate::gate`], and does what it says. Fetches keys for the
-//! [`crate::keys`] ring. Decides nothing.
+//! The proxy-wasm side: reads the request's head, asks the [`crate::gate`], and does what it says.
+//! Fetches keys for the [`crate::keys`] ring. Decides nothing.
 //!
-//! Keys are fetched by the root context, in `on_tick`: the SDK hands the answer to the context that dispatched the call,
-//! and a request's own context may be gone by then. The answer wakes every request that waits for the key.
+//! Keys are fetched by the root context, in `on_tick`: the SDK hands the answer to the context that
+//! dispatched the call, and a request's own context may be gone by then. The answer wakes every
+//! request that waits for the key.
 
 // Another module built around the verifier has no use for the rest.
 #![cfg_attr(not(feature = "module"), allow(dead_code))]
@@ -54,10 +55,10 @@ struct Root {
 
 impl Root {
     fn configure(&mut self, size: usize) -> Result<(), Vec<String>> {
-        let text =
-            host::plugin_configuration(size).map_err(|refusal| vec![format!("cannot read pluginConfig: {refusal}")])?;
-        let config =
-            Config::parse(&text).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let text = host::plugin_configuration(size)
+            .map_err(|refusal| vec![format!("cannot read pluginConfig: {refusal}")])?;
+        let config = Config::parse(&text)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let backend = Backend::choose();
         if config.access_token.is_some() && !backend.verifies_rsa() {
             return Err(vec![
@@ -66,13 +67,16 @@ impl Root {
                     .to_owned(),
             ]);
         }
-        let seed = host::random().map_err(|refusal| vec![format!("cannot get a random number: {refusal}")])?;
+        let seed = host::random()
+            .map_err(|refusal| vec![format!("cannot get a random number: {refusal}")])?;
         let plugin = Plugin::new(self.id, config, backend, seed)
             .map_err(|refusal| vec![format!("cannot define metrics: {refusal}")])?;
         let (version, toolchain, verifier) = (env!("CARGO_PKG_VERSION"), TOOLCHAIN, backend.name());
         host::log(
             Level::Info,
-            &format!("alb-oidc: version {version}, built with {toolchain}, signatures verified by the {verifier}"),
+            &format!(
+                "alb-oidc: version {version}, built with {toolchain}, signatures verified by the {verifier}"
+            ),
         );
         self.plugin = Some(Rc::new(RefCell::new(plugin)));
         Ok(())
@@ -82,15 +86,24 @@ impl Root {
 /// One plugin config in one worker, as the root context and its requests share it.
 type PluginCell = Option<Rc<RefCell<Plugin>>>;
 
-/// What `act` makes of the plugin; `None` where no config was taken, or the host has entered the VM from within one of its
-/// own calls, which no Envoy does. Then nothing can be counted: the counters are the plugin's.
+/// What `act` makes of the plugin; `None` where no config was taken, or the host has entered the VM
+/// from within one of its own calls, which no Envoy does. Then nothing can be counted: the counters
+/// are the plugin's.
 fn with<T>(plugin: &PluginCell, act: impl FnOnce(&mut Plugin) -> T) -> Option<T> {
     Some(act(&mut *plugin.as_ref()?.try_borrow_mut().ok()?))
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, call: u32, headers: usize, body_size: usize, _trailers: usize) {
-        with(&self.plugin, |plugin| plugin.on_answer(call, headers, body_size));
+    fn on_http_call_response(
+        &mut self,
+        call: u32,
+        headers: usize,
+        body_size: usize,
+        _trailers: usize,
+    ) {
+        with(&self.plugin, |plugin| {
+            plugin.on_answer(call, headers, body_size)
+        });
     }
 }
 
@@ -100,7 +113,10 @@ impl RootContext for Root {
             Ok(()) => true,
             Err(mistakes) => {
                 for mistake in mistakes {
-                    host::log(Level::Error, &format!("alb-oidc: config refused: {mistake}"));
+                    host::log(
+                        Level::Error,
+                        &format!("alb-oidc: config refused: {mistake}"),
+                    );
                 }
                 false
             }
@@ -112,7 +128,10 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Request { id, plugin: self.plugin.clone() }))
+        Some(Box::new(Request {
+            id,
+            plugin: self.plugin.clone(),
+        }))
     }
 
     fn get_type(&self) -> Option<ContextType> {

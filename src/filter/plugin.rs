@@ -1,4 +1,5 @@
-//! What one plugin config holds in one worker, and the host calls that carry out what gate and key cache decide.
+//! What one plugin config holds in one worker, and the host calls that carry out what gate and key
+//! cache decide.
 
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ const SHARING_ATTEMPTS: usize = 3;
 /// When the next tick is due while woken requests are left: at once, after the worker's other work.
 const OVERDUE: Timestamp = Timestamp::from_millis(0);
 
-/// What an access log finds in the filter state, behind `wasm.`: who was let pass, or why somebody was or would be denied.
+/// What an access log finds in the filter state, behind `wasm.`: who was let pass, or why somebody
+/// was or would be denied.
 const USER: &str = "alb_oidc_user";
 const REASON: &str = "alb_oidc_reason";
 
@@ -71,10 +73,19 @@ pub(super) struct Plugin {
 
 impl Plugin {
     /// `seed` is a random number.
-    pub(super) fn new(root: u32, config: Config, backend: Backend, seed: u64) -> Result<Self, host::HostError> {
+    pub(super) fn new(
+        root: u32,
+        config: Config,
+        backend: Backend,
+        seed: u64,
+    ) -> Result<Self, host::HostError> {
         Ok(Self {
             root,
-            keys: KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), seed),
+            keys: KeyCache::new(
+                config.key_ttl,
+                config.key_sources.iter().map(|source| source.timeout),
+                seed,
+            ),
             gate: Gate::new(config, Verifier::install(backend.provider())),
             metrics: Metrics::define(backend)?,
             calls: Vec::new(),
@@ -93,11 +104,19 @@ impl Plugin {
     /// The trailers of the request of the effective context have come.
     pub(super) fn on_trailers(&mut self) -> Next {
         let trailers = host::request(Part::Trailers).unwrap_or_default();
-        let stripped = host::pairs(&trailers).map(RequestHead::new).is_some_and(|trailers| {
-            let edits = self.gate.strip_trailers(&trailers);
-            edits.iter().all(|edit| host::edit_request(Part::Trailers, edit).is_ok())
-        });
-        if stripped { Next::Continue } else { self.deny(&RequestHead::default(), Reason::InternalError) }
+        let stripped = host::pairs(&trailers)
+            .map(RequestHead::new)
+            .is_some_and(|trailers| {
+                let edits = self.gate.strip_trailers(&trailers);
+                edits
+                    .iter()
+                    .all(|edit| host::edit_request(Part::Trailers, edit).is_ok())
+            });
+        if stripped {
+            Next::Continue
+        } else {
+            self.deny(&RequestHead::default(), Reason::InternalError)
+        }
     }
 
     /// The request `id` is over, whoever ended it.
@@ -128,16 +147,23 @@ impl Plugin {
 
     /// A fetch has been answered; with no headers, it was not.
     pub(super) fn on_answer(&mut self, call: u32, headers: usize, body_size: usize) {
-        let Some(place) = self.calls.iter().position(|(number, _)| *number == call) else { return };
+        let Some(place) = self.calls.iter().position(|(number, _)| *number == call) else {
+            return;
+        };
         let (_, name) = self.calls.swap_remove(place);
         let Ok(now) = host::now() else { return };
-        let status = if headers == 0 { None } else { host::call_response_status() };
+        let status = if headers == 0 {
+            None
+        } else {
+            host::call_response_status()
+        };
         let answer = match status {
             Some(200) => self.read_answer(name, body_size),
             Some(403 | 404 | 410) => FetchResult::NotFound,
             _ => FetchResult::Failed,
         };
-        // Keys of a set are not shared between workers: a pool has two, and each worker asks for them once a day.
+        // Keys of a set are not shared between workers: a pool has two, and each worker asks for
+        // them once a day.
         if let FetchResult::Key(PublicKey::P256(key)) = &answer {
             self.share(name, key, now.wall);
         }
@@ -145,7 +171,14 @@ impl Plugin {
         self.metrics.key_fetch(outcome);
         if outcome != FetchOutcome::Ok {
             let status = status.map_or("none".to_owned(), |status| status.to_string());
-            host::log(Level::Warn, &format!("alb-oidc: key fetch {} status={status} kid={}", outcome.name(), name.id));
+            host::log(
+                Level::Warn,
+                &format!(
+                    "alb-oidc: key fetch {} status={status} kid={}",
+                    outcome.name(),
+                    name.id
+                ),
+            );
         }
         let woken = self.keys.answered(name, answer, now.steady);
         self.wake(name, woken);
@@ -155,22 +188,31 @@ impl Plugin {
 
     /// The key `name` in the body of the answer to its fetch.
     fn read_answer(&self, name: KeyName, size: usize) -> FetchResult {
-        let Some(source) = self.gate.config().key_source(name.source) else { return FetchResult::Invalid };
+        let Some(source) = self.gate.config().key_source(name.source) else {
+            return FetchResult::Invalid;
+        };
         let most = match source.format {
             KeyFormat::Pem => MAX_PEM_BYTES,
             KeyFormat::KeySet => jwks::MAX_SET_BYTES,
         };
-        let body = if size <= most { host::call_response_body(size).ok() } else { None };
-        let Some(body) = body else { return FetchResult::Invalid };
+        let body = if size <= most {
+            host::call_response_body(size).ok()
+        } else {
+            None
+        };
+        let Some(body) = body else {
+            return FetchResult::Invalid;
+        };
         match source.format {
-            KeyFormat::Pem => {
-                P256Key::from_pem(&body).map_or(FetchResult::Invalid, |key| FetchResult::Key(PublicKey::P256(key)))
-            }
+            KeyFormat::Pem => P256Key::from_pem(&body).map_or(FetchResult::Invalid, |key| {
+                FetchResult::Key(PublicKey::P256(key))
+            }),
             KeyFormat::KeySet => jwks::find_in_key_set(&body, name.id),
         }
     }
 
-    /// Judges the request of the effective context and carries the decision out. It has waited for the key `waited_for`.
+    /// Judges the request of the effective context and carries the decision out. It has waited for
+    /// the key `waited_for`.
     fn handle_request(&mut self, id: u32, waited_for: Option<KeyName>) -> Next {
         let headers = host::request(Part::Headers).unwrap_or_default();
         let Some(head) = host::pairs(&headers).map(RequestHead::new) else {
@@ -180,7 +222,12 @@ impl Plugin {
             return self.deny(&head, Reason::InternalError);
         };
         // First of all: what no client may say of itself.
-        if self.gate.strip(&head).iter().any(|edit| host::edit_request(Part::Headers, edit).is_err()) {
+        if self
+            .gate
+            .strip(&head)
+            .iter()
+            .any(|edit| host::edit_request(Part::Headers, edit).is_err())
+        {
             return self.deny(&head, Reason::InternalError);
         }
         let mut decision = self.decide(&head, now);
@@ -198,7 +245,9 @@ impl Plugin {
                 true => self.keys.wait(name, id, client_address, now.steady),
                 false => Err(Reason::KeyUnavailable),
             };
-            let Err(reason) = refused else { return Next::Wait };
+            let Err(reason) = refused else {
+                return Next::Wait;
+            };
             if may_wait {
                 self.metrics.key_fetch(FetchOutcome::OverBudget);
             }
@@ -231,8 +280,16 @@ impl Plugin {
         }
     }
 
-    fn pass(&mut self, head: &RequestHead<'_>, edits: &[HeaderEdit], count: impl FnOnce(&Metrics)) -> Next {
-        if edits.iter().any(|edit| host::edit_request(Part::Headers, edit).is_err()) {
+    fn pass(
+        &mut self,
+        head: &RequestHead<'_>,
+        edits: &[HeaderEdit],
+        count: impl FnOnce(&Metrics),
+    ) -> Next {
+        if edits
+            .iter()
+            .any(|edit| host::edit_request(Part::Headers, edit).is_err())
+        {
             return self.deny(head, Reason::InternalError);
         }
         count(&self.metrics);
@@ -259,25 +316,37 @@ impl Plugin {
         let Some(sign_out) = &self.gate.config().sign_out else {
             return self.deny(head, Reason::InternalError);
         };
-        send(&Reply::signed_out(head, sign_out, cookies), "alb_oidc_signed_out");
+        send(
+            &Reply::signed_out(head, sign_out, cookies),
+            "alb_oidc_signed_out",
+        );
         self.metrics.signed_out();
         Next::Answered
     }
 
     /// Ends the waiting of requests for the key `name`, in the order in which they came.
     fn wake(&mut self, name: KeyName, woken: Woken) {
-        woken.ready.iter().for_each(|id| self.woken.push(*id, Ending::Ready(name)));
+        woken
+            .ready
+            .iter()
+            .for_each(|id| self.woken.push(*id, Ending::Ready(name)));
         self.end_waiting(woken);
     }
 
     /// Ends the waiting of requests that get no key.
     fn end_waiting(&mut self, woken: Woken) {
-        woken.refused.into_iter().for_each(|(id, reason)| self.woken.push(id, Ending::Refused(reason)));
-        woken.turned_away.into_iter().for_each(|id| self.woken.push(id, Ending::TurnedAway));
+        woken
+            .refused
+            .into_iter()
+            .for_each(|(id, reason)| self.woken.push(id, Ending::Refused(reason)));
+        woken
+            .turned_away
+            .into_iter()
+            .for_each(|id| self.woken.push(id, Ending::TurnedAway));
     }
 
-    /// Goes on with woken requests for a [`SLICE`]: the worker's other requests are not to wait for all of them. Each is
-    /// judged again, from its head: nothing about it was kept.
+    /// Goes on with woken requests for a [`SLICE`]: the worker's other requests are not to wait for
+    /// all of them. Each is judged again, from its head: nothing about it was kept.
     fn resume_waiters(&mut self, now: Timestamp) {
         let end = now.plus(SLICE);
         while let Some((id, ending)) = self.woken.pop() {
@@ -313,15 +382,32 @@ impl Plugin {
 
     /// Sends the GET for a key; `None` if the host would not.
     fn fetch(&self, name: KeyName) -> Option<u32> {
-        let KeySource { cluster, authority, path, format, timeout } = self.gate.config().key_source(name.source)?;
+        let KeySource {
+            cluster,
+            authority,
+            path,
+            format,
+            timeout,
+        } = self.gate.config().key_source(name.source)?;
         let path = match format {
             KeyFormat::Pem => format!("{path}{}", name.id),
             KeyFormat::KeySet => path.clone(),
         };
-        let headers = vec![(":method", "GET"), (":path", path.as_str()), (":authority", authority.as_str())];
-        // The SDK's own call, not one of `host`: it alone tells the SDK's dispatcher which context the answer is for. Its panic
-        // on a status that Envoy does not have is argued in tests/panic_free.rs.
-        match proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), *timeout) {
+        let headers = vec![
+            (":method", "GET"),
+            (":path", path.as_str()),
+            (":authority", authority.as_str()),
+        ];
+        // The SDK's own call, not one of `host`: it alone tells the SDK's dispatcher which context
+        // the answer is for. Its panic on a status that Envoy does not have is argued in
+        // tests/panic_free.rs.
+        match proxy_wasm::hostcalls::dispatch_http_call(
+            cluster,
+            headers,
+            None,
+            Vec::new(),
+            *timeout,
+        ) {
             Ok(call) => Some(call),
             Err(status) => {
                 host::log(
@@ -341,11 +427,17 @@ impl Plugin {
         if !self.keys.has_changed() {
             return;
         }
-        self.metrics.waiting(self.keys.waiting().saturating_add(self.woken.len()));
-        let next = if self.woken.is_empty() { self.keys.next_tick() } else { Some(OVERDUE) };
+        self.metrics
+            .waiting(self.keys.waiting().saturating_add(self.woken.len()));
+        let next = if self.woken.is_empty() {
+            self.keys.next_tick()
+        } else {
+            Some(OVERDUE)
+        };
         let is_armed = match (self.tick_at, next) {
             (None, None) => true,
-            // Re-arming the timer for each request that joins would starve it; too early a tick finds nothing due.
+            // Re-arming the timer for each request that joins would starve it; too early a tick
+            // finds nothing due.
             (Some(armed), Some(next)) => armed <= next,
             _ => false,
         };
@@ -362,7 +454,14 @@ impl Plugin {
 
     fn shared_name(&self, name: KeyName) -> Option<String> {
         let source = self.gate.config().key_source(name.source)?;
-        let KeySource { cluster, authority, path, format: KeyFormat::Pem, .. } = source else {
+        let KeySource {
+            cluster,
+            authority,
+            path,
+            format: KeyFormat::Pem,
+            ..
+        } = source
+        else {
             return None;
         };
         // No field can hold a line break.
@@ -392,7 +491,9 @@ impl Plugin {
 
 /// The address of the client of the effective context's request.
 fn client_address() -> ClientAddress {
-    host::client_address().map_or(ClientAddress::Unknown, |address| ClientAddress::parse(&address))
+    host::client_address().map_or(ClientAddress::Unknown, |address| {
+        ClientAddress::parse(&address)
+    })
 }
 
 /// Lets the paused request of the effective context go on, if it may.
@@ -403,18 +504,31 @@ fn resume(next: Next) {
 }
 
 fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>) {
-    host::log(Level::Warn, &format!("alb-oidc: {what} reason={reason} request-id={}", request_id(head)));
+    host::log(
+        Level::Warn,
+        &format!(
+            "alb-oidc: {what} reason={reason} request-id={}",
+            request_id(head)
+        ),
+    );
 }
 
 /// Denies the request of the effective context, and logs why.
 pub(super) fn send_denial(head: &RequestHead<'_>, reason: Reason, sign_out: Option<&SignOut>) {
     log_reason("denied", reason, head);
     host::note(REASON, reason.name().as_bytes());
-    send(&Reply::denial(head, reason, sign_out), &format!("alb_oidc_{reason}"));
+    send(
+        &Reply::denial(head, reason, sign_out),
+        &format!("alb_oidc_{reason}"),
+    );
 }
 
 fn send(reply: &Reply, details: &str) {
-    let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers: Vec<_> = reply
+        .headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
     if host::reply(reply.status, details, &headers, reply.body.as_bytes()).is_err() {
         host::log(Level::Error, "alb-oidc: the host refused the answer");
     }

@@ -1,4 +1,5 @@
-//! Requests whose waiting is over and that have not been resumed yet. No host calls: the plugin resumes them.
+//! Requests whose waiting is over and that have not been resumed yet. No host calls: the plugin
+//! resumes them.
 
 use std::collections::VecDeque;
 
@@ -6,8 +7,8 @@ use hashbrown::HashMap;
 
 use crate::keys::waiters::Waiter;
 
-/// The requests to resume, in the order in which their waiting ended, each with how it ended. One that its client ends meanwhile
-/// leaves in constant time: thousands may be woken at once.
+/// The requests to resume, in the order in which their waiting ended, each with how it ended. One
+/// that its client ends meanwhile leaves in constant time: thousands may be woken at once.
 pub(super) struct WokenRequests<E> {
     /// It may still name requests that have left.
     order: VecDeque<Waiter>,
@@ -16,7 +17,10 @@ pub(super) struct WokenRequests<E> {
 
 impl<E> Default for WokenRequests<E> {
     fn default() -> Self {
-        Self { order: VecDeque::new(), endings: HashMap::new() }
+        Self {
+            order: VecDeque::new(),
+            endings: HashMap::new(),
+        }
     }
 }
 
@@ -67,7 +71,10 @@ mod tests {
         woken.leave(2);
         woken.leave(7);
         assert_eq!((woken.pop(), woken.len()), (Some((1, 10)), 2));
-        assert_eq!((woken.pop(), woken.pop(), woken.pop()), (Some((3, 30)), Some((4, 40)), None));
+        assert_eq!(
+            (woken.pop(), woken.pop(), woken.pop()),
+            (Some((3, 30)), Some((4, 40)), None)
+        );
         assert!(woken.is_empty());
     }
 

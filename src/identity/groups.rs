@@ -1,5 +1,5 @@
-//! Claims into groups, and groups into headers. Nothing here may let a group's name say more than its name: no comma into
-//! the joined header, no other header's name into a member header.
+//! Claims into groups, and groups into headers. Nothing here may let a group's name say more than
+//! its name: no comma into the joined header, no other header's name into a member header.
 
 use regex_lite::Regex;
 use serde_json::Value;
@@ -10,7 +10,8 @@ use crate::token::claims::{MAX_CLAIMS_DEPTH, Sources};
 
 /// The most groups that are read of one user.
 pub const MAX_GROUPS: usize = 512;
-/// The most member headers that are set: a sidecar behind the gateway takes 100 headers in all, unless told otherwise.
+/// The most member headers that are set: a sidecar behind the gateway takes 100 headers in all,
+/// unless told otherwise.
 pub const MAX_MEMBER_HEADERS: usize = 64;
 /// The longest group name, in bytes, its prefix included.
 pub const MAX_GROUP_BYTES: usize = 256;
@@ -49,7 +50,8 @@ pub enum Dropped {
 }
 
 impl GroupRules {
-    /// The group of which a claim's `name` makes a user a member: with its prefix, as it stands in headers.
+    /// The group of which a claim's `name` makes a user a member: with its prefix, as it stands in
+    /// headers.
     ///
     /// # Errors
     /// [`Dropped`].
@@ -63,9 +65,12 @@ impl GroupRules {
         if fits { Ok(group) } else { Err(Dropped::Unfit) }
     }
 
-    /// The name of the header that members of `group` have, and others do not; `None`: groups have no such headers.
+    /// The name of the header that members of `group` have, and others do not; `None`: groups have
+    /// no such headers.
     pub fn member_header(&self, group: &str) -> Option<String> {
-        self.member_header_prefix.as_ref().map(|prefix| [prefix.as_str(), &encoded(group)].concat())
+        self.member_header_prefix
+            .as_ref()
+            .map(|prefix| [prefix.as_str(), &encoded(group)].concat())
     }
 
     /// The groups that `claims` give, those of all configured claims together.
@@ -76,7 +81,9 @@ impl GroupRules {
                 match self.made_of(&name) {
                     Ok(group) if groups.names.contains(&group) => {}
                     Ok(group) if groups.names.len() < MAX_GROUPS => groups.names.push(group),
-                    Ok(_) | Err(Dropped::Unfit) => groups.dropped = groups.dropped.saturating_add(1),
+                    Ok(_) | Err(Dropped::Unfit) => {
+                        groups.dropped = groups.dropped.saturating_add(1)
+                    }
                     Err(Dropped::NotKept) => {}
                 }
             }
@@ -84,7 +91,8 @@ impl GroupRules {
         groups
     }
 
-    /// The headers that tell upstream of `groups`: the joined one, and one for each group. Counts what finds no place.
+    /// The headers that tell upstream of `groups`: the joined one, and one for each group. Counts
+    /// what finds no place.
     pub(crate) fn headers(&self, groups: &mut Groups) -> Vec<(String, String)> {
         let mut headers = Vec::new();
         if !groups.names.is_empty() {
@@ -92,7 +100,8 @@ impl GroupRules {
         }
         if self.member_header_prefix.is_some() {
             let members = groups.names.iter().take(MAX_MEMBER_HEADERS);
-            headers.extend(members.filter_map(|name| Some((self.member_header(name)?, name.clone()))));
+            headers
+                .extend(members.filter_map(|name| Some((self.member_header(name)?, name.clone()))));
             let without = groups.names.len().saturating_sub(MAX_MEMBER_HEADERS);
             groups.dropped = groups.dropped.saturating_add(without);
         }
@@ -100,14 +109,24 @@ impl GroupRules {
     }
 }
 
-/// The names in a groups claim: a JSON array, also one that is written into a string, or a string `a,b` or `[a, b]`, which
-/// is what Cognito makes of a SAML list. A name with a comma in it can only come from an array.
+/// The names in a groups claim: a JSON array, also one that is written into a string, or a string
+/// `a,b` or `[a, b]`, which is what Cognito makes of a SAML list. A name with a comma in it can
+/// only come from an array.
 fn names(claim: &Value) -> Vec<String> {
-    let in_array = |elements: &[Value]| elements.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let in_array = |elements: &[Value]| {
+        elements
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
+    };
     match claim {
         Value::Array(elements) => in_array(elements),
         Value::String(text) => {
-            let inner = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+            let inner = text
+                .trim()
+                .strip_prefix('[')
+                .and_then(|text| text.strip_suffix(']'));
             if inner.is_some_and(|inner| inner.contains('"')) {
                 return match json::parse(text.as_bytes(), MAX_CLAIMS_DEPTH) {
                     Ok(Value::Array(elements)) => in_array(&elements),
@@ -116,14 +135,19 @@ fn names(claim: &Value) -> Vec<String> {
                 };
             }
             let list = split_unescaped(inner.unwrap_or(text));
-            list.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+            list.iter()
+                .map(|name| name.trim())
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect()
         }
         _ => Vec::new(),
     }
 }
 
-/// The names in a comma-separated list. Cognito writes a comma inside a name as `\\,`, so a comma after a backslash separates
-/// nothing, even where that backslash may be escaped itself: a name that could be read in two ways grants no group.
+/// The names in a comma-separated list. Cognito writes a comma inside a name as `\\,`, so a comma
+/// after a backslash separates nothing, even where that backslash may be escaped itself: a name
+/// that could be read in two ways grants no group.
 fn split_unescaped(list: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let mut is_escaped = false;
@@ -141,9 +165,10 @@ fn split_unescaped(list: &str) -> Vec<String> {
     names
 }
 
-/// A group's name as the end of a header's name. Lower-case letters, digits, `-` and `.` stand for themselves; every other
-/// byte is `%` and two hexadecimal digits: two groups never share a header, though header names know no case and some
-/// upstreams take `_` for `-`. Those that take `.` or `%` for it must go by the header's value, which is the group.
+/// A group's name as the end of a header's name. Lower-case letters, digits, `-` and `.` stand for
+/// themselves; every other byte is `%` and two hexadecimal digits: two groups never share a header,
+/// though header names know no case and some upstreams take `_` for `-`. Those that take `.` or `%`
+/// for it must go by the header's value, which is the group.
 fn encoded(name: &str) -> String {
     let mut header = String::with_capacity(name.len());
     for byte in name.bytes() {
@@ -182,25 +207,54 @@ mod tests {
 
     #[test]
     fn an_array_a_list_and_a_list_in_brackets_are_the_same_groups() {
-        for claim in
-            [json!(["a", "b c"]), json!("a,b c"), json!("[a, b c]"), json!(" [ a ,b c ] "), json!(r#"["a", "b c"]"#)]
-        {
-            assert_eq!(of(claim.clone()), (vec!["a".to_owned(), "b c".to_owned()], 0), "{claim}");
+        for claim in [
+            json!(["a", "b c"]),
+            json!("a,b c"),
+            json!("[a, b c]"),
+            json!(" [ a ,b c ] "),
+            json!(r#"["a", "b c"]"#),
+        ] {
+            assert_eq!(
+                of(claim.clone()),
+                (vec!["a".to_owned(), "b c".to_owned()], 0),
+                "{claim}"
+            );
         }
-        for claim in [json!([]), json!(""), json!("[]"), json!(null), json!(7), json!({"a": "b"}), json!([1, null])] {
+        for claim in [
+            json!([]),
+            json!(""),
+            json!("[]"),
+            json!(null),
+            json!(7),
+            json!({"a": "b"}),
+            json!([1, null]),
+        ] {
             assert_eq!(of(claim.clone()), (vec![], 0), "{claim}");
         }
     }
 
     #[test]
     fn an_array_in_a_string_is_read_as_the_array_and_quotes_elsewhere_are_part_of_a_name() {
-        assert_eq!(of(json!(r#" ["x,admins,y", "b\u002ca", "c"] "#)), (vec!["c".to_owned()], 2));
+        assert_eq!(
+            of(json!(r#" ["x,admins,y", "b\u002ca", "c"] "#)),
+            (vec!["c".to_owned()], 2)
+        );
         assert_eq!(of(json!(r#"["a", 1, ["b"]]"#)), (vec!["a".to_owned()], 0));
-        assert_eq!(of(json!(r#""a",b"#)), (vec![r#""a""#.to_owned(), "b".to_owned()], 0));
-        for unreadable in [r#"["a", b]"#, r#"["x,admins,y\ud800"]"#, r#"["x,admins", {"a": 1, "a": 2}]"#] {
+        assert_eq!(
+            of(json!(r#""a",b"#)),
+            (vec![r#""a""#.to_owned(), "b".to_owned()], 0)
+        );
+        for unreadable in [
+            r#"["a", b]"#,
+            r#"["x,admins,y\ud800"]"#,
+            r#"["x,admins", {"a": 1, "a": 2}]"#,
+        ] {
             assert_eq!(of(json!(unreadable)), (vec![], 1), "{unreadable}");
         }
-        assert_eq!(of(json!("[1001, true]")), (vec!["1001".to_owned(), "true".to_owned()], 0));
+        assert_eq!(
+            of(json!("[1001, true]")),
+            (vec!["1001".to_owned(), "true".to_owned()], 0)
+        );
     }
 
     #[test]
@@ -214,34 +268,79 @@ mod tests {
             (r"[users, CORP\admins]", &["users", r"CORP\admins"], 0),
             (r"users,admins\", &["users", r"admins\"], 0),
         ] {
-            assert_eq!(of(json!(claim)), (names.iter().map(|name| (*name).to_owned()).collect(), dropped), "{claim}");
+            assert_eq!(
+                of(json!(claim)),
+                (
+                    names.iter().map(|name| (*name).to_owned()).collect(),
+                    dropped
+                ),
+                "{claim}"
+            );
         }
-        assert_eq!(split_unescaped(r"sales\,admins, users"), ["sales,admins", " users"]);
+        assert_eq!(
+            split_unescaped(r"sales\,admins, users"),
+            ["sales,admins", " users"]
+        );
     }
 
     #[test]
     fn drops_names_that_kubernetes_reserves() {
-        let claim = json!(["system:masters", "system:", "System:masters", "systems", "ok"]);
-        assert_eq!(of(claim.clone()), (["System:masters", "systems", "ok"].map(str::to_owned).to_vec(), 2));
+        let claim = json!([
+            "system:masters",
+            "system:",
+            "System:masters",
+            "systems",
+            "ok"
+        ]);
+        assert_eq!(
+            of(claim.clone()),
+            (
+                ["System:masters", "systems", "ok"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                2
+            )
+        );
         let with_prefix = |prefix: &str| {
-            let rules = GroupRules { prefix: prefix.to_owned(), ..rules() };
-            groups(&rules, json!({"custom:groups": ["system:masters", "tem:masters"]})).names
+            let rules = GroupRules {
+                prefix: prefix.to_owned(),
+                ..rules()
+            };
+            groups(
+                &rules,
+                json!({"custom:groups": ["system:masters", "tem:masters"]}),
+            )
+            .names
         };
-        assert_eq!(with_prefix("oidc:"), ["oidc:system:masters", "oidc:tem:masters"]);
+        assert_eq!(
+            with_prefix("oidc:"),
+            ["oidc:system:masters", "oidc:tem:masters"]
+        );
         assert_eq!(with_prefix("sys"), ["syssystem:masters"]);
     }
 
     #[test]
     fn a_name_that_would_be_misread_is_left_out_and_counted() {
         assert_eq!(
-            of(json!(["a,admins", "b\r\nx: y", "", " c", "d\u{200b}", "ok", "x".repeat(257)])),
+            of(json!([
+                "a,admins",
+                "b\r\nx: y",
+                "",
+                " c",
+                "d\u{200b}",
+                "ok",
+                "x".repeat(257)
+            ])),
             (vec!["ok".to_owned()], 6)
         );
     }
 
     #[test]
     fn the_groups_of_all_claims_are_joined_each_once() {
-        let groups = groups(&rules(), json!({"custom:groups": "b,a", "realm": {"groups": ["a", "c"]}}));
+        let groups = groups(
+            &rules(),
+            json!({"custom:groups": "b,a", "realm": {"groups": ["a", "c"]}}),
+        );
         assert_eq!(groups.names, ["b", "a", "c"]);
     }
 
@@ -251,18 +350,35 @@ mod tests {
         rules.prefix = "oidc:".to_owned();
         rules.keep = Some(Regex::new("^team-").unwrap());
         let groups = groups(&rules, json!({"custom:groups": "team-a,other,oidc:team-b"}));
-        assert_eq!((groups.names, groups.dropped), (vec!["oidc:team-a".to_owned()], 0));
+        assert_eq!(
+            (groups.names, groups.dropped),
+            (vec!["oidc:team-a".to_owned()], 0)
+        );
     }
 
     #[test]
     fn two_groups_never_share_a_member_header() {
         let mut rules = rules();
         rules.member_header_prefix = Some("x-group-".to_owned());
-        let mut groups = groups(&rules, json!({"custom:groups": ["ml-ops.eu", "ML-ops", "ml_ops", "ml%5fops", "é b"]}));
-        let names: Vec<_> = rules.headers(&mut groups).into_iter().skip(1).map(|(name, _)| name).collect();
+        let mut groups = groups(
+            &rules,
+            json!({"custom:groups": ["ml-ops.eu", "ML-ops", "ml_ops", "ml%5fops", "é b"]}),
+        );
+        let names: Vec<_> = rules
+            .headers(&mut groups)
+            .into_iter()
+            .skip(1)
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(
             names,
-            ["x-group-ml-ops.eu", "x-group-%4d%4c-ops", "x-group-ml%5fops", "x-group-ml%255fops", "x-group-%c3%a9%20b"]
+            [
+                "x-group-ml-ops.eu",
+                "x-group-%4d%4c-ops",
+                "x-group-ml%5fops",
+                "x-group-ml%255fops",
+                "x-group-%c3%a9%20b"
+            ]
         );
     }
 

@@ -1,18 +1,23 @@
 //! Which text is safe as a header value and as a name that people compare. No claims, no config.
 
-/// What begins the names of users and groups that Kubernetes itself gives, such as `system:masters`. No user and no group of an
-/// identity provider may have one: Kubernetes grants them rights.
+/// What begins the names of users and groups that Kubernetes itself gives, such as
+/// `system:masters`. No user and no group of an identity provider may have one: Kubernetes grants
+/// them rights.
 pub(crate) const KUBERNETES_PREFIX: &str = "system:";
 
-/// Whether `value` is fit to be a header's value and a name that people compare: not empty, no space at its ends, no
-/// control characters (the host checks neither CR, LF nor NUL) and none that are invisible or turn the text round.
+/// Whether `value` is fit to be a header's value and a name that people compare: not empty, no
+/// space at its ends, no control characters (the host checks neither CR, LF nor NUL) and none that
+/// are invisible or turn the text round.
 pub(super) fn is_safe_value(value: &str) -> bool {
-    !value.is_empty() && value.trim() == value && !value.chars().any(|c| c.is_control() || is_invisible(c))
+    !value.is_empty()
+        && value.trim() == value
+        && !value.chars().any(|c| c.is_control() || is_invisible(c))
 }
 
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        // Format characters (Unicode's category Cf) and others that nothing shows, in the order of their numbers.
+        // Format characters (Unicode's category Cf) and others that nothing shows, in the order of
+        // their numbers.
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
         | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'

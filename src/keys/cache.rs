@@ -1,6 +1,7 @@
-//! The key cache: which keys are known, which are being fetched, who waits for them, and how often the key server may
-//! be asked. A state machine without I/O: the time, the clients' addresses and the seed of its random numbers are arguments,
-//! fetches are orders to the caller, and the caller says what came of them. Nothing here may look at a token.
+//! The key cache: which keys are known, which are being fetched, who waits for them, and how often
+//! the key server may be asked. A state machine without I/O: the time, the clients' addresses and
+//! the seed of its random numbers are arguments, fetches are orders to the caller, and the caller
+//! says what came of them. Nothing here may look at a token.
 
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ const INVALID_TTL: Duration = Duration::from_secs(10);
 const UNAVAILABLE_TTL: Duration = Duration::from_secs(1);
 /// How long a key serves beyond its TTL while the key server cannot be asked.
 const STALE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many fetches of unknown keys of one source may be made at once, before [`FETCH_INTERVAL`] limits them.
+/// How many fetches of unknown keys of one source may be made at once, before [`FETCH_INTERVAL`]
+/// limits them.
 const FETCH_BURST: u32 = 20;
 /// How often one more fetch of an unknown key is allowed.
 const FETCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -77,7 +79,8 @@ enum Entry {
 
 /// A key that is not known yet, and has its token.
 struct Fetching {
-    /// When to fetch it; while the fetch is under way, when that is given up for lost and made again.
+    /// When to fetch it; while the fetch is under way, when that is given up for lost and made
+    /// again.
     ask: Timestamp,
     failures: u32,
     list: ListId,
@@ -98,7 +101,8 @@ struct ReadyKey {
     withdrawn: bool,
 }
 
-/// What each source has of its own: invented key ids of the one must not keep the other's from being fetched.
+/// What each source has of its own: invented key ids of the one must not keep the other's from
+/// being fetched.
 struct Source {
     /// How long a request may wait for a key.
     patience: Duration,
@@ -109,7 +113,8 @@ struct Source {
     first_deadline: Option<Timestamp>,
 }
 
-/// The keys of one plugin in one worker. Its times are those of a steady clock ([`crate::time::Now::steady`]).
+/// The keys of one plugin in one worker. Its times are those of a steady clock
+/// ([`crate::time::Now::steady`]).
 pub struct KeyCache {
     ttl: Duration,
     /// The age from which a key that is used is fetched anew: four fifths of its TTL.
@@ -127,8 +132,8 @@ pub struct KeyCache {
 }
 
 impl KeyCache {
-    /// An empty ring whose keys are used for `ttl`. `timeouts` has how long one fetch may take, by [`KeySourceId`]. From `seed`
-    /// come the random numbers by which queued keys are drawn.
+    /// An empty ring whose keys are used for `ttl`. `timeouts` has how long one fetch may take, by
+    /// [`KeySourceId`]. From `seed` come the random numbers by which queued keys are drawn.
     pub fn new(ttl: Duration, timeouts: impl IntoIterator<Item = Duration>, seed: u64) -> Self {
         Self {
             ttl,
@@ -142,7 +147,8 @@ impl KeyCache {
         }
     }
 
-    /// What is known of `name`. A key that is used late in its life is refreshed by the next [`KeyCache::tick`].
+    /// What is known of `name`. A key that is used late in its life is refreshed by the next
+    /// [`KeyCache::tick`].
     pub fn find(&mut self, name: KeyName, now: Timestamp) -> Lookup {
         match entry(&mut self.entries, name) {
             Some(Entry::Ready(ready)) if now < ready.dies(self.ttl) => {
@@ -159,12 +165,13 @@ impl KeyCache {
         }
     }
 
-    /// Has `waiter` wait for the key, which a tick will fetch unless it is being fetched already. Where no token is left for
-    /// that, the key is queued, and `client` says from which address the request comes.
+    /// Has `waiter` wait for the key, which a tick will fetch unless it is being fetched already.
+    /// Where no token is left for that, the key is queued, and `client` says from which address the
+    /// request comes.
     ///
     /// # Errors
-    /// Refuses with [`Reason::KeyUnavailable`] where too many requests wait, or too many for this key, or where the queue is
-    /// full and this key is the one that gives way.
+    /// Refuses with [`Reason::KeyUnavailable`] where too many requests wait, or too many for this
+    /// key, or where the queue is full and this key is the one that gives way.
     pub fn wait(
         &mut self,
         name: KeyName,
@@ -172,10 +179,13 @@ impl KeyCache {
         client: impl Fn() -> ClientAddress,
         now: Timestamp,
     ) -> Result<(), Reason> {
-        let Some(source) = self.sources.get_mut(name.source.0) else { return Err(Reason::KeyUnavailable) };
+        let Some(source) = self.sources.get_mut(name.source.0) else {
+            return Err(Reason::KeyUnavailable);
+        };
         let deadline = now.plus(source.patience);
         if let Some(queued) = source.queue.get_mut(name.id) {
-            // Counted though it may not wait: the requests of one client must not take the others' weight from a key.
+            // Counted though it may not wait: the requests of one client must not take the others'
+            // weight from a key.
             queued.addresses.add(client());
             if !queued.is_retry() && self.waiters.waiting(queued.list) >= MAX_QUEUED_WAITERS {
                 return Err(Reason::KeyUnavailable);
@@ -185,24 +195,38 @@ impl KeyCache {
             return Err(Reason::KeyUnavailable);
         }
         self.changed = true;
-        let list = self.list_of_fetch(name, now).or_else(|| self.list_in_queue(name, client, now));
-        self.waiters.join(list.ok_or(Reason::KeyUnavailable)?, waiter, deadline);
+        let list = self
+            .list_of_fetch(name, now)
+            .or_else(|| self.list_in_queue(name, client, now));
+        self.waiters
+            .join(list.ok_or(Reason::KeyUnavailable)?, waiter, deadline);
         Ok(())
     }
 
-    /// Has queued keys give way until one more request may wait; `false` if none is left to do so. A retry does not give way
-    /// here: any number of requests may wait for it, as for the fetch before.
+    /// Has queued keys give way until one more request may wait; `false` if none is left to do so.
+    /// A retry does not give way here: any number of requests may wait for it, as for the fetch
+    /// before.
     fn make_room(&mut self) -> bool {
         while self.waiters.len() >= MAX_WAITERS {
             let waiters = &self.waiters;
             let requests = |source: &Source| {
                 let unasked = source.queue.iter().filter(|queued| !queued.is_retry());
-                unasked.map(|queued| waiters.waiting(queued.list)).fold(0, usize::saturating_add)
+                unasked
+                    .map(|queued| waiters.waiting(queued.list))
+                    .fold(0, usize::saturating_add)
             };
-            let longest = self.sources.iter_mut().max_by_key(|source| requests(source));
-            let gives_way =
-                longest.and_then(|source| source.queue.give_way(&mut self.random, |queued| !queued.is_retry()));
-            let Some(gives_way) = gives_way else { return false };
+            let longest = self
+                .sources
+                .iter_mut()
+                .max_by_key(|source| requests(source));
+            let gives_way = longest.and_then(|source| {
+                source
+                    .queue
+                    .give_way(&mut self.random, |queued| !queued.is_retry())
+            });
+            let Some(gives_way) = gives_way else {
+                return false;
+            };
             self.evict(gives_way.list);
         }
         true
@@ -214,7 +238,8 @@ impl KeyCache {
         self.changed = true;
     }
 
-    /// The requests that wait for a fetch of the key which is under way, or which may be made at once.
+    /// The requests that wait for a fetch of the key which is under way, or which may be made at
+    /// once.
     fn list_of_fetch(&mut self, name: KeyName, now: Timestamp) -> Option<ListId> {
         // A key may die while it is fetched anew: that fetch is waited for.
         let under_way = match entry(&mut self.entries, name) {
@@ -226,19 +251,37 @@ impl KeyCache {
             let is_first = source.queue.get_mut(name.id).is_none() && !source.queue.has_due(now);
             is_first && source.bucket.take(now)
         };
-        if under_way.is_none() && !self.sources.get_mut(name.source.0).is_some_and(queue_and_bucket) {
+        if under_way.is_none()
+            && !self
+                .sources
+                .get_mut(name.source.0)
+                .is_some_and(queue_and_bucket)
+        {
             return None;
         }
         let (ask, list) = (under_way.unwrap_or(now), self.waiters.open(name));
-        let fetching = Fetching { ask, failures: 0, list, addresses: Addresses::default() };
+        let fetching = Fetching {
+            ask,
+            failures: 0,
+            list,
+            addresses: Addresses::default(),
+        };
         self.insert(name, Entry::Fetching(fetching), now);
         Some(list)
     }
 
-    /// The requests that wait for the queued key, which is put into the queue if it is not there. `None` if it gives way.
-    fn list_in_queue(&mut self, name: KeyName, client: impl Fn() -> ClientAddress, now: Timestamp) -> Option<ListId> {
+    /// The requests that wait for the queued key, which is put into the queue if it is not there.
+    /// `None` if it gives way.
+    fn list_in_queue(
+        &mut self,
+        name: KeyName,
+        client: impl Fn() -> ClientAddress,
+        now: Timestamp,
+    ) -> Option<ListId> {
         let source = self.sources.get_mut(name.source.0)?;
-        source.first_deadline.get_or_insert(now.plus(source.patience));
+        source
+            .first_deadline
+            .get_or_insert(now.plus(source.patience));
         if let Some(queued) = source.queue.get_mut(name.id) {
             queued.is_awaited = true;
             return Some(queued.list);
@@ -247,12 +290,15 @@ impl KeyCache {
         let mut addresses = source.queue.former_addresses(name.id);
         addresses.add(client());
         let queued = Queued::new(name.id, list, addresses, now, 0);
-        let Some(gives_way) = source.queue.add(queued, &mut self.random) else { return Some(list) };
+        let Some(gives_way) = source.queue.add(queued, &mut self.random) else {
+            return Some(list);
+        };
         self.evict(gives_way.list);
         (gives_way.list != list).then_some(list)
     }
 
-    /// Forgets `waiter`, whose client has gone. Its fetch goes on, if it has begun: the next request will want the key.
+    /// Forgets `waiter`, whose client has gone. Its fetch goes on, if it has begun: the next
+    /// request will want the key.
     pub fn leave(&mut self, waiter: Waiter) {
         let Some((name, was_last)) = self.waiters.leave(waiter) else {
             let before = self.evicted.len();
@@ -266,7 +312,8 @@ impl KeyCache {
             && let Some(queued) = source.queue.get_mut(name.id)
         {
             queued.is_awaited = false;
-            // A retry stays until it is due: who comes by then waits for it, and does not begin anew.
+            // A retry stays until it is due: who comes by then waits for it, and does not begin
+            // anew.
             if !queued.is_retry()
                 && let Some(queued) = source.queue.remove(name.id)
             {
@@ -278,24 +325,40 @@ impl KeyCache {
 
     /// Whether the key is being fetched.
     pub fn is_fetching(&self, name: KeyName) -> bool {
-        let entry = place(&self.entries, name).ok().and_then(|place| self.entries.get(place));
+        let entry = place(&self.entries, name)
+            .ok()
+            .and_then(|place| self.entries.get(place));
         matches!(entry, Some((_, Entry::Fetching(_))))
     }
 
-    /// Takes in a key that another worker fetched `age` ago, unless this ring is fetching it itself. Requests that wait for it
-    /// find it now.
+    /// Takes in a key that another worker fetched `age` ago, unless this ring is fetching it
+    /// itself. Requests that wait for it find it now.
     #[must_use]
     pub fn adopt(&mut self, name: KeyName, key: PublicKey, age: Duration, now: Timestamp) -> Woken {
-        if self.is_fetching(name) { Woken::default() } else { self.put(name, key, now.minus(age), now) }
+        if self.is_fetching(name) {
+            Woken::default()
+        } else {
+            self.put(name, key, now.minus(age), now)
+        }
     }
 
     /// Puts in a key. Those who wait for it find it now.
     fn put(&mut self, name: KeyName, key: PublicKey, fetched: Timestamp, now: Timestamp) -> Woken {
-        let ready =
-            ReadyKey { key, fetched, used: now, refresh: None, failures: 0, not_before: fetched, withdrawn: false };
+        let ready = ReadyKey {
+            key,
+            fetched,
+            used: now,
+            refresh: None,
+            failures: 0,
+            not_before: fetched,
+            withdrawn: false,
+        };
         let before = self.insert(name, Entry::Ready(ready), now);
         let mut woken = self.release(before, Ok(()));
-        let queued = self.sources.get_mut(name.source.0).and_then(|source| source.queue.remove(name.id));
+        let queued = self
+            .sources
+            .get_mut(name.source.0)
+            .and_then(|source| source.queue.remove(name.id));
         if let Some(queued) = queued {
             woken.ready.extend(self.waiters.close(queued.list));
             self.changed = true;
@@ -317,7 +380,11 @@ impl KeyCache {
             Some(Entry::Ready(ready)) => {
                 ready.withdrawn |= reason == Reason::KeyNotFound;
                 ready.failures = ready.failures.saturating_add(1);
-                ready.not_before = now.plus(backoff(ready.failures).saturating_mul(10).min(LONGEST_BACKOFF));
+                ready.not_before = now.plus(
+                    backoff(ready.failures)
+                        .saturating_mul(10)
+                        .min(LONGEST_BACKOFF),
+                );
                 ready.refresh = None;
                 return Woken::default();
             }
@@ -325,7 +392,10 @@ impl KeyCache {
                 fetching.failures = fetching.failures.saturating_add(1);
                 let retry = now.plus(backoff(fetching.failures));
                 // A retry is worth its fetch while somebody still waits for its answer.
-                let is_awaited = self.waiters.last_deadline(fetching.list).is_some_and(|last| retry < last);
+                let is_awaited = self
+                    .waiters
+                    .last_deadline(fetching.list)
+                    .is_some_and(|last| retry < last);
                 match reason {
                     Reason::KeyNotFound => NOT_FOUND_TTL,
                     Reason::KeyInvalid => INVALID_TTL,
@@ -335,25 +405,53 @@ impl KeyCache {
             }
             Some(Entry::Refused { .. }) => return Woken::default(),
         };
-        let before = self.insert(name, Entry::Refused { reason, until: now.plus(refused_for) }, now);
+        let before = self.insert(
+            name,
+            Entry::Refused {
+                reason,
+                until: now.plus(refused_for),
+            },
+            now,
+        );
         self.release(before, Err(reason))
     }
 
     /// Puts a key whose fetch failed into the queue, with the requests that wait for it.
     fn queue_again(&mut self, name: KeyName, not_before: Timestamp) -> Woken {
         // Nothing is refused by this: its time is over.
-        let nothing = Entry::Refused { reason: Reason::KeyUnavailable, until: Timestamp::from_millis(0) };
+        let nothing = Entry::Refused {
+            reason: Reason::KeyUnavailable,
+            until: Timestamp::from_millis(0),
+        };
         let removed = entry(&mut self.entries, name).map(|entry| std::mem::replace(entry, nothing));
-        let (Some(Entry::Fetching(fetching)), Some(source)) = (removed, self.sources.get_mut(name.source.0)) else {
+        let (Some(Entry::Fetching(fetching)), Some(source)) =
+            (removed, self.sources.get_mut(name.source.0))
+        else {
             return Woken::default();
         };
-        let Fetching { failures, list, addresses, .. } = fetching;
+        let Fetching {
+            failures,
+            list,
+            addresses,
+            ..
+        } = fetching;
         let queued = Queued::new(name.id, list, addresses, not_before, failures);
-        source.first_deadline = source.first_deadline.into_iter().chain(self.waiters.first_deadline(list)).min();
+        source.first_deadline = source
+            .first_deadline
+            .into_iter()
+            .chain(self.waiters.first_deadline(list))
+            .min();
         match source.queue.add(queued, &mut self.random) {
             Some(gives_way) if gives_way.list == list => {
-                let refused = self.waiters.close(list).into_iter().map(|waiter| (waiter, Reason::KeyUnavailable));
-                return Woken { refused: refused.collect(), ..Woken::default() };
+                let refused = self
+                    .waiters
+                    .close(list)
+                    .into_iter()
+                    .map(|waiter| (waiter, Reason::KeyUnavailable));
+                return Woken {
+                    refused: refused.collect(),
+                    ..Woken::default()
+                };
             }
             Some(gives_way) => self.evict(gives_way.list),
             None => {}
@@ -361,7 +459,8 @@ impl KeyCache {
         Woken::default()
     }
 
-    /// What is due at `now`: fetches to make, requests to give up. To be called no later than [`KeyCache::next_tick`].
+    /// What is due at `now`: fetches to make, requests to give up. To be called no later than
+    /// [`KeyCache::next_tick`].
     pub fn tick(&mut self, now: Timestamp) -> Actions {
         self.changed = true;
         let mut due = Actions::default();
@@ -369,11 +468,19 @@ impl KeyCache {
         for (name, entry) in &mut self.entries {
             if let Entry::Fetching(fetching) = entry {
                 let expired = self.waiters.expire(fetching.list, now).into_iter();
-                due.woken.refused.extend(expired.map(|waiter| (waiter, Reason::KeyUnavailable)));
+                due.woken
+                    .refused
+                    .extend(expired.map(|waiter| (waiter, Reason::KeyUnavailable)));
                 // Those who waited for a retry may have left since it was asked for.
-                if fetching.ask <= now && fetching.failures > 0 && self.waiters.waiting(fetching.list) == 0 {
+                if fetching.ask <= now
+                    && fetching.failures > 0
+                    && self.waiters.waiting(fetching.list) == 0
+                {
                     self.waiters.close(fetching.list);
-                    *entry = Entry::Refused { reason: Reason::KeyUnavailable, until: now.plus(UNAVAILABLE_TTL) };
+                    *entry = Entry::Refused {
+                        reason: Reason::KeyUnavailable,
+                        until: now.plus(UNAVAILABLE_TTL),
+                    };
                 }
             }
             let ask = match entry {
@@ -384,7 +491,11 @@ impl KeyCache {
             if let Some(ask) = ask
                 && *ask <= now
             {
-                *ask = now.plus(self.sources.get(name.source.0).map_or(Duration::ZERO, |source| source.patience));
+                *ask = now.plus(
+                    self.sources
+                        .get(name.source.0)
+                        .map_or(Duration::ZERO, |source| source.patience),
+                );
                 due.fetch.push(*name);
             }
         }
@@ -394,33 +505,75 @@ impl KeyCache {
         due
     }
 
-    /// Gives up the requests in a source's queue that have waited for too long, and its tokens to the keys whose turn it is.
+    /// Gives up the requests in a source's queue that have waited for too long, and its tokens to
+    /// the keys whose turn it is.
     fn serve_queue(&mut self, id: KeySourceId, now: Timestamp, due: &mut Actions) {
-        let Some(source) = self.sources.get_mut(id.0) else { return };
+        let Some(source) = self.sources.get_mut(id.0) else {
+            return;
+        };
         source.first_deadline = None;
         for queued in source.queue.iter_mut() {
             let expired = self.waiters.expire(queued.list, now);
             queued.is_awaited = self.waiters.waiting(queued.list) > 0;
-            source.first_deadline =
-                source.first_deadline.into_iter().chain(self.waiters.first_deadline(queued.list)).min();
+            source.first_deadline = source
+                .first_deadline
+                .into_iter()
+                .chain(self.waiters.first_deadline(queued.list))
+                .min();
             if queued.is_retry() {
-                due.woken.refused.extend(expired.into_iter().map(|waiter| (waiter, Reason::KeyUnavailable)));
+                due.woken.refused.extend(
+                    expired
+                        .into_iter()
+                        .map(|waiter| (waiter, Reason::KeyUnavailable)),
+                );
             } else {
                 due.woken.turned_away.extend(expired);
             }
         }
-        while let Some(unawaited) = self.sources.get_mut(id.0).and_then(|source| source.queue.remove_unawaited(now)) {
+        while let Some(unawaited) = self
+            .sources
+            .get_mut(id.0)
+            .and_then(|source| source.queue.remove_unawaited(now))
+        {
             self.waiters.close(unawaited.list);
             if unawaited.is_retry() {
                 let until = now.plus(UNAVAILABLE_TTL);
-                let refused = Entry::Refused { reason: Reason::KeyUnavailable, until };
-                self.insert(KeyName { source: id, id: unawaited.id }, refused, now);
+                let refused = Entry::Refused {
+                    reason: Reason::KeyUnavailable,
+                    until,
+                };
+                self.insert(
+                    KeyName {
+                        source: id,
+                        id: unawaited.id,
+                    },
+                    refused,
+                    now,
+                );
             }
         }
         while let Some((ask, drawn)) = self.draw(id, now) {
-            let Queued { id: key, list, addresses, failures, .. } = drawn;
-            let name = KeyName { source: id, id: key };
-            self.insert(name, Entry::Fetching(Fetching { ask, failures, list, addresses }), now);
+            let Queued {
+                id: key,
+                list,
+                addresses,
+                failures,
+                ..
+            } = drawn;
+            let name = KeyName {
+                source: id,
+                id: key,
+            };
+            self.insert(
+                name,
+                Entry::Fetching(Fetching {
+                    ask,
+                    failures,
+                    list,
+                    addresses,
+                }),
+                now,
+            );
             due.fetch.push(name);
         }
     }
@@ -429,7 +582,11 @@ impl KeyCache {
     fn draw(&mut self, id: KeySourceId, now: Timestamp) -> Option<(Timestamp, Queued)> {
         let source = self.sources.get_mut(id.0)?;
         let has_token = source.queue.has_due(now) && source.bucket.take(now);
-        let drawn = if has_token { source.queue.next(now, &mut self.random) } else { None };
+        let drawn = if has_token {
+            source.queue.next(now, &mut self.random)
+        } else {
+            None
+        };
         Some((now.plus(source.patience), drawn?))
     }
 
@@ -452,12 +609,16 @@ impl KeyCache {
         }
         for source in &self.sources {
             at(source.first_deadline);
-            at(source.queue.next_due().map(|due| due.max(source.bucket.next_token())));
+            at(source
+                .queue
+                .next_due()
+                .map(|due| due.max(source.bucket.next_token())));
         }
         next
     }
 
-    /// Whether [`KeyCache::next_tick`] or [`KeyCache::waiting`] may have changed since [`KeyCache::settled`].
+    /// Whether [`KeyCache::next_tick`] or [`KeyCache::waiting`] may have changed since
+    /// [`KeyCache::settled`].
     pub fn has_changed(&self) -> bool {
         self.changed
     }
@@ -478,7 +639,9 @@ impl KeyCache {
             let waiters = self.waiters.close(fetching.list);
             match outcome {
                 Ok(()) => woken.ready = waiters,
-                Err(reason) => woken.refused = waiters.into_iter().map(|waiter| (waiter, reason)).collect(),
+                Err(reason) => {
+                    woken.refused = waiters.into_iter().map(|waiter| (waiter, reason)).collect()
+                }
             }
         }
         woken
@@ -497,8 +660,8 @@ impl KeyCache {
         None
     }
 
-    /// Drops what is worth least: refusals first, then the key unused for longest. What is being fetched stays: the token
-    /// bucket and the fetches' time-out bound it.
+    /// Drops what is worth least: refusals first, then the key unused for longest. What is being
+    /// fetched stays: the token bucket and the fetches' time-out bound it.
     fn drop_least(&mut self, now: Timestamp) {
         let worth = |entry: &Entry| match entry {
             Entry::Refused { until, .. } => Some((0, *until)),
@@ -506,7 +669,11 @@ impl KeyCache {
             Entry::Ready(ready) => Some((1, ready.used)),
             Entry::Fetching(_) => None,
         };
-        let least = self.entries.iter().filter_map(|(name, entry)| Some((worth(entry)?, *name))).min();
+        let least = self
+            .entries
+            .iter()
+            .filter_map(|(name, entry)| Some((worth(entry)?, *name)))
+            .min();
         if let Some((_, least)) = least {
             self.entries.retain(|(name, _)| *name != least);
         }
@@ -525,7 +692,11 @@ fn place(entries: &[(KeyName, Entry)], name: KeyName) -> Result<usize, usize> {
 
 impl ReadyKey {
     fn dies(&self, ttl: Duration) -> Timestamp {
-        let grace = if self.withdrawn { Duration::ZERO } else { STALE_GRACE };
+        let grace = if self.withdrawn {
+            Duration::ZERO
+        } else {
+            STALE_GRACE
+        };
         self.fetched.plus(ttl).plus(grace)
     }
 }
@@ -563,7 +734,10 @@ mod tests {
 
     fn name(number: usize) -> KeyName {
         let id = format!("{number:08}-0000-4000-8000-000000000000");
-        KeyName { source: KeySourceId(0), id: KeyId::uuid(id.as_bytes()).unwrap() }
+        KeyName {
+            source: KeySourceId(0),
+            id: KeyId::uuid(id.as_bytes()).unwrap(),
+        }
     }
 
     fn key() -> PublicKey {
@@ -585,7 +759,10 @@ mod tests {
 
     #[test]
     fn a_request_waits_once_for_each_source() {
-        let of = |source| KeyName { source: KeySourceId(source), ..name(1) };
+        let of = |source| KeyName {
+            source: KeySourceId(source),
+            ..name(1)
+        };
         for (before, now, may) in [
             (None, 0, true),
             (None, 1, true),
@@ -594,22 +771,34 @@ mod tests {
             (Some(1), 0, false),
             (Some(1), 1, false),
         ] {
-            assert_eq!(of(now).may_be_waited_for_after(before.map(of)), may, "{before:?}, {now}");
+            assert_eq!(
+                of(now).may_be_waited_for_after(before.map(of)),
+                may,
+                "{before:?}, {now}"
+            );
         }
     }
 
-    /// The requests that wait for so many invented keys of a source, each from the same address; how many were refused.
+    /// The requests that wait for so many invented keys of a source, each from the same address;
+    /// how many were refused.
     fn flood(ring: &mut KeyCache, source: usize, from: usize, count: usize, millis: u64) -> usize {
         let wait = |number: &usize| {
-            let name = KeyName { source: KeySourceId(source), ..name(*number) };
-            ring.wait(name, *number as Waiter, || address(1), at(millis)).is_err()
+            let name = KeyName {
+                source: KeySourceId(source),
+                ..name(*number)
+            };
+            ring.wait(name, *number as Waiter, || address(1), at(millis))
+                .is_err()
         };
         (from..from + count).filter(wait).count()
     }
 
     /// How many fetches are made from now on if each second has ten ticks.
     fn fetches(ring: &mut KeyCache, from_millis: u64, to_millis: u64) -> Vec<KeyName> {
-        (from_millis..to_millis).step_by(100).flat_map(|now| ring.tick(at(now)).fetch).collect()
+        (from_millis..to_millis)
+            .step_by(100)
+            .flat_map(|now| ring.tick(at(now)).fetch)
+            .collect()
     }
 
     #[test]
@@ -635,7 +824,11 @@ mod tests {
     fn fetch(ring: &mut KeyCache, number: usize, millis: u64) {
         ring.wait(name(number), 1, client, at(millis)).unwrap();
         assert_eq!(ring.tick(at(millis)).fetch, [name(number)]);
-        assert_eq!(ring.answered(name(number), FetchResult::Key(key()), at(millis)).ready, [1]);
+        assert_eq!(
+            ring.answered(name(number), FetchResult::Key(key()), at(millis))
+                .ready,
+            [1]
+        );
     }
 
     #[test]
@@ -648,7 +841,10 @@ mod tests {
         assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
         assert_eq!(ring.tick(at(1)).fetch, []);
         let woken = ring.answered(name(1), FetchResult::Key(key()), at(5));
-        assert_eq!((woken.ready.len(), woken.refused.len(), ring.waiting()), (100, 0, 0));
+        assert_eq!(
+            (woken.ready.len(), woken.refused.len(), ring.waiting()),
+            (100, 0, 0)
+        );
         assert!(is_ready(&mut ring, 1, 6));
         assert_eq!(ring.next_tick(), None);
     }
@@ -657,11 +853,18 @@ mod tests {
     fn no_more_than_so_many_requests_wait_at_once() {
         let mut ring = ring();
         for waiter in 0..MAX_WAITERS {
-            ring.wait(name(waiter % 2), waiter as Waiter, client, at(0)).unwrap();
+            ring.wait(name(waiter % 2), waiter as Waiter, client, at(0))
+                .unwrap();
         }
-        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)), Err(Reason::KeyUnavailable));
+        assert_eq!(
+            ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)),
+            Err(Reason::KeyUnavailable)
+        );
         ring.leave(0);
-        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)), Ok(()));
+        assert_eq!(
+            ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)),
+            Ok(())
+        );
     }
 
     #[test]
@@ -672,7 +875,10 @@ mod tests {
             ring.leave(waiter as Waiter);
         }
         assert_eq!(ring.waiting(), 0);
-        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)), Ok(()));
+        assert_eq!(
+            ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)),
+            Ok(())
+        );
     }
 
     #[test]
@@ -683,7 +889,10 @@ mod tests {
         ring.tick(at(0));
         ring.leave(7);
         ring.leave(7);
-        assert_eq!(ring.answered(name(1), FetchResult::Key(key()), at(1)).ready, [8]);
+        assert_eq!(
+            ring.answered(name(1), FetchResult::Key(key()), at(1)).ready,
+            [8]
+        );
     }
 
     #[test]
@@ -725,8 +934,14 @@ mod tests {
         ring.tick(at(0));
         assert_eq!(ring.next_tick(), Some(at(3000)));
         assert_eq!(ring.tick(at(2999)).woken, Woken::default());
-        assert_eq!(ring.tick(at(3000)).woken.refused, [(7, Reason::KeyUnavailable)]);
-        assert_eq!(ring.tick(at(3500)).woken.refused, [(8, Reason::KeyUnavailable)]);
+        assert_eq!(
+            ring.tick(at(3000)).woken.refused,
+            [(7, Reason::KeyUnavailable)]
+        );
+        assert_eq!(
+            ring.tick(at(3500)).woken.refused,
+            [(8, Reason::KeyUnavailable)]
+        );
         assert_eq!(ring.waiting(), 0);
     }
 
@@ -743,7 +958,10 @@ mod tests {
         let mut ring = ring();
         ring.wait(name(1), 7, client, at(0)).unwrap();
         ring.tick(at(0));
-        assert_eq!(ring.answered(name(1), FetchResult::NotFound, at(0)).refused, [(7, Reason::KeyNotFound)]);
+        assert_eq!(
+            ring.answered(name(1), FetchResult::NotFound, at(0)).refused,
+            [(7, Reason::KeyNotFound)]
+        );
         assert_eq!(refusal(&mut ring, 1, 59_999), Some(Reason::KeyNotFound));
         assert_eq!(refusal(&mut ring, 1, 60_000), None);
     }
@@ -753,7 +971,10 @@ mod tests {
         let mut ring = ring();
         ring.wait(name(1), 7, client, at(0)).unwrap();
         ring.tick(at(0));
-        assert_eq!(ring.answered(name(1), FetchResult::Invalid, at(0)).refused, [(7, Reason::KeyInvalid)]);
+        assert_eq!(
+            ring.answered(name(1), FetchResult::Invalid, at(0)).refused,
+            [(7, Reason::KeyInvalid)]
+        );
         assert_eq!(refusal(&mut ring, 1, 9_999), Some(Reason::KeyInvalid));
         assert_eq!(refusal(&mut ring, 1, 10_000), None);
     }
@@ -774,7 +995,8 @@ mod tests {
     }
 
     #[test]
-    fn the_old_key_serves_for_a_day_while_the_key_server_is_down_and_is_asked_for_ever_less_often() {
+    fn the_old_key_serves_for_a_day_while_the_key_server_is_down_and_is_asked_for_ever_less_often()
+    {
         let mut ring = ring();
         fetch(&mut ring, 1, 0);
         let day = 24 * 60 * 60 * 1000;
@@ -786,7 +1008,10 @@ mod tests {
                 ring.answered(name, FetchResult::Failed, at(second * 1000));
             }
         }
-        assert!((day / 60_000 - 10..day / 60_000 + 20).contains(&fetches), "{fetches} fetches");
+        assert!(
+            (day / 60_000 - 10..day / 60_000 + 20).contains(&fetches),
+            "{fetches} fetches"
+        );
         assert!(!is_ready(&mut ring, 1, 1_000_000 + day));
     }
 
@@ -813,7 +1038,11 @@ mod tests {
         assert!(!is_ready(&mut ring, 1, 1_000_000));
         ring.wait(name(1), 7, client, at(1_000_000)).unwrap();
         assert_eq!(ring.tick(at(1_000_000)).fetch, []);
-        assert_eq!(ring.answered(name(1), FetchResult::Key(key()), at(1_000_100)).ready, [7]);
+        assert_eq!(
+            ring.answered(name(1), FetchResult::Key(key()), at(1_000_100))
+                .ready,
+            [7]
+        );
     }
 
     #[test]
@@ -830,10 +1059,17 @@ mod tests {
     fn reads_no_address_before_a_key_is_queued() {
         let mut ring = ring();
         for number in 0..20 {
-            ring.wait(name(number), number as Waiter, || panic!("an address is read"), at(0)).unwrap();
+            ring.wait(
+                name(number),
+                number as Waiter,
+                || panic!("an address is read"),
+                at(0),
+            )
+            .unwrap();
         }
         ring.tick(at(0));
-        ring.wait(name(1), 100, || panic!("an address is read"), at(0)).unwrap();
+        ring.wait(name(1), 100, || panic!("an address is read"), at(0))
+            .unwrap();
     }
 
     #[test]
@@ -854,12 +1090,24 @@ mod tests {
         ring.tick(at(0));
         assert_eq!(flood(&mut ring, 0, 1000, MAX_QUEUED, 0), 0);
         for number in 0..1000 {
-            let _ = ring.wait(name(2000 + number), 2000 + number as Waiter, || address(1), at(0));
+            let _ = ring.wait(
+                name(2000 + number),
+                2000 + number as Waiter,
+                || address(1),
+                at(0),
+            );
             let _ = ring.wait(name(1000), 10_000 + number as Waiter, || address(1), at(0));
         }
-        let queued: Vec<_> = ring.sources[0].queue.iter().map(|queued| ring.waiters.waiting(queued.list)).collect();
+        let queued: Vec<_> = ring.sources[0]
+            .queue
+            .iter()
+            .map(|queued| ring.waiters.waiting(queued.list))
+            .collect();
         assert_eq!(queued.len(), MAX_QUEUED);
-        assert!(queued.iter().all(|waiting| *waiting <= MAX_QUEUED_WAITERS), "{queued:?}");
+        assert!(
+            queued.iter().all(|waiting| *waiting <= MAX_QUEUED_WAITERS),
+            "{queued:?}"
+        );
         let told = ring.tick(at(1)).woken.turned_away.len();
         assert_eq!(ring.waiting(), 20 + queued.iter().sum::<usize>());
         assert!(told > 500, "{told} requests gave way");
@@ -871,9 +1119,13 @@ mod tests {
         flood(&mut ring, 0, 0, 200, 0);
         ring.tick(at(0));
         for waiter in 0..64 {
-            ring.wait(name(1000), 1000 + waiter, || address(1), at(0)).unwrap();
+            ring.wait(name(1000), 1000 + waiter, || address(1), at(0))
+                .unwrap();
         }
-        assert_eq!(ring.wait(name(1000), 2000, || address(2), at(0)), Err(Reason::KeyUnavailable));
+        assert_eq!(
+            ring.wait(name(1000), 2000, || address(2), at(0)),
+            Err(Reason::KeyUnavailable)
+        );
         // Of two addresses, and so the first.
         assert_eq!(ring.tick(at(100)).fetch, [name(1000)]);
     }
@@ -881,13 +1133,17 @@ mod tests {
     #[test]
     fn queued_requests_give_way_to_one_that_joins_a_fetch() {
         let mut ring = KeyCache::new(TTL, [TIMEOUT, TIMEOUT], 1);
-        let of_second = KeyName { source: KeySourceId(1), ..name(2) };
+        let of_second = KeyName {
+            source: KeySourceId(1),
+            ..name(2)
+        };
         ring.wait(name(1), 1, client, at(0)).unwrap();
         flood(&mut ring, 0, 100, 19, 0);
         ring.tick(at(0));
         for waiter in 1020..1000 + MAX_WAITERS {
             let queued = name(1000 + waiter % MAX_QUEUED);
-            ring.wait(queued, waiter as Waiter, || address(1), at(0)).unwrap();
+            ring.wait(queued, waiter as Waiter, || address(1), at(0))
+                .unwrap();
         }
         assert_eq!(ring.waiters.len(), MAX_WAITERS);
         assert_eq!(ring.wait(name(1), 2, client, at(0)), Ok(()));
@@ -905,7 +1161,10 @@ mod tests {
         }
         ring.tick(at(0));
         ring.answered(name(1), FetchResult::Failed, at(10));
-        assert_eq!(ring.wait(name(1), MAX_WAITERS as Waiter, client, at(20)), Err(Reason::KeyUnavailable));
+        assert_eq!(
+            ring.wait(name(1), MAX_WAITERS as Waiter, client, at(20)),
+            Err(Reason::KeyUnavailable)
+        );
         assert_eq!(ring.waiters.len(), MAX_WAITERS);
     }
 
@@ -928,7 +1187,10 @@ mod tests {
         fetches(&mut ring, 100, 3000);
         assert_eq!(ring.next_tick(), Some(at(3000)));
         let due = ring.tick(at(3000));
-        assert_eq!((due.woken.turned_away.len(), due.woken.refused.len()), (200 - 29, 20 + 29));
+        assert_eq!(
+            (due.woken.turned_away.len(), due.woken.refused.len()),
+            (200 - 29, 20 + 29)
+        );
         assert_eq!(ring.waiting(), 0);
     }
 
@@ -946,7 +1208,10 @@ mod tests {
     fn a_key_of_another_worker_wakes_those_who_wait_in_the_queue() {
         let mut ring = ring();
         flood(&mut ring, 0, 0, 21, 0);
-        assert_eq!(ring.adopt(name(20), key(), Duration::ZERO, at(0)).ready, [20]);
+        assert_eq!(
+            ring.adopt(name(20), key(), Duration::ZERO, at(0)).ready,
+            [20]
+        );
         assert!(is_ready(&mut ring, 20, 0));
         ring.tick(at(0));
         assert_eq!(ring.tick(at(100)).fetch, []);
@@ -960,11 +1225,16 @@ mod tests {
         flood(&mut ring, 0, 1000, 300, 1);
         ring.answered(name(1), FetchResult::Failed, at(10));
         for (waiter, client) in [(2, 7), (3, 8)] {
-            ring.wait(name(1), waiter, || address(client), at(20)).unwrap();
+            ring.wait(name(1), waiter, || address(client), at(20))
+                .unwrap();
         }
         let drawn = fetches(&mut ring, 100, 400);
         assert!(drawn.contains(&name(1)), "{} others", drawn.len());
-        assert_eq!(ring.answered(name(1), FetchResult::Key(key()), at(400)).ready, [1, 2, 3]);
+        assert_eq!(
+            ring.answered(name(1), FetchResult::Key(key()), at(400))
+                .ready,
+            [1, 2, 3]
+        );
     }
 
     #[test]
@@ -982,7 +1252,10 @@ mod tests {
     #[test]
     fn an_adopted_key_is_as_old_as_it_was_elsewhere() {
         let mut ring = ring();
-        assert_eq!(ring.adopt(name(1), key(), Duration::from_secs(900), at(0)), Woken::default());
+        assert_eq!(
+            ring.adopt(name(1), key(), Duration::from_secs(900), at(0)),
+            Woken::default()
+        );
         assert!(is_ready(&mut ring, 1, 0));
         assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
     }

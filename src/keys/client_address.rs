@@ -14,12 +14,16 @@ pub enum ClientAddress {
 }
 
 impl ClientAddress {
-    /// Reads an address with or without a port, as Envoy's attribute `source.address` has it: `192.0.2.1:443`,
-    /// `[2001:db8::1]:443`.
+    /// Reads an address with or without a port, as Envoy's attribute `source.address` has it:
+    /// `192.0.2.1:443`, `[2001:db8::1]:443`.
     pub fn parse(text: &[u8]) -> Self {
-        let Ok(text) = std::str::from_utf8(text) else { return Self::Unknown };
+        let Ok(text) = std::str::from_utf8(text) else {
+            return Self::Unknown;
+        };
         let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
-        text.parse::<IpAddr>().or_else(|_| with_port()).map_or(Self::Unknown, Self::from)
+        text.parse::<IpAddr>()
+            .or_else(|_| with_port())
+            .map_or(Self::Unknown, Self::from)
     }
 }
 
@@ -54,7 +58,10 @@ mod tests {
             ("2001:db8:0:1::1", v6),
             ("[2001:db8:0:1::1]:443", v6),
             ("[2001:db8:0:1:ffff::]:443", v6),
-            ("[2001:db8:0:2::1]:443", ClientAddress::V6(0x2001_0db8_0000_0002)),
+            (
+                "[2001:db8:0:2::1]:443",
+                ClientAddress::V6(0x2001_0db8_0000_0002),
+            ),
         ] {
             assert_eq!(ClientAddress::parse(text.as_bytes()), address, "{text}");
         }
@@ -62,8 +69,20 @@ mod tests {
 
     #[test]
     fn takes_everything_else_for_one_unknown_address() {
-        for text in ["", "unknown", "192.0.2.1:", "192.0.2", "[2001:db8::1]", "@/run/envoy.sock", "192.0.2.1:65536"] {
-            assert_eq!(ClientAddress::parse(text.as_bytes()), ClientAddress::Unknown, "{text}");
+        for text in [
+            "",
+            "unknown",
+            "192.0.2.1:",
+            "192.0.2",
+            "[2001:db8::1]",
+            "@/run/envoy.sock",
+            "192.0.2.1:65536",
+        ] {
+            assert_eq!(
+                ClientAddress::parse(text.as_bytes()),
+                ClientAddress::Unknown,
+                "{text}"
+            );
         }
         assert_eq!(ClientAddress::parse(b"\xff"), ClientAddress::Unknown);
     }

@@ -1,5 +1,6 @@
-//! Key ids that wait for a token to be fetched, and which of them gets it. Invented ids must not keep a genuine one from being
-//! fetched: the id that most clients ask for comes first. No I/O; the time and the random numbers are arguments.
+//! Key ids that wait for a token to be fetched, and which of them gets it. Invented ids must not
+//! keep a genuine one from being fetched: the id that most clients ask for comes first. No I/O; the
+//! time and the random numbers are arguments.
 
 use super::client_address::ClientAddress;
 use super::random::Random;
@@ -52,8 +53,22 @@ pub(super) struct Queued {
 
 impl Queued {
     /// An id that a request begins to wait for.
-    pub(super) fn new(id: KeyId, list: ListId, addresses: Addresses, not_before: Timestamp, failures: u32) -> Self {
-        Self { id, digest: digest(&id), list, addresses, not_before, failures, is_awaited: true }
+    pub(super) fn new(
+        id: KeyId,
+        list: ListId,
+        addresses: Addresses,
+        not_before: Timestamp,
+        failures: u32,
+    ) -> Self {
+        Self {
+            id,
+            digest: digest(&id),
+            list,
+            addresses,
+            not_before,
+            failures,
+            is_awaited: true,
+        }
     }
 
     /// Whether it was fetched before, in vain.
@@ -65,9 +80,14 @@ impl Queued {
         self.is_awaited && self.not_before <= now
     }
 
-    /// How many addresses ask for it. A retry whose clients' addresses were never read has at least one client.
+    /// How many addresses ask for it. A retry whose clients' addresses were never read has at least
+    /// one client.
     fn weight(&self) -> usize {
-        if self.is_awaited { self.addresses.0.len().max(1) } else { 0 }
+        if self.is_awaited {
+            self.addresses.0.len().max(1)
+        } else {
+            0
+        }
     }
 }
 
@@ -75,8 +95,9 @@ impl Queued {
 #[derive(Default)]
 pub(super) struct Queue {
     queued: Vec<Queued>,
-    /// The ids that left without being fetched, and the addresses that asked for them. If they are asked for again, they go on
-    /// from there: else each request for a genuine key might lose the lot before the next address asks for it.
+    /// The ids that left without being fetched, and the addresses that asked for them. If they are
+    /// asked for again, they go on from there: else each request for a genuine key might lose the
+    /// lot before the next address asks for it.
     former: Vec<(u64, KeyId, Addresses)>,
     oldest_former: usize,
     /// Whether the next token goes to an id by lot, and not to the one that most addresses ask for.
@@ -112,12 +133,20 @@ impl Queue {
     /// The addresses that have asked for an id which was in the queue before.
     pub(super) fn former_addresses(&mut self, id: KeyId) -> Addresses {
         let wanted = digest(&id);
-        let is_it = |(digest, former, _): &&mut (u64, KeyId, Addresses)| *digest == wanted && *former == id;
-        let mut former = self.former.iter_mut().filter(is_it).map(|(.., addresses)| std::mem::take(addresses));
-        former.find(|addresses| !addresses.0.is_empty()).unwrap_or_default()
+        let is_it =
+            |(digest, former, _): &&mut (u64, KeyId, Addresses)| *digest == wanted && *former == id;
+        let mut former = self
+            .former
+            .iter_mut()
+            .filter(is_it)
+            .map(|(.., addresses)| std::mem::take(addresses));
+        former
+            .find(|addresses| !addresses.0.is_empty())
+            .unwrap_or_default()
     }
 
-    /// Keeps the addresses that have asked for an id which leaves the queue, in the place of the one that left longest ago.
+    /// Keeps the addresses that have asked for an id which leaves the queue, in the place of the
+    /// one that left longest ago.
     pub(super) fn leaves(&mut self, id: KeyId, addresses: Addresses) {
         match self.former.get_mut(self.oldest_former) {
             Some(place) => *place = (digest(&id), id, addresses),
@@ -129,23 +158,45 @@ impl Queue {
     /// Adds an id. Where that is one too many, returns the one that gives way, perhaps the same.
     pub(super) fn add(&mut self, queued: Queued, random: &mut Random) -> Option<Queued> {
         self.queued.push(queued);
-        if self.queued.len() > MAX_QUEUED { self.give_way(random, |_| true) } else { None }
+        if self.queued.len() > MAX_QUEUED {
+            self.give_way(random, |_| true)
+        } else {
+            None
+        }
     }
 
     /// Removes one of the ids that the fewest addresses ask for, among those that may be removed.
-    pub(super) fn give_way(&mut self, random: &mut Random, may_be: fn(&Queued) -> bool) -> Option<Queued> {
-        let fewest = self.queued.iter().filter(|queued| may_be(queued)).map(Queued::weight).min()?;
-        let mut gives_way = self.draw(random, |queued| may_be(queued) && queued.weight() == fewest)?;
+    pub(super) fn give_way(
+        &mut self,
+        random: &mut Random,
+        may_be: fn(&Queued) -> bool,
+    ) -> Option<Queued> {
+        let fewest = self
+            .queued
+            .iter()
+            .filter(|queued| may_be(queued))
+            .map(Queued::weight)
+            .min()?;
+        let mut gives_way =
+            self.draw(random, |queued| may_be(queued) && queued.weight() == fewest)?;
         self.leaves(gives_way.id, std::mem::take(&mut gives_way.addresses));
         Some(gives_way)
     }
 
-    /// Removes the id that the next token goes to: in turn one that most addresses ask for, and any one.
+    /// Removes the id that the next token goes to: in turn one that most addresses ask for, and any
+    /// one.
     pub(super) fn next(&mut self, now: Timestamp, random: &mut Random) -> Option<Queued> {
-        let most = self.queued.iter().filter(|queued| queued.is_due(now)).map(Queued::weight).max()?;
+        let most = self
+            .queued
+            .iter()
+            .filter(|queued| queued.is_due(now))
+            .map(Queued::weight)
+            .max()?;
         let least = if self.by_lot { 0 } else { most };
         self.by_lot = !self.by_lot;
-        self.draw(random, |queued| queued.is_due(now) && queued.weight() >= least)
+        self.draw(random, |queued| {
+            queued.is_due(now) && queued.weight() >= least
+        })
     }
 
     /// Removes this id.
@@ -165,12 +216,16 @@ impl Queue {
 
     fn place(&self, id: KeyId) -> Option<usize> {
         let digest = digest(&id);
-        self.queued.iter().position(|queued| queued.digest == digest && queued.id == id)
+        self.queued
+            .iter()
+            .position(|queued| queued.digest == digest && queued.id == id)
     }
 
     /// Removes an id that nobody waits for and that need not be kept for its retry.
     pub(super) fn remove_unawaited(&mut self, now: Timestamp) -> Option<Queued> {
-        let is_over = |queued: &Queued| !queued.is_awaited && (!queued.is_retry() || queued.not_before <= now);
+        let is_over = |queued: &Queued| {
+            !queued.is_awaited && (!queued.is_retry() || queued.not_before <= now)
+        };
         let place = self.queued.iter().position(is_over)?;
         let mut unawaited = self.take(place)?;
         self.leaves(unawaited.id, std::mem::take(&mut unawaited.addresses));
@@ -179,7 +234,12 @@ impl Queue {
 
     /// Removes one of those that may be drawn, each with the same chance.
     fn draw(&mut self, random: &mut Random, may_be: impl Fn(&Queued) -> bool) -> Option<Queued> {
-        let candidates = || self.queued.iter().enumerate().filter(|(_, queued)| may_be(queued));
+        let candidates = || {
+            self.queued
+                .iter()
+                .enumerate()
+                .filter(|(_, queued)| may_be(queued))
+        };
         let drawn = random.below(candidates().count());
         let place = candidates().nth(drawn).map(|(place, _)| place)?;
         self.take(place)
@@ -204,9 +264,16 @@ mod tests {
 
     /// An id that so many addresses ask for.
     fn queued(number: usize, addresses: u32) -> Queued {
-        let list = Waiters::default().open(KeyName { source: KeySourceId(0), id: id(number) });
+        let list = Waiters::default().open(KeyName {
+            source: KeySourceId(0),
+            id: id(number),
+        });
         let mut queued = Queued::new(id(number), list, Addresses::default(), at(0), 0);
-        (0..addresses).for_each(|number| queued.addresses.add(ClientAddress::V4(Ipv4Addr::from_bits(number))));
+        (0..addresses).for_each(|number| {
+            queued
+                .addresses
+                .add(ClientAddress::V4(Ipv4Addr::from_bits(number)))
+        });
         queued
     }
 
@@ -243,17 +310,24 @@ mod tests {
             }
         }
         // One in 256 of them each.
-        assert!(evicted.iter().all(|count| (15..80).contains(count)), "{evicted:?}");
+        assert!(
+            evicted.iter().all(|count| (15..80).contains(count)),
+            "{evicted:?}"
+        );
     }
 
     #[test]
     fn keeps_the_addresses_of_ids_that_left() {
         let mut random = Random::new(1);
         let mut queue = full(&mut random, 3);
-        assert_eq!(queue.add(queued(1000, 2), &mut random).map(|lost| lost.id), Some(id(1000)));
+        assert_eq!(
+            queue.add(queued(1000, 2), &mut random).map(|lost| lost.id),
+            Some(id(1000))
+        );
         assert_eq!(queue.former_addresses(id(1000)).0.len(), 2);
         assert_eq!(queue.former_addresses(id(1000)).0.len(), 0);
-        (0..2 * MAX_FORMER).for_each(|number| drop(queue.add(queued(2000 + number, 1), &mut random)));
+        (0..2 * MAX_FORMER)
+            .for_each(|number| drop(queue.add(queued(2000 + number, 1), &mut random)));
         assert_eq!(queue.former.len(), MAX_FORMER);
     }
 
@@ -273,9 +347,14 @@ mod tests {
             queue.remove(id(number - 1000));
             queue.add(queued(number, 3), &mut random);
         }
-        let mut drawn: Vec<_> =
-            (0..6).filter_map(|_| queue.next(at(0), &mut random)).map(|next| next.weight()).collect();
-        assert_eq!((drawn.remove(0), drawn.remove(1), drawn.remove(2)), (3, 3, 3));
+        let mut drawn: Vec<_> = (0..6)
+            .filter_map(|_| queue.next(at(0), &mut random))
+            .map(|next| next.weight())
+            .collect();
+        assert_eq!(
+            (drawn.remove(0), drawn.remove(1), drawn.remove(2)),
+            (3, 3, 3)
+        );
         assert!(drawn.iter().all(|weight| *weight == 1), "{drawn:?}");
     }
 
@@ -283,9 +362,22 @@ mod tests {
     fn gives_no_token_before_the_backoff_is_over() {
         let mut random = Random::new(1);
         let mut queue = Queue::default();
-        queue.add(Queued { not_before: at(100), failures: 1, ..queued(1, 1) }, &mut random);
-        assert_eq!((queue.has_due(at(99)), queue.next_due()), (false, Some(at(100))));
+        queue.add(
+            Queued {
+                not_before: at(100),
+                failures: 1,
+                ..queued(1, 1)
+            },
+            &mut random,
+        );
+        assert_eq!(
+            (queue.has_due(at(99)), queue.next_due()),
+            (false, Some(at(100)))
+        );
         assert!(queue.next(at(99), &mut random).is_none());
-        assert_eq!(queue.next(at(100), &mut random).map(|next| next.id), Some(id(1)));
+        assert_eq!(
+            queue.next(at(100), &mut random).map(|next| next.id),
+            Some(id(1))
+        );
     }
 }

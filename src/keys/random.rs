@@ -1,4 +1,5 @@
-//! A small random number generator, which draws lots among queued key ids. Not for secrets. No I/O: its seed is an argument.
+//! A small random number generator, which draws lots among queued key ids. Not for secrets. No I/O:
+//! its seed is an argument.
 
 /// SplitMix64.
 pub(super) struct Random(u64);
@@ -35,7 +36,10 @@ mod tests {
         for _ in 0..7000 {
             counts[random.below(7)] += 1;
         }
-        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|count| (800..1200).contains(count)),
+            "{counts:?}"
+        );
         assert_eq!(random.below(0), 0);
     }
 }

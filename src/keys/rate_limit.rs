@@ -16,7 +16,12 @@ pub(super) struct TokenBucket {
 impl TokenBucket {
     /// A full bucket of `capacity` tokens, which gets one more each `interval`.
     pub(super) fn new(capacity: u32, interval: Duration) -> Self {
-        Self { capacity, interval, tokens: capacity, refilled: Timestamp::from_millis(0) }
+        Self {
+            capacity,
+            interval,
+            tokens: capacity,
+            refilled: Timestamp::from_millis(0),
+        }
     }
 
     /// Takes a token; `false` if there is none.
@@ -40,7 +45,11 @@ impl TokenBucket {
 
     /// From when on [`TokenBucket::take`] gives a token.
     pub(super) fn next_token(&self) -> Timestamp {
-        if self.tokens > 0 { self.refilled } else { self.refilled.plus(self.interval) }
+        if self.tokens > 0 {
+            self.refilled
+        } else {
+            self.refilled.plus(self.interval)
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Keys that the workers of one Envoy share, as bytes: what is fetched by one of them is not fetched by all. Nothing here may
-//! reach the host.
+//! Keys that the workers of one Envoy share, as bytes: what is fetched by one of them is not
+//! fetched by all. Nothing here may reach the host.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use super::source::KeyId;
 use crate::crypto::es256::{P256Key, SPKI_LENGTH};
 use crate::time::Timestamp;
 
-/// Keys of ALBs that workers share, as one value of Envoy's shared data: the last [`SharedKeys::MAX`] fetched.
+/// Keys of ALBs that workers share, as one value of Envoy's shared data: the last
+/// [`SharedKeys::MAX`] fetched.
 ///
-/// One value, for nothing in shared data is ever deleted. Each record is the key id, the SubjectPublicKeyInfo and the
-/// time of the fetch in milliseconds since the epoch, little-endian.
+/// One value, for nothing in shared data is ever deleted. Each record is the key id, the
+/// SubjectPublicKeyInfo and the time of the fetch in milliseconds since the epoch, little-endian.
 #[derive(Default)]
 pub(crate) struct SharedKeys(Vec<SharedKey>);
 
@@ -34,7 +35,11 @@ impl SharedKeys {
         {
             if let Some(id) = KeyId::uuid(id) {
                 let fetched = Timestamp::from_millis(u64::from_le_bytes(*fetched));
-                records.push(SharedKey { id, spki: *spki, fetched });
+                records.push(SharedKey {
+                    id,
+                    spki: *spki,
+                    fetched,
+                });
             }
             rest = after;
         }
@@ -50,20 +55,34 @@ impl SharedKeys {
         self.0.iter().flat_map(record).collect()
     }
 
-    /// The key `id` and its age, unless that is negative or `ttl` and more. `now` is of the clock that [`SharedKeys::put`]
-    /// was given: one that all workers share.
-    pub(crate) fn get(&self, id: KeyId, ttl: Duration, now: Timestamp) -> Option<(P256Key, Duration)> {
+    /// The key `id` and its age, unless that is negative or `ttl` and more. `now` is of the clock
+    /// that [`SharedKeys::put`] was given: one that all workers share.
+    pub(crate) fn get(
+        &self,
+        id: KeyId,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> Option<(P256Key, Duration)> {
         let shared = self.0.iter().find(|shared| shared.id == id)?;
         let age = shared.fetched.until(now);
         let fresh = shared.fetched <= now && age < ttl;
-        let key = if fresh { P256Key::from_spki(&shared.spki) } else { None };
+        let key = if fresh {
+            P256Key::from_spki(&shared.spki)
+        } else {
+            None
+        };
         Some((key?, age))
     }
 
-    /// Adds a key that was just fetched, in place of an older one of the same id or of the one fetched longest ago.
+    /// Adds a key that was just fetched, in place of an older one of the same id or of the one
+    /// fetched longest ago.
     pub(crate) fn put(&mut self, id: KeyId, key: &P256Key, fetched: Timestamp) {
         self.0.retain(|shared| shared.id != id);
-        self.0.push(SharedKey { id, spki: *key.spki(), fetched });
+        self.0.push(SharedKey {
+            id,
+            spki: *key.spki(),
+            fetched,
+        });
         if self.0.len() > Self::MAX {
             self.0.remove(0);
         }
@@ -95,10 +114,17 @@ mod tests {
         shared.put(id(1), &p256(), at(0));
         let shared = SharedKeys::from_bytes(&shared.to_bytes());
         let (found, age) = shared.get(id(1), TTL, at(5)).unwrap();
-        assert_eq!((found.spki(), age), (&known_answer::SPKI, Duration::from_millis(5)));
+        assert_eq!(
+            (found.spki(), age),
+            (&known_answer::SPKI, Duration::from_millis(5))
+        );
         assert!(shared.get(id(2), TTL, at(5)).is_none());
         assert!(shared.get(id(1), TTL, at(1_000_000)).is_none());
-        assert!(shared.get(id(1), TTL, at(0).min(Timestamp::from_millis(1))).is_none());
+        assert!(
+            shared
+                .get(id(1), TTL, at(0).min(Timestamp::from_millis(1)))
+                .is_none()
+        );
     }
 
     #[test]
@@ -109,7 +135,10 @@ mod tests {
             shared.put(id(number), &p256(), at(number as u64));
         }
         assert_eq!(shared.0.len(), SharedKeys::MAX);
-        assert!(shared.get(id(99), TTL, at(100)).is_some() && shared.get(id(67), TTL, at(100)).is_none());
+        assert!(
+            shared.get(id(99), TTL, at(100)).is_some()
+                && shared.get(id(67), TTL, at(100)).is_none()
+        );
     }
 
     #[test]
@@ -120,7 +149,11 @@ mod tests {
         assert_eq!(SharedKeys::from_bytes(&bytes[..bytes.len() - 1]).0.len(), 0);
         let mut off_curve = bytes.clone();
         off_curve[KeyId::UUID_LENGTH + SPKI_LENGTH - 1] ^= 1;
-        assert!(SharedKeys::from_bytes(&off_curve).get(id(1), TTL, at(1)).is_none());
+        assert!(
+            SharedKeys::from_bytes(&off_curve)
+                .get(id(1), TTL, at(1))
+                .is_none()
+        );
         assert!(SharedKeys::from_bytes(b"x").0.is_empty());
     }
 }

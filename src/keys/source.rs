@@ -1,4 +1,5 @@
-//! Where public keys are published, what a key is called there, and what a fetch can result in. Types only: no I/O, no cache.
+//! Where public keys are published, what a key is called there, and what a fetch can result in.
+//! Types only: no I/O, no cache.
 
 use std::time::Duration;
 
@@ -15,31 +16,45 @@ pub struct KeyId {
 impl KeyId {
     /// The length of a UUID's text form, in bytes.
     pub const UUID_LENGTH: usize = 36;
-    /// The longest key id of a JSON Web Key that is trusted, in bytes. RFC 7517, section 4.5 sets no bound.
+    /// The longest key id of a JSON Web Key that is trusted, in bytes. RFC 7517, section 4.5 sets
+    /// no bound.
     pub const MAX: usize = 128;
 
-    /// Takes an ALB's key id if it is a UUID (RFC 9562, section 4): it becomes a path segment of the key request, so
-    /// nothing else may pass.
+    /// Takes an ALB's key id if it is a UUID (RFC 9562, section 4): it becomes a path segment of
+    /// the key request, so nothing else may pass.
     pub fn uuid(text: &[u8]) -> Option<Self> {
         let is_uuid = text.len() == Self::UUID_LENGTH
-            && text.iter().enumerate().all(|(position, byte)| match position {
-                8 | 13 | 18 | 23 => *byte == b'-',
-                _ => byte.is_ascii_hexdigit(),
-            });
-        if is_uuid { Self::of_key_set(text) } else { None }
+            && text
+                .iter()
+                .enumerate()
+                .all(|(position, byte)| match position {
+                    8 | 13 | 18 | 23 => *byte == b'-',
+                    _ => byte.is_ascii_hexdigit(),
+                });
+        if is_uuid {
+            Self::of_key_set(text)
+        } else {
+            None
+        }
     }
 
-    /// Takes the key id of a key in a JSON Web Key Set if it is of 1 to [`KeyId::MAX`] visible ASCII characters.
+    /// Takes the key id of a key in a JSON Web Key Set if it is of 1 to [`KeyId::MAX`] visible
+    /// ASCII characters.
     pub fn of_key_set(text: &[u8]) -> Option<Self> {
         let mut bytes = [0; Self::MAX];
         bytes.get_mut(..text.len())?.copy_from_slice(text);
         let is_visible = !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
-        is_visible.then_some(Self { bytes, length: u8::try_from(text.len()).ok()? })
+        is_visible.then_some(Self {
+            bytes,
+            length: u8::try_from(text.len()).ok()?,
+        })
     }
 
     /// Its text.
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+        self.bytes
+            .get(..usize::from(self.length))
+            .unwrap_or_default()
     }
 }
 
@@ -76,7 +91,8 @@ pub struct KeySource {
     pub cluster: String,
     /// The host, with its port unless that is the scheme's own: `:authority` of the key request.
     pub authority: String,
-    /// `:path` of the key request. For [`KeyFormat::Pem`] it ends in `/`, and the key id comes behind it.
+    /// `:path` of the key request. For [`KeyFormat::Pem`] it ends in `/`, and the key id comes
+    /// behind it.
     pub path: String,
     /// What is published there.
     pub format: KeyFormat,
@@ -94,8 +110,9 @@ pub struct KeyName {
 }
 
 impl KeyName {
-    /// Whether a request that has waited for `before` may wait for this key too: once for each source, in their order. First
-    /// comes the load balancer's key, then the access token's; so no request waits without end.
+    /// Whether a request that has waited for `before` may wait for this key too: once for each
+    /// source, in their order. First comes the load balancer's key, then the access token's; so no
+    /// request waits without end.
     pub fn may_be_waited_for_after(self, before: Option<Self>) -> bool {
         before.is_none_or(|before| before.source < self.source)
     }

@@ -1,4 +1,5 @@
-//! The requests that wait, in one list for each key. Joining and leaving take constant time, however many wait. No I/O.
+//! The requests that wait, in one list for each key. Joining and leaving take constant time,
+//! however many wait. No I/O.
 
 use std::collections::VecDeque;
 
@@ -14,13 +15,14 @@ pub type Waiter = u32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ListId(usize);
 
-/// A list is cleared of requests that have left once it is this long and fewer than half of it still wait.
+/// A list is cleared of requests that have left once it is this long and fewer than half of it
+/// still wait.
 const SHORTEST_CLEARED: usize = 64;
 
 struct List {
     name: KeyName,
-    /// In the order in which they came, which is that of their deadlines. Those that are elsewhere in the index, or nowhere,
-    /// have left.
+    /// In the order in which they came, which is that of their deadlines. Those that are elsewhere
+    /// in the index, or nowhere, have left.
     waiters: VecDeque<(Waiter, Timestamp)>,
     waiting: usize,
 }
@@ -41,8 +43,17 @@ impl Waiters {
 
     /// A new list of requests that wait for `name`.
     pub(super) fn open(&mut self, name: KeyName) -> ListId {
-        let list = Some(List { name, waiters: VecDeque::new(), waiting: 0 });
-        match self.lists.iter_mut().enumerate().find(|(_, place)| place.is_none()) {
+        let list = Some(List {
+            name,
+            waiters: VecDeque::new(),
+            waiting: 0,
+        });
+        match self
+            .lists
+            .iter_mut()
+            .enumerate()
+            .find(|(_, place)| place.is_none())
+        {
             Some((number, place)) => {
                 *place = list;
                 ListId(number)
@@ -58,13 +69,21 @@ impl Waiters {
     pub(super) fn close(&mut self, id: ListId) -> Vec<Waiter> {
         let list = self.lists.get_mut(id.0).and_then(Option::take);
         let waiters = list.map(|list| list.waiters).unwrap_or_default();
-        let mut waits = |waiter: &Waiter| self.index.get(waiter) == Some(&id) && self.index.remove(waiter).is_some();
-        waiters.into_iter().map(|(waiter, _)| waiter).filter(|waiter| waits(waiter)).collect()
+        let mut waits = |waiter: &Waiter| {
+            self.index.get(waiter) == Some(&id) && self.index.remove(waiter).is_some()
+        };
+        waiters
+            .into_iter()
+            .map(|(waiter, _)| waiter)
+            .filter(|waiter| waits(waiter))
+            .collect()
     }
 
     /// Adds a request, which waits until `deadline`: no earlier than that of the request before.
     pub(super) fn join(&mut self, id: ListId, waiter: Waiter, deadline: Timestamp) {
-        let Some(Some(list)) = self.lists.get_mut(id.0) else { return };
+        let Some(Some(list)) = self.lists.get_mut(id.0) else {
+            return;
+        };
         if list.waiters.len() >= SHORTEST_CLEARED && list.waiting < list.waiters.len() / 2 {
             let waits = |(waiter, _): &(Waiter, Timestamp)| self.index.get(waiter) == Some(&id);
             list.waiters = list.waiters.iter().copied().filter(waits).collect();
@@ -74,9 +93,13 @@ impl Waiters {
         self.index.insert(waiter, id);
     }
 
-    /// Forgets a request; the key that it waited for, and whether nobody waits for that any more. `None` if it does not wait.
+    /// Forgets a request; the key that it waited for, and whether nobody waits for that any more.
+    /// `None` if it does not wait.
     pub(super) fn leave(&mut self, waiter: Waiter) -> Option<(KeyName, bool)> {
-        let list = self.lists.get_mut(self.index.remove(&waiter)?.0)?.as_mut()?;
+        let list = self
+            .lists
+            .get_mut(self.index.remove(&waiter)?.0)?
+            .as_mut()?;
         list.waiting = list.waiting.saturating_sub(1);
         Some((list.name, list.waiting == 0))
     }
@@ -84,7 +107,9 @@ impl Waiters {
     /// Takes out of a list the requests whose deadline has come.
     pub(super) fn expire(&mut self, id: ListId, now: Timestamp) -> Vec<Waiter> {
         let mut expired = Vec::new();
-        let Some(Some(list)) = self.lists.get_mut(id.0) else { return expired };
+        let Some(Some(list)) = self.lists.get_mut(id.0) else {
+            return expired;
+        };
         while let Some((waiter, deadline)) = list.waiters.front().copied()
             && deadline <= now
         {
@@ -105,13 +130,21 @@ impl Waiters {
 
     /// No request of a list has an earlier deadline. One that has left may have had it.
     pub(super) fn first_deadline(&self, id: ListId) -> Option<Timestamp> {
-        self.list(id)?.waiters.front().map(|(_, deadline)| *deadline)
+        self.list(id)?
+            .waiters
+            .front()
+            .map(|(_, deadline)| *deadline)
     }
 
     /// The latest deadline of the requests that wait in a list.
     pub(super) fn last_deadline(&self, id: ListId) -> Option<Timestamp> {
         let waits = |waiter: &Waiter| self.index.get(waiter) == Some(&id);
-        self.list(id)?.waiters.iter().rev().find(|(waiter, _)| waits(waiter)).map(|(_, deadline)| *deadline)
+        self.list(id)?
+            .waiters
+            .iter()
+            .rev()
+            .find(|(waiter, _)| waits(waiter))
+            .map(|(_, deadline)| *deadline)
     }
 
     fn list(&self, id: ListId) -> Option<&List> {
@@ -127,7 +160,10 @@ mod tests {
 
     fn name(number: usize) -> KeyName {
         let id = format!("{number:08}-0000-4000-8000-000000000000");
-        KeyName { source: KeySourceId(0), id: KeyId::uuid(id.as_bytes()).unwrap() }
+        KeyName {
+            source: KeySourceId(0),
+            id: KeyId::uuid(id.as_bytes()).unwrap(),
+        }
     }
 
     fn at(millis: u64) -> Timestamp {
@@ -162,7 +198,10 @@ mod tests {
         assert_eq!(waiters.first_deadline(list), Some(at(10)));
         assert!(waiters.expire(list, at(9)).is_empty());
         assert_eq!(waiters.expire(list, at(10)), [2]);
-        assert_eq!((waiters.last_deadline(list), waiters.waiting(list)), (Some(at(20)), 1));
+        assert_eq!(
+            (waiters.last_deadline(list), waiters.waiting(list)),
+            (Some(at(20)), 1)
+        );
         waiters.leave(3);
         assert_eq!(waiters.last_deadline(list), None);
     }

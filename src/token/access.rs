@@ -1,6 +1,7 @@
-//! `x-amzn-oidc-accesstoken`, the identity provider's own access token: a JWS (RFC 7515) that it signs with RS256. It is
-//! taken apart here before it is trusted, and its claims are checked here after [`super::verify`] verified it. Nothing
-//! here makes a user of it: it only adds claims to those of the load balancer's token.
+//! `x-amzn-oidc-accesstoken`, the identity provider's own access token: a JWS (RFC 7515) that it
+//! signs with RS256. It is taken apart here before it is trusted, and its claims are checked here
+//! after [`super::verify`] verified it. Nothing here makes a user of it: it only adds claims to
+//! those of the load balancer's token.
 
 use std::time::Duration;
 
@@ -36,27 +37,38 @@ impl<'t> UntrustedAccessToken<'t> {
     /// Takes the header value `text` apart.
     ///
     /// # Errors
-    /// [`Reason::AccessTokenInvalid`] for all: none at all, over [`MAX_TOKEN_BYTES`], no JWS, an `alg` that is not RS256, a
-    /// `kid` that is none.
+    /// [`Reason::AccessTokenInvalid`] for all: none at all, over [`MAX_TOKEN_BYTES`], no JWS, an
+    /// `alg` that is not RS256, a `kid` that is none.
     pub fn parse(text: &'t [u8]) -> Result<Self, Reason> {
         Self::read(text).ok_or(Reason::AccessTokenInvalid)
     }
 
     fn read(text: &'t [u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= MAX_TOKEN_BYTES)?;
+        let text = std::str::from_utf8(text)
+            .ok()
+            .filter(|text| text.len() <= MAX_TOKEN_BYTES)?;
         let (signing_input, signature) = text.rsplit_once('.')?;
         let (header, payload) = signing_input.split_once('.')?;
         let header = json::parse(&URL_SAFE_NO_PAD.decode(header).ok()?, MAX_HEADER_DEPTH).ok()?;
         let header = header.as_object()?;
         // What can be no token is not worth a fetch.
-        let is_base64 =
-            |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        let is_base64 = |part: &str| {
+            part.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
         let is_sound = is_base64(payload)
             && is_base64(signature)
             && header.get("alg").is_some_and(|alg| alg == "RS256")
-            && !REFUSED_PARAMETERS.iter().any(|name| header.contains_key(*name));
+            && !REFUSED_PARAMETERS
+                .iter()
+                .any(|name| header.contains_key(*name));
         let key_id = KeyId::of_key_set(header.get("kid")?.as_str()?.as_bytes())?;
-        is_sound.then_some(Self { signing_input, payload, signature, key_id })
+        is_sound.then_some(Self {
+            signing_input,
+            payload,
+            signature,
+            key_id,
+        })
     }
 
     /// Which key would have signed it.
@@ -89,8 +101,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) client: Option<&'a str>,
 }
 
-/// The claims in the `payload` of a verified access token, and when they expire; `None` unless they are as `expected`
-/// and hold `now`.
+/// The claims in the `payload` of a verified access token, and when they expire; `None` unless they
+/// are as `expected` and hold `now`.
 pub(crate) fn claims(
     payload: &str,
     expected: &Expected<'_>,
@@ -98,7 +110,9 @@ pub(crate) fn claims(
     skew: Duration,
 ) -> Option<(Map<String, Value>, Timestamp)> {
     let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let Ok(Value::Object(claims)) = json::parse(&payload, MAX_CLAIMS_DEPTH) else { return None };
+    let Ok(Value::Object(claims)) = json::parse(&payload, MAX_CLAIMS_DEPTH) else {
+        return None;
+    };
     let expires = numeric_date(&claims, "exp").ok()??;
     let not_before = numeric_date(&claims, "nbf").ok()?;
     let text = |name| string(&claims, name).ok();

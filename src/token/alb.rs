@@ -1,15 +1,18 @@
-//! `x-amzn-oidc-data` before it is trusted: the JWS is taken apart, and what its JOSE header says is compared with
-//! the configured load balancers. Nothing here may look at the claims or call a token genuine: [`super::verify`] does.
+//! `x-amzn-oidc-data` before it is trusted: the JWS is taken apart, and what its JOSE header says
+//! is compared with the configured load balancers. Nothing here may look at the claims or call a
+//! token genuine: [`super::verify`] does.
 //!
-//! The format is JWS compact serialisation (RFC 7515, section 7.1) with the ALB's own header fields `signer` and
-//! `client`, and with base64 that is padded and, in old tokens, of the standard alphabet.
+//! The format is JWS compact serialisation (RFC 7515, section 7.1) with the ALB's own header fields
+//! `signer` and `client`, and with base64 that is padded and, in old tokens, of the standard
+//! alphabet.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::jws::{
-    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, decode_base64, is_base64, numeric_date, string,
+    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, decode_base64, is_base64, numeric_date,
+    string,
 };
 use crate::json;
 use crate::keys::source::{KeyId, KeySourceId};
@@ -45,10 +48,11 @@ impl<'t> UntrustedToken<'t> {
     /// Takes the header value `text` apart.
     ///
     /// # Errors
-    /// In this order: [`Reason::TokenMissing`], [`Reason::TokenTooLarge`], [`Reason::TokenMalformed`] for the form of
-    /// the JWS and its header, [`Reason::AlgorithmNotEs256`], [`Reason::KeyIdInvalid`], then
-    /// [`Reason::TokenMalformed`] again for `exp`, `signer`, `iss`, `client` of a wrong type and for a signature
-    /// that is not 64 bytes.
+    /// In this order: [`Reason::TokenMissing`], [`Reason::TokenTooLarge`],
+    /// [`Reason::TokenMalformed`] for the form of the JWS and its header,
+    /// [`Reason::AlgorithmNotEs256`], [`Reason::KeyIdInvalid`], then [`Reason::TokenMalformed`]
+    /// again for `exp`, `signer`, `iss`, `client` of a wrong type and for a signature that is not
+    /// 64 bytes.
     pub fn parse(text: &'t [u8]) -> Result<Self, Reason> {
         if text.is_empty() {
             return Err(Reason::TokenMissing);
@@ -65,7 +69,10 @@ impl<'t> UntrustedToken<'t> {
             return Err(malformed);
         };
 
-        if REFUSED_PARAMETERS.iter().any(|name| header.contains_key(*name)) {
+        if REFUSED_PARAMETERS
+            .iter()
+            .any(|name| header.contains_key(*name))
+        {
             return Err(malformed);
         }
         if let Some(typ) = string(&header, "typ")?
@@ -77,10 +84,16 @@ impl<'t> UntrustedToken<'t> {
             return Err(Reason::AlgorithmNotEs256);
         }
         let key_id = header.get("kid").and_then(Value::as_str);
-        let key_id = key_id.and_then(|kid| KeyId::uuid(kid.as_bytes())).ok_or(Reason::KeyIdInvalid)?;
+        let key_id = key_id
+            .and_then(|kid| KeyId::uuid(kid.as_bytes()))
+            .ok_or(Reason::KeyIdInvalid)?;
         let expires = numeric_date(&header, "exp")?.ok_or(malformed)?;
-        let signature = decode_base64(signature).ok_or(malformed)?.try_into().map_err(|_| malformed)?;
-        // It is decoded once it is verified; what can be no base64, such as a further `.`, is not worth a fetch.
+        let signature = decode_base64(signature)
+            .ok_or(malformed)?
+            .try_into()
+            .map_err(|_| malformed)?;
+        // It is decoded once it is verified; what can be no base64, such as a further `.`, is not
+        // worth a fetch.
         if payload.is_empty() || !payload.bytes().all(is_base64) {
             return Err(malformed);
         }
@@ -96,15 +109,22 @@ impl<'t> UntrustedToken<'t> {
         })
     }
 
-    /// Compares what the token says of itself with the load balancers whose tokens are trusted, and its header's
-    /// `exp` with `now` less `skew`. Needs no key, so a forgery that fails here costs no fetch.
+    /// Compares what the token says of itself with the load balancers whose tokens are trusted, and
+    /// its header's `exp` with `now` less `skew`. Needs no key, so a forgery that fails here costs
+    /// no fetch.
     ///
-    /// The signer is the only field that tells this gateway's load balancer from an attacker's: all ALBs of a region
-    /// share one key server.
+    /// The signer is the only field that tells this gateway's load balancer from an attacker's: all
+    /// ALBs of a region share one key server.
     ///
     /// # Errors
-    /// [`Reason::SignerUnknown`], [`Reason::IssuerMismatch`], [`Reason::ClientMismatch`], [`Reason::TokenExpired`].
-    pub fn screen(self, trusted: &[LoadBalancer], now: Timestamp, skew: Duration) -> Result<ScreenedToken<'t>, Reason> {
+    /// [`Reason::SignerUnknown`], [`Reason::IssuerMismatch`], [`Reason::ClientMismatch`],
+    /// [`Reason::TokenExpired`].
+    pub fn screen(
+        self,
+        trusted: &[LoadBalancer],
+        now: Timestamp,
+        skew: Duration,
+    ) -> Result<ScreenedToken<'t>, Reason> {
         let mut reason = Reason::SignerUnknown;
         for load_balancer in trusted {
             if self.signer.as_deref() != Some(load_balancer.arn.as_str()) {
@@ -123,7 +143,10 @@ impl<'t> UntrustedToken<'t> {
             if self.expires.plus(skew) <= now {
                 return Err(Reason::TokenExpired);
             }
-            return Ok(ScreenedToken { key_source: load_balancer.key_source, token: self });
+            return Ok(ScreenedToken {
+                key_source: load_balancer.key_source,
+                token: self,
+            });
         }
         Err(reason)
     }
@@ -133,7 +156,8 @@ fn accepts(expected: Option<&str>, found: Option<&str>) -> bool {
     expected.is_none() || expected == found
 }
 
-/// A token that claims to be from a configured load balancer and has not expired. Its signature is still unchecked.
+/// A token that claims to be from a configured load balancer and has not expired. Its signature is
+/// still unchecked.
 pub struct ScreenedToken<'t> {
     token: UntrustedToken<'t>,
     key_source: KeySourceId,
@@ -187,7 +211,12 @@ mod tests {
     const HEADER: &str = r#"{"typ":"JWT","alg":"ES256","kid":"31d3e334-9a02-440a-867b-356248ecfb7d","signer":"arn","iss":"i","client":"c","exp":100}"#;
 
     fn token(header: &str) -> String {
-        format!("{}.{}.{}", PADDED.encode(header), PADDED.encode("{}"), PADDED.encode([7; 64]))
+        format!(
+            "{}.{}.{}",
+            PADDED.encode(header),
+            PADDED.encode("{}"),
+            PADDED.encode([7; 64])
+        )
     }
 
     fn refusal(text: &str) -> Option<Reason> {
@@ -206,14 +235,24 @@ mod tests {
     fn screened(trusted: &[LoadBalancer], now: u64) -> Option<Reason> {
         let text = token(HEADER);
         let token = UntrustedToken::parse(text.as_bytes()).ok().unwrap();
-        token.screen(trusted, Timestamp::from_seconds(now), Duration::from_secs(30)).err()
+        token
+            .screen(
+                trusted,
+                Timestamp::from_seconds(now),
+                Duration::from_secs(30),
+            )
+            .err()
     }
 
     #[test]
     fn padded_and_unpadded_tokens_of_both_alphabets_are_read() {
         let padded = token(HEADER);
         assert!(padded.contains('='));
-        for text in [padded.clone(), padded.replace('=', ""), padded.replace('-', "+").replace('_', "/")] {
+        for text in [
+            padded.clone(),
+            padded.replace('=', ""),
+            padded.replace('-', "+").replace('_', "/"),
+        ] {
             assert_eq!(refusal(&text), None, "{text}");
         }
     }
@@ -222,13 +261,19 @@ mod tests {
     fn the_signature_covers_the_text_as_it_came() {
         let text = token(HEADER);
         let token = UntrustedToken::parse(text.as_bytes()).ok().unwrap();
-        assert_eq!(format!("{}.{}", token.signing_input, PADDED.encode([7; 64])), text);
+        assert_eq!(
+            format!("{}.{}", token.signing_input, PADDED.encode([7; 64])),
+            text
+        );
     }
 
     #[test]
     fn what_is_not_a_jws_is_refused() {
         assert_eq!(refusal(""), Some(Reason::TokenMissing));
-        assert_eq!(refusal(&"a".repeat(MAX_TOKEN_BYTES + 1)), Some(Reason::TokenTooLarge));
+        assert_eq!(
+            refusal(&"a".repeat(MAX_TOKEN_BYTES + 1)),
+            Some(Reason::TokenTooLarge)
+        );
         let good = token(HEADER);
         for text in [
             "a",
@@ -248,18 +293,42 @@ mod tests {
     #[test]
     fn a_header_of_wrong_types_is_refused_by_name() {
         for (from, to, reason) in [
-            (r#""alg":"ES256""#, r#""alg":"none""#, Reason::AlgorithmNotEs256),
+            (
+                r#""alg":"ES256""#,
+                r#""alg":"none""#,
+                Reason::AlgorithmNotEs256,
+            ),
             (r#""alg":"ES256","#, "", Reason::AlgorithmNotEs256),
             (r#""exp":100"#, r#""exp":"100""#, Reason::TokenMalformed),
             (r#""exp":100"#, r#""exp":1.5"#, Reason::TokenMalformed),
             (r#""exp":100"#, r#""exp":-1"#, Reason::TokenMalformed),
-            (r#""exp":100"#, r#""exp":253402300800"#, Reason::TokenMalformed),
+            (
+                r#""exp":100"#,
+                r#""exp":253402300800"#,
+                Reason::TokenMalformed,
+            ),
             (r#","exp":100"#, "", Reason::TokenMalformed),
-            (r#""exp":100"#, r#""exp":100,"crit":[]"#, Reason::TokenMalformed),
-            (r#""exp":100"#, r#""exp":100,"jwk":{}"#, Reason::TokenMalformed),
-            (r#""exp":100"#, r#""exp":100,"exp":100"#, Reason::TokenMalformed),
+            (
+                r#""exp":100"#,
+                r#""exp":100,"crit":[]"#,
+                Reason::TokenMalformed,
+            ),
+            (
+                r#""exp":100"#,
+                r#""exp":100,"jwk":{}"#,
+                Reason::TokenMalformed,
+            ),
+            (
+                r#""exp":100"#,
+                r#""exp":100,"exp":100"#,
+                Reason::TokenMalformed,
+            ),
             (r#""typ":"JWT""#, r#""typ":"JWE""#, Reason::TokenMalformed),
-            (r#""signer":"arn""#, r#""signer":["arn"]"#, Reason::TokenMalformed),
+            (
+                r#""signer":"arn""#,
+                r#""signer":["arn"]"#,
+                Reason::TokenMalformed,
+            ),
             ("31d3e334-", "31d3e334/", Reason::KeyIdInvalid),
             ("31d3e334-", "../../x-", Reason::KeyIdInvalid),
         ] {
@@ -275,12 +344,21 @@ mod tests {
         assert_eq!(screened(&[load_balancer(i, c)], 0), None);
         assert_eq!(screened(&[load_balancer(None, None)], 0), None);
         assert_eq!(screened(&[], 0), Some(Reason::SignerUnknown));
-        assert_eq!(screened(&[load_balancer(Some("x"), c)], 0), Some(Reason::IssuerMismatch));
-        assert_eq!(screened(&[load_balancer(i, Some("x"))], 0), Some(Reason::ClientMismatch));
+        assert_eq!(
+            screened(&[load_balancer(Some("x"), c)], 0),
+            Some(Reason::IssuerMismatch)
+        );
+        assert_eq!(
+            screened(&[load_balancer(i, Some("x"))], 0),
+            Some(Reason::ClientMismatch)
+        );
         // Neither of two triples fits, though each field is in one of them.
         let crossed = [load_balancer(i, Some("x")), load_balancer(Some("x"), c)];
         assert_eq!(screened(&crossed, 0), Some(Reason::ClientMismatch));
-        assert_eq!(screened(&[load_balancer(Some("x"), c), load_balancer(i, c)], 0), None);
+        assert_eq!(
+            screened(&[load_balancer(Some("x"), c), load_balancer(i, c)], 0),
+            None
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The claims of one user, as two verified tokens give them, and how a path names one. Only [`super::verify`] makes [`Claims`].
+//! The claims of one user, as two verified tokens give them, and how a path names one. Only
+//! [`super::verify`] makes [`Claims`].
 
 use serde_json::{Map, Value};
 
@@ -7,7 +8,8 @@ use crate::time::Timestamp;
 /// How deep claims may nest.
 pub(crate) const MAX_CLAIMS_DEPTH: usize = 16;
 
-/// Claims that the load balancer vouches for, and the identity provider where its access token is read.
+/// Claims that the load balancer vouches for, and the identity provider where its access token is
+/// read.
 pub struct Claims {
     pub(super) by_name: Map<String, Value>,
     pub(super) access: Option<Map<String, Value>>,
@@ -27,7 +29,8 @@ impl Claims {
         self.access.as_ref()
     }
 
-    /// The earliest `exp`: of JOSE header and payload, and of the access token; clock skew is not in it.
+    /// The earliest `exp`: of JOSE header and payload, and of the access token; clock skew is not
+    /// in it.
     pub fn expires(&self) -> Timestamp {
         self.expires
     }
@@ -45,7 +48,10 @@ pub(crate) struct Sources<'a> {
 
 impl<'a> Sources<'a> {
     pub(crate) fn of(claims: &'a Claims) -> Self {
-        Self { token: claims.by_name(), access: claims.of_access_token() }
+        Self {
+            token: claims.by_name(),
+            access: claims.of_access_token(),
+        }
     }
 
     /// The claim at `path`: of the access token where that begins with [`ACCESS_TOKEN_CLAIM`].

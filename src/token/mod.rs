@@ -1,4 +1,5 @@
-//! The ALB's token and the identity provider's access token, from text to verified claims. Trust is earned in [`verify`].
+//! The ALB's token and the identity provider's access token, from text to verified claims. Trust is
+//! earned in [`verify`].
 
 pub(crate) mod access;
 pub(crate) mod alb;

@@ -26,13 +26,15 @@ pub struct Verifier(());
 impl Verifier {
     /// Has `jsonwebtoken` verify with `provider` in this process. The first one installed stays.
     pub fn install(provider: &'static CryptoProvider) -> Self {
-        // An error means that one is there already: the known-answer test that chose it gives the same choice again.
+        // An error means that one is there already: the known-answer test that chose it gives the
+        // same choice again.
         let _ = provider.install_default();
         Self(())
     }
 
-    /// Verifies the token's signature with `key`. **This is the line where trust is earned**: the only way to a
-    /// [`VerifiedToken`], and it takes none but a screened token. `jsonwebtoken` leaves the arithmetic to the provider of
+    /// Verifies the token's signature with `key`. **This is the line where trust is earned**: the
+    /// only way to a [`VerifiedToken`], and it takes none but a screened token. `jsonwebtoken`
+    /// leaves the arithmetic to the provider of
     /// [`Verifier::install`], and that to its [`crate::VerifySignature::verify_es256`]: Envoy's, in `filter/host_signature.rs`, or
     /// [`crate::P256`]'s.
     ///
@@ -40,7 +42,12 @@ impl Verifier {
     /// [`Reason::SignatureInvalid`].
     pub fn verify(self, token: &ScreenedToken<'_>, key: &P256Key) -> Result<VerifiedToken, Reason> {
         let signature = URL_SAFE_NO_PAD.encode(token.signature());
-        match jsonwebtoken::crypto::verify(&signature, token.signing_input(), key.decoding_key(), Algorithm::ES256) {
+        match jsonwebtoken::crypto::verify(
+            &signature,
+            token.signing_input(),
+            key.decoding_key(),
+            Algorithm::ES256,
+        ) {
             Ok(true) => Ok(VerifiedToken {
                 payload: token.payload().to_owned(),
                 issuer: token.issuer().map(str::to_owned),
@@ -51,8 +58,9 @@ impl Verifier {
         }
     }
 
-    /// Verifies the access token's signature with `key`, and adds its claims to the `claims` of the load balancer's token
-    /// if it is of the same user and sign-in. Of itself an access token makes nobody a user.
+    /// Verifies the access token's signature with `key`, and adds its claims to the `claims` of the
+    /// load balancer's token if it is of the same user and sign-in. Of itself an access token makes
+    /// nobody a user.
     ///
     /// # Errors
     /// [`Reason::AccessTokenInvalid`].
@@ -79,9 +87,13 @@ impl Verifier {
             subject: claims.by_name.get("sub").and_then(Value::as_str),
             client: claims.client.as_deref(),
         };
-        let (access, expires) =
-            access::claims(token.payload(), &expected, now, skew).ok_or(Reason::AccessTokenInvalid)?;
-        Ok(Claims { access: Some(access), expires: claims.expires.min(expires), ..claims })
+        let (access, expires) = access::claims(token.payload(), &expected, now, skew)
+            .ok_or(Reason::AccessTokenInvalid)?;
+        Ok(Claims {
+            access: Some(access),
+            expires: claims.expires.min(expires),
+            ..claims
+        })
     }
 }
 
@@ -94,7 +106,8 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
-    /// Reads the claims and checks the two that say whether they hold: `exp` and `iss`, where present.
+    /// Reads the claims and checks the two that say whether they hold: `exp` and `iss`, where
+    /// present.
     ///
     /// # Errors
     /// [`Reason::TokenMalformed`], [`Reason::TokenExpired`], [`Reason::IssuerMismatch`].
@@ -103,7 +116,8 @@ impl VerifiedToken {
         let Ok(Value::Object(claims)) = json::parse(&payload, MAX_CLAIMS_DEPTH) else {
             return Err(Reason::TokenMalformed);
         };
-        let expires = numeric_date(&claims, "exp")?.map_or(self.expires, |payload| payload.min(self.expires));
+        let expires =
+            numeric_date(&claims, "exp")?.map_or(self.expires, |payload| payload.min(self.expires));
         if expires.plus(skew) <= now {
             return Err(Reason::TokenExpired);
         }
@@ -112,7 +126,12 @@ impl VerifiedToken {
         {
             return Err(Reason::IssuerMismatch);
         }
-        Ok(Claims { by_name: claims, access: None, client: self.client, expires })
+        Ok(Claims {
+            by_name: claims,
+            access: None,
+            client: self.client,
+            expires,
+        })
     }
 }
 
@@ -129,11 +148,17 @@ mod tests {
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 
-    /// The real token of 2019, verified `seconds` after the epoch as that of a load balancer with its signer.
+    /// The real token of 2019, verified `seconds` after the epoch as that of a load balancer with
+    /// its signer.
     fn real_token(seconds: u64, spoil: impl Fn(&str) -> String) -> Result<Claims, Reason> {
         let vector = vectors("alb-token-2019-oidc.json");
         let text = spoil(vector["token"].as_str().unwrap());
-        let key = P256Key::from_spki(&STANDARD.decode(vector["spki_b64"].as_str().unwrap()).unwrap()).unwrap();
+        let key = P256Key::from_spki(
+            &STANDARD
+                .decode(vector["spki_b64"].as_str().unwrap())
+                .unwrap(),
+        )
+        .unwrap();
         let trusted = [LoadBalancer {
             arn: "arn:aws:elasticloadbalancing:us-east-1:263498402841:loadbalancer/app/ALBOI-LoadB-1ESOKE9EXDFW4/46d1d78395db76af"
                 .to_owned(),
@@ -143,15 +168,21 @@ mod tests {
         }];
         let (now, skew) = (Timestamp::from_seconds(seconds), Duration::from_secs(30));
         let token = UntrustedToken::parse(text.as_bytes())?.screen(&trusted, now, skew)?;
-        Verifier::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)
+        Verifier::install(&P256_PROVIDER)
+            .verify(&token, &key)?
+            .claims(now, skew)
     }
 
     #[test]
     fn a_real_token_of_2019_verifies_on_its_day_and_not_today() {
-        let claims = real_token(1_559_667_900, str::to_owned).unwrap_or_else(|reason| panic!("{reason}"));
+        let claims =
+            real_token(1_559_667_900, str::to_owned).unwrap_or_else(|reason| panic!("{reason}"));
         assert_eq!(claims.by_name()["sub"], "yancej@amazon.com");
         assert_eq!(claims.expires(), Timestamp::from_seconds(1_559_667_908));
-        assert_eq!(real_token(1_559_667_938, str::to_owned).err(), Some(Reason::TokenExpired));
+        assert_eq!(
+            real_token(1_559_667_938, str::to_owned).err(),
+            Some(Reason::TokenExpired)
+        );
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! `make bench`: what the filter costs, side by side with no filter, Envoy's own `jwt_authn`, a module that does nothing and a Lua
-//! filter that only decodes, on one worker of one Envoy. The setups take turns of a quarter of a second, and what is told is each
-//! one's share of another's throughput in the same round of turns: times of a shared machine say little, ratios say something. Each
-//! setup has a listener for each kind of token, so that what one leaves in a cache is not what another finds there.
+//! `make bench`: what the filter costs, side by side with no filter, Envoy's own `jwt_authn`, a
+//! module that does nothing and a Lua filter that only decodes, on one worker of one Envoy. The
+//! setups take turns of a quarter of a second, and what is told is each one's share of another's
+//! throughput in the same round of turns: times of a shared machine say little, ratios say
+//! something. Each setup has a listener for each kind of token, so that what one leaves in a cache
+//! is not what another finds there.
 //!
-//! `BENCH_ONLY` (words) runs only what has them in its name, beside what others are compared with; `BENCH_ROUNDS` (default 50) is
-//! how many turns each setup has. Everything that was measured is left in `target/bench.json`. `BENCH_STAGE` runs one stage alone
-//! that needs no turns and leaves nothing there: `instructions`, or `memory`, which `BENCH_REQUESTS` is of.
+//! `BENCH_ONLY` (words) runs only what has them in its name, beside what others are compared with;
+//! `BENCH_ROUNDS` (default 50) is how many turns each setup has. Everything that was measured is
+//! left in `target/bench.json`. `BENCH_STAGE` runs one stage alone that needs no turns and leaves
+//! nothing there: `instructions`, or `memory`, which `BENCH_REQUESTS` is of.
 
 mod flat;
 mod instructions;
@@ -36,9 +39,11 @@ const CONNECTIONS: usize = 16;
 const TURN: usize = 240;
 /// The sizes of a token, in bytes: a user with few claims, and one with as many as fit.
 const SIZES: [usize; 2] = [1200, 4000];
-/// So many that each is forgotten before its turn comes again: they are more than a token cache holds.
+/// So many that each is forgotten before its turn comes again: they are more than a token cache
+/// holds.
 const NEW: usize = 20_000;
-/// Seconds that each setup warms up at a time, until each token that is to come again has come once.
+/// Seconds that each setup warms up at a time, until each token that is to come again has come
+/// once.
 const WARM_UP: usize = 2;
 /// Seconds in which each setup's latency is measured.
 const ALONE: usize = 2;
@@ -95,8 +100,10 @@ async fn everything(signed: Signed) {
     for size in SIZES {
         for (filter, tokens) in setups::CASES {
             let name = format!("{}, {}", filter.name(), tokens.name());
-            let is_reference =
-                matches!(filter, Filter::Nothing | Filter::JwtAuthn | Filter::JwtAuthnWithCache | Filter::Lua);
+            let is_reference = matches!(
+                filter,
+                Filter::Nothing | Filter::JwtAuthn | Filter::JwtAuthnWithCache | Filter::Lua
+            );
             if !is_reference && !only.is_empty() && !name.contains(&only) {
                 continue;
             }
@@ -120,13 +127,20 @@ async fn everything(signed: Signed) {
         stage.alone(case).await;
     }
     for cases in cases.chunk_by_mut(|one, next| one.size == next.size) {
-        eprintln!("{rounds} rounds of {} setups with tokens of {} bytes", cases.len(), cases[0].size);
+        eprintln!(
+            "{rounds} rounds of {} setups with tokens of {} bytes",
+            cases.len(),
+            cases[0].size
+        );
         stage.in_turns(cases, rounds).await;
     }
     let mut streamed = BTreeMap::from(Stream::ALL.map(|stream| (stream.name(), Vec::new())));
     for round in 0..STREAMS {
         for stream in Stream::ALL {
-            streamed.entry(stream.name()).or_default().push(stage.stream(stream, round).await);
+            streamed
+                .entry(stream.name())
+                .or_default()
+                .push(stage.stream(stream, round).await);
         }
     }
     stage.check().await;
@@ -137,12 +151,21 @@ async fn everything(signed: Signed) {
     let memory = stage.memory().await;
     stage.envoy.stop().await;
     let counts = signed.count().await;
-    report(&cases, streamed, &waits, counts.as_deref(), &memory, &signed.flat().await);
+    report(
+        &cases,
+        streamed,
+        &waits,
+        counts.as_deref(),
+        &memory,
+        &signed.flat().await,
+    );
 }
 
 fn rounds() -> usize {
-    std::env::var("BENCH_ROUNDS")
-        .map_or(50, |text| text.parse().unwrap_or_else(|_| panic!("BENCH_ROUNDS={text}: not a number")))
+    std::env::var("BENCH_ROUNDS").map_or(50, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("BENCH_ROUNDS={text}: not a number"))
+    })
 }
 
 /// The files of tokens and other files, and the key that the tokens are signed with.
@@ -163,9 +186,16 @@ impl Signed {
         for size in SIZES {
             setups::write_tokens(&folder.path().join(size.to_string()), NEW, size, &kid, &key);
         }
-        std::fs::write(folder.path().join("load.lua"), include_str!("load.lua")).expect("the script");
+        std::fs::write(folder.path().join("load.lua"), include_str!("load.lua"))
+            .expect("the script");
         let modules = Modules::assemble(folder.path());
-        Signed { folder, keys, kid, key, modules }
+        Signed {
+            folder,
+            keys,
+            kid,
+            key,
+            modules,
+        }
     }
 
     /// The file of tokens of about this size.
@@ -175,14 +205,35 @@ impl Signed {
 
     async fn count(&self) -> Option<Vec<Count>> {
         let signed = (self.kid.as_str(), &self.key);
-        instructions::count(self.folder.path(), &self.file(SIZES[0]), &self.keys, signed, &self.modules).await
+        instructions::count(
+            self.folder.path(),
+            &self.file(SIZES[0]),
+            &self.keys,
+            signed,
+            &self.modules,
+        )
+        .await
     }
 
     async fn flat(&self) -> Vec<flat::Sample> {
-        println!("\nmemory under {} requests with tokens of {} bytes:", flat::requests(), SIZES[0]);
-        println!("{:>10}  {:>10}  {:>15}  {:>8}", "requests", "remembered", "linear MiB", "resident");
+        println!(
+            "\nmemory under {} requests with tokens of {} bytes:",
+            flat::requests(),
+            SIZES[0]
+        );
+        println!(
+            "{:>10}  {:>10}  {:>15}  {:>8}",
+            "requests", "remembered", "linear MiB", "resident"
+        );
         let signed = (self.kid.as_str(), &self.key);
-        flat::run(self.folder.path(), &self.file(SIZES[0]), &self.keys, signed, &self.modules).await
+        flat::run(
+            self.folder.path(),
+            &self.file(SIZES[0]),
+            &self.keys,
+            signed,
+            &self.modules,
+        )
+        .await
     }
 }
 
@@ -201,33 +252,63 @@ struct Stage<'a> {
 impl Stage<'_> {
     async fn start<'a>(cases: &[Case], signed: &'a Signed) -> Stage<'a> {
         let upstream = streams::upstream().await;
-        let Signed { keys, kid, key, modules, .. } = signed;
+        let Signed {
+            keys,
+            kid,
+            key,
+            modules,
+            ..
+        } = signed;
         let mut setup = Setup::new(&support::default_envoy(), upstream.address, keys.address());
         setup.log_level = "error";
         let at_once = json!({"direct_response": {"status": 200}});
         let onward = json!({"route": {"cluster": "upstream", "timeout": "0s"}});
-        let mut names: Vec<_> = cases.iter().map(|case| (case.filter, case.listener.as_str(), &at_once)).collect();
+        let mut names: Vec<_> = cases
+            .iter()
+            .map(|case| (case.filter, case.listener.as_str(), &at_once))
+            .collect();
         names.extend(streams::FILTERS.map(|filter| (filter, before_streams(filter), &onward)));
         names.push((Filter::Ours, WAITING, &at_once));
         for (filter, name, action) in &names {
-            setup.listeners.push(filter.listener(name, action, kid, key, modules));
+            setup
+                .listeners
+                .push(filter.listener(name, action, kid, key, modules));
         }
         let envoy = Envoy::must_start(&setup).await;
         let mut listeners = BTreeMap::new();
         for (_, name, _) in names {
-            listeners.insert(name.to_owned(), envoy.listener(name).await.expect("the listener"));
+            listeners.insert(
+                name.to_owned(),
+                envoy.listener(name).await.expect("the listener"),
+            );
         }
-        let spec = TokenSpec { exp: 6 * 3600, payload_exp: 6 * 3600, ..TokenSpec::of("ann@example.com") };
+        let spec = TokenSpec {
+            exp: 6 * 3600,
+            payload_exp: 6 * 3600,
+            ..TokenSpec::of("ann@example.com")
+        };
         let known = spec.mint(kid, key).text;
         let processor = worker(envoy.process_id()).join("schedstat");
-        Stage { signed, envoy, listeners, known, processor, _upstream: upstream }
+        Stage {
+            signed,
+            envoy,
+            listeners,
+            known,
+            processor,
+            _upstream: upstream,
+        }
     }
 
-    /// What share of a worker's time without a filter it takes with this one before it. Which of the two comes first alternates.
+    /// What share of a worker's time without a filter it takes with this one before it. Which of
+    /// the two comes first alternates.
     async fn stream(&self, stream: Stream, round: usize) -> f64 {
         let mut used = BTreeMap::new();
         let [none, ours] = streams::FILTERS.map(before_streams);
-        for name in if round.is_multiple_of(2) { [none, ours] } else { [ours, none] } {
+        for name in if round.is_multiple_of(2) {
+            [none, ours]
+        } else {
+            [ours, none]
+        } {
             let before = self.on_processor();
             stream.run(self.listeners[name], &self.known).await;
             used.insert(name, self.on_processor() - before);
@@ -238,14 +319,24 @@ impl Stage<'_> {
     /// Nanoseconds that Envoy's worker has been on a processor.
     fn on_processor(&self) -> f64 {
         let text = std::fs::read_to_string(&self.processor).expect("the worker's times");
-        text.split(' ').next().and_then(|word| word.parse().ok()).expect("nanoseconds")
+        text.split(' ')
+            .next()
+            .and_then(|word| word.parse().ok())
+            .expect("nanoseconds")
     }
 
     /// Warms a setup up, and measures its latency.
     async fn alone(&self, case: &mut Case) {
-        let to_come = if case.tokens == Tokens::New { 1 } else { case.tokens.count() as u64 };
+        let to_come = if case.tokens == Tokens::New {
+            1
+        } else {
+            case.tokens.count() as u64
+        };
         while case.sent < to_come {
-            let [requests, ..] = self.load(std::slice::from_ref(&*case), WARM_UP).await.result;
+            let [requests, ..] = self
+                .load(std::slice::from_ref(&*case), WARM_UP)
+                .await
+                .result;
             case.sent += requests as u64;
         }
         let before = self.remembered().await;
@@ -256,13 +347,22 @@ impl Stage<'_> {
             let hits = self.remembered().await - before;
             // Requests that the last run cut off come again.
             let new = case.tokens != Tokens::New || hits <= CONNECTIONS as i64;
-            assert!(new, "{}: {hits} of {requests} tokens were remembered", case.name);
+            assert!(
+                new,
+                "{}: {hits} of {requests} tokens were remembered",
+                case.name
+            );
             case.remembered = Some(hits as f64 / requests);
         }
     }
 
     async fn remembered(&self) -> i64 {
-        self.envoy.counters().await.get("token_cache_hit").copied().unwrap_or(0)
+        self.envoy
+            .counters()
+            .await
+            .get("token_cache_hit")
+            .copied()
+            .unwrap_or(0)
     }
 
     async fn in_turns(&self, cases: &mut [Case], rounds: usize) {
@@ -270,10 +370,17 @@ impl Stage<'_> {
         let seconds = ((rounds + 2) * cases.len() * TURN).div_ceil(1000);
         for line in self.load(cases, seconds).await.turns {
             let [number, round, requests, nanoseconds, used] = line;
-            let sample =
-                Sample { requests_per_second: requests / nanoseconds * 1e9, cpu_per_request: used / requests / 1000.0 };
-            let before = cases[number as usize - 1].turns.insert(round as usize, sample);
-            assert!(before.is_none(), "two turns of setup {number} in round {round}");
+            let sample = Sample {
+                requests_per_second: requests / nanoseconds * 1e9,
+                cpu_per_request: used / requests / 1000.0,
+            };
+            let before = cases[number as usize - 1]
+                .turns
+                .insert(round as usize, sample);
+            assert!(
+                before.is_none(),
+                "two turns of setup {number} in round {round}"
+            );
         }
     }
 
@@ -284,13 +391,21 @@ impl Stage<'_> {
             let port = self.listeners[&case.listener].port();
             let tokens = self.signed.file(case.size);
             let (count, sent) = (case.tokens.count(), case.sent);
-            writeln!(plan, "{{ port = \"{port}\", tokens = {tokens:?}, count = {count}, sent = {sent} }},")
-                .expect("a string");
+            writeln!(
+                plan,
+                "{{ port = \"{port}\", tokens = {tokens:?}, count = {count}, sent = {sent} }},"
+            )
+            .expect("a string");
         }
         let file = self.signed.folder.path().join("plan.lua");
         std::fs::write(&file, plan + "} }\n").expect("the plan");
         let output = Command::new("wrk")
-            .args(["--threads", &cases.len().to_string(), "--connections", &(cases.len() * CONNECTIONS).to_string()])
+            .args([
+                "--threads",
+                &cases.len().to_string(),
+                "--connections",
+                &(cases.len() * CONNECTIONS).to_string(),
+            ])
             .args(["--duration", &format!("{seconds}s"), "--script"])
             .arg(self.signed.folder.path().join("load.lua"))
             .arg(format!("http://{}/", self.listeners[&cases[0].listener]))
@@ -300,26 +415,52 @@ impl Stage<'_> {
             .unwrap_or_else(|error| panic!("cannot run wrk: {error}"));
         let text = String::from_utf8_lossy(&output.stdout);
         let numbers = |line: &str| -> Vec<f64> {
-            line.split(' ').map(|word| word.parse().unwrap_or_else(|_| panic!("{line}: {word}"))).collect()
+            line.split(' ')
+                .map(|word| word.parse().unwrap_or_else(|_| panic!("{line}: {word}")))
+                .collect()
         };
         let Some(result) = text.lines().find_map(|line| line.strip_prefix("RESULT ")) else {
-            panic!("{}: no result:\n{text}{}", cases[0].name, String::from_utf8_lossy(&output.stderr))
+            panic!(
+                "{}: no result:\n{text}{}",
+                cases[0].name,
+                String::from_utf8_lossy(&output.stderr)
+            )
         };
-        let [requests, p50, p99, failed] = numbers(result)[..] else { panic!("{result}") };
-        assert!(failed == 0.0, "{}: {failed} of {requests} requests were not answered with 200", cases[0].name);
+        let [requests, p50, p99, failed] = numbers(result)[..] else {
+            panic!("{result}")
+        };
+        assert!(
+            failed == 0.0,
+            "{}: {failed} of {requests} requests were not answered with 200",
+            cases[0].name
+        );
         let turns = text
             .lines()
             .filter_map(|line| line.strip_prefix("TURN "))
-            .map(|line| numbers(line).try_into().unwrap_or_else(|numbers| panic!("{line}: {numbers:?}")));
-        Load { result: [requests, p50, p99], turns: turns.collect() }
+            .map(|line| {
+                numbers(line)
+                    .try_into()
+                    .unwrap_or_else(|numbers| panic!("{line}: {numbers:?}"))
+            });
+        Load {
+            result: [requests, p50, p99],
+            turns: turns.collect(),
+        }
     }
 
     /// That what was measured was what is claimed: no token was refused.
     async fn check(&self) {
         let counters = self.envoy.counters().await;
         let count = |name: &str| counters.get(name).copied().unwrap_or(0);
-        assert!(count("admitted") > 0 && count("verified.host") > 0 && count("token_cache_hit") > 0, "{counters:#?}");
-        let denied: i64 = counters.iter().filter(|(name, _)| name.starts_with("denied.")).map(|(_, count)| count).sum();
+        assert!(
+            count("admitted") > 0 && count("verified.host") > 0 && count("token_cache_hit") > 0,
+            "{counters:#?}"
+        );
+        let denied: i64 = counters
+            .iter()
+            .filter(|(name, _)| name.starts_with("denied."))
+            .map(|(_, count)| count)
+            .sum();
         assert_eq!(denied, 0, "{counters:#?}");
     }
 
@@ -330,24 +471,34 @@ impl Stage<'_> {
 
 /// The listener's name.
 fn before_streams(filter: Filter) -> &'static str {
-    if filter == Filter::Nothing { "streams, no filter" } else { "streams, this filter" }
+    if filter == Filter::Nothing {
+        "streams, no filter"
+    } else {
+        "streams, this filter"
+    }
 }
 
 /// What `wrk` said.
 struct Load {
     /// Requests, and the microseconds that half of them and all but one in a hundred took at most.
     result: [f64; 3],
-    /// A setup's number from 1, the round, requests, nanoseconds from the first one sent to the last one answered, nanoseconds
-    /// that Envoy's worker was on a processor meanwhile.
+    /// A setup's number from 1, the round, requests, nanoseconds from the first one sent to the
+    /// last one answered, nanoseconds that Envoy's worker was on a processor meanwhile.
     turns: Vec<[f64; 5]>,
 }
 
 /// The folder of Envoy's worker thread.
 fn worker(process: u32) -> PathBuf {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of Envoy");
-    let is_worker =
-        |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("wrk:worker_0"));
-    tasks.flatten().map(|task| task.path()).find(is_worker).expect("a worker thread")
+    let is_worker = |task: &PathBuf| {
+        std::fs::read_to_string(task.join("comm"))
+            .is_ok_and(|name| name.starts_with("wrk:worker_0"))
+    };
+    tasks
+        .flatten()
+        .map(|task| task.path())
+        .find(is_worker)
+        .expect("a worker thread")
 }
 
 /// Median and quartiles.
@@ -363,13 +514,21 @@ impl Spread {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let at = |quarters: usize| values[(values.len() - 1) * quarters / 4];
-        Spread { lower: at(1), median: at(2), upper: at(3) }
+        Spread {
+            lower: at(1),
+            median: at(2),
+            upper: at(3),
+        }
     }
 }
 
 impl std::fmt::Display for Spread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:>6.2} ({:.2}–{:.2})", self.median, self.lower, self.upper)
+        write!(
+            f,
+            "{:>6.2} ({:.2}–{:.2})",
+            self.median, self.lower, self.upper
+        )
     }
 }
 
@@ -379,7 +538,8 @@ struct Line<'a> {
     tokens: &'a str,
     token_bytes: usize,
     of_no_filter: Spread,
-    /// Of `jwt_authn` with the same tokens: without its cache where each is new, with it where they come again.
+    /// Of `jwt_authn` with the same tokens: without its cache where each is new, with it where they
+    /// come again.
     of_jwt_authn: Spread,
     /// Of Lua with tokens that are new, or with 1,000: it knows no difference.
     of_lua: Spread,
@@ -389,7 +549,8 @@ struct Line<'a> {
     p99_milliseconds: f64,
     /// Of what no filter takes.
     cpu_of_no_filter: Spread,
-    /// What share of its turn Envoy's worker was on a processor: where that is little, the load was the limit.
+    /// What share of its turn Envoy's worker was on a processor: where that is little, the load was
+    /// the limit.
     busy: f64,
     remembered: Option<f64>,
     turns: &'a BTreeMap<usize, Sample>,
@@ -404,7 +565,8 @@ fn report(
     flat: &[flat::Sample],
 ) {
     let find = |filter: Filter, tokens: Tokens, size: usize| {
-        let same = |case: &&Case| case.filter == filter && case.tokens == tokens && case.size == size;
+        let same =
+            |case: &&Case| case.filter == filter && case.tokens == tokens && case.size == size;
         cases.iter().find(same)
     };
     let mut lines = Vec::new();
@@ -425,13 +587,24 @@ fn report(
     for case in cases {
         let (tokens, size) = (case.tokens, case.size);
         let ratio = |other: &Case, of: fn(&Sample) -> f64| {
-            let both = case.turns.iter().filter_map(|(round, mine)| Some((mine, other.turns.get(round)?)));
+            let both = case
+                .turns
+                .iter()
+                .filter_map(|(round, mine)| Some((mine, other.turns.get(round)?)));
             Spread::of(both.map(|(mine, theirs)| of(mine) / of(theirs)))
         };
         let rate = |sample: &Sample| sample.requests_per_second;
         let rate_of = |filter, tokens| find(filter, tokens, size).map(|other| ratio(other, rate));
-        let native = if tokens == Tokens::New { Filter::JwtAuthn } else { Filter::JwtAuthnWithCache };
-        let lua = if tokens == Tokens::New { Tokens::New } else { Tokens::Thousand };
+        let native = if tokens == Tokens::New {
+            Filter::JwtAuthn
+        } else {
+            Filter::JwtAuthnWithCache
+        };
+        let lua = if tokens == Tokens::New {
+            Tokens::New
+        } else {
+            Tokens::Thousand
+        };
         let none = find(Filter::Nothing, tokens, size).expect("no filter is always measured");
         let line = Line {
             setup: case.filter.name(),
@@ -445,7 +618,9 @@ fn report(
             p99_milliseconds: case.p99,
             cpu_of_no_filter: ratio(none, |sample| sample.cpu_per_request),
             busy: Spread::of(
-                case.turns.values().map(|sample| sample.requests_per_second * sample.cpu_per_request / 1e6),
+                case.turns
+                    .values()
+                    .map(|sample| sample.requests_per_second * sample.cpu_per_request / 1e6),
             )
             .median,
             remembered: case.remembered,
@@ -458,12 +633,16 @@ fn report(
             line.of_no_filter.to_string(),
             line.of_jwt_authn.to_string(),
             line.of_lua.to_string(),
-            line.of_least.map(|spread| spread.to_string()).unwrap_or_default(),
+            line.of_least
+                .map(|spread| spread.to_string())
+                .unwrap_or_default(),
             line.cpu_of_no_filter.to_string(),
             line.p50_milliseconds,
             line.p99_milliseconds,
             line.busy,
-            line.remembered.map(|share| format!("{share:.2}")).unwrap_or_default()
+            line.remembered
+                .map(|share| format!("{share:.2}"))
+                .unwrap_or_default()
         );
         lines.push(line);
     }
@@ -472,9 +651,11 @@ fn report(
             let case = find(filter, tokens, size)?;
             Some(Spread::of(case.turns.values().map(|sample| sample.cpu_per_request)).median)
         };
-        if let (Some(new), Some(alone), Some(remembered)) =
-            (cpu(Filter::Ours, Tokens::New), cpu(Filter::OursAlone, Tokens::New), cpu(Filter::Ours, Tokens::Thousand))
-        {
+        if let (Some(new), Some(alone), Some(remembered)) = (
+            cpu(Filter::Ours, Tokens::New),
+            cpu(Filter::OursAlone, Tokens::New),
+            cpu(Filter::Ours, Tokens::Thousand),
+        ) {
             let times = (alone - remembered) / (new - remembered);
             println!(
                 "what a new token of {size} bytes costs beyond a remembered one, where the module verifies: {times:.1} × where the host does"
@@ -482,22 +663,36 @@ fn report(
         }
     }
     println!("\n{:<50}     CPU × no filter", "");
-    let streamed: BTreeMap<_, _> =
-        streamed.into_iter().map(|(name, shares)| (name, Spread::of(shares.into_iter()))).collect();
+    let streamed: BTreeMap<_, _> = streamed
+        .into_iter()
+        .map(|(name, shares)| (name, Spread::of(shares.into_iter())))
+        .collect();
     for (name, share) in &streamed {
         println!("{name:<50}        {share}");
     }
-    println!("\n{} requests at once whose key has to be fetched, {} times over:", waits[0].requests, waits.len());
+    println!(
+        "\n{} requests at once whose key has to be fetched, {} times over:",
+        waits[0].requests,
+        waits.len()
+    );
     let each = |name: &str, of: fn(&Wait) -> f64| {
-        let values: Vec<_> = waits.iter().map(|wait| format!("{:.2}", of(wait))).collect();
+        let values: Vec<_> = waits
+            .iter()
+            .map(|wait| format!("{:.2}", of(wait)))
+            .collect();
         println!("{name:<65} {}", values.join("  "));
     };
     each("fetches", |wait| wait.fetches as f64);
-    each("the last is answered, × the time of as many with a known key", |wait| {
-        wait.after_the_key / wait.with_the_key_known
+    each(
+        "the last is answered, × the time of as many with a known key",
+        |wait| wait.after_the_key / wait.with_the_key_known,
+    );
+    each("others wait meanwhile, milliseconds at most", |wait| {
+        wait.others_meanwhile
     });
-    each("others wait meanwhile, milliseconds at most", |wait| wait.others_meanwhile);
-    each("others wait otherwise, milliseconds at most", |wait| wait.others_otherwise);
+    each("others wait otherwise, milliseconds at most", |wait| {
+        wait.others_otherwise
+    });
     report_counts(counts);
     plot::write(&support::repository("target/bench.svg"), &lines);
     let json = json!({
@@ -510,8 +705,11 @@ fn report(
         "flat": flat,
     });
     let path = support::repository("target/bench.json");
-    std::fs::write(&path, serde_json::to_string_pretty(&json).expect("JSON")).expect("target/bench.json");
-    println!("\nmedian (quartiles) of the rounds; all of it: target/bench.json, as a picture: target/bench.svg");
+    std::fs::write(&path, serde_json::to_string_pretty(&json).expect("JSON"))
+        .expect("target/bench.json");
+    println!(
+        "\nmedian (quartiles) of the rounds; all of it: target/bench.json, as a picture: target/bench.svg"
+    );
 }
 
 fn report_counts(counts: Option<&[Count]>) {
@@ -522,15 +720,28 @@ fn report_counts(counts: Option<&[Count]>) {
     match counts {
         None => println!("not counted: there is no valgrind"),
         Some(counts) => {
-            println!("{:<50} {:>9}  {:<19} {:>13}  {:>11}", "", "median", "least–most", "× no filter", "a step more");
+            println!(
+                "{:<50} {:>9}  {:<19} {:>13}  {:>11}",
+                "", "median", "least–most", "× no filter", "a step more"
+            );
             for (number, count) in counts.iter().enumerate() {
                 let (median, (least, most)) = (count.median(), count.range());
                 let of_none = median as f64 / counts[0].median() as f64;
-                let setup = format!("{}{}", count.setup, if count.again { "" } else { ", every token new" });
+                let setup = format!(
+                    "{}{}",
+                    count.setup,
+                    if count.again { "" } else { ", every token new" }
+                );
                 let range = format!("{least}–{most}");
-                let above = number.checked_sub(1).filter(|_| number < instructions::STAIRCASE);
-                let more = above.map(|above| format!("{:+}", median as i64 - counts[above].median() as i64));
-                println!("{setup:<50} {median:>9}  {range:<19} {of_none:>13.2}  {:>11}", more.unwrap_or_default());
+                let above = number
+                    .checked_sub(1)
+                    .filter(|_| number < instructions::STAIRCASE);
+                let more = above
+                    .map(|above| format!("{:+}", median as i64 - counts[above].median() as i64));
+                println!(
+                    "{setup:<50} {median:>9}  {range:<19} {of_none:>13.2}  {:>11}",
+                    more.unwrap_or_default()
+                );
             }
         }
     }

@@ -1,7 +1,8 @@
-//! Whether the filter's memory stays what it is under load that goes on: most requests have a token that was seen before, the
-//! others bring one that was not, or has been forgotten since, so that what is remembered is replaced over and over. Measures no
-//! time. `BENCH_REQUESTS` sets how many requests there are: 300,000 unless told otherwise, and no fewer, as the first tenth has to
-//! bring each token; 10,000,000 for a night.
+//! Whether the filter's memory stays what it is under load that goes on: most requests have a token
+//! that was seen before, the others bring one that was not, or has been forgotten since, so that
+//! what is remembered is replaced over and over. Measures no time. `BENCH_REQUESTS` sets how many
+//! requests there are: 300,000 unless told otherwise, and no fewer, as the first tenth has to bring
+//! each token; 10,000,000 for a night.
 
 use super::setups::{Filter, Modules};
 use serde::Serialize;
@@ -20,7 +21,8 @@ const CONNECTIONS: usize = 16;
 const PARTS: u64 = 10;
 /// A VM's linear memory with as many tokens as are remembered: 16.6 MiB.
 const MOST: u64 = 166 * (1 << 20) / 10;
-/// How much it may grow after the first part, by when each token has come: a few pages of WebAssembly.
+/// How much it may grow after the first part, by when each token has come: a few pages of
+/// WebAssembly.
 const GROWTH: u64 = 4 * 65536;
 
 /// What was seen after so many requests.
@@ -37,8 +39,10 @@ pub(crate) struct Sample {
 
 /// How many requests there are to be.
 pub(crate) fn requests() -> u64 {
-    std::env::var("BENCH_REQUESTS")
-        .map_or(300_000, |text| text.parse().unwrap_or_else(|_| panic!("BENCH_REQUESTS={text}: not a number")))
+    std::env::var("BENCH_REQUESTS").map_or(300_000, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("BENCH_REQUESTS={text}: not a number"))
+    })
 }
 
 /// Sends them. `tokens` are of `key`, which `keys` serves under `kid`; `folder` is for files.
@@ -54,15 +58,28 @@ pub(crate) async fn run(
     let mut setup = Setup::new(&support::default_envoy(), keys.address(), keys.address());
     setup.log_level = "error";
     let at_once = json!({"direct_response": {"status": 200}});
-    setup.listeners.push(Filter::Ours.listener(NAME, &at_once, kid, key, modules));
+    setup
+        .listeners
+        .push(Filter::Ours.listener(NAME, &at_once, kid, key, modules));
     let envoy = Envoy::must_start(&setup).await;
     let script = folder.join("flat.lua");
     std::fs::write(&script, include_str!("flat.lua")).expect("the script");
     // It is ended once there have been enough requests.
     let mut wrk = Command::new("wrk")
-        .args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--duration", "24h", "--script"])
+        .args([
+            "--threads",
+            "1",
+            "--connections",
+            &CONNECTIONS.to_string(),
+            "--duration",
+            "24h",
+            "--script",
+        ])
         .arg(&script)
-        .arg(format!("http://{}/", envoy.listener(NAME).await.expect("the listener")))
+        .arg(format!(
+            "http://{}/",
+            envoy.listener(NAME).await.expect("the listener")
+        ))
         .env("TOKENS", tokens)
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -73,7 +90,9 @@ pub(crate) async fn run(
         let (admitted, remembered) = loop {
             assert_eq!(wrk.try_wait().expect("wrk"), None, "wrk ended early");
             let counters = envoy.counters().await;
-            let of = |name: &str| u64::try_from(counters.get(name).copied().unwrap_or(0)).expect("a count");
+            let of = |name: &str| {
+                u64::try_from(counters.get(name).copied().unwrap_or(0)).expect("a count")
+            };
             let (admitted, remembered) = (of("admitted"), of("token_cache_hit"));
             if admitted * PARTS >= requests * part {
                 break (admitted, remembered);
@@ -83,21 +102,44 @@ pub(crate) async fn run(
         let memory = Memory::of(&envoy).await;
         // The main thread has a VM, too, which nobody's token comes to.
         let linear = *memory.linear.first().expect("a VM");
-        let sample = Sample { requests: admitted, remembered, linear, resident: memory.resident };
+        let sample = Sample {
+            requests: admitted,
+            remembered,
+            linear,
+            resident: memory.resident,
+        };
         println!("{sample}");
         samples.push(sample);
     }
     let id = wrk.id().expect("wrk runs").to_string();
-    let told = Command::new("kill").args(["-INT", &id]).status().await.expect("kill");
+    let told = Command::new("kill")
+        .args(["-INT", &id])
+        .status()
+        .await
+        .expect("kill");
     assert!(told.success(), "wrk could not be ended");
     let output = wrk.wait_with_output().await.expect("wrk");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.lines().any(|line| line == "FAILED 0"), "not each request was answered with 200:\n{text}");
+    assert!(
+        text.lines().any(|line| line == "FAILED 0"),
+        "not each request was answered with 200:\n{text}"
+    );
     envoy.stop().await;
     let (first, last) = (&samples[0], &samples[samples.len() - 1]);
-    let most = samples.iter().map(|sample| sample.linear).max().unwrap_or_default();
-    assert!(most <= MOST, "{most} bytes of linear memory, expected at most {MOST}");
-    assert!(most <= first.linear + GROWTH, "linear memory grew from {} to {most} bytes", first.linear);
+    let most = samples
+        .iter()
+        .map(|sample| sample.linear)
+        .max()
+        .unwrap_or_default();
+    assert!(
+        most <= MOST,
+        "{most} bytes of linear memory, expected at most {MOST}"
+    );
+    assert!(
+        most <= first.linear + GROWTH,
+        "linear memory grew from {} to {most} bytes",
+        first.linear
+    );
     assert!(last.remembered < last.requests, "no token was new");
     samples
 }
@@ -107,6 +149,10 @@ impl std::fmt::Display for Sample {
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let share = self.remembered as f64 / self.requests as f64;
         let (linear, resident) = (mebibytes(self.linear), mebibytes(self.resident));
-        write!(f, "{:>10}  {share:>10.2}  {linear:>15.2}  {resident:>8.1}", self.requests)
+        write!(
+            f,
+            "{:>10}  {share:>10.2}  {linear:>15.2}  {resident:>8.1}",
+            self.requests
+        )
     }
 }

@@ -1,5 +1,6 @@
-//! What a request costs Envoy's worker in instructions, without the kernel's: counted by callgrind, where valgrind is installed.
-//! Two Envoys do not count quite the same, so it is counted in several. Measures no time.
+//! What a request costs Envoy's worker in instructions, without the kernel's: counted by callgrind,
+//! where valgrind is installed. Two Envoys do not count quite the same, so it is counted in
+//! several. Measures no time.
 
 use super::setups::{Filter, Modules, Tokens};
 use serde::Serialize;
@@ -52,11 +53,15 @@ impl Count {
 
     /// The least and the most.
     pub(crate) fn range(&self) -> (u64, u64) {
-        (self.instructions[0], self.instructions[self.instructions.len() - 1])
+        (
+            self.instructions[0],
+            self.instructions[self.instructions.len() - 1],
+        )
     }
 }
 
-/// Counts; `None` where there is no valgrind. `tokens` are of `key`, which `keys` serves under `kid`; `folder` is for files.
+/// Counts; `None` where there is no valgrind. `tokens` are of `key`, which `keys` serves under
+/// `kid`; `folder` is for files.
 pub(crate) async fn count(
     folder: &Path,
     tokens: &Path,
@@ -66,7 +71,8 @@ pub(crate) async fn count(
 ) -> Option<Vec<Count>> {
     Command::new("valgrind").arg("--version").output().ok()?;
     let envoy = support::default_envoy();
-    // In Envoy's place: the same arguments, under callgrind. What the VM compiles is code that changes.
+    // In Envoy's place: the same arguments, under callgrind. What the VM compiles is code that
+    // changes.
     let (counted, counts) = (folder.join("counted"), folder.join(DUMPS));
     let script = format!(
         "#!/bin/sh\nexec valgrind --tool=callgrind --smc-check=all-non-file --separate-threads=yes --instr-atstart=no --callgrind-out-file={} {} \"$@\"\n",
@@ -80,7 +86,9 @@ pub(crate) async fn count(
     let name = |(filter, tokens): (Filter, Tokens)| format!("{}, {}", filter.name(), tokens.name());
     let at_once = json!({"direct_response": {"status": 200}});
     for case in CASES {
-        setup.listeners.push(case.0.listener(&name(case), &at_once, kid, key, modules));
+        setup
+            .listeners
+            .push(case.0.listener(&name(case), &at_once, kid, key, modules));
     }
     let text = std::fs::read_to_string(tokens).expect("the tokens");
     let mut found = CASES.map(|(filter, tokens)| Count {
@@ -93,7 +101,9 @@ pub(crate) async fn count(
         for (number, case) in CASES.into_iter().enumerate() {
             let gateway = envoy.listener(&name(case)).await.expect("the listener");
             send_counted(&envoy, gateway, found[number].again, &text).await;
-            found[number].instructions.push(of_worker(folder) / COUNTED as u64);
+            found[number]
+                .instructions
+                .push(of_worker(folder) / COUNTED as u64);
         }
         envoy.stop().await;
     }
@@ -105,8 +115,11 @@ pub(crate) async fn count(
 
 /// Sends requests with these tokens, and has callgrind dump what [`COUNTED`] of them took.
 async fn send_counted(envoy: &Envoy, gateway: SocketAddr, again: bool, tokens: &str) {
-    let mut tokens: Box<dyn Iterator<Item = &str>> =
-        if again { Box::new(tokens.lines().take(AGAIN).cycle()) } else { Box::new(tokens.lines()) };
+    let mut tokens: Box<dyn Iterator<Item = &str>> = if again {
+        Box::new(tokens.lines().take(AGAIN).cycle())
+    } else {
+        Box::new(tokens.lines())
+    };
     send(gateway, tokens.by_ref().take(WARM_UP)).await;
     control(envoy, &["--instr=on"]);
     // What is counted on the way there is forgotten.
@@ -117,14 +130,22 @@ async fn send_counted(envoy: &Envoy, gateway: SocketAddr, again: bool, tokens: &
     control(envoy, &["--instr=off"]);
 }
 
-/// What the worker took, by callgrind's dumps in `folder`, which are removed. It is the thread that took the most.
+/// What the worker took, by callgrind's dumps in `folder`, which are removed. It is the thread that
+/// took the most.
 fn of_worker(folder: &Path) -> u64 {
     let mut most = 0;
     for file in std::fs::read_dir(folder).expect("the dumps") {
         let file = file.expect("a dump");
-        if file.file_name().to_string_lossy().starts_with(&format!("{DUMPS}.")) {
+        if file
+            .file_name()
+            .to_string_lossy()
+            .starts_with(&format!("{DUMPS}."))
+        {
             let text = std::fs::read_to_string(file.path()).expect("a dump");
-            let total = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
+            let total = text.lines().find_map(|line| {
+                line.strip_prefix("totals: ")
+                    .or(line.strip_prefix("summary: "))
+            });
             let total = total.and_then(|total| total.trim().parse().ok());
             most = total.unwrap_or(0).max(most);
             std::fs::remove_file(file.path()).expect("a dump");
@@ -136,20 +157,35 @@ fn of_worker(folder: &Path) -> u64 {
 
 /// Tells callgrind what to do next, which it does before it returns.
 fn control(envoy: &Envoy, what: &[&str]) {
-    let output = Command::new("callgrind_control").args(what).arg(envoy.process_id().to_string()).output();
+    let output = Command::new("callgrind_control")
+        .args(what)
+        .arg(envoy.process_id().to_string())
+        .output();
     let output = output.expect("callgrind_control");
-    assert!(output.status.success(), "callgrind_control: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "callgrind_control: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Sends a request with each of these tokens, one after the other.
 async fn send(gateway: SocketAddr, tokens: impl Iterator<Item = &str>) {
     let mut connection = Connection::http1(gateway).await.expect("a connection");
     for token in tokens {
-        let headers =
-            [("host", "gateway.test"), ("x-amzn-oidc-data", token), ("accept", "*/*"), ("user-agent", "bench")];
+        let headers = [
+            ("host", "gateway.test"),
+            ("x-amzn-oidc-data", token),
+            ("accept", "*/*"),
+            ("user-agent", "bench"),
+        ];
         let request = Request::get("/", &headers);
         let reply = loop {
-            match connection.send(&request, full("")).await.expect("an answer") {
+            match connection
+                .send(&request, full(""))
+                .await
+                .expect("an answer")
+            {
                 Some(reply) => break reply,
                 None => connection = Connection::http1(gateway).await.expect("a connection"),
             }

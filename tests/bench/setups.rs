@@ -63,7 +63,8 @@ impl Modules {
     pub(crate) fn assemble(folder: &Path) -> Modules {
         let assemble = |name: &str, text: &str| {
             let file = folder.join(name);
-            std::fs::write(&file, wat::parse_str(text).expect("WebAssembly text")).expect("the module");
+            std::fs::write(&file, wat::parse_str(text).expect("WebAssembly text"))
+                .expect("the module");
             file
         };
         Modules {
@@ -106,7 +107,14 @@ impl Filter {
     }
 
     /// A listener of this name with the filter before `action`.
-    pub(crate) fn listener(self, name: &str, action: &Value, kid: &str, key: &Key, modules: &Modules) -> Value {
+    pub(crate) fn listener(
+        self,
+        name: &str,
+        action: &Value,
+        kid: &str,
+        key: &Key,
+        modules: &Modules,
+    ) -> Value {
         let plugin = |env: BTreeMap<String, String>| {
             let mut config = gateway_config();
             // A key server that is slow on purpose is to be waited for.
@@ -114,7 +122,12 @@ impl Filter {
             let plugin = Plugin::new(name, config);
             wasm_filter(&Plugin { env, ..plugin })
         };
-        let other = |module: &Path| wasm_filter(&Plugin { module: module.into(), ..Plugin::new(name, "{}") });
+        let other = |module: &Path| {
+            wasm_filter(&Plugin {
+                module: module.into(),
+                ..Plugin::new(name, "{}")
+            })
+        };
         let filters = match self {
             Filter::Nothing => vec![],
             Filter::EmptyModule => vec![other(&modules.empty)],
@@ -123,11 +136,17 @@ impl Filter {
             Filter::JwtAuthnWithCache => vec![jwt_authn(kid, key, Some(10_000))],
             Filter::Ours => vec![plugin(BTreeMap::new())],
             Filter::OursAlone => {
-                vec![plugin(BTreeMap::from([("ALB_OIDC_VERIFIER".to_owned(), "module".to_owned())]))]
+                vec![plugin(BTreeMap::from([(
+                    "ALB_OIDC_VERIFIER".to_owned(),
+                    "module".to_owned(),
+                )]))]
             }
             Filter::Lua => {
-                let lua = json!({"default_source_code": {"inline_string": include_str!("decode.lua")}});
-                vec![json!({"name": "lua", "typed_config": any("envoy.extensions.filters.http.lua.v3.Lua", lua)})]
+                let lua =
+                    json!({"default_source_code": {"inline_string": include_str!("decode.lua")}});
+                vec![
+                    json!({"name": "lua", "typed_config": any("envoy.extensions.filters.http.lua.v3.Lua", lua)}),
+                ]
             }
         };
         http_listener(name, &filters, action, json!({}))
@@ -138,7 +157,11 @@ impl Filter {
 fn jwt_authn(kid: &str, key: &Key, cache: Option<u32>) -> Value {
     let point = key.signing_key().verifying_key().to_sec1_point(false);
     let number = |number: Option<_>| {
-        URL_SAFE_NO_PAD.encode(number.map(|bytes: &p256::FieldBytes| bytes.to_vec()).unwrap_or_default())
+        URL_SAFE_NO_PAD.encode(
+            number
+                .map(|bytes: &p256::FieldBytes| bytes.to_vec())
+                .unwrap_or_default(),
+        )
     };
     let jwks = json!({"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": kid, "x": number(point.x()), "y": number(point.y())}]});
     let mut provider = json!({
@@ -149,7 +172,8 @@ fn jwt_authn(kid: &str, key: &Key, cache: Option<u32>) -> Value {
     });
     if let Some(tokens) = cache {
         // Its own bound is on a token's size: 4096 unless told otherwise.
-        provider["jwt_cache_config"] = json!({"jwt_cache_size": tokens, "jwt_max_token_size": 8192});
+        provider["jwt_cache_config"] =
+            json!({"jwt_cache_size": tokens, "jwt_max_token_size": 8192});
     }
     let config = json!({
         "providers": {"alb": provider},
@@ -158,14 +182,25 @@ fn jwt_authn(kid: &str, key: &Key, cache: Option<u32>) -> Value {
     json!({"name": "jwt_authn", "typed_config": any("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", config)})
 }
 
-/// Writes `count` tokens of about `size` bytes, one on each line, each of another user, good for hours.
+/// Writes `count` tokens of about `size` bytes, one on each line, each of another user, good for
+/// hours.
 pub(crate) fn write_tokens(file: &Path, count: usize, size: usize, kid: &str, key: &Key) {
     let mut text = String::new();
-    let mut spec = TokenSpec { exp: 6 * 3600, payload_exp: 6 * 3600, ..TokenSpec::default() };
+    let mut spec = TokenSpec {
+        exp: 6 * 3600,
+        payload_exp: 6 * 3600,
+        ..TokenSpec::default()
+    };
     let bare = spec.mint(kid, key).text.len();
-    spec.payload.insert("profile".to_owned(), "x".repeat(size.saturating_sub(bare + 32) * 3 / 4).into());
+    spec.payload.insert(
+        "profile".to_owned(),
+        "x".repeat(size.saturating_sub(bare + 32) * 3 / 4).into(),
+    );
     for user in 0..count {
-        spec.payload.insert("email".to_owned(), format!("user-{user:06}@example.com").into());
+        spec.payload.insert(
+            "email".to_owned(),
+            format!("user-{user:06}@example.com").into(),
+        );
         writeln!(text, "{}", spec.mint(kid, key).text).expect("a string");
     }
     std::fs::write(file, text).expect("the tokens");

@@ -1,5 +1,6 @@
-//! What the filter costs a connection once its request has been let pass: uploads, downloads and WebSocket messages, beside the
-//! same without it. The module is not entered for any of them, so there is nothing that it should cost.
+//! What the filter costs a connection once its request has been let pass: uploads, downloads and
+//! WebSocket messages, beside the same without it. The module is not entered for any of them, so
+//! there is nothing that it should cost.
 
 use super::setups::Filter;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -50,12 +51,28 @@ impl Stream {
         let request = Request::get("/", &headers);
         match self {
             Stream::Upload => {
-                let request = Request { method: "POST".into(), ..request };
-                let reply = send_body(gateway, &request, pieces()).await.expect("an answer");
-                assert_eq!((reply.status, reply.body), (200, (PIECE * PIECES).to_string()));
+                let request = Request {
+                    method: "POST".into(),
+                    ..request
+                };
+                let reply = send_body(gateway, &request, pieces())
+                    .await
+                    .expect("an answer");
+                assert_eq!(
+                    (reply.status, reply.body),
+                    (200, (PIECE * PIECES).to_string())
+                );
             }
             Stream::Download => {
-                let reply = send_body(gateway, &Request { path: "/download".into(), ..request }, full("")).await;
+                let reply = send_body(
+                    gateway,
+                    &Request {
+                        path: "/download".into(),
+                        ..request
+                    },
+                    full(""),
+                )
+                .await;
                 let reply = reply.expect("an answer");
                 assert_eq!((reply.status, reply.body.len()), (200, PIECE * PIECES));
             }
@@ -69,14 +86,22 @@ impl Stream {
                 let request = Request::get("/", &[&headers[..], &asked].concat());
                 let (_, connection) = send_upgrade(gateway, &request).await.expect("an answer");
                 let connection = connection.expect("an open WebSocket");
-                let (mut to, mut from) = WebSocketStream::from_raw_socket(connection, Role::Client, None).await.split();
+                let (mut to, mut from) =
+                    WebSocketStream::from_raw_socket(connection, Role::Client, None)
+                        .await
+                        .split();
                 for number in 0..MESSAGES {
-                    to.feed(format!("message {number:08}").into()).await.expect("a message sent");
+                    to.feed(format!("message {number:08}").into())
+                        .await
+                        .expect("a message sent");
                     if number % AT_A_TIME == AT_A_TIME - 1 {
                         to.flush().await.expect("messages sent");
                         for number in number + 1 - AT_A_TIME..=number {
                             let message = from.next().await.expect("a message").expect("a message");
-                            assert_eq!(message.to_text().expect("text"), format!("message {number:08}"));
+                            assert_eq!(
+                                message.to_text().expect("text"),
+                                format!("message {number:08}")
+                            );
                         }
                     }
                 }
@@ -94,13 +119,20 @@ async fn serve(mut request: hyper::Request<Incoming>) -> Result<Response<Body>, 
     if let Some(upgrade) = request.headers().get(UPGRADE).cloned() {
         let connection = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
-            let Ok(connection) = connection.await else { return };
-            let socket = WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await;
+            let Ok(connection) = connection.await else {
+                return;
+            };
+            let socket =
+                WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None)
+                    .await;
             let (to, from) = socket.split();
             // It ends when the client hangs up.
             drop(from.forward(to).await);
         });
-        let granted = Response::builder().status(101).header(CONNECTION, "upgrade").header(UPGRADE, upgrade);
+        let granted = Response::builder()
+            .status(101)
+            .header(CONNECTION, "upgrade")
+            .header(UPGRADE, upgrade);
         return Ok(granted.body(full(""))?);
     }
     if request.uri().path() == "/download" {

@@ -1,5 +1,5 @@
-//! What becomes of a worker when thousands of requests at once come with a key that it has never seen: how long the last of
-//! them waits, and how long everybody else.
+//! What becomes of a worker when thousands of requests at once come with a key that it has never
+//! seen: how long the last of them waits, and how long everybody else.
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
@@ -19,7 +19,8 @@ const REQUESTS: usize = 5000;
 const CONNECTIONS: usize = 50;
 /// How long the key server takes.
 const FETCH: Duration = Duration::from_secs(4);
-/// By then all of them have come, and wait. That many arrivals hold a worker up without any filter, too.
+/// By then all of them have come, and wait. That many arrivals hold a worker up without any filter,
+/// too.
 const COME: Duration = Duration::from_secs(2);
 
 /// What was seen, in milliseconds.
@@ -31,30 +32,47 @@ pub(crate) struct Wait {
     pub(crate) after_the_key: f64,
     /// How long as many requests with other new tokens took when the key was known.
     pub(crate) with_the_key_known: f64,
-    /// The longest that a request of somebody else took while those who waited went on, and in quieter times.
+    /// The longest that a request of somebody else took while those who waited went on, and in
+    /// quieter times.
     pub(crate) others_meanwhile: f64,
     pub(crate) others_otherwise: f64,
 }
 
-/// Sends `REQUESTS` requests at once to a gateway that has yet to fetch their key, and as many again once it has it.
-/// `known` is a token of a key that it has.
+/// Sends `REQUESTS` requests at once to a gateway that has yet to fetch their key, and as many
+/// again once it has it. `known` is a token of a key that it has.
 pub(crate) async fn run(gateway: SocketAddr, keys: &KeyServer, known: &str) -> Wait {
     let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
     let delay_ms = u64::try_from(FETCH.as_millis()).expect("a few seconds");
     let path = format!("/{kid}");
-    keys.publish(&path, &key, Answer { delay_ms, ..Answer::default() });
+    keys.publish(
+        &path,
+        &key,
+        Answer {
+            delay_ms,
+            ..Answer::default()
+        },
+    );
     let tokens = |wave: usize| -> Vec<String> {
-        let user = |user| TokenSpec::of(&format!("user-{wave}-{user}@example.com")).mint(&kid, &key).text;
+        let user = |user| {
+            TokenSpec::of(&format!("user-{wave}-{user}@example.com"))
+                .mint(&kid, &key)
+                .text
+        };
         (0..REQUESTS).map(user).collect()
     };
     let (first, second) = (tokens(1), tokens(2));
-    let (_, others_otherwise) = beside(gateway, known, Duration::ZERO, tokio::time::sleep(COME)).await;
+    let (_, others_otherwise) =
+        beside(gateway, known, Duration::ZERO, tokio::time::sleep(COME)).await;
     let (took, others_meanwhile) = beside(gateway, known, COME, all(gateway, &first)).await;
     let with_the_key_known = all(gateway, &second).await;
     let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
     Wait {
         requests: REQUESTS,
-        fetches: keys.fetches().iter().filter(|fetch| fetch.path == path).count(),
+        fetches: keys
+            .fetches()
+            .iter()
+            .filter(|fetch| fetch.path == path)
+            .count(),
         after_the_key: milliseconds(took.saturating_sub(FETCH)),
         with_the_key_known: milliseconds(with_the_key_known),
         others_meanwhile: milliseconds(others_meanwhile),
@@ -66,9 +84,12 @@ type Sender = SendRequest<Empty<Bytes>>;
 
 async fn connect(gateway: SocketAddr) -> Sender {
     let stream = TcpStream::connect(gateway).await.expect("a connection");
-    stream.set_nodelay(true).expect("a connection that does not hold back what is small");
-    let (sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("an HTTP/2 connection");
+    stream
+        .set_nodelay(true)
+        .expect("a connection that does not hold back what is small");
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .expect("an HTTP/2 connection");
     tokio::spawn(connection);
     sender
 }
@@ -76,7 +97,10 @@ async fn connect(gateway: SocketAddr) -> Sender {
 /// Gets an answer to a request with this token.
 async fn get(sender: &mut Sender, token: &str) {
     let request = hyper::Request::get("http://gateway.test/").header("x-amzn-oidc-data", token);
-    let answer = sender.send_request(request.body(Empty::new()).expect("a request")).await.expect("an answer");
+    let answer = sender
+        .send_request(request.body(Empty::new()).expect("a request"))
+        .await
+        .expect("an answer");
     assert_eq!(answer.status(), 200);
     answer.into_body().collect().await.expect("a whole answer");
 }
@@ -88,23 +112,35 @@ async fn all(gateway: SocketAddr, tokens: &[String]) -> Duration {
         senders.push(connect(gateway).await);
     }
     let start = Instant::now();
-    let requests = tokens.iter().zip(senders.iter().cycle()).map(|(token, sender)| {
-        let (mut sender, token) = (sender.clone(), token.clone());
-        tokio::spawn(async move { get(&mut sender, &token).await })
-    });
+    let requests = tokens
+        .iter()
+        .zip(senders.iter().cycle())
+        .map(|(token, sender)| {
+            let (mut sender, token) = (sender.clone(), token.clone());
+            tokio::spawn(async move { get(&mut sender, &token).await })
+        });
     for request in requests.collect::<Vec<_>>() {
         request.await.expect("an answer");
     }
     start.elapsed()
 }
 
-/// How long `work` takes, and the longest that one of the requests took that somebody else sent meanwhile, the first of them
-/// after `from`. They come from a thread of their own: what is measured is not this program's own load.
-async fn beside<T>(gateway: SocketAddr, token: &str, from: Duration, work: impl Future<Output = T>) -> (T, Duration) {
+/// How long `work` takes, and the longest that one of the requests took that somebody else sent
+/// meanwhile, the first of them after `from`. They come from a thread of their own: what is
+/// measured is not this program's own load.
+async fn beside<T>(
+    gateway: SocketAddr,
+    token: &str,
+    from: Duration,
+    work: impl Future<Output = T>,
+) -> (T, Duration) {
     let token = token.to_owned();
     let (end, ended) = oneshot::channel();
     let others = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let longest = Cell::new(Duration::ZERO);
         runtime.block_on(async {
             let requests = async {

@@ -13,24 +13,39 @@ use support::key_server::KeyServer;
 use support::upstream::Seen;
 
 /// What clients say of themselves, and none of them may.
-pub(crate) const SPOOFED: [&str; 4] = ["kubeflow-userid", "kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-identity"];
+pub(crate) const SPOOFED: [&str; 4] = [
+    "kubeflow-userid",
+    "kubeflow_userid",
+    "kubeflow-groups",
+    "x-amzn-oidc-identity",
+];
 /// What upstream sees none of.
-const HIDDEN: [&str; 4] = ["kubeflow_userid", "kubeflow-groups", "x-amzn-oidc-identity", "x-amzn-oidc-data"];
-/// What an answer may be late beside the longest that the machine made a request wait that no filter saw.
+const HIDDEN: [&str; 4] = [
+    "kubeflow_userid",
+    "kubeflow-groups",
+    "x-amzn-oidc-identity",
+    "x-amzn-oidc-data",
+];
+/// What an answer may be late beside the longest that the machine made a request wait that no
+/// filter saw.
 const SLACK: Duration = Duration::from_secs(1);
-/// What Envoy's heap may have more at the end than before it began: buffers, drained listeners, statistics.
+/// What Envoy's heap may have more at the end than before it began: buffers, drained listeners,
+/// statistics.
 const HEAP_SLACK: u64 = 8 << 20;
-/// What its process may have more: beside the modules' memory, the pages that key answers of 40 MB have left behind.
+/// What its process may have more: beside the modules' memory, the pages that key answers of 40 MB
+/// have left behind.
 const RESIDENT_SLACK: u64 = 128 << 20;
 /// What a VM may have without what it remembers of tokens.
 const LINEAR: u64 = 4 << 20;
-/// What it may remember, of each request that was sent: a token of 1.2 KB and what belongs to it, where every other request
-/// comes to this worker, two of three have a token that is admitted, and two of three of those one that was not seen before.
+/// What it may remember, of each request that was sent: a token of 1.2 KB and what belongs to it,
+/// where every other request comes to this worker, two of three have a token that is admitted, and
+/// two of three of those one that was not seen before.
 const REMEMBERED_OF_EACH: u64 = 512;
 /// What a plugin remembers of tokens at most, and a little.
 const REMEMBERED: u64 = 16 << 20;
 const WORKERS: i64 = 2;
-/// So many fetches of unknown keys at once, and so many more each second: README, `key-unavailable`.
+/// So many fetches of unknown keys at once, and so many more each second: README,
+/// `key-unavailable`.
 const FETCH_BURST: i64 = 20;
 const FETCHES_PER_SECOND: i64 = 10;
 
@@ -109,12 +124,20 @@ impl Books {
     }
 
     pub(crate) fn arrived(&mut self, seen: Vec<Seen>) {
-        self.seen.extend(seen.into_iter().filter(|seen| seen.path != PROBE).map(|seen| Arrived {
-            users: seen.header("kubeflow-userid").into_iter().map(ToOwned::to_owned).collect(),
-            hidden: HIDDEN.iter().any(|name| !seen.header(name).is_empty()),
-            path: seen.path,
-            body: seen.body.len(),
-        }));
+        self.seen.extend(
+            seen.into_iter()
+                .filter(|seen| seen.path != PROBE)
+                .map(|seen| Arrived {
+                    users: seen
+                        .header("kubeflow-userid")
+                        .into_iter()
+                        .map(ToOwned::to_owned)
+                        .collect(),
+                    hidden: HIDDEN.iter().any(|name| !seen.header(name).is_empty()),
+                    path: seen.path,
+                    body: seen.body.len(),
+                }),
+        );
     }
 
     /// Each request was answered, in time, with what it may be answered with.
@@ -127,7 +150,10 @@ impl Books {
                 Some(Outcome::Answered(reply)) => reply,
                 Some(Outcome::HungUp) => continue,
                 other => {
-                    complaints.add("requests without an answer", (id, sent.kind, &sent.how, other));
+                    complaints.add(
+                        "requests without an answer",
+                        (id, sent.kind, &sent.how, other),
+                    );
                     continue;
                 }
             };
@@ -139,9 +165,17 @@ impl Books {
             );
             let may = sent.may_be_answered(sent.disturbed || too_slow);
             let about = (id, sent.kind, &sent.how, reply.status, &what, &may);
-            complaints.must("answers that this request may not get", may.contains(&what.as_str()), about);
+            complaints.must(
+                "answers that this request may not get",
+                may.contains(&what.as_str()),
+                about,
+            );
             if let (Some(size), "admitted") = (sent.downloads, what.as_str()) {
-                complaints.must("downloads cut short", reply.body.len() == size, (id, reply.body.len(), size));
+                complaints.must(
+                    "downloads cut short",
+                    reply.body.len() == size,
+                    (id, reply.body.len(), size),
+                );
             }
         }
     }
@@ -151,7 +185,8 @@ impl Books {
         let mut arrivals: HashMap<usize, usize> = HashMap::new();
         for seen in &self.seen {
             let found = seen.path.rsplit('/').next().and_then(|id| id.parse().ok());
-            let Some((id, sent)) = found.and_then(|id: usize| Some((id, self.sent.get(id)?))) else {
+            let Some((id, sent)) = found.and_then(|id: usize| Some((id, self.sent.get(id)?)))
+            else {
                 complaints.add("requests upstream that nobody sent", &seen.path);
                 continue;
             };
@@ -160,9 +195,21 @@ impl Books {
                 Some(user) => seen.users == [user.as_str()] && keys.gave(&sent.key.0, &sent.key.1),
                 None => seen.users.is_empty() && sent.kind == Kind::Open,
             };
-            complaints.must("wrong identities upstream", right, (id, sent.kind, &seen.users, &sent.may_be));
-            complaints.must("headers upstream that are to be removed", !seen.hidden, (id, sent.kind));
-            complaints.must("bodies changed on their way", seen.body == sent.uploads, (id, seen.body, sent.uploads));
+            complaints.must(
+                "wrong identities upstream",
+                right,
+                (id, sent.kind, &seen.users, &sent.may_be),
+            );
+            complaints.must(
+                "headers upstream that are to be removed",
+                !seen.hidden,
+                (id, sent.kind),
+            );
+            complaints.must(
+                "bodies changed on their way",
+                seen.body == sent.uploads,
+                (id, seen.body, sent.uploads),
+            );
         }
         for (id, sent) in self.sent.iter().enumerate() {
             let times = arrivals.get(&id).copied().unwrap_or(0);
@@ -171,19 +218,36 @@ impl Books {
                 Some(_) => times == 0,
                 None => times <= 1,
             };
-            complaints.must("answers that do not agree with upstream", right, (id, sent.kind, sent.answer(), times));
+            complaints.must(
+                "answers that do not agree with upstream",
+                right,
+                (id, sent.kind, sent.answer(), times),
+            );
         }
     }
 
     /// The access log has a line for each, and the filter counted what it says.
-    fn judge_counters(&self, log: &[(usize, Logged)], counters: &BTreeMap<String, i64>, complaints: &mut Complaints) {
+    fn judge_counters(
+        &self,
+        log: &[(usize, Logged)],
+        counters: &BTreeMap<String, i64>,
+        complaints: &mut Complaints,
+    ) {
         let mut lines: HashMap<usize, &Logged> = HashMap::new();
         let mut expected: BTreeMap<String, i64> = BTreeMap::new();
         for (id, logged) in log {
-            complaints.must("requests logged twice", lines.insert(*id, logged).is_none(), id);
+            complaints.must(
+                "requests logged twice",
+                lines.insert(*id, logged).is_none(),
+                id,
+            );
             let sent = &self.sent[*id];
             if let Some(user) = &logged.user {
-                complaints.must("wrong identities logged", sent.may_be.as_ref() == Some(user), (id, sent.kind, user));
+                complaints.must(
+                    "wrong identities logged",
+                    sent.may_be.as_ref() == Some(user),
+                    (id, sent.kind, user),
+                );
                 *expected.entry("admitted".into()).or_default() += 1;
             }
             if let Some(reason) = &logged.reason {
@@ -194,25 +258,43 @@ impl Books {
             }
         }
         for (id, sent) in self.sent.iter().enumerate() {
-            let (Some(Outcome::Answered(reply)), line) = (&sent.outcome, lines.get(&id)) else { continue };
+            let (Some(Outcome::Answered(reply)), line) = (&sent.outcome, lines.get(&id)) else {
+                continue;
+            };
             let reason = (reply.status >= 400).then(|| sent.answer().unwrap_or_default());
-            let agrees = line.is_some_and(|line| line.status == reply.status && line.reason == reason);
+            let agrees =
+                line.is_some_and(|line| line.status == reply.status && line.reason == reason);
             let about = line.map(|line| (line.status, line.reason.clone()));
-            complaints.must("answers that do not agree with the access log", agrees, (id, reply.status, reason, about));
+            complaints.must(
+                "answers that do not agree with the access log",
+                agrees,
+                (id, reply.status, reason, about),
+            );
         }
         let counted: BTreeMap<String, i64> = counters
             .iter()
             .filter(|(name, count)| {
-                **count != 0 && (name.starts_with("denied.") || ["admitted", "skipped"].contains(&name.as_str()))
+                **count != 0
+                    && (name.starts_with("denied.")
+                        || ["admitted", "skipped"].contains(&name.as_str()))
             })
             .map(|(name, count)| (name.clone(), *count))
             .collect();
-        complaints.must("counters that do not add up to the requests", counted == expected, (&counted, &expected));
+        complaints.must(
+            "counters that do not add up to the requests",
+            counted == expected,
+            (&counted, &expected),
+        );
         let waiting = counters.get("waiting");
-        complaints.must("requests that are still counted as waiting", waiting == Some(&0), waiting);
+        complaints.must(
+            "requests that are still counted as waiting",
+            waiting == Some(&0),
+            waiting,
+        );
     }
 
-    /// The filter counted the fetches that the key server saw, and made no more for unknown keys than its token buckets allow.
+    /// The filter counted the fetches that the key server saw, and made no more for unknown keys
+    /// than its token buckets allow.
     fn judge_fetches(
         keys: &KeyServer,
         counters: &BTreeMap<String, i64>,
@@ -225,30 +307,54 @@ impl Books {
         let agree = seen <= counted + reloads;
         complaints.must("fetches that were not counted", agree, (counted, seen));
         // A connection may break, or a fetch take too long, before the key server sees the request.
-        let unseen = if machine > Duration::from_millis(TIMEOUT_MS) { counted } else { 4 };
-        complaints.must("fetches that were not made", counted <= seen + unseen, (counted, seen));
+        let unseen = if machine > Duration::from_millis(TIMEOUT_MS) {
+            counted
+        } else {
+            4
+        };
+        complaints.must(
+            "fetches that were not made",
+            counted <= seen + unseen,
+            (counted, seen),
+        );
         for (listener, ..) in CROWDS {
             let host = key_host(listener);
-            // Of a key that was given once, a fetch may be one that makes it anew, which no token bucket bounds.
-            let unknown = count(fetches.iter().filter(|fetch| fetch.host == host && !fetch.again).count());
-            // One bucket for each worker, and a full one for each new configuration: of the plugin that is replaced that is more
-            // than it can use.
+            // Of a key that was given once, a fetch may be one that makes it anew, which no token
+            // bucket bounds.
+            let unknown = count(
+                fetches
+                    .iter()
+                    .filter(|fetch| fetch.host == host && !fetch.again)
+                    .count(),
+            );
+            // One bucket for each worker, and a full one for each new configuration: of the plugin
+            // that is replaced that is more than it can use.
             let configurations = if listener == "moving" { reloads } else { 1 };
             let seconds = i64::try_from(took.as_secs()).expect("a few") + 1;
             let allowed = WORKERS * (configurations * FETCH_BURST + seconds * FETCHES_PER_SECOND);
-            complaints.must("fetches beyond the rate limit", unknown <= allowed, (listener, unknown, allowed));
+            complaints.must(
+                "fetches beyond the rate limit",
+                unknown <= allowed,
+                (listener, unknown, allowed),
+            );
         }
     }
 
-    /// Whether somebody was answered as this misbehaviour has it, and the key server did misbehave: it was asked for that key
-    /// while it was up.
+    /// Whether somebody was answered as this misbehaviour has it, and the key server did misbehave:
+    /// it was asked for that key while it was up.
     pub(crate) fn felt(&self, fault: usize, keys: &KeyServer) -> bool {
         let fetches = keys.fetches();
         let answers = FAULTS[fault].2;
-        self.sent.iter().filter(|sent| sent.kind == Kind::Faulty(fault)).any(|sent| {
-            sent.answer().is_some_and(|answer| answers.contains(&answer.as_str()))
-                && fetches.iter().any(|fetch| !fetch.in_outage && fetch.path == sent.key.0)
-        })
+        self.sent
+            .iter()
+            .filter(|sent| sent.kind == Kind::Faulty(fault))
+            .any(|sent| {
+                sent.answer()
+                    .is_some_and(|answer| answers.contains(&answer.as_str()))
+                    && fetches
+                        .iter()
+                        .any(|fetch| !fetch.in_outage && fetch.path == sent.key.0)
+            })
     }
 
     /// What was to be shown was shown.
@@ -260,27 +366,64 @@ impl Books {
         let mut table: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
         for sent in &self.sent {
             let what = sent.answer().unwrap_or_else(|| "(hung up)".into());
-            *table.entry(sent.name()).or_default().entry(what).or_default() += 1;
+            *table
+                .entry(sent.name())
+                .or_default()
+                .entry(what)
+                .or_default() += 1;
         }
         for (fault, (name, ..)) in FAULTS.iter().enumerate() {
             let about = (name, table.get(&format!("key: {name}")));
-            complaints.must("misbehaviours that nobody felt", self.felt(fault, keys), about);
+            complaints.must(
+                "misbehaviours that nobody felt",
+                self.felt(fault, keys),
+                about,
+            );
         }
         let seen = |what: &str, kind: Option<Kind>, and: fn(&Sent) -> bool| {
             self.sent.iter().any(|sent| {
-                kind.is_none_or(|kind| kind == sent.kind) && sent.answer().as_deref() == Some(what) && and(sent)
+                kind.is_none_or(|kind| kind == sent.kind)
+                    && sent.answer().as_deref() == Some(what)
+                    && and(sent)
             })
         };
-        let steady = self.sent.iter().find(|sent| sent.kind == Kind::Steady).map(|sent| sent.key.0.as_str());
-        let refreshed = keys.fetches().iter().any(|fetch| fetch.in_outage && Some(fetch.path.as_str()) == steady);
+        let steady = self
+            .sent
+            .iter()
+            .find(|sent| sent.kind == Kind::Steady)
+            .map(|sent| sent.key.0.as_str());
+        let refreshed = keys
+            .fetches()
+            .iter()
+            .any(|fetch| fetch.in_outage && Some(fetch.path.as_str()) == steady);
         for (what, shown) in [
-            ("a fetch of a known key while the key server was down", refreshed),
-            ("a new key that could not be had then", seen("key-unavailable", Some(Kind::Rotated), |_| true)),
-            ("a new key that could", seen("admitted", Some(Kind::Rotated), |_| true)),
-            ("a key that was another's a moment before", seen("admitted", Some(Kind::Swapped), |_| true)),
+            (
+                "a fetch of a known key while the key server was down",
+                refreshed,
+            ),
+            (
+                "a new key that could not be had then",
+                seen("key-unavailable", Some(Kind::Rotated), |_| true),
+            ),
+            (
+                "a new key that could",
+                seen("admitted", Some(Kind::Rotated), |_| true),
+            ),
+            (
+                "a key that was another's a moment before",
+                seen("admitted", Some(Kind::Swapped), |_| true),
+            ),
             ("an upload", seen("admitted", None, |sent| sent.uploads > 0)),
-            ("a download", seen("admitted", None, |sent| sent.downloads.is_some())),
-            ("a client that hung up", self.sent.iter().any(|sent| matches!(sent.outcome, Some(Outcome::HungUp)))),
+            (
+                "a download",
+                seen("admitted", None, |sent| sent.downloads.is_some()),
+            ),
+            (
+                "a client that hung up",
+                self.sent
+                    .iter()
+                    .any(|sent| matches!(sent.outcome, Some(Outcome::HungUp))),
+            ),
         ] {
             complaints.must("what was to come and did not", shown, what);
         }
@@ -297,18 +440,27 @@ impl Sent {
     }
 
     fn took(&self) -> Option<Duration> {
-        if let Some(Outcome::Answered(reply)) = &self.outcome { Some(reply.took) } else { None }
+        if let Some(Outcome::Answered(reply)) = &self.outcome {
+            Some(reply.took)
+        } else {
+            None
+        }
     }
 
     /// `admitted`, or why not; `None`: the client hung up, or worse.
     fn answer(&self) -> Option<String> {
-        let Some(Outcome::Answered(reply)) = &self.outcome else { return None };
+        let Some(Outcome::Answered(reply)) = &self.outcome else {
+            return None;
+        };
         if reply.status == if self.websocket { 101 } else { 200 } {
             return Some("admitted".into());
         }
         let body: Option<Value> = serde_json::from_str(&reply.body).ok();
         let reason = body.as_ref().and_then(|body| body["reason"].as_str());
-        Some(reason.map_or_else(|| format!("{} {}", reply.status, reply.body), ToOwned::to_owned))
+        Some(reason.map_or_else(
+            || format!("{} {}", reply.status, reply.body),
+            ToOwned::to_owned,
+        ))
     }
 
     fn may_be_answered(&self, disturbed: bool) -> Vec<&'static str> {
@@ -337,7 +489,10 @@ impl World {
         let (mut log, mut counters);
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            self.books.lock().expect("the books").arrived(self.upstream.take_seen());
+            self.books
+                .lock()
+                .expect("the books")
+                .arrived(self.upstream.take_seen());
             log = read(&self.envoy.access_log_since(0).0);
             counters = self.envoy.counters().await;
             let all = log.len() == self.books.lock().expect("the books").sent.len();
@@ -363,23 +518,47 @@ impl World {
         let table = books.judge_coverage(&self.keys, &mut complaints);
 
         let logged = self.envoy.log();
-        let died: Vec<&str> =
-            logged.lines().filter(|line| line.contains("/wasm_vm.cc:") || line.contains("alb-oidc: panic")).collect();
+        let died: Vec<&str> = logged
+            .lines()
+            .filter(|line| line.contains("/wasm_vm.cc:") || line.contains("alb-oidc: panic"))
+            .collect();
         complaints.must("VMs that died", died.is_empty(), &died);
-        let rebuilt: Vec<_> =
-            stats.iter().filter(|(name, count)| name.contains(".vm_reload") && **count != 0).collect();
+        let rebuilt: Vec<_> = stats
+            .iter()
+            .filter(|(name, count)| name.contains(".vm_reload") && **count != 0)
+            .collect();
         complaints.must("VMs that were rebuilt", rebuilt.is_empty(), &rebuilt);
-        let reloads = stats.get("listener_manager.lds.update_success").copied().unwrap_or(0);
-        complaints.must("configurations that were not replaced", reloads > 2, reloads);
-        Books::judge_fetches(&self.keys, &counters, (took, machine, reloads), &mut complaints);
+        let reloads = stats
+            .get("listener_manager.lds.update_success")
+            .copied()
+            .unwrap_or(0);
+        complaints.must(
+            "configurations that were not replaced",
+            reloads > 2,
+            reloads,
+        );
+        Books::judge_fetches(
+            &self.keys,
+            &counters,
+            (took, machine, reloads),
+            &mut complaints,
+        );
         let messages = self.messages.load(Ordering::Relaxed);
         complaints.must("WebSockets without messages", messages > 0, messages);
-        complaints.must("growth of Envoy's heap", memory.heap < before.heap + HEAP_SLACK, (before, &memory));
+        complaints.must(
+            "growth of Envoy's heap",
+            memory.heap < before.heap + HEAP_SLACK,
+            (before, &memory),
+        );
         let resident = memory.resident < before.resident + RESIDENT_SLACK;
         complaints.must("growth of resident memory", resident, (before, &memory));
         let sent = books.sent.len() as u64;
         let bound = LINEAR + (sent * REMEMBERED_OF_EACH).min(REMEMBERED * CROWDS.len() as u64);
-        complaints.must("growth of a VM's memory", memory.linear.iter().all(|bytes| *bytes < bound), (&memory, bound));
+        complaints.must(
+            "growth of a VM's memory",
+            memory.linear.iter().all(|bytes| *bytes < bound),
+            (&memory, bound),
+        );
 
         let fetches = self.keys.fetches();
         println!(
@@ -389,18 +568,34 @@ impl World {
             fetches.len(),
         );
         for (name, answers) in &table {
-            let answers: Vec<_> = answers.iter().map(|(answer, count)| format!("{answer} {count}")).collect();
+            let answers: Vec<_> = answers
+                .iter()
+                .map(|(answer, count)| format!("{answer} {count}"))
+                .collect();
             println!("  {name:<24} {}", answers.join(", "));
         }
-        let longest = books.sent.iter().filter_map(Sent::took).max().unwrap_or_default();
-        println!("  longest wait             {longest:.1?}; of who went past the filter {machine:.1?}");
+        let longest = books
+            .sent
+            .iter()
+            .filter_map(Sent::took)
+            .max()
+            .unwrap_or_default();
+        println!(
+            "  longest wait             {longest:.1?}; of who went past the filter {machine:.1?}"
+        );
         for (when, memory) in [("before", before), ("half-way", half), ("after", &memory)] {
             println!("  memory {when:<17} {memory}");
         }
         for (listener, ..) in CROWDS {
-            let of: Vec<_> = fetches.iter().filter(|fetch| fetch.host == key_host(listener)).collect();
+            let of: Vec<_> = fetches
+                .iter()
+                .filter(|fetch| fetch.host == key_host(listener))
+                .collect();
             let unknown = of.iter().filter(|fetch| !fetch.again).count();
-            println!("  fetches by {listener:<13} {}, of unknown keys {unknown}", of.len());
+            println!(
+                "  fetches by {listener:<13} {}, of unknown keys {unknown}",
+                of.len()
+            );
         }
         for (name, count) in stats.iter().filter(|(_, count)| **count != 0) {
             println!("  {count:>8} {name}");

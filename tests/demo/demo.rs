@@ -1,5 +1,6 @@
-//! `make demo`: a real Envoy with the module, `alb-oidc simulate` as its load balancer, and an echo service, all on local
-//! ports. Sends an admitted, forged and spoofed requests, prints each outcome, and fails if one is not as expected.
+//! `make demo`: a real Envoy with the module, `alb-oidc simulate` as its load balancer, and an echo
+//! service, all on local ports. Sends an admitted, forged and spoofed requests, prints each
+//! outcome, and fails if one is not as expected.
 
 use serde_json::Value;
 use std::process::ExitCode;
@@ -11,7 +12,8 @@ use support::upstream::Upstream;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-/// A load balancer in the attacker's own account. AWS publishes its keys on the same key server as ours.
+/// A load balancer in the attacker's own account. AWS publishes its keys on the same key server as
+/// ours.
 const ATTACKERS_ARN: &str =
     "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/evil/0123456789abcdef";
 
@@ -34,10 +36,21 @@ fn stopped() -> ExitCode {
 async fn demo() -> bool {
     let stage = Stage::start().await;
     let mut ann = Browser::default();
-    let results = [stage.admitted(&mut ann).await, stage.forged().await, stage.spoofed(&mut ann).await];
+    let results = [
+        stage.admitted(&mut ann).await,
+        stage.forged().await,
+        stage.spoofed(&mut ann).await,
+    ];
     stage.envoy.stop().await;
     let as_expected = results.iter().all(|result| *result);
-    println!("\n{}", if as_expected { "Every outcome is as expected." } else { "NOT every outcome is as expected." });
+    println!(
+        "\n{}",
+        if as_expected {
+            "Every outcome is as expected."
+        } else {
+            "NOT every outcome is as expected."
+        }
+    );
     as_expected
 }
 
@@ -54,28 +67,61 @@ impl Stage {
     async fn start() -> Stage {
         let binary = support::default_envoy();
         let upstream = Upstream::start().await;
-        let (load_balancer, envoy) = Simulator::with_gateway(&binary, gateway_config(), upstream.address()).await;
-        let gateway = envoy.listener("gateway").await.expect("the gateway's listener");
+        let (load_balancer, envoy) =
+            Simulator::with_gateway(&binary, gateway_config(), upstream.address()).await;
+        let gateway = envoy
+            .listener("gateway")
+            .await
+            .expect("the gateway's listener");
         let gateway = format!("http://localhost:{}/", gateway.port());
-        println!("load balancer  {}  alb-oidc simulate", load_balancer.url("/"));
-        println!("gateway        {gateway}  Envoy {} with alb_oidc_filter.wasm", support::version(&binary));
-        println!("upstream       http://{}/  echo service", upstream.address());
-        Stage { load_balancer, envoy, gateway, upstream }
+        println!(
+            "load balancer  {}  alb-oidc simulate",
+            load_balancer.url("/")
+        );
+        println!(
+            "gateway        {gateway}  Envoy {} with alb_oidc_filter.wasm",
+            support::version(&binary)
+        );
+        println!(
+            "upstream       http://{}/  echo service",
+            upstream.address()
+        );
+        Stage {
+            load_balancer,
+            envoy,
+            gateway,
+            upstream,
+        }
     }
 
     async fn admitted(&self, ann: &mut Browser) -> bool {
         println!("\n1. Admitted: ann@example.com signs in at the load balancer");
-        let (_, page) = ann.sign_in(&self.load_balancer.url("/"), "name=ann@example.com").await;
+        let (_, page) = ann
+            .sign_in(&self.load_balancer.url("/"), "name=ann@example.com")
+            .await;
         self.admitted_as_ann(&page)
     }
 
     async fn forged(&self) -> bool {
         println!("\n2. Forged: tokens for admin@example.com, sent directly to the gateway");
         let genuine = attackers_token().await;
-        let foreign = self.denied("signed by a load balancer of the attacker's", &genuine, "signer-unknown").await;
-        let forged = TokenSpec::of("admin@example.com").mint(&self.key_id().await, &Key::generate()).text;
-        let forged =
-            self.denied("naming our load balancer, signed with another key", &forged, "signature-invalid").await;
+        let foreign = self
+            .denied(
+                "signed by a load balancer of the attacker's",
+                &genuine,
+                "signer-unknown",
+            )
+            .await;
+        let forged = TokenSpec::of("admin@example.com")
+            .mint(&self.key_id().await, &Key::generate())
+            .text;
+        let forged = self
+            .denied(
+                "naming our load balancer, signed with another key",
+                &forged,
+                "signature-invalid",
+            )
+            .await;
         foreign & forged
     }
 
@@ -93,25 +139,41 @@ impl Stage {
 
     /// The id of the key that our load balancer signs with. Its page lists the current key first.
     async fn key_id(&self) -> String {
-        let page = Browser::default().get(&self.load_balancer.elsewhere("/")).await.body;
-        let mut links = page.split("href=\"/").filter_map(|link| link.split('"').next());
-        links.find(|link| Uuid::parse_str(link).is_ok()).expect("a key id on the page").to_owned()
+        let page = Browser::default()
+            .get(&self.load_balancer.elsewhere("/"))
+            .await
+            .body;
+        let mut links = page
+            .split("href=\"/")
+            .filter_map(|link| link.split('"').next());
+        links
+            .find(|link| Uuid::parse_str(link).is_ok())
+            .expect("a key id on the page")
+            .to_owned()
     }
 
     async fn denied(&self, what: &str, token: &str, reason: &str) -> bool {
         println!("   {what}");
-        let reply = Browser::sending(&[("x-amzn-oidc-data", token)]).get(&self.gateway).await;
+        let reply = Browser::sending(&[("x-amzn-oidc-data", token)])
+            .get(&self.gateway)
+            .await;
         self.denied_for(&reply, reason)
     }
 
     /// 200, upstream received Ann's user id only, and neither token nor session.
     fn admitted_as_ann(&self, reply: &Reply) -> bool {
         let seen = self.upstream.take_seen();
-        let users: Vec<&str> = seen.iter().flat_map(|seen| seen.header("kubeflow-userid")).collect();
+        let users: Vec<&str> = seen
+            .iter()
+            .flat_map(|seen| seen.header("kubeflow-userid"))
+            .collect();
         let clean = seen.iter().all(|seen| {
             seen.header("x-amzn-oidc-data").is_empty()
                 && seen.header("x-amzn-oidc-accesstoken").is_empty()
-                && seen.header("cookie").iter().all(|cookies| !cookies.contains("AWSELBAuthSessionCookie"))
+                && seen
+                    .header("cookie")
+                    .iter()
+                    .all(|cookies| !cookies.contains("AWSELBAuthSessionCookie"))
         });
         let outcome = format!(
             "{}, upstream received kubeflow-userid: {}, {} token or session cookie",
@@ -119,30 +181,56 @@ impl Stage {
             users.join(" and "),
             if clean { "no" } else { "a" }
         );
-        show(&outcome, reply.status == 200 && users == ["ann@example.com"] && clean)
+        show(
+            &outcome,
+            reply.status == 200 && users == ["ann@example.com"] && clean,
+        )
     }
 
     /// 401 with this reason, and upstream received nothing.
     fn denied_for(&self, reply: &Reply, reason: &str) -> bool {
         let body: Value = serde_json::from_str(&reply.body).unwrap_or_default();
         let seen = self.upstream.take_seen();
-        let upstream = if seen.is_empty() { "upstream received nothing" } else { "upstream RECEIVED the request" };
-        let outcome = format!("{}, reason {}, {upstream}", reply.status, body["reason"].as_str().unwrap_or("unknown"));
-        show(&outcome, reply.status == 401 && body["reason"] == reason && seen.is_empty())
+        let upstream = if seen.is_empty() {
+            "upstream received nothing"
+        } else {
+            "upstream RECEIVED the request"
+        };
+        let outcome = format!(
+            "{}, reason {}, {upstream}",
+            reply.status,
+            body["reason"].as_str().unwrap_or("unknown")
+        );
+        show(
+            &outcome,
+            reply.status == 401 && body["reason"] == reason && seen.is_empty(),
+        )
     }
 }
 
-/// A genuine token for admin@example.com of the attacker's own load balancer. Its target is a service of the attacker's,
-/// which receives the token.
+/// A genuine token for admin@example.com of the attacker's own load balancer. Its target is a
+/// service of the attacker's, which receives the token.
 async fn attackers_token() -> String {
     let service = Upstream::start().await;
     let load_balancer = Simulator::start(service.address(), &["--arn", ATTACKERS_ARN]).await;
-    Browser::default().sign_in(&load_balancer.url("/"), "name=admin@example.com&groups=").await;
+    Browser::default()
+        .sign_in(&load_balancer.url("/"), "name=admin@example.com&groups=")
+        .await;
     let seen = service.take_seen().pop().expect("a request");
-    seen.header("x-amzn-oidc-data").first().expect("a token").to_string()
+    seen.header("x-amzn-oidc-data")
+        .first()
+        .expect("a token")
+        .to_string()
 }
 
 fn show(outcome: &str, as_expected: bool) -> bool {
-    println!("   -> {outcome}{}", if as_expected { "" } else { "  <- NOT AS EXPECTED" });
+    println!(
+        "   -> {outcome}{}",
+        if as_expected {
+            ""
+        } else {
+            "  <- NOT AS EXPECTED"
+        }
+    );
     as_expected
 }

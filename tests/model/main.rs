@@ -1,9 +1,11 @@
-//! The key cache, the requests that wait and the gate, as they run in the compiled module: random schedules against an independent
-//! account of what may come of them. Each request is answered once and in time; nobody is admitted but by a key that the key
-//! server gave for their token's key id; fetches keep to their token bucket and queues to their bounds; the counters add up.
+//! The key cache, the requests that wait and the gate, as they run in the compiled module: random
+//! schedules against an independent account of what may come of them. Each request is answered once
+//! and in time; nobody is admitted but by a key that the key server gave for their token's key id;
+//! fetches keep to their token bucket and queues to their bounds; the counters add up.
 //!
-//! `ALB_OIDC_SCHEDULES=100000` plays as many, other ones each time. A failing schedule is printed as short as it could be made, and
-//! `regressions.txt` keeps what leads to it: such schedules are played first.
+//! `ALB_OIDC_SCHEDULES=100000` plays as many, other ones each time. A failing schedule is printed
+//! as short as it could be made, and `regressions.txt` keeps what leads to it: such schedules are
+//! played first.
 
 mod oracle;
 mod schedule;
@@ -17,7 +19,8 @@ use std::time::Duration;
 use support::module::{Fate, Process, Response, Vm, headers};
 use world::{Tally, Template, World};
 
-/// How many schedules are played, where nobody asks for more; half of them by one worker, half by two.
+/// How many schedules are played, where nobody asks for more; half of them by one worker, half by
+/// two.
 const SCHEDULES: u32 = 10_000;
 /// How many of them, beyond that, by one that knows as many keys as it can keep.
 const CROWDED_SCHEDULES: u32 = 500;
@@ -53,12 +56,19 @@ const OUTCOMES: [&str; 17] = [
 
 /// Plays random schedules in a gateway of so many workers.
 fn play(workers: usize, schedules: u32, kids: &[u16], template: &Template) {
-    let asked: Option<u32> = std::env::var("ALB_OIDC_SCHEDULES").ok().map(|asked| asked.parse().expect("a number"));
-    let schedules =
-        asked.map_or(schedules, |asked| (asked as f64 * f64::from(schedules) / f64::from(SCHEDULES)) as u32);
+    let asked: Option<u32> = std::env::var("ALB_OIDC_SCHEDULES")
+        .ok()
+        .map(|asked| asked.parse().expect("a number"));
+    let schedules = asked.map_or(schedules, |asked| {
+        (asked as f64 * f64::from(schedules) / f64::from(SCHEDULES)) as u32
+    });
     let config = Config {
         cases: schedules,
-        rng_seed: if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(workers as u64) },
+        rng_seed: if asked.is_some() {
+            RngSeed::Random
+        } else {
+            RngSeed::Fixed(workers as u64)
+        },
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
         max_shrink_iters: 20_000,
         ..Config::default()
@@ -80,7 +90,10 @@ fn play(workers: usize, schedules: u32, kids: &[u16], template: &Template) {
     println!("{schedules} schedules, {workers} workers: {sum:#?}");
     for outcome in OUTCOMES {
         let count = sum.get(outcome).copied().unwrap_or_default();
-        assert!(count >= u64::from(schedules / 100), "{outcome}: {count} times in {schedules} schedules");
+        assert!(
+            count >= u64::from(schedules / 100),
+            "{outcome}: {count} times in {schedules} schedules"
+        );
     }
 }
 
@@ -98,11 +111,26 @@ fn workers_that_share_keys_keep_their_promises_whatever_happens() {
 fn a_worker_that_knows_as_many_keys_as_it_can_keeps_its_promises_whatever_happens() {
     let nobody_knows = Template::new();
     let steps = CROWD.flat_map(|kid| {
-        let claim = Claim { source: 0, kid, user: 0, signed: Signed::Genuinely, expires: 1_000_000 };
-        [Step::Arrives(0, Arrival::With(claim)), Step::AnswersAll(Reply::GenuineKey), Step::Passes(1000)]
+        let claim = Claim {
+            source: 0,
+            kid,
+            user: 0,
+            signed: Signed::Genuinely,
+            expires: 1_000_000,
+        };
+        [
+            Step::Arrives(0, Arrival::With(claim)),
+            Step::AnswersAll(Reply::GenuineKey),
+            Step::Passes(1000),
+        ]
     });
     let crowded = Template::after(World::new(&nobody_knows, 1), &steps.collect::<Vec<_>>());
-    let kids: Vec<u16> = KIDS.into_iter().cycle().take(CROWD.len()).chain(CROWD).collect();
+    let kids: Vec<u16> = KIDS
+        .into_iter()
+        .cycle()
+        .take(CROWD.len())
+        .chain(CROWD)
+        .collect();
     play(1, CROWDED_SCHEDULES, &kids, &crowded);
 }
 
@@ -132,9 +160,18 @@ fn a_key_that_dies_while_it_is_fetched_anew_is_not_fetched_twice_at_once() {
 fn a_key_server_that_is_down_for_ten_minutes_harms_nobody_whose_key_is_known() {
     const ROUNDS: u16 = 60;
     let arrives = |worker, user| Step::Arrives(worker, Arrival::With(Worker::claim(user)));
-    let mut steps = vec![arrives(0, 0), Step::AnswersAll(Reply::GenuineKey), arrives(1, 0)];
+    let mut steps = vec![
+        arrives(0, 0),
+        Step::AnswersAll(Reply::GenuineKey),
+        arrives(1, 0),
+    ];
     for user in 1..=ROUNDS {
-        steps.extend([Step::Passes(10_000), arrives(0, user), arrives(1, user), Step::AnswersAll(Reply::Status(503))]);
+        steps.extend([
+            Step::Passes(10_000),
+            arrives(0, user),
+            arrives(1, user),
+            Step::AnswersAll(Reply::Status(503)),
+        ]);
     }
     let nobody_knows = Template::new();
     let mut world = World::new(&nobody_knows, 2);
@@ -161,24 +198,46 @@ impl Worker {
 
     fn request(&mut self, token: Option<&str>) -> u32 {
         let token = token.map(|token| ("x-amzn-oidc-data", token));
-        self.vm.request(self.root, headers(&[(":path", "/")].into_iter().chain(token).collect::<Vec<_>>()))
+        self.vm.request(
+            self.root,
+            headers(
+                &[(":path", "/")]
+                    .into_iter()
+                    .chain(token)
+                    .collect::<Vec<_>>(),
+            ),
+        )
     }
 
     /// Has the fetches made that somebody waits for: the first key is there, no other is.
     fn fetch(&mut self) {
         self.process.borrow_mut().steady += Duration::from_millis(200);
         self.vm.tick(self.root);
-        let calls: Vec<_> = self.vm.calls().iter().map(|(id, call)| (*id, call.header(":path"))).collect();
+        let calls: Vec<_> = self
+            .vm
+            .calls()
+            .iter()
+            .map(|(id, call)| (*id, call.header(":path")))
+            .collect();
         for (call, path) in calls {
             let is_there = path == format!("/{}", kid(0));
-            let answer =
-                if is_there { Response::new(200, Signer::Genuine(0, 0).pem()) } else { Response::new(404, "") };
+            let answer = if is_there {
+                Response::new(200, Signer::Genuine(0, 0).pem())
+            } else {
+                Response::new(404, "")
+            };
             self.vm.answer(call, Some(answer));
         }
     }
 
     fn claim(user: u16) -> Claim {
-        Claim { source: 0, kid: 0, user, signed: Signed::Genuinely, expires: 1_000_000 }
+        Claim {
+            source: 0,
+            kid: 0,
+            user,
+            signed: Signed::Genuinely,
+            expires: 1_000_000,
+        }
     }
 }
 
@@ -190,18 +249,34 @@ fn a_flood_in_report_mode_passes_without_identity() {
     report["mode"] = "report".into();
     let root = vm.add_plugin(&report.to_string()).expect("a plugin");
     let mut worker = Worker { process, vm, root };
-    let forged = |kid| Claim { kid, signed: Signed::ByAnybody, ..Worker::claim(0) }.token().text;
-    let requests: Vec<_> = (1..=400).map(|kid| worker.request(Some(&forged(kid)))).collect();
+    let forged = |kid| {
+        Claim {
+            kid,
+            signed: Signed::ByAnybody,
+            ..Worker::claim(0)
+        }
+        .token()
+        .text
+    };
+    let requests: Vec<_> = (1..=400)
+        .map(|kid| worker.request(Some(&forged(kid))))
+        .collect();
     for _ in 0..20 {
         worker.fetch();
     }
     for id in requests {
         let request = worker.vm.end(id);
         assert_eq!(request.fate, Fate::Continued, "{:?}", request.reason());
-        assert!(["key-not-found", "key-unavailable"].contains(&request.reason().expect("a reason").as_str()));
+        assert!(
+            ["key-not-found", "key-unavailable"]
+                .contains(&request.reason().expect("a reason").as_str())
+        );
         assert!(request.header("kubeflow-userid").is_empty());
     }
-    let turned_away = worker.process.borrow().metric("wasm_filter.alb_oidc.key_fetch.over-budget");
+    let turned_away = worker
+        .process
+        .borrow()
+        .metric("wasm_filter.alb_oidc.key_fetch.over-budget");
     // 144 at once, and those whose turn did not come within three seconds.
     assert!(turned_away >= Some(144 + 200), "{turned_away:?}");
 }
@@ -223,8 +298,14 @@ fn what_a_worker_remembers_of_tokens_is_bounded() {
         sizes.push(worker.vm.memory_size());
     }
     let (full, end) = (sizes[sizes.len() * 2 / 3], sizes[sizes.len() - 1]);
-    println!("{} bytes at first, {full} after two thirds, {end} at the end", sizes[0]);
-    assert!(end <= full + SLACK, "the memory grows from {full} to {end} bytes");
+    println!(
+        "{} bytes at first, {full} after two thirds, {end} at the end",
+        sizes[0]
+    );
+    assert!(
+        end <= full + SLACK,
+        "the memory grows from {full} to {end} bytes"
+    );
     assert!(end <= MOST_MEMORY, "{end} bytes");
 }
 
@@ -237,7 +318,11 @@ fn nothing_is_kept_of_a_request_that_is_over() {
     for round in 0..ROUNDS {
         let denied = worker.request(None);
         let admitted = worker.request(Some(&known.text));
-        let unknown = Claim { kid: 1 + round / 10 % 60, signed: Signed::ByAnybody, ..Worker::claim(0) };
+        let unknown = Claim {
+            kid: 1 + round / 10 % 60,
+            signed: Signed::ByAnybody,
+            ..Worker::claim(0)
+        };
         let gone = (round % 10 == 0).then(|| worker.request(Some(&unknown.token().text)));
         worker.vm.end(denied);
         gone.map(|gone| worker.vm.end(gone));
@@ -247,5 +332,8 @@ fn nothing_is_kept_of_a_request_that_is_over() {
         sizes.push(worker.vm.memory_size());
     }
     let (early, end) = (sizes[sizes.len() / 4], sizes[sizes.len() - 1]);
-    assert_eq!(early, end, "bytes of memory after a quarter of the requests, and after all");
+    assert_eq!(
+        early, end,
+        "bytes of memory after a quarter of the requests, and after all"
+    );
 }

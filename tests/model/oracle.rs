@@ -1,5 +1,6 @@
-//! What the documentation promises of keys and of the requests that need them, written down a second time and without the filter's
-//! code. The world tells it what the key servers answered; it says what may become of a request.
+//! What the documentation promises of keys and of the requests that need them, written down a
+//! second time and without the filter's code. The world tells it what the key servers answered; it
+//! says what may become of a request.
 
 use super::schedule::{Signer, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +30,8 @@ const FETCH_INTERVAL_MS: i64 = 100;
 const FETCH_LATENESS_MS: i64 = 5;
 /// How many of the keys fetched last the workers share.
 const SHARED: usize = 32;
-/// A plugin with fewer keys and refusals than this forgets none of them, and never one of as many that were used last.
+/// A plugin with fewer keys and refusals than this forgets none of them, and never one of as many
+/// that were used last.
 const FORGETS_NONE: usize = 500;
 
 /// A key's name: its key server and its id there.
@@ -74,7 +76,9 @@ pub(crate) struct Shared([Vec<(Name, Signer, Duration)>; 2]);
 
 impl Shared {
     fn get(&self, name: Name, now: Now) -> Option<(Signer, Duration)> {
-        let (_, signer, fetched) = self.0[name.source].iter().find(|(shared, ..)| *shared == name)?;
+        let (_, signer, fetched) = self.0[name.source]
+            .iter()
+            .find(|(shared, ..)| *shared == name)?;
         let age = now.wall.checked_sub(*fetched)?;
         (age < TTL).then_some((*signer, age))
     }
@@ -98,7 +102,11 @@ struct Known {
 
 impl Known {
     fn serves(&self, now: Now) -> bool {
-        let grace = if self.withdrawn { Duration::ZERO } else { STALE_GRACE };
+        let grace = if self.withdrawn {
+            Duration::ZERO
+        } else {
+            STALE_GRACE
+        };
         now.steady < self.fetched + TTL + grace
     }
 }
@@ -154,8 +162,8 @@ enum State {
 }
 
 impl Oracle {
-    /// What may become of a request with this token that comes, or has `waited`. Where the queue `is_crowded`, any request may
-    /// have to give way.
+    /// What may become of a request with this token that comes, or has `waited`. Where the queue
+    /// `is_crowded`, any request may have to give way.
     pub(crate) fn permitted(
         &self,
         token: &Token,
@@ -174,7 +182,9 @@ impl Oracle {
         if let Some(waited) = waited {
             return match state {
                 State::Refused(reason) => vec![denied(reason)],
-                State::Known(_) if now.wall >= token.expires + SKEW && !self.remembers(token, now) => {
+                State::Known(_)
+                    if now.wall >= token.expires + SKEW && !self.remembers(token, now) =>
+                {
                     vec![denied("token-expired")]
                 }
                 State::Known(signer) => vec![by(signer)],
@@ -194,12 +204,19 @@ impl Oracle {
         match state {
             State::Known(signer) if may_be_forgotten => {
                 let shared = shared.get(token.name, now).map(|(signer, _)| by(signer));
-                [by(signer), Verdict::Waits, unavailable].into_iter().chain(shared).collect()
+                [by(signer), Verdict::Waits, unavailable]
+                    .into_iter()
+                    .chain(shared)
+                    .collect()
             }
             State::Known(signer) => vec![by(signer)],
-            State::Refused(reason) if may_be_forgotten => vec![denied(reason), Verdict::Waits, unavailable],
+            State::Refused(reason) if may_be_forgotten => {
+                vec![denied(reason), Verdict::Waits, unavailable]
+            }
             State::Refused(reason) => vec![denied(reason)],
-            State::Shared(signer, _) if !is_under_way && !self.wanted.contains(&token.name) && !failed => {
+            State::Shared(signer, _)
+                if !is_under_way && !self.wanted.contains(&token.name) && !failed =>
+            {
                 vec![by(signer)]
             }
             State::Shared(signer, _) => vec![by(signer), Verdict::Waits, unavailable],
@@ -214,20 +231,31 @@ impl Oracle {
         }
         match self.refused.get(&name) {
             Some((reason, until)) if now.steady < *until => State::Refused(reason),
-            _ => shared.get(name, now).map_or(State::Unknown, |(signer, age)| State::Shared(signer, age)),
+            _ => shared
+                .get(name, now)
+                .map_or(State::Unknown, |(signer, age)| State::Shared(signer, age)),
         }
     }
 
     /// Whether others may have taken its place.
     fn may_be_forgotten(&self, name: Name) -> bool {
         let entries = self.known.len() + self.refused.len() + self.wanted.len();
-        entries >= FORGETS_NONE && !self.used.iter().rev().take(FORGETS_NONE).any(|used| *used == name)
+        entries >= FORGETS_NONE
+            && !self
+                .used
+                .iter()
+                .rev()
+                .take(FORGETS_NONE)
+                .any(|used| *used == name)
     }
 
     fn uses(&mut self, name: Name, now: Now) {
         self.used.retain(|used| *used != name);
         self.used.push(name);
-        let is_old = self.known.get(&name).is_some_and(|known| now.steady >= known.fetched + REFRESH_AFTER);
+        let is_old = self
+            .known
+            .get(&name)
+            .is_some_and(|known| now.steady >= known.fetched + REFRESH_AFTER);
         let before = self.refreshed.get(&name);
         let may_rest = before.is_some_and(|before| now.steady < *before + REFRESHED_AGAIN);
         if is_old && !may_rest && !self.under_way.contains(&name) && !self.may_be_forgotten(name) {
@@ -237,11 +265,17 @@ impl Oracle {
 
     /// The keys that were to be fetched anew before `then` and were not.
     pub(crate) fn overdue(&self, then: Duration) -> Vec<Name> {
-        self.due.iter().filter(|(_, since)| **since < then).map(|(name, _)| *name).collect()
+        self.due
+            .iter()
+            .filter(|(_, since)| **since < then)
+            .map(|(name, _)| *name)
+            .collect()
     }
 
     fn remembers(&self, token: &Token, now: Now) -> bool {
-        self.remembered.get(&token.text).is_some_and(|expires| now.wall < *expires)
+        self.remembered
+            .get(&token.text)
+            .is_some_and(|expires| now.wall < *expires)
     }
 
     /// Takes note of what became of a request.
@@ -249,19 +283,27 @@ impl Oracle {
         let name = token.name;
         match verdict {
             Verdict::Admitted | Verdict::Denied(_) => {
-                let has_judged = *verdict == Verdict::Admitted || *verdict == denied("signature-invalid");
+                let has_judged =
+                    *verdict == Verdict::Admitted || *verdict == denied("signature-invalid");
                 if let State::Shared(signer, age) = self.state(name, shared, now)
                     && has_judged
                     && !self.remembers(token, now)
                 {
-                    self.known
-                        .insert(name, Known { signer, fetched: now.steady.saturating_sub(age), withdrawn: false });
+                    self.known.insert(
+                        name,
+                        Known {
+                            signer,
+                            fetched: now.steady.saturating_sub(age),
+                            withdrawn: false,
+                        },
+                    );
                 }
                 if has_judged && !self.remembers(token, now) {
                     self.uses(name, now);
                 }
                 if *verdict == Verdict::Admitted {
-                    self.remembered.insert(token.text.clone(), token.expires + SKEW);
+                    self.remembered
+                        .insert(token.text.clone(), token.expires + SKEW);
                 }
             }
             // What stood in its place has served its time, or was forgotten.
@@ -277,22 +319,37 @@ impl Oracle {
     /// A fetch is made.
     pub(crate) fn fetches(&mut self, name: Name, now: Now) {
         self.due.remove(&name);
-        assert!(self.under_way.insert(name), "{name:?} is fetched while it is being fetched");
+        assert!(
+            self.under_way.insert(name),
+            "{name:?} is fetched while it is being fetched"
+        );
         if let Some(known) = self.known.get(&name).filter(|known| known.serves(now)) {
             let age = now.steady.saturating_sub(known.fetched);
-            assert!(age >= REFRESH_AFTER, "{name:?} is fetched anew after {age:?}");
+            assert!(
+                age >= REFRESH_AFTER,
+                "{name:?} is fetched anew after {age:?}"
+            );
             let before = self.refreshed.insert(name, now.steady);
             let apart = before.map(|before| now.steady - before);
-            assert!(apart.is_none_or(|apart| apart >= REFRESHES_APART), "{name:?} is refreshed again after {apart:?}");
+            assert!(
+                apart.is_none_or(|apart| apart >= REFRESHES_APART),
+                "{name:?} is refreshed again after {apart:?}"
+            );
             return;
         }
         let left = self.buckets[name.source].take(now);
-        assert!(left >= -FETCH_LATENESS_MS, "source {} is asked more often than its token bucket allows", name.source);
+        assert!(
+            left >= -FETCH_LATENESS_MS,
+            "source {} is asked more often than its token bucket allows",
+            name.source
+        );
     }
 
     /// Whether a fetch of this key failed lately.
     pub(crate) fn has_failed(&self, name: Name, now: Now) -> bool {
-        self.failed.get(&name).is_some_and(|at| now.steady <= *at + FAILURE_MATTERS)
+        self.failed
+            .get(&name)
+            .is_some_and(|at| now.steady <= *at + FAILURE_MATTERS)
     }
 
     /// Whether this source has had a token to give away for longer than a fetch may be late.
@@ -309,20 +366,31 @@ impl Oracle {
         }
         match said {
             Said::Key(signer) => {
-                self.known.insert(name, Known { signer, fetched: now.steady, withdrawn: false });
+                self.known.insert(
+                    name,
+                    Known {
+                        signer,
+                        fetched: now.steady,
+                        withdrawn: false,
+                    },
+                );
                 self.refused.remove(&name);
                 self.failed.remove(&name);
                 self.uses(name, now);
                 shared.put(name, signer, now);
             }
             Said::NotFound if is_known => {
-                self.known.entry(name).and_modify(|known| known.withdrawn = true);
+                self.known
+                    .entry(name)
+                    .and_modify(|known| known.withdrawn = true);
             }
             Said::NotFound => {
-                self.refused.insert(name, ("key-not-found", now.steady + NOT_FOUND_TTL));
+                self.refused
+                    .insert(name, ("key-not-found", now.steady + NOT_FOUND_TTL));
             }
             Said::Invalid if !is_known => {
-                self.refused.insert(name, ("key-invalid", now.steady + INVALID_TTL));
+                self.refused
+                    .insert(name, ("key-invalid", now.steady + INVALID_TTL));
             }
             Said::Invalid => {}
             Said::Nothing => self.fetch_failed(name, now),
@@ -336,8 +404,14 @@ impl Oracle {
     /// The host sends no fetches.
     pub(crate) fn fetches_are_refused(&mut self, now: Now) {
         let refused = std::mem::take(&mut self.due);
-        self.refreshed.extend(refused.into_keys().map(|name| (name, now.steady)));
-        for name in self.wanted.difference(&self.under_way).copied().collect::<Vec<_>>() {
+        self.refreshed
+            .extend(refused.into_keys().map(|name| (name, now.steady)));
+        for name in self
+            .wanted
+            .difference(&self.under_way)
+            .copied()
+            .collect::<Vec<_>>()
+        {
             self.fetch_failed(name, now);
         }
     }

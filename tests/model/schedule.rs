@@ -12,11 +12,9 @@ use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
 /// The wall clock as a schedule begins.
 pub(crate) const BEGINNING: u64 = 1_800_000_000;
 /// A load balancer of another region: another key server. It knows the same key ids by other keys.
-const EASTERN_ARN: &str =
-    "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+const EASTERN_ARN: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 /// Somebody else's load balancer, in the region of the first.
-const STRANGERS_ARN: &str =
-    "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+const STRANGERS_ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 /// The load balancers that are believed, by source; and behind them one that is not.
 const ARNS: [&str; 3] = [ARN, EASTERN_ARN, STRANGERS_ARN];
 const STRANGER: usize = 2;
@@ -45,7 +43,12 @@ impl Signer {
         thread_local! {
             static WRITTEN: RefCell<HashMap<Signer, String>> = RefCell::default();
         }
-        WRITTEN.with_borrow_mut(|written| written.entry(self).or_insert_with(|| self.key().pem()).clone())
+        WRITTEN.with_borrow_mut(|written| {
+            written
+                .entry(self)
+                .or_insert_with(|| self.key().pem())
+                .clone()
+        })
     }
 }
 
@@ -62,7 +65,13 @@ pub(crate) struct Token {
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Token { name, signer, user, expires, .. } = self;
+        let Token {
+            name,
+            signer,
+            user,
+            expires,
+            ..
+        } = self;
         write!(f, "{name:?} for {user} by {signer:?} until {expires:?}")
     }
 }
@@ -108,17 +117,30 @@ impl Claim {
             Signed::ByTheOtherSource => Signer::Genuine(1 - self.source, self.kid),
         };
         let user = format!("user-{}@example.com", self.user);
-        let expires = BEGINNING.checked_add_signed(self.expires).expect("a time after 1970");
+        let expires = BEGINNING
+            .checked_add_signed(self.expires)
+            .expect("a time after 1970");
         let mut spec = TokenSpec::of(&user);
-        spec.header.insert("signer".to_owned(), json!(ARNS[self.source]));
+        spec.header
+            .insert("signer".to_owned(), json!(ARNS[self.source]));
         for member in [&mut spec.header, &mut spec.payload] {
             member.insert("exp".to_owned(), json!(expires));
         }
         let fill = bytes.saturating_sub(1000) * 3 / 4;
-        spec.payload.insert("fill".to_owned(), json!("x".repeat(fill)));
+        spec.payload
+            .insert("fill".to_owned(), json!("x".repeat(fill)));
         let text = spec.mint(&kid(self.kid), &signer.key()).text;
-        let name = Name { source: self.source, kid: self.kid };
-        Token { name, signer, user, expires: Duration::from_secs(expires), text }
+        let name = Name {
+            source: self.source,
+            kid: self.kid,
+        };
+        Token {
+            name,
+            signer,
+            user,
+            expires: Duration::from_secs(expires),
+            text,
+        }
     }
 }
 
@@ -166,7 +188,11 @@ pub(crate) enum Step {
     /// A request comes to a worker.
     Arrives(usize, Arrival),
     /// Requests with as many key ids, from this one on, which somebody made up.
-    Flood { worker: usize, from: u16, count: u16 },
+    Flood {
+        worker: usize,
+        from: u16,
+        count: u16,
+    },
     /// A client that waits hangs up.
     HangsUp(usize),
     /// A fetch is answered.
@@ -188,11 +214,18 @@ pub(crate) enum Step {
 }
 
 fn claim(kids: &[u16]) -> impl Strategy<Value = Claim> + use<> {
-    let signed =
-        prop_oneof![8 => Just(Signed::Genuinely), 1 => Just(Signed::ByAnybody), 1 => Just(Signed::ByTheOtherSource)];
-    let expires = prop_oneof![2 => select(vec![-100, -29, 1, 5, 60]), 3 => Just(120), 10 => Just(1_000_000)];
-    (0..2usize, select(kids.to_vec()), 0..3u16, signed, expires)
-        .prop_map(|(source, kid, user, signed, expires)| Claim { source, kid, user, signed, expires })
+    let signed = prop_oneof![8 => Just(Signed::Genuinely), 1 => Just(Signed::ByAnybody), 1 => Just(Signed::ByTheOtherSource)];
+    let expires =
+        prop_oneof![2 => select(vec![-100, -29, 1, 5, 60]), 3 => Just(120), 10 => Just(1_000_000)];
+    (0..2usize, select(kids.to_vec()), 0..3u16, signed, expires).prop_map(
+        |(source, kid, user, signed, expires)| Claim {
+            source,
+            kid,
+            user,
+            signed,
+            expires,
+        },
+    )
 }
 
 fn arrival(kids: &[u16]) -> impl Strategy<Value = Arrival> + use<> {
@@ -233,7 +266,11 @@ fn passing() -> impl Strategy<Value = u64> {
 /// Keys for which there are no tokens left; or, now and then, more than fit into the queue.
 fn flood(workers: usize) -> impl Strategy<Value = Step> + use<> {
     let keys = prop_oneof![4 => (100..140u16, 15..30u16), 1 => (2000..2100u16, 150..400u16)];
-    (0..workers, keys).prop_map(|(worker, (from, count))| Step::Flood { worker, from, count })
+    (0..workers, keys).prop_map(|(worker, (from, count))| Step::Flood {
+        worker,
+        from,
+        count,
+    })
 }
 
 /// A step, where there are so many workers and genuine tokens have these key ids.
@@ -258,7 +295,13 @@ fn step(workers: usize, kids: &[u16]) -> impl Strategy<Value = Step> + use<> {
 /// A key is used late in its life, something comes of that, and it is used again.
 fn late_use(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
     (0..workers, claim(kids), reply(), passing()).prop_map(|(worker, claim, reply, later)| {
-        let by = |user| Arrival::With(Claim { user, expires: 1_000_000, ..claim });
+        let by = |user| {
+            Arrival::With(Claim {
+                user,
+                expires: 1_000_000,
+                ..claim
+            })
+        };
         let arrives = |user| Step::Arrives(worker, by(user));
         vec![
             arrives(3),
@@ -273,7 +316,11 @@ fn late_use(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + 
 }
 
 /// A schedule.
-pub(crate) fn schedule(workers: usize, kids: &[u16], parts: usize) -> impl Strategy<Value = Vec<Step>> + use<> {
+pub(crate) fn schedule(
+    workers: usize,
+    kids: &[u16],
+    parts: usize,
+) -> impl Strategy<Value = Vec<Step>> + use<> {
     let part = prop_oneof![
         25 => step(workers, kids).prop_map(|step| vec![step]),
         1 => late_use(workers, kids),

@@ -1,8 +1,10 @@
-//! Workers with the compiled module, played through a schedule. After each thing that happens, what became of each request is
-//! compared with what may have, and the counters with what was seen.
+//! Workers with the compiled module, played through a schedule. After each thing that happens, what
+//! became of each request is compared with what may have, and the counters with what was seen.
 
 use crate::oracle::{Name, Now, Oracle, PATIENCE, Said, Shared, TIMEOUT, Verdict, denied};
-use crate::schedule::{Arrival, BEGINNING, Claim, REGIONS, Reply, Signed, Signer, Step, Token, config, kid};
+use crate::schedule::{
+    Arrival, BEGINNING, Claim, REGIONS, Reply, Signed, Signer, Step, Token, config, kid,
+};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,7 +19,8 @@ const MOST_TICKS: usize = 500;
 /// What the queue of each source holds at most: key ids, and requests for each of them.
 const MOST_QUEUED: usize = 256;
 const MOST_QUEUED_REQUESTS: usize = 64;
-/// With fewer ids in a queue, none has to give way; retries that nobody waits for any more come on top.
+/// With fewer ids in a queue, none has to give way; retries that nobody waits for any more come on
+/// top.
 const CROWDED: usize = 200;
 /// No schedule may make a worker's memory larger than this.
 const MOST_MEMORY: usize = 4 << 20;
@@ -45,7 +48,15 @@ impl Template {
         let image = vm.image();
         let process = process.borrow().clone();
         let (oracle, shared) = (Oracle::default(), Shared::default());
-        Template { process, image, root, oracle, shared, counted: BTreeMap::new(), tally: Tally::new() }
+        Template {
+            process,
+            image,
+            root,
+            oracle,
+            shared,
+            counted: BTreeMap::new(),
+            tally: Tally::new(),
+        }
     }
 
     /// The one worker of this world, after a schedule.
@@ -132,16 +143,30 @@ impl<'t> World<'t> {
         }
         self.pass(PATIENCE + TIMEOUT);
         self.compare_counters();
-        assert!(self.waiting.is_empty(), "{} requests wait for ever", self.waiting.len());
+        assert!(
+            self.waiting.is_empty(),
+            "{} requests wait for ever",
+            self.waiting.len()
+        );
     }
 
     fn step(&mut self, step: Step) {
         self.count("steps");
         match step {
             Step::Arrives(worker, arrival) => self.arrive(worker, arrival),
-            Step::Flood { worker, from, count } => {
+            Step::Flood {
+                worker,
+                from,
+                count,
+            } => {
                 for kid in from..from + count {
-                    let claim = Claim { source: 0, kid, user: 0, signed: Signed::ByAnybody, expires: 100_000 };
+                    let claim = Claim {
+                        source: 0,
+                        kid,
+                        user: 0,
+                        signed: Signed::ByAnybody,
+                        expires: 100_000,
+                    };
                     self.arrive(worker, Arrival::With(claim));
                 }
             }
@@ -168,7 +193,10 @@ impl<'t> World<'t> {
             }
             Step::RefusesFetches(worker, refuses) => {
                 let vm = self.plugins[self.workers[worker]].vm;
-                self.vms[vm].refuse("proxy_http_call", if refuses { INTERNAL_FAILURE } else { OK });
+                self.vms[vm].refuse(
+                    "proxy_http_call",
+                    if refuses { INTERNAL_FAILURE } else { OK },
+                );
                 if refuses {
                     self.has_been_silent.insert(vm);
                     self.silent.insert(vm)
@@ -185,7 +213,14 @@ impl<'t> World<'t> {
                 self.vms[vm].take_meter();
                 self.plugins[old].is_old = true;
                 let oracle = Oracle::default();
-                self.plugins.push(Plugin { vm, root, prefix, is_old: false, crowded: None, oracle });
+                self.plugins.push(Plugin {
+                    vm,
+                    root,
+                    prefix,
+                    is_old: false,
+                    crowded: None,
+                    oracle,
+                });
                 self.workers[worker] = self.plugins.len() - 1;
                 self.remove_old_plugins();
             }
@@ -208,15 +243,32 @@ impl<'t> World<'t> {
 
     fn add_vm(&mut self) -> usize {
         let vm = self.vms.len();
-        self.vms.push(Vm::of_image(&self.template.image, &self.process));
-        let (root, prefix, oracle) = (self.template.root, String::new(), self.template.oracle.clone());
-        self.plugins.push(Plugin { vm, root, prefix, is_old: false, crowded: None, oracle });
+        self.vms
+            .push(Vm::of_image(&self.template.image, &self.process));
+        let (root, prefix, oracle) = (
+            self.template.root,
+            String::new(),
+            self.template.oracle.clone(),
+        );
+        self.plugins.push(Plugin {
+            vm,
+            root,
+            prefix,
+            is_old: false,
+            crowded: None,
+            oracle,
+        });
         self.plugins.len() - 1
     }
 
     /// Envoy drops a plugin whose configuration was replaced once its last request is over.
     fn remove_old_plugins(&mut self) {
-        for (number, plugin) in self.plugins.iter_mut().enumerate().filter(|(_, plugin)| plugin.is_old) {
+        for (number, plugin) in self
+            .plugins
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, plugin)| plugin.is_old)
+        {
             if self.waiting.iter().all(|waiting| waiting.plugin != number) {
                 let vm = &mut self.vms[plugin.vm];
                 vm.remove_plugin(plugin.root);
@@ -229,7 +281,10 @@ impl<'t> World<'t> {
 
     fn now(&self) -> Now {
         let process = self.process.borrow();
-        Now { wall: process.wall, steady: process.steady }
+        Now {
+            wall: process.wall,
+            steady: process.steady,
+        }
     }
 
     fn arrive(&mut self, worker: usize, arrival: Arrival) {
@@ -244,13 +299,27 @@ impl<'t> World<'t> {
         };
         let token = claim.map(Claim::token);
         let client = format!("198.51.100.{}", claim.map_or(0, |claim| claim.user));
-        let mut sent = vec![(":method", "GET"), (":path", path), (":authority", "gateway.test"), ("x-kept", "1")];
+        let mut sent = vec![
+            (":method", "GET"),
+            (":path", path),
+            (":authority", "gateway.test"),
+            ("x-kept", "1"),
+        ];
         sent.push(("x-forwarded-for", &client));
         if spoofed {
-            let forged = ["kubeflow-userid", "Kubeflow_UserId", "kubeflow-groups", "x-amzn-oidc-identity"];
+            let forged = [
+                "kubeflow-userid",
+                "Kubeflow_UserId",
+                "kubeflow-groups",
+                "x-amzn-oidc-identity",
+            ];
             sent.extend(forged.map(|name| (name, "root@example.com")));
         }
-        sent.extend(token.iter().map(|token| ("x-amzn-oidc-data", token.text.as_str())));
+        sent.extend(
+            token
+                .iter()
+                .map(|token| ("x-amzn-oidc-data", token.text.as_str())),
+        );
         let Plugin { vm, root, .. } = self.plugins[number];
         let stream = self.vms[vm].request(root, headers(&sent));
         let (now, verdict) = (self.now(), self.verdict(vm, stream));
@@ -259,17 +328,38 @@ impl<'t> World<'t> {
         let permitted = match (arrival, &token) {
             (Arrival::Open(_), _) => vec![Verdict::Skipped],
             (Arrival::ByAStranger(_), _) => vec![denied("signer-unknown")],
-            (_, Some(token)) => self.plugins[number].oracle.permitted(token, None, is_crowded, &self.shared, now),
+            (_, Some(token)) => {
+                self.plugins[number]
+                    .oracle
+                    .permitted(token, None, is_crowded, &self.shared, now)
+            }
             (_, None) => vec![denied("token-missing")],
         };
-        self.judge(number, stream, &verdict, &permitted, token.as_ref(), spoofed);
+        self.judge(
+            number,
+            stream,
+            &verdict,
+            &permitted,
+            token.as_ref(),
+            spoofed,
+        );
         match token {
             Some(token) if verdict == Verdict::Waits => {
-                self.plugins[number].oracle.became(&token, &verdict, &self.shared, now);
-                self.waiting.push(Waiting { plugin: number, stream, token, since: now.steady, spoofed });
+                self.plugins[number]
+                    .oracle
+                    .became(&token, &verdict, &self.shared, now);
+                self.waiting.push(Waiting {
+                    plugin: number,
+                    stream,
+                    token,
+                    since: now.steady,
+                    spoofed,
+                });
             }
             Some(token) if matches!(arrival, Arrival::With(_) | Arrival::Spoofed(_)) => {
-                self.plugins[number].oracle.became(&token, &verdict, &self.shared, now);
+                self.plugins[number]
+                    .oracle
+                    .became(&token, &verdict, &self.shared, now);
             }
             _ => {}
         }
@@ -308,7 +398,11 @@ impl<'t> World<'t> {
     ) {
         let Plugin { vm, prefix, .. } = &self.plugins[number];
         let (vm, prefix) = (*vm, prefix.clone());
-        assert!(permitted.contains(verdict), "{verdict:?}, expected {permitted:?}: {token:?} at {:?}", self.now());
+        assert!(
+            permitted.contains(verdict),
+            "{verdict:?}, expected {permitted:?}: {token:?} at {:?}",
+            self.now()
+        );
         let counter = match verdict {
             Verdict::Waits => return,
             Verdict::Admitted => "admitted".to_owned(),
@@ -317,13 +411,25 @@ impl<'t> World<'t> {
         };
         self.expect(&counter, 1);
         self.count(&counter);
-        if spoofed && *verdict != Verdict::Skipped && self.vms[vm].stream(stream).fate == Fate::Continued {
-            let trailers = [("kubeflow-userid", "root@example.com"), ("kubeflow_groups", "root"), ("x-kept", "1")];
-            assert!(self.vms[vm].trailers(stream, headers(&trailers)), "trailers go on");
+        if spoofed
+            && *verdict != Verdict::Skipped
+            && self.vms[vm].stream(stream).fate == Fate::Continued
+        {
+            let trailers = [
+                ("kubeflow-userid", "root@example.com"),
+                ("kubeflow_groups", "root"),
+                ("x-kept", "1"),
+            ];
+            assert!(
+                self.vms[vm].trailers(stream, headers(&trailers)),
+                "trailers go on"
+            );
         }
         let over = self.vms[vm].end(stream);
         if over.fate == Fate::Continued {
-            let user = token.filter(|_| *verdict == Verdict::Admitted).map(|token| format!("{prefix}{}", token.user));
+            let user = token
+                .filter(|_| *verdict == Verdict::Admitted)
+                .map(|token| format!("{prefix}{}", token.user));
             compare_upstream(&over, user);
         }
     }
@@ -332,24 +438,39 @@ impl<'t> World<'t> {
     fn judge_waiting(&mut self, number: usize) {
         let (now, vm, is_crowded) = (self.now(), self.plugins[number].vm, self.is_crowded(number));
         // In the order in which they came: the first to be admitted is remembered for the others.
-        let (of_plugin, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.plugin == number);
+        let (of_plugin, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiting| waiting.plugin == number);
         self.waiting = others;
         for waiting in of_plugin {
             let verdict = self.verdict(vm, waiting.stream);
             let waited = now.steady - waiting.since;
-            let late = if waited <= PATIENCE + GRAIN { waited } else { panic!("a request waits for {waited:?}") };
+            let late = if waited <= PATIENCE + GRAIN {
+                waited
+            } else {
+                panic!("a request waits for {waited:?}")
+            };
             let oracle = &self.plugins[number].oracle;
-            let mut permitted = oracle.permitted(&waiting.token, Some(late), is_crowded, &self.shared, now);
+            let mut permitted =
+                oracle.permitted(&waiting.token, Some(late), is_crowded, &self.shared, now);
             // The timer rings up to a grain after the deadline.
             if waited >= PATIENCE && waited < PATIENCE + GRAIN {
                 permitted.push(Verdict::Waits);
             }
-            self.judge(number, waiting.stream, &verdict, &permitted, Some(&waiting.token), waiting.spoofed);
+            self.judge(
+                number,
+                waiting.stream,
+                &verdict,
+                &permitted,
+                Some(&waiting.token),
+                waiting.spoofed,
+            );
             if verdict == Verdict::Waits {
                 self.waiting.push(waiting);
             } else {
-                self.plugins[number].oracle.became(&waiting.token, &verdict, &self.shared, now);
+                self.plugins[number]
+                    .oracle
+                    .became(&waiting.token, &verdict, &self.shared, now);
             }
         }
         self.remove_old_plugins();
@@ -360,44 +481,78 @@ impl<'t> World<'t> {
         let end = self.now().steady + by;
         let mut ticks = 0;
         loop {
-            let timers = self.plugins.iter().enumerate().filter(|(_, plugin)| plugin.root != 0);
-            let timer =
-                timers.filter_map(|(number, plugin)| Some((self.vms[plugin.vm].next_tick(plugin.root)?, number))).min();
-            let overdue = self.fetches.iter().enumerate().map(|(place, (number, call, _))| {
-                let call = &self.vms[self.plugins[*number].vm].calls()[call];
-                (call.made + call.timeout, place)
-            });
+            let timers = self
+                .plugins
+                .iter()
+                .enumerate()
+                .filter(|(_, plugin)| plugin.root != 0);
+            let timer = timers
+                .filter_map(|(number, plugin)| {
+                    Some((self.vms[plugin.vm].next_tick(plugin.root)?, number))
+                })
+                .min();
+            let overdue = self
+                .fetches
+                .iter()
+                .enumerate()
+                .map(|(place, (number, call, _))| {
+                    let call = &self.vms[self.plugins[*number].vm].calls()[call];
+                    (call.made + call.timeout, place)
+                });
             let overdue = overdue.min();
-            let next = [timer.map(|(at, _)| at), overdue.map(|(at, _)| at)].into_iter().flatten().min();
-            let Some(next) = next.filter(|next| *next <= end) else { break };
+            let next = [timer.map(|(at, _)| at), overdue.map(|(at, _)| at)]
+                .into_iter()
+                .flatten()
+                .min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                break;
+            };
             self.set_time(next);
             match (timer, overdue) {
                 (Some((at, number)), _) if at == next => {
                     ticks += 1;
-                    assert!(ticks < MOST_TICKS, "{ticks} ticks without anything else happening");
+                    assert!(
+                        ticks < MOST_TICKS,
+                        "{ticks} ticks without anything else happening"
+                    );
                     self.tick(number);
                 }
-                (_, Some((_, place))) => self.answer_with(place, Some(Response::timeout()), Said::Nothing),
+                (_, Some((_, place))) => {
+                    self.answer_with(place, Some(Response::timeout()), Said::Nothing)
+                }
                 _ => {}
             }
         }
         self.set_time(end);
         for plugin in self.plugins.iter().filter(|plugin| plugin.root != 0) {
             let overdue = plugin.oracle.overdue(end.saturating_sub(GRAIN));
-            assert!(overdue.is_empty(), "{overdue:?} are used late in their lives and not fetched anew");
+            assert!(
+                overdue.is_empty(),
+                "{overdue:?} are used late in their lives and not fetched anew"
+            );
         }
         if by > 2 * GRAIN {
             self.judge_queues();
         }
     }
 
-    /// The requests of this plugin that wait for a fetch which is not under way: how many for each key.
+    /// The requests of this plugin that wait for a fetch which is not under way: how many for each
+    /// key.
     fn queued(&self, number: usize) -> BTreeMap<Name, usize> {
         let mut queued = BTreeMap::new();
-        for waiting in self.waiting.iter().filter(|waiting| waiting.plugin == number) {
+        for waiting in self
+            .waiting
+            .iter()
+            .filter(|waiting| waiting.plugin == number)
+        {
             *queued.entry(waiting.token.name).or_default() += 1;
         }
-        queued.retain(|name, _| !self.fetches.iter().any(|(of, _, fetched)| *of == number && fetched == name));
+        queued.retain(|name, _| {
+            !self
+                .fetches
+                .iter()
+                .any(|(of, _, fetched)| *of == number && fetched == name)
+        });
         queued
     }
 
@@ -410,23 +565,40 @@ impl<'t> World<'t> {
     /// Whether requests may just have had to give way. They are told when the timer rings.
     fn is_crowded(&self, number: usize) -> bool {
         let now = self.now().steady;
-        self.plugins[number].crowded.is_some_and(|crowded| now <= crowded + 2 * GRAIN)
+        self.plugins[number]
+            .crowded
+            .is_some_and(|crowded| now <= crowded + 2 * GRAIN)
     }
 
     /// The queues hold no more than they may, and no key waits while there is a token for it.
     fn judge_queues(&self) {
         let now = self.now();
-        for (number, plugin) in self.plugins.iter().enumerate().filter(|(_, plugin)| plugin.root != 0) {
+        for (number, plugin) in self
+            .plugins
+            .iter()
+            .enumerate()
+            .filter(|(_, plugin)| plugin.root != 0)
+        {
             let mut queued = self.queued(number);
             queued.retain(|name, _| !plugin.oracle.has_failed(*name, now));
             for source in [0, 1] {
                 let of_source = || queued.iter().filter(|(name, _)| name.source == source);
-                let (ids, most) = (of_source().count(), of_source().map(|(_, requests)| *requests).max());
+                let (ids, most) = (
+                    of_source().count(),
+                    of_source().map(|(_, requests)| *requests).max(),
+                );
                 assert!(ids <= MOST_QUEUED, "{ids} ids are queued");
-                assert!(most <= Some(MOST_QUEUED_REQUESTS), "{most:?} requests wait for a queued key");
-                let is_starved =
-                    ids > 0 && plugin.oracle.has_token(source, now) && !self.has_been_silent.contains(&plugin.vm);
-                assert!(!is_starved, "{ids} keys wait though source {source} has a token");
+                assert!(
+                    most <= Some(MOST_QUEUED_REQUESTS),
+                    "{most:?} requests wait for a queued key"
+                );
+                let is_starved = ids > 0
+                    && plugin.oracle.has_token(source, now)
+                    && !self.has_been_silent.contains(&plugin.vm);
+                assert!(
+                    !is_starved,
+                    "{ids} keys wait though source {source} has a token"
+                );
             }
         }
     }
@@ -445,18 +617,44 @@ impl<'t> World<'t> {
         if self.silent.contains(&vm) {
             self.plugins[of].oracle.fetches_are_refused(now);
         }
-        let calls = self.vms[vm].calls().iter().filter(|(_, call)| call.root == root);
-        let known = |id: u32| self.fetches.iter().any(|(by, known, _)| self.plugins[*by].vm == vm && *known == id);
-        let new: Vec<_> = calls.filter(|(id, _)| !known(**id)).map(|(id, call)| (*id, call.clone())).collect();
+        let calls = self.vms[vm]
+            .calls()
+            .iter()
+            .filter(|(_, call)| call.root == root);
+        let known = |id: u32| {
+            self.fetches
+                .iter()
+                .any(|(by, known, _)| self.plugins[*by].vm == vm && *known == id)
+        };
+        let new: Vec<_> = calls
+            .filter(|(id, _)| !known(**id))
+            .map(|(id, call)| (*id, call.clone()))
+            .collect();
         for (id, call) in new {
             let authority = call.header(":authority");
-            let source = REGIONS.iter().position(|region| authority.contains(region)).expect("a key server");
-            assert!(call.cluster.contains(REGIONS[source]), "{} at {authority}", call.cluster);
-            assert_eq!((call.header(":method").as_str(), call.timeout), ("GET", TIMEOUT));
+            let source = REGIONS
+                .iter()
+                .position(|region| authority.contains(region))
+                .expect("a key server");
+            assert!(
+                call.cluster.contains(REGIONS[source]),
+                "{} at {authority}",
+                call.cluster
+            );
+            assert_eq!(
+                (call.header(":method").as_str(), call.timeout),
+                ("GET", TIMEOUT)
+            );
             let path = call.header(":path");
-            let number = path.get(1..9).and_then(|digits| u16::from_str_radix(digits, 16).ok()).unwrap_or_default();
+            let number = path
+                .get(1..9)
+                .and_then(|digits| u16::from_str_radix(digits, 16).ok())
+                .unwrap_or_default();
             assert_eq!(path, format!("/{}", kid(number)));
-            let name = Name { source, kid: number };
+            let name = Name {
+                source,
+                kid: number,
+            };
             self.plugins[of].oracle.fetches(name, now);
             self.fetches.push((of, id, name));
             self.count("fetches");
@@ -469,13 +667,29 @@ impl<'t> World<'t> {
         let genuine = Signer::Genuine(name.source, name.kid);
         let (response, said) = match reply {
             Reply::GenuineKey => (Some(Response::new(200, genuine.pem())), Said::Key(genuine)),
-            Reply::AnotherKey => (Some(Response::new(200, Signer::Other.pem())), Said::Key(Signer::Other)),
+            Reply::AnotherKey => (
+                Some(Response::new(200, Signer::Other.pem())),
+                Said::Key(Signer::Other),
+            ),
             Reply::Status(status) => {
-                let said = if [403, 404, 410].contains(&status) { Said::NotFound } else { Said::Nothing };
+                let said = if [403, 404, 410].contains(&status) {
+                    Said::NotFound
+                } else {
+                    Said::Nothing
+                };
                 (Some(Response::new(status, genuine.pem())), said)
             }
-            Reply::Garbage => (Some(Response::new(200, genuine.pem().replace("PUBLIC", "PRIVATE"))), Said::Invalid),
-            Reply::TooLarge => (Some(Response::new(200, genuine.pem() + &"\n".repeat(4096))), Said::Invalid),
+            Reply::Garbage => (
+                Some(Response::new(
+                    200,
+                    genuine.pem().replace("PUBLIC", "PRIVATE"),
+                )),
+                Said::Invalid,
+            ),
+            Reply::TooLarge => (
+                Some(Response::new(200, genuine.pem() + &"\n".repeat(4096))),
+                Said::Invalid,
+            ),
             Reply::Reset => (None, Said::Nothing),
         };
         self.answer_with(place, response, said);
@@ -493,7 +707,9 @@ impl<'t> World<'t> {
         self.count(&format!("answers {outcome}"));
         let (now, vm) = (self.now(), self.plugins[number].vm);
         self.vms[vm].answer(call, response);
-        self.plugins[number].oracle.answered(name, said, &mut self.shared, now);
+        self.plugins[number]
+            .oracle
+            .answered(name, said, &mut self.shared, now);
         // A retry may be one key too many.
         self.note_crowd(number);
         self.judge_waiting(number);
@@ -502,37 +718,86 @@ impl<'t> World<'t> {
     /// What the module counted is what was seen.
     fn compare_counters(&mut self) {
         let process = self.process.borrow();
-        let count = |name: &str| process.metric(&format!("{METRICS}{name}")).unwrap_or_default();
-        for (name, expected) in self.counted.iter().filter(|(name, _)| *name != "key_fetch.failed") {
+        let count = |name: &str| {
+            process
+                .metric(&format!("{METRICS}{name}"))
+                .unwrap_or_default()
+        };
+        for (name, expected) in self
+            .counted
+            .iter()
+            .filter(|(name, _)| *name != "key_fetch.failed")
+        {
             assert_eq!(count(name), *expected, "{name}");
         }
         assert_eq!(count("waiting"), self.waiting.len() as i64, "waiting");
         let of = |prefix: &str| -> i64 {
             let prefix = format!("{METRICS}{prefix}");
             let metrics = process.metrics();
-            metrics.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, value)| value).sum()
+            metrics
+                .iter()
+                .filter(|(name, _)| name.starts_with(&prefix))
+                .map(|(_, value)| value)
+                .sum()
         };
         let over = of("admitted") + of("skipped") + of("denied.");
         let seen = ["requests", "hung up"].map(|what| *self.tally.get(what).unwrap_or(&0) as i64);
-        assert_eq!(over + count("waiting"), seen[0] - seen[1], "requests that are over or wait");
-        assert_eq!(of("reported.") + of("signed_out") + of("denied.internal-error"), 0);
-        let failed = self.counted.get("key_fetch.failed").copied().unwrap_or_default();
-        assert!(count("key_fetch.failed") >= failed, "fetches that failed, and those that were not sent");
-        let unavailable = self.counted.get("denied.key-unavailable").copied().unwrap_or_default();
+        assert_eq!(
+            over + count("waiting"),
+            seen[0] - seen[1],
+            "requests that are over or wait"
+        );
+        assert_eq!(
+            of("reported.") + of("signed_out") + of("denied.internal-error"),
+            0
+        );
+        let failed = self
+            .counted
+            .get("key_fetch.failed")
+            .copied()
+            .unwrap_or_default();
+        assert!(
+            count("key_fetch.failed") >= failed,
+            "fetches that failed, and those that were not sent"
+        );
+        let unavailable = self
+            .counted
+            .get("denied.key-unavailable")
+            .copied()
+            .unwrap_or_default();
         let turned_away = count("key_fetch.over-budget");
         assert!(turned_away <= unavailable, "requests that were turned away");
         let verified = count("verified.host");
         drop(process);
-        self.tally.insert("turned away".to_owned(), turned_away as u64);
+        self.tally
+            .insert("turned away".to_owned(), turned_away as u64);
         for vm in &mut self.vms {
-            let made = vm.take_meter().calls.get("proxy_call_foreign_function").copied().unwrap_or_default();
-            *self.tally.entry("signatures checked".to_owned()).or_default() += made;
+            let made = vm
+                .take_meter()
+                .calls
+                .get("proxy_call_foreign_function")
+                .copied()
+                .unwrap_or_default();
+            *self
+                .tally
+                .entry("signatures checked".to_owned())
+                .or_default() += made;
         }
-        assert_eq!(verified, self.tally["signatures checked"] as i64, "signatures that were checked");
+        assert_eq!(
+            verified, self.tally["signatures checked"] as i64,
+            "signatures that were checked"
+        );
         for vm in &mut self.vms {
-            assert!(vm.memory_size() <= MOST_MEMORY, "{} bytes of memory", vm.memory_size());
+            assert!(
+                vm.memory_size() <= MOST_MEMORY,
+                "{} bytes of memory",
+                vm.memory_size()
+            );
             for (_, line) in vm.take_log() {
-                assert!(!line.contains("eyJ") && !line.contains("@example.com"), "the log tells {line}");
+                assert!(
+                    !line.contains("eyJ") && !line.contains("@example.com"),
+                    "the log tells {line}"
+                );
             }
         }
     }
@@ -541,17 +806,39 @@ impl<'t> World<'t> {
 /// What upstream sees: the user, where there is one, and nothing that the client said of itself.
 fn compare_upstream(stream: &Stream, user: Option<String>) {
     let names = |map: &[(Vec<u8>, Vec<u8>)]| -> Vec<String> {
-        map.iter().map(|(name, _)| String::from_utf8_lossy(name).to_lowercase().replace('_', "-")).collect()
+        map.iter()
+            .map(|(name, _)| {
+                String::from_utf8_lossy(name)
+                    .to_lowercase()
+                    .replace('_', "-")
+            })
+            .collect()
     };
-    let expected = [":method", ":path", ":authority", "x-forwarded-for", "x-kept"]
-        .into_iter()
-        .chain(user.iter().map(|_| "kubeflow-userid"));
+    let expected = [
+        ":method",
+        ":path",
+        ":authority",
+        "x-forwarded-for",
+        "x-kept",
+    ]
+    .into_iter()
+    .chain(user.iter().map(|_| "kubeflow-userid"));
     let (mut seen, mut expected) = (names(&stream.headers), expected.collect::<Vec<_>>());
     seen.sort();
     expected.sort_unstable();
     assert_eq!(seen, expected, "the headers that upstream sees");
-    assert_eq!(stream.header("kubeflow-userid"), user.clone().into_iter().collect::<Vec<_>>(), "the user");
-    let noted = stream.notes.get("alb_oidc_user").map(|user| String::from_utf8_lossy(user).into_owned());
+    assert_eq!(
+        stream.header("kubeflow-userid"),
+        user.clone().into_iter().collect::<Vec<_>>(),
+        "the user"
+    );
+    let noted = stream
+        .notes
+        .get("alb_oidc_user")
+        .map(|user| String::from_utf8_lossy(user).into_owned());
     assert_eq!(noted, user, "the user in the access log");
-    assert!(names(&stream.trailers).iter().all(|name| name == "x-kept"), "the trailers that upstream sees");
+    assert!(
+        names(&stream.trailers).iter().all(|name| name == "x-kept"),
+        "the trailers that upstream sees"
+    );
 }

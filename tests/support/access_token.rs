@@ -1,11 +1,14 @@
-//! Mints access tokens as Cognito does, and forgeries of them, and the JSON Web Key Set that they are verified by. What is not
-//! set is what a genuine one of the same sign-in as [`super::token`]'s says.
+//! Mints access tokens as Cognito does, and forgeries of them, and the JSON Web Key Set that they
+//! are verified by. What is not set is what a genuine one of the same sign-in as [`super::token`]'s
+//! says.
 
 use super::token::{CLIENT, ISSUER, Key, SUBJECT, now};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
+use aws_lc_rs::signature::{
+    KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -96,7 +99,8 @@ pub enum Signature {
 }
 
 impl AccessTokenSpec {
-    /// Mints it for the key that the set knows as `kid`; `alb` is the key that signs the ALB's token.
+    /// Mints it for the key that the set knows as `kid`; `alb` is the key that signs the ALB's
+    /// token.
     pub fn mint(&self, kid: &str, alb: &Key) -> String {
         let mut header = json!({"kid": kid, "alg": "RS256"});
         let mut payload = json!({
@@ -115,16 +119,30 @@ impl AccessTokenSpec {
         change(&mut payload, &self.payload, &self.payload_without);
         let mut payload = payload.to_string();
         if !self.payload_append.is_empty() {
-            payload = format!("{},{}}}", payload.trim_end_matches('}'), self.payload_append);
+            payload = format!(
+                "{},{}}}",
+                payload.trim_end_matches('}'),
+                self.payload_append
+            );
         }
-        let (header, payload) = (self.encode(header.to_string().as_bytes()), self.encode(payload.as_bytes()));
+        let (header, payload) = (
+            self.encode(header.to_string().as_bytes()),
+            self.encode(payload.as_bytes()),
+        );
         let signature = self.encode(&self.signature.bytes(&format!("{header}.{payload}"), alb));
-        self.text.replace("{header}", &header).replace("{payload}", &payload).replace("{signature}", &signature)
+        self.text
+            .replace("{header}", &header)
+            .replace("{payload}", &payload)
+            .replace("{signature}", &signature)
     }
 
     fn encode(&self, bytes: &[u8]) -> String {
         let text = URL_SAFE_NO_PAD.encode(bytes);
-        let missing = if self.padding { (4 - text.len() % 4) % 4 } else { 0 };
+        let missing = if self.padding {
+            (4 - text.len() % 4) % 4
+        } else {
+            0
+        };
         text + &"=".repeat(missing)
     }
 }
@@ -132,7 +150,9 @@ impl AccessTokenSpec {
 fn change(object: &mut Value, over: &Map<String, Value>, without: &[String]) {
     let members = object.as_object_mut().expect("an object");
     for name in without {
-        members.remove(name).unwrap_or_else(|| panic!("a genuine access token has no {name}"));
+        members
+            .remove(name)
+            .unwrap_or_else(|| panic!("a genuine access token has no {name}"));
     }
     members.extend(over.clone());
 }
@@ -141,7 +161,8 @@ impl Signature {
     fn bytes(self, text: &str, alb: &Key) -> Vec<u8> {
         let by = |key: &RsaKeyPair, encoding: &'static dyn RsaEncoding, text: &str| {
             let mut bytes = vec![0; key.public_modulus_len()];
-            key.sign(encoding, &SystemRandom::new(), text.as_bytes(), &mut bytes).expect("a signature");
+            key.sign(encoding, &SystemRandom::new(), text.as_bytes(), &mut bytes)
+                .expect("a signature");
             bytes
         };
         let [first, key] = &*KEYS;
@@ -159,8 +180,13 @@ impl Signature {
             Signature::Pss => by(key, &RSA_PSS_SHA256, text),
             Signature::Sha384 => by(key, &RSA_PKCS1_SHA384, text),
             Signature::Hs256 => {
-                let modulus = key.public_key().modulus().big_endian_without_leading_zero().to_vec();
-                let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&modulus).expect("any key length");
+                let modulus = key
+                    .public_key()
+                    .modulus()
+                    .big_endian_without_leading_zero()
+                    .to_vec();
+                let mut mac =
+                    Hmac::<sha2::Sha256>::new_from_slice(&modulus).expect("any key length");
                 mac.update(text.as_bytes());
                 mac.finalize().into_bytes().to_vec()
             }
@@ -175,8 +201,8 @@ impl Signature {
     }
 }
 
-/// Fills in what a key set is made of: `{first}` is the JSON Web Key for ID tokens, `{key}` the one that signs, known as `kid`,
-/// and `{n}` its modulus.
+/// Fills in what a key set is made of: `{first}` is the JSON Web Key for ID tokens, `{key}` the one
+/// that signs, known as `kid`, and `{n}` its modulus.
 pub fn fill_in_keys(template: &str, kid: &str) -> String {
     let [first, key] = KEYS.each_ref().map(|key| {
         let number = |number: aws_lc_rs::rsa::PublicKeyComponents<Vec<u8>>| number;

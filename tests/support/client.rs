@@ -1,7 +1,6 @@
-//! The client in front of the gateway: sends one request over its own connection, by HTTP/1.1 or HTTP/2, and reads the whole
-//! answer.
-//! Header values and bodies are written and read one character per byte (`ÿ` is the byte 0xFF), so that a table of text can
-//! hold any bytes.
+//! The client in front of the gateway: sends one request over its own connection, by HTTP/1.1 or
+//! HTTP/2, and reads the whole answer. Header values and bodies are written and read one character
+//! per byte (`ÿ` is the byte 0xFF), so that a table of text can hold any bytes.
 
 use super::server::{Body, full};
 use http_body_util::BodyExt;
@@ -33,8 +32,16 @@ pub struct Request {
 impl Request {
     /// A GET with these headers.
     pub fn get(path: &str, headers: &[(&str, &str)]) -> Request {
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Request { method: "GET".into(), path: path.into(), headers, body: String::new() }
+        let headers = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Request {
+            method: "GET".into(),
+            path: path.into(),
+            headers,
+            body: String::new(),
+        }
     }
 }
 
@@ -52,7 +59,11 @@ pub struct Reply {
 impl Reply {
     /// All values of one header, in order.
     pub fn header(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 }
 
@@ -62,7 +73,9 @@ pub fn to_bytes(text: &str) -> Vec<u8> {
     if text.is_ascii() {
         return text.as_bytes().to_vec();
     }
-    text.chars().map(|c| u8::try_from(u32::from(c)).expect("a character up to U+00FF, one per byte")).collect()
+    text.chars()
+        .map(|c| u8::try_from(u32::from(c)).expect("a character up to U+00FF, one per byte"))
+        .collect()
 }
 
 /// One character per byte.
@@ -85,12 +98,19 @@ pub async fn send_body(to: SocketAddr, request: &Request, body: Body) -> Result<
 }
 
 /// Sends `request`, which asks for an upgrade. The connection comes back where it was granted.
-pub async fn send_upgrade(to: SocketAddr, request: &Request) -> Result<(Reply, Option<TokioIo<Upgraded>>), String> {
+pub async fn send_upgrade(
+    to: SocketAddr,
+    request: &Request,
+) -> Result<(Reply, Option<TokioIo<Upgraded>>), String> {
     in_time(exchange(to, request, full(""))).await
 }
 
 /// Sends `request` and these trailers by HTTP/2, which the connection begins with.
-pub async fn send_http2(to: SocketAddr, request: &Request, trailers: &[(&str, &str)]) -> Result<Reply, String> {
+pub async fn send_http2(
+    to: SocketAddr,
+    request: &Request,
+    trailers: &[(&str, &str)],
+) -> Result<Reply, String> {
     in_time(exchange_http2(to, request, trailers)).await
 }
 
@@ -101,17 +121,30 @@ pub async fn send_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
 
 /// An answer in time, whatever comes along with it.
 async fn in_time<T>(answer: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")))
+    tokio::time::timeout(PATIENCE, answer)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")))
 }
 
-async fn exchange(to: SocketAddr, request: &Request, body: Body) -> Result<(Reply, Option<TokioIo<Upgraded>>), String> {
+async fn exchange(
+    to: SocketAddr,
+    request: &Request,
+    body: Body,
+) -> Result<(Reply, Option<TokioIo<Upgraded>>), String> {
     let start = Instant::now();
     let request = in_http1(request, body)?;
-    let (mut sender, connection) = http1::handshake(connect(to).await?).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(connect(to).await?)
+        .await
+        .map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection.with_upgrades());
-    let mut answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
+    let mut answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| format!("no answer: {error}"))?;
     if answer.status() == hyper::StatusCode::SWITCHING_PROTOCOLS {
-        let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|error| format!("no upgrade: {error}"))?;
+        let upgraded = hyper::upgrade::on(&mut answer)
+            .await
+            .map_err(|error| format!("no upgrade: {error}"))?;
         return Ok((read(answer, start).await?, Some(TokioIo::new(upgraded))));
     }
     let reply = read(answer, start).await?;
@@ -120,35 +153,61 @@ async fn exchange(to: SocketAddr, request: &Request, body: Body) -> Result<(Repl
     Ok((reply, None))
 }
 
-async fn exchange_http2(to: SocketAddr, request: &Request, trailers: &[(&str, &str)]) -> Result<Reply, String> {
+async fn exchange_http2(
+    to: SocketAddr,
+    request: &Request,
+    trailers: &[(&str, &str)],
+) -> Result<Reply, String> {
     let start = Instant::now();
     let trailers = fields(trailers.iter().copied())?;
     let body = full(to_bytes(&request.body));
-    let body = if trailers.is_empty() { body } else { body.with_trailers(async { Some(Ok(trailers)) }).boxed() };
+    let body = if trailers.is_empty() {
+        body
+    } else {
+        body.with_trailers(async { Some(Ok(trailers)) }).boxed()
+    };
     let request = in_http2(request, body)?;
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), connect(to).await?).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), connect(to).await?)
+        .await
+        .map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| format!("no answer: {error}"))?;
     let reply = read(answer, start).await?;
     connection.abort();
     Ok(reply)
 }
 
 fn in_http1(request: &Request, body: Body) -> Result<hyper::Request<Body>, String> {
-    let mut head = hyper::Request::builder().method(request.method.as_str()).uri(&request.path);
+    let mut head = hyper::Request::builder()
+        .method(request.method.as_str())
+        .uri(&request.path);
     if let Some(headers) = head.headers_mut() {
-        *headers = fields(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+        *headers = fields(
+            request
+                .headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        )?;
     }
     head.body(body).map_err(|error| error.to_string())
 }
 
 fn in_http2(request: &Request, body: Body) -> Result<hyper::Request<Body>, String> {
-    let mut headers = fields(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    let mut headers = fields(
+        request
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    )?;
     // In HTTP/2 the host is not among the headers.
     let host = headers.remove(HOST).ok_or("a request without a host")?;
     let uri = format!("http://{}{}", to_text(host.as_bytes()), request.path);
-    let mut head = hyper::Request::builder().method(request.method.as_str()).uri(uri);
+    let mut head = hyper::Request::builder()
+        .method(request.method.as_str())
+        .uri(uri);
     if let Some(place) = head.headers_mut() {
         *place = headers;
     }
@@ -169,7 +228,9 @@ enum Sender {
 impl Connection {
     /// Connects by HTTP/1.1.
     pub async fn http1(to: SocketAddr) -> Result<Connection, String> {
-        let (sender, connection) = http1::handshake(connect(to).await?).await.map_err(|error| error.to_string())?;
+        let (sender, connection) = http1::handshake(connect(to).await?)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(Connection {
             sender: Sender::Http1(sender),
             task: tokio::spawn(async { drop(connection.await) }).abort_handle(),
@@ -178,8 +239,9 @@ impl Connection {
 
     /// Connects by HTTP/2.
     pub async fn http2(to: SocketAddr) -> Result<Connection, String> {
-        let (sender, connection) =
-            http2::handshake(TokioExecutor::new(), connect(to).await?).await.map_err(|error| error.to_string())?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), connect(to).await?)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(Connection {
             sender: Sender::Http2(sender),
             task: tokio::spawn(async { drop(connection.await) }).abort_handle(),
@@ -190,9 +252,10 @@ impl Connection {
     pub fn beside(&self) -> Option<Connection> {
         match &self.sender {
             Sender::Http1(_) => None,
-            Sender::Http2(sender) => {
-                Some(Connection { sender: Sender::Http2(sender.clone()), task: self.task.clone() })
-            }
+            Sender::Http2(sender) => Some(Connection {
+                sender: Sender::Http2(sender.clone()),
+                task: self.task.clone(),
+            }),
         }
     }
 
@@ -204,8 +267,9 @@ impl Connection {
         }
     }
 
-    /// Sends `request` and reads the answer, however long that takes; `None`: the connection was about to close, and the request
-    /// was not sent. Where the answer is not waited for, HTTP/2 resets the stream, and an HTTP/1.1 connection is of no more use.
+    /// Sends `request` and reads the answer, however long that takes; `None`: the connection was
+    /// about to close, and the request was not sent. Where the answer is not waited for, HTTP/2
+    /// resets the stream, and an HTTP/1.1 connection is of no more use.
     pub async fn send(&mut self, request: &Request, body: Body) -> Result<Option<Reply>, String> {
         let start = Instant::now();
         let answer = match &mut self.sender {
@@ -226,14 +290,19 @@ impl Connection {
 }
 
 async fn connect(to: SocketAddr) -> Result<TokioIo<TcpStream>, String> {
-    TcpStream::connect(to).await.map(TokioIo::new).map_err(|error| format!("cannot connect: {error}"))
+    TcpStream::connect(to)
+        .await
+        .map(TokioIo::new)
+        .map_err(|error| format!("cannot connect: {error}"))
 }
 
 fn fields<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();
     for (name, value) in pairs {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| format!("header name {name:?}: {error}"))?;
-        let value = HeaderValue::from_bytes(&to_bytes(value)).map_err(|error| format!("value of {name}: {error}"))?;
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|error| format!("header name {name:?}: {error}"))?;
+        let value = HeaderValue::from_bytes(&to_bytes(value))
+            .map_err(|error| format!("value of {name}: {error}"))?;
         map.append(name, value);
     }
     Ok(map)
@@ -241,22 +310,46 @@ fn fields<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Hea
 
 async fn read(answer: Response<Incoming>, start: Instant) -> Result<Reply, String> {
     let (head, body) = answer.into_parts();
-    let body = body.collect().await.map_err(|error| format!("answer broken off: {error}"))?.to_bytes();
-    let headers = head.headers.iter().map(|(name, value)| (name.to_string(), to_text(value.as_bytes()))).collect();
-    Ok(Reply { status: head.status.as_u16(), headers, body: to_text(&body), took: start.elapsed() })
+    let body = body
+        .collect()
+        .await
+        .map_err(|error| format!("answer broken off: {error}"))?
+        .to_bytes();
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), to_text(value.as_bytes())))
+        .collect();
+    Ok(Reply {
+        status: head.status.as_u16(),
+        headers,
+        body: to_text(&body),
+        took: start.elapsed(),
+    })
 }
 
 async fn exchange_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
     let start = Instant::now();
-    let mut stream = TcpStream::connect(to).await.map_err(|error| format!("cannot connect: {error}"))?;
-    stream.write_all(&to_bytes(request)).await.map_err(|error| format!("cannot send: {error}"))?;
+    let mut stream = TcpStream::connect(to)
+        .await
+        .map_err(|error| format!("cannot connect: {error}"))?;
+    stream
+        .write_all(&to_bytes(request))
+        .await
+        .map_err(|error| format!("cannot send: {error}"))?;
     let mut answer = String::new();
     let mut piece = [0; 4096];
     loop {
-        let length = stream.read(&mut piece).await.map_err(|error| format!("no answer: {error}"))?;
+        let length = stream
+            .read(&mut piece)
+            .await
+            .map_err(|error| format!("no answer: {error}"))?;
         answer += &to_text(&piece[..length]);
         if let Some(reply) = parse(&answer) {
-            return Ok(Reply { took: start.elapsed(), ..reply });
+            return Ok(Reply {
+                took: start.elapsed(),
+                ..reply
+            });
         }
         if length == 0 {
             return Err(format!("no whole answer: {answer:?}"));
@@ -273,7 +366,12 @@ fn parse(answer: &str) -> Option<Reply> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         .collect();
-    let reply = Reply { status, headers, body: body.to_owned(), took: Duration::ZERO };
+    let reply = Reply {
+        status,
+        headers,
+        body: body.to_owned(),
+        took: Duration::ZERO,
+    };
     let length: usize = reply.header("content-length").first()?.parse().ok()?;
     (body.len() >= length).then_some(reply)
 }

@@ -1,4 +1,5 @@
-//! A real Envoy with the module in it: one listener for each plugin configuration, all of them in front of one upstream.
+//! A real Envoy with the module in it: one listener for each plugin configuration, all of them in
+//! front of one upstream.
 
 use super::client::{Reply, Request, send};
 use super::token::{ARN, CLIENT, ISSUER};
@@ -56,7 +57,8 @@ pub struct Setup {
     pub binary: PathBuf,
     /// Workers.
     pub concurrency: u32,
-    /// What the wasm component logs. At debug in tests: what the module may never log, it may not log there either.
+    /// What the wasm component logs. At debug in tests: what the module may never log, it may not
+    /// log there either.
     pub log_level: &'static str,
     /// Listeners that are there from the start.
     pub plugins: Vec<Plugin>,
@@ -81,12 +83,16 @@ impl Setup {
             listeners: Vec::new(),
             drain: Duration::from_secs(600),
             watched_listeners: None,
-            clusters: BTreeMap::from([("upstream".to_owned(), Some(upstream)), ("keys".to_owned(), Some(keys))]),
+            clusters: BTreeMap::from([
+                ("upstream".to_owned(), Some(upstream)),
+                ("keys".to_owned(), Some(keys)),
+            ]),
         }
     }
 }
 
-/// `pluginConfig` that believes the tokens of [`super::token`] and has their keys from the cluster `keys`.
+/// `pluginConfig` that believes the tokens of [`super::token`] and has their keys from the cluster
+/// `keys`.
 pub fn gateway_config() -> Value {
     json!({
         "loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": CLIENT}],
@@ -113,10 +119,15 @@ pub struct Envoy {
 impl Envoy {
     /// Starts an Envoy and waits until it is ready.
     pub async fn start(setup: &Setup) -> Result<Envoy, NotStarted> {
-        let folder = tempfile::Builder::new().prefix("alb-oidc-envoy-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("alb-oidc-envoy-")
+            .tempdir()
+            .expect("a temporary folder");
         let bootstrap = folder.path().join("bootstrap.json");
-        std::fs::write(&bootstrap, bootstrap_config(setup).to_string()).expect("the bootstrap file");
-        let file = |name: &str| std::fs::File::create(folder.path().join(name)).expect("a log file");
+        std::fs::write(&bootstrap, bootstrap_config(setup).to_string())
+            .expect("the bootstrap file");
+        let file =
+            |name: &str| std::fs::File::create(folder.path().join(name)).expect("a log file");
         let (log, access_log) = (file("log"), file("access"));
         let process = Command::new(&setup.binary)
             .arg("--config-path")
@@ -128,21 +139,34 @@ impl Envoy {
             // The access log at once: a test waits for it.
             .args(["--file-flush-interval-msec", "10"])
             .args(["--disable-hot-restart", "--log-level", "warning"])
-            .args(["--component-log-level", &format!("wasm:{}", setup.log_level)])
+            .args([
+                "--component-log-level",
+                &format!("wasm:{}", setup.log_level),
+            ])
             .stdin(Stdio::null())
             .stdout(access_log)
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", setup.binary.display()));
-        let mut envoy = Envoy { process, admin: SocketAddr::from(([127, 0, 0, 1], 0)), folder };
+        let mut envoy = Envoy {
+            process,
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            folder,
+        };
         let deadline = Instant::now() + START_UP;
         loop {
             if let Some(status) = envoy.process.try_wait().expect("the process's state") {
-                return Err(NotStarted { status: Some(status), log: envoy.log() });
+                return Err(NotStarted {
+                    status: Some(status),
+                    log: envoy.log(),
+                });
             }
             if Instant::now() > deadline {
-                return Err(NotStarted { status: None, log: envoy.log() });
+                return Err(NotStarted {
+                    status: None,
+                    log: envoy.log(),
+                });
             }
             if envoy.is_ready().await {
                 return Ok(envoy);
@@ -153,8 +177,9 @@ impl Envoy {
 
     /// Starts an Envoy that must start.
     pub async fn must_start(setup: &Setup) -> Envoy {
-        let failed =
-            |failed: NotStarted| -> Envoy { panic!("{} did not start:\n{}", setup.binary.display(), failed.log) };
+        let failed = |failed: NotStarted| -> Envoy {
+            panic!("{} did not start:\n{}", setup.binary.display(), failed.log)
+        };
         Envoy::start(setup).await.unwrap_or_else(failed)
     }
 
@@ -162,7 +187,9 @@ impl Envoy {
         let Ok(admin) = std::fs::read_to_string(self.folder.path().join("admin")) else {
             return false;
         };
-        let Ok(admin) = admin.trim().parse() else { return false };
+        let Ok(admin) = admin.trim().parse() else {
+            return false;
+        };
         self.admin = admin;
         matches!(send(admin, &Request::get("/ready", &[("host", "admin")])).await, Ok(reply) if reply.status == 200)
     }
@@ -176,9 +203,14 @@ impl Envoy {
     pub async fn listener(&self, plugin: &str) -> Option<SocketAddr> {
         let listeners = self.admin("/listeners?format=json").await.body;
         let listeners: Value = serde_json::from_str(&listeners).expect("JSON from /listeners");
-        let found = listeners["listener_statuses"].as_array()?.iter().find(|listener| listener["name"] == plugin)?;
+        let found = listeners["listener_statuses"]
+            .as_array()?
+            .iter()
+            .find(|listener| listener["name"] == plugin)?;
         let address = &found["local_address"]["socket_address"];
-        format!("{}:{}", address["address"].as_str()?, address["port_value"]).parse().ok()
+        format!("{}:{}", address["address"].as_str()?, address["port_value"])
+            .parse()
+            .ok()
     }
 
     /// Counters and gauges whose name matches `filter` (a regular expression).
@@ -193,18 +225,27 @@ impl Envoy {
     /// The module's own, without what the names of all of them begin with.
     pub async fn counters(&self) -> BTreeMap<String, i64> {
         let stats = self.stats(COUNTERS).await;
-        stats.into_iter().filter_map(|(name, value)| Some((name.strip_prefix(COUNTERS)?.to_owned(), value))).collect()
+        stats
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.strip_prefix(COUNTERS)?.to_owned(), value)))
+            .collect()
     }
 
     async fn admin(&self, path: &str) -> Reply {
         let reply = send(self.admin, &Request::get(path, &[("host", "admin")])).await;
-        reply.unwrap_or_else(|error| panic!("Envoy's admin interface: {path}: {error}\n{}", self.log()))
+        reply.unwrap_or_else(|error| {
+            panic!("Envoy's admin interface: {path}: {error}\n{}", self.log())
+        })
     }
 
-    /// What its allocator has given out now, in bytes: the statistic of it is as old as their last flush.
+    /// What its allocator has given out now, in bytes: the statistic of it is as old as their last
+    /// flush.
     pub async fn heap(&self) -> u64 {
         let memory: Value = serde_json::from_str(&self.admin("/memory").await.body).expect("JSON");
-        memory["allocated"].as_str().and_then(|bytes| bytes.parse().ok()).expect("a number of bytes")
+        memory["allocated"]
+            .as_str()
+            .and_then(|bytes| bytes.parse().ok())
+            .expect("a number of bytes")
     }
 
     /// All that Envoy and the module logged.
@@ -225,8 +266,13 @@ impl Envoy {
     fn file(&self, name: &str, start: u64) -> (String, u64) {
         let mut file = std::fs::File::open(self.folder.path().join(name)).expect("a log file");
         let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(start)).and_then(|_| file.read_to_end(&mut bytes)).expect("its end");
-        (String::from_utf8_lossy(&bytes).into_owned(), start + u64::try_from(bytes.len()).expect("its length"))
+        file.seek(SeekFrom::Start(start))
+            .and_then(|_| file.read_to_end(&mut bytes))
+            .expect("its end");
+        (
+            String::from_utf8_lossy(&bytes).into_owned(),
+            start + u64::try_from(bytes.len()).expect("its length"),
+        )
     }
 
     /// Ends it and waits until it has ended.
@@ -237,7 +283,8 @@ impl Envoy {
 
 /// Fetches of keys that are over, by the module's counters: each was answered, or was not in time.
 pub fn fetched(counters: &BTreeMap<String, i64>) -> i64 {
-    let outcomes = ["ok", "not-found", "invalid", "failed"].map(|outcome| format!("key_fetch.{outcome}"));
+    let outcomes =
+        ["ok", "not-found", "invalid", "failed"].map(|outcome| format!("key_fetch.{outcome}"));
     outcomes.iter().filter_map(|name| counters.get(name)).sum()
 }
 
@@ -255,7 +302,11 @@ pub fn write_listeners(file: &Path, version: u32, plugins: &[Plugin]) {
 }
 
 fn bootstrap_config(setup: &Setup) -> Value {
-    let clusters: Vec<Value> = setup.clusters.iter().map(|(name, address)| cluster(name, *address)).collect();
+    let clusters: Vec<Value> = setup
+        .clusters
+        .iter()
+        .map(|(name, address)| cluster(name, *address))
+        .collect();
     let mut bootstrap = json!({
         "node": {"id": "test", "cluster": "test"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
@@ -265,8 +316,7 @@ fn bootstrap_config(setup: &Setup) -> Value {
         },
     });
     if let Some(file) = &setup.watched_listeners {
-        bootstrap["dynamic_resources"] =
-            json!({"lds_config": {"path_config_source": {"path": file}, "resource_api_version": "V3"}});
+        bootstrap["dynamic_resources"] = json!({"lds_config": {"path_config_source": {"path": file}, "resource_api_version": "V3"}});
     }
     bootstrap
 }
@@ -298,7 +348,11 @@ pub fn any(kind: &str, mut value: Value) -> Value {
 /// The HTTP filter that runs the plugin's module.
 pub fn wasm_filter(plugin: &Plugin) -> Value {
     // Another environment needs another VM.
-    let vm_id: String = plugin.env.iter().map(|(name, value)| format!("{name}={value};")).collect();
+    let vm_id: String = plugin
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value};"))
+        .collect();
     let wasm = json!({
         "config": {
             "name": plugin.name,
@@ -341,8 +395,8 @@ fn listener(plugin: &Plugin) -> Value {
     listener
 }
 
-/// A listener on a free port with these HTTP filters before the router and `action` as its only route's. `more` is merged
-/// into the connection manager.
+/// A listener on a free port with these HTTP filters before the router and `action` as its only
+/// route's. `more` is merged into the connection manager.
 pub fn http_listener(name: &str, filters: &[Value], action: &Value, more: Value) -> Value {
     let mut route = json!({"match": {"prefix": "/"}});
     let mut manager = json!({
@@ -352,12 +406,20 @@ pub fn http_listener(name: &str, filters: &[Value], action: &Value, more: Value)
         "http_filters": filters,
     });
     let members = |value: &Value| value.as_object().cloned().unwrap_or_default();
-    route.as_object_mut().expect("an object").extend(members(action));
-    manager["route_config"] =
-        json!({"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]});
+    route
+        .as_object_mut()
+        .expect("an object")
+        .extend(members(action));
+    manager["route_config"] = json!({"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]});
     let router = any("envoy.extensions.filters.http.router.v3.Router", json!({}));
-    manager["http_filters"].as_array_mut().expect("filters").push(json!({"name": "router", "typed_config": router}));
-    manager.as_object_mut().expect("an object").extend(members(&more));
+    manager["http_filters"]
+        .as_array_mut()
+        .expect("filters")
+        .push(json!({"name": "router", "typed_config": router}));
+    manager
+        .as_object_mut()
+        .expect("an object")
+        .extend(members(&more));
     json!({
         "name": name,
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},

@@ -1,4 +1,5 @@
-//! Holds what was found after a request or a row against what the table says, and names each difference.
+//! Holds what was found after a request or a row against what the table says, and names each
+//! difference.
 
 use super::client::{Reply, Request, to_text};
 use super::key_server::Fetch;
@@ -7,12 +8,23 @@ use super::upstream::Seen;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The headers that name a user, and the twins that some servers take for them: only the module may set them.
-const IDENTITY: [&str; 4] = ["kubeflow-userid", "kubeflow-groups", "kubeflow_userid", "kubeflow_groups"];
+/// The headers that name a user, and the twins that some servers take for them: only the module may
+/// set them.
+const IDENTITY: [&str; 4] = [
+    "kubeflow-userid",
+    "kubeflow-groups",
+    "kubeflow_userid",
+    "kubeflow_groups",
+];
 /// How a session cookie is expired.
-const EXPIRED: &str = "=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=None";
+const EXPIRED: &str =
+    "=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=None";
 /// What the ALB sends to the gateway alone.
-const TOKENS: [&str; 3] = ["x-amzn-oidc-data", "x-amzn-oidc-accesstoken", "x-amzn-oidc-identity"];
+const TOKENS: [&str; 3] = [
+    "x-amzn-oidc-data",
+    "x-amzn-oidc-accesstoken",
+    "x-amzn-oidc-identity",
+];
 
 /// A request as it was sent.
 #[derive(Clone, Debug)]
@@ -50,9 +62,18 @@ pub struct Access {
     pub details: Option<String>,
 }
 
-/// Differences in what became of one request. `reply` is `None` when the client hung up before there was one.
-pub fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, String>>, seen: &[Seen]) -> Vec<String> {
-    let seen: Vec<&Seen> = seen.iter().filter(|seen| seen.header("x-row") == [sent.id.as_str()]).collect();
+/// Differences in what became of one request. `reply` is `None` when the client hung up before
+/// there was one.
+pub fn request(
+    sent: &Sent,
+    step: &Step,
+    reply: Option<Result<Reply, String>>,
+    seen: &[Seen],
+) -> Vec<String> {
+    let seen: Vec<&Seen> = seen
+        .iter()
+        .filter(|seen| seen.header("x-row") == [sent.id.as_str()])
+        .collect();
     let mut wrong = match (reply, step.hang_up_ms) {
         (Some(Ok(reply)), None) => answer(step, &reply),
         (Some(Err(error)), None) => vec![error],
@@ -62,16 +83,26 @@ pub fn request(sent: &Sent, step: &Step, reply: Option<Result<Reply, String>>, s
     match (&seen[..], step.passes()) {
         ([seen], true) => wrong.extend(upstream(sent, step, seen)),
         ([], false) => {}
-        (found, true) => wrong.push(format!("expected one request upstream, found {}", found.len())),
+        (found, true) => wrong.push(format!(
+            "expected one request upstream, found {}",
+            found.len()
+        )),
         (found, false) => wrong.push(format!("expected nothing upstream, found {found:?}")),
     }
-    wrong.into_iter().map(|wrong| format!("{}: {wrong}", sent.id)).collect()
+    wrong
+        .into_iter()
+        .map(|wrong| format!("{}: {wrong}", sent.id))
+        .collect()
 }
 
 fn answer(step: &Step, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
     let reasons = step.reasons();
-    let reason = reasons.iter().find(|reason| reply.body.contains(*reason)).or(reasons.first()).copied();
+    let reason = reasons
+        .iter()
+        .find(|reason| reply.body.contains(*reason))
+        .or(reasons.first())
+        .copied();
     let status = match (reason, step.refused.or(step.signed_out)) {
         (_, Some(status)) => status,
         (Some(_), None) if step.page == Page::Grpc => 200,
@@ -80,25 +111,52 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
     };
     differ(&mut wrong, "status", &status, &reply.status);
     for (name, values) in &step.reply {
-        differ(&mut wrong, name, &values.iter().map(String::as_str).collect::<Vec<_>>(), &reply.header(name));
+        differ(
+            &mut wrong,
+            name,
+            &values.iter().map(String::as_str).collect::<Vec<_>>(),
+            &reply.header(name),
+        );
     }
     if let Some(range) = step.took_ms {
         let took = i64::try_from(reply.took.as_millis()).unwrap_or(i64::MAX);
         if !range.holds(took) {
-            wrong.push(format!("expected an answer within {range} ms, took {took} ms"));
+            wrong.push(format!(
+                "expected an answer within {range} ms, took {took} ms"
+            ));
         }
     }
-    let expired: Vec<String> = step.expired.iter().map(|name| format!("{name}{EXPIRED}")).collect();
-    differ(&mut wrong, "set-cookie", &expired.iter().map(String::as_str).collect(), &reply.header("set-cookie"));
+    let expired: Vec<String> = step
+        .expired
+        .iter()
+        .map(|name| format!("{name}{EXPIRED}"))
+        .collect();
+    differ(
+        &mut wrong,
+        "set-cookie",
+        &expired.iter().map(String::as_str).collect(),
+        &reply.header("set-cookie"),
+    );
     if step.signed_out.is_some() {
-        differ(&mut wrong, "cache-control", &vec!["no-store"], &reply.header("cache-control"));
+        differ(
+            &mut wrong,
+            "cache-control",
+            &vec!["no-store"],
+            &reply.header("cache-control"),
+        );
     }
     if let Some(body) = &step.reply_body {
         differ(&mut wrong, "body", &body.as_str(), &reply.body.as_str());
     }
     for (texts, there) in [(&step.body_says, true), (&step.body_lacks, false)] {
-        for text in texts.iter().filter(|text| reply.body.contains(text.as_str()) != there) {
-            wrong.push(format!("expected {text:?} in the body: {there}, found {:?}", reply.body));
+        for text in texts
+            .iter()
+            .filter(|text| reply.body.contains(text.as_str()) != there)
+        {
+            wrong.push(format!(
+                "expected {text:?} in the body: {there}, found {:?}",
+                reply.body
+            ));
         }
     }
     if let Some(reason) = reason {
@@ -124,7 +182,11 @@ fn status_of(reason: &str) -> u16 {
         | "key-invalid"
         | "signature-invalid"
         | "access-token-invalid" => 401,
-        "user-id-missing" | "user-id-invalid" | "email-unverified" | "user-not-allowed" | "upgrade-not-allowed" => 403,
+        "user-id-missing"
+        | "user-id-invalid"
+        | "email-unverified"
+        | "user-not-allowed"
+        | "upgrade-not-allowed" => 403,
         "key-unavailable" => 503,
         other => panic!("no such reason: {other}"),
     }
@@ -132,28 +194,61 @@ fn status_of(reason: &str) -> u16 {
 
 fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
-    differ(&mut wrong, "cache-control", &vec!["no-store"], &reply.header("cache-control"));
-    let retry: Vec<&str> = if reason == "key-unavailable" { vec!["1"] } else { vec![] };
-    differ(&mut wrong, "retry-after", &retry, &reply.header("retry-after"));
+    differ(
+        &mut wrong,
+        "cache-control",
+        &vec!["no-store"],
+        &reply.header("cache-control"),
+    );
+    let retry: Vec<&str> = if reason == "key-unavailable" {
+        vec!["1"]
+    } else {
+        vec![]
+    };
+    differ(
+        &mut wrong,
+        "retry-after",
+        &retry,
+        &reply.header("retry-after"),
+    );
     match page {
         Page::Json => {
-            differ(&mut wrong, "content-type", &vec!["application/json"], &reply.header("content-type"));
-            let body: BTreeMap<String, Value> = serde_json::from_str(&reply.body).unwrap_or_default();
+            differ(
+                &mut wrong,
+                "content-type",
+                &vec!["application/json"],
+                &reply.header("content-type"),
+            );
+            let body: BTreeMap<String, Value> =
+                serde_json::from_str(&reply.body).unwrap_or_default();
             let told = body.get("reason").and_then(Value::as_str) == Some(reason);
             if !told || body.len() != 2 || !body.get("error").is_some_and(Value::is_string) {
-                wrong.push(format!("expected a body of `error` and the `reason` {reason}, found {:?}", reply.body));
+                wrong.push(format!(
+                    "expected a body of `error` and the `reason` {reason}, found {:?}",
+                    reply.body
+                ));
             }
         }
         Page::Html => {
-            if !reply.header("content-type").iter().all(|kind| kind.starts_with("text/html"))
+            if !reply
+                .header("content-type")
+                .iter()
+                .all(|kind| kind.starts_with("text/html"))
                 || reply.header("content-type").len() != 1
             {
-                wrong.push(format!("expected a content-type of text/html, found {:?}", reply.header("content-type")));
+                wrong.push(format!(
+                    "expected a content-type of text/html, found {:?}",
+                    reply.header("content-type")
+                ));
             }
-            if !reply.body.starts_with("<!doctype html>") && !reply.body.starts_with("<!DOCTYPE html>")
+            if !reply.body.starts_with("<!doctype html>")
+                && !reply.body.starts_with("<!DOCTYPE html>")
                 || !reply.body.contains(reason)
             {
-                wrong.push(format!("expected a page with {reason}, found {:?}", reply.body));
+                wrong.push(format!(
+                    "expected a page with {reason}, found {:?}",
+                    reply.body
+                ));
             }
         }
         Page::NoBody => differ(&mut wrong, "body", &"", &reply.body.as_str()),
@@ -163,7 +258,12 @@ fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
                 403 => "7",
                 _ => "14",
             };
-            differ(&mut wrong, "grpc-status", &vec![code], &reply.header("grpc-status"));
+            differ(
+                &mut wrong,
+                "grpc-status",
+                &vec![code],
+                &reply.header("grpc-status"),
+            );
         }
     }
     wrong
@@ -172,22 +272,53 @@ fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
 fn upstream(sent: &Sent, step: &Step, seen: &Seen) -> Vec<String> {
     let mut wrong = Vec::new();
     if sent.raw.is_none() {
-        differ(&mut wrong, "upstream's method", &sent.request.method, &seen.method);
-        differ(&mut wrong, "upstream's path", &sent.request.path, &seen.path);
-        differ(&mut wrong, "upstream's body", &sent.request.body, &seen.body);
+        differ(
+            &mut wrong,
+            "upstream's method",
+            &sent.request.method,
+            &seen.method,
+        );
+        differ(
+            &mut wrong,
+            "upstream's path",
+            &sent.request.path,
+            &seen.path,
+        );
+        differ(
+            &mut wrong,
+            "upstream's body",
+            &sent.request.body,
+            &seen.body,
+        );
     }
-    let mut expected: BTreeMap<&str, Vec<&str>> = IDENTITY.iter().chain(&TOKENS).map(|name| (*name, vec![])).collect();
+    let mut expected: BTreeMap<&str, Vec<&str>> = IDENTITY
+        .iter()
+        .chain(&TOKENS)
+        .map(|name| (*name, vec![]))
+        .collect();
     if step.is_admitted() {
         expected.insert("kubeflow-userid", vec![&step.user]);
     }
     expected.extend(
-        sent.upstream.iter().map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect())),
+        sent.upstream
+            .iter()
+            .map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect())),
     );
     if let Some(cookies) = &step.upstream_cookies {
-        differ(&mut wrong, "upstream's cookies", cookies, &seen.header("cookie").join("; "));
+        differ(
+            &mut wrong,
+            "upstream's cookies",
+            cookies,
+            &seen.header("cookie").join("; "),
+        );
     }
     for (name, values) in expected {
-        differ(&mut wrong, &format!("upstream's {name}"), &values, &seen.header(name));
+        differ(
+            &mut wrong,
+            &format!("upstream's {name}"),
+            &values,
+            &seen.header(name),
+        );
     }
     wrong
 }
@@ -200,13 +331,22 @@ pub fn counters(
 ) -> Vec<String> {
     let mut wrong = Vec::new();
     let none = Count::exactly(0);
-    for name in expected.keys().chain(after.keys().filter(|name| !expected.contains_key(*name))) {
+    for name in expected
+        .keys()
+        .chain(after.keys().filter(|name| !expected.contains_key(*name)))
+    {
         let value = |stats: &BTreeMap<String, i64>| stats.get(name).copied().unwrap_or(0);
         // A gauge: nobody may be left waiting.
-        let moved = if name == "waiting" { value(after) } else { value(after) - value(before) };
+        let moved = if name == "waiting" {
+            value(after)
+        } else {
+            value(after) - value(before)
+        };
         let expected = expected.get(name).unwrap_or(&none);
         if !expected.holds(moved) {
-            wrong.push(format!("counter {name}: expected +{expected}, found +{moved}"));
+            wrong.push(format!(
+                "counter {name}: expected +{expected}, found +{moved}"
+            ));
         }
     }
     wrong
@@ -216,17 +356,33 @@ pub fn counters(
 pub fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) -> Vec<String> {
     let mut wrong = Vec::new();
     if !expected.holds(i64::try_from(found.len()).unwrap_or(i64::MAX)) {
-        let paths: Vec<&str> = found.iter().map(|fetch| fetch.path.as_str()).take(5).collect();
-        wrong.push(format!("expected {expected} fetches, found {}: {paths:?}", found.len()));
+        let paths: Vec<&str> = found
+            .iter()
+            .map(|fetch| fetch.path.as_str())
+            .take(5)
+            .collect();
+        wrong.push(format!(
+            "expected {expected} fetches, found {}: {paths:?}",
+            found.len()
+        ));
     }
     for fetch in found {
-        differ(&mut wrong, "a fetch's method", &"GET", &fetch.method.as_str());
+        differ(
+            &mut wrong,
+            "a fetch's method",
+            &"GET",
+            &fetch.method.as_str(),
+        );
         differ(&mut wrong, "a fetch's host", &host, &fetch.host.as_str());
         if !path.is_empty() {
             differ(&mut wrong, "a fetch's path", &path, &fetch.path.as_str());
         }
         // The client's own headers are none of the key server's business.
-        for name in IDENTITY.iter().chain(&TOKENS).chain(&["cookie", "authorization", "x-row"]) {
+        for name in IDENTITY
+            .iter()
+            .chain(&TOKENS)
+            .chain(&["cookie", "authorization", "x-row"])
+        {
             if fetch.headers.iter().any(|(found, _)| found == name) {
                 wrong.push(format!("a fetch carried {name}"));
             }
@@ -237,18 +393,22 @@ pub fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) -> Vec<
 
 /// Differences between the denials that must be in this part of the log and those that are.
 pub fn denials(expected: &[Denial], log: &str) -> Vec<String> {
-    let mut lines: Vec<&str> =
-        log.lines().filter(|line| line.contains("alb-oidc: denied") || line.contains("alb-oidc: would deny")).collect();
+    let mut lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("alb-oidc: denied") || line.contains("alb-oidc: would deny"))
+        .collect();
     let mut wrong = Vec::new();
     for denial in expected {
         let holds = |line: &&str| {
             // Each field once: what a client sends may not look like one.
             let field = |name: &str| {
-                let mut values = line.split_whitespace().filter_map(|word| word.strip_prefix(name));
+                let mut values = line
+                    .split_whitespace()
+                    .filter_map(|word| word.strip_prefix(name));
                 values.next().filter(|_| values.next().is_none())
             };
-            let reason =
-                field("reason=").is_some_and(|reason| denial.reasons.iter().any(|expected| expected == reason));
+            let reason = field("reason=")
+                .is_some_and(|reason| denial.reasons.iter().any(|expected| expected == reason));
             let id = field("request-id=");
             reason
                 && line.contains("alb-oidc: would deny") == denial.report
@@ -261,35 +421,67 @@ pub fn denials(expected: &[Denial], log: &str) -> Vec<String> {
             None => wrong.push(format!("expected a log line of {denial:?}")),
         }
     }
-    wrong.extend(lines.into_iter().map(|line| format!("not expected in the log: {line}")));
+    wrong.extend(
+        lines
+            .into_iter()
+            .map(|line| format!("not expected in the log: {line}")),
+    );
     wrong
 }
 
 /// Differences between the access log's lines about these requests and what they must say.
 pub fn accesses(expected: &[Access], log: &str) -> Vec<String> {
-    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let lines: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
     let mut wrong = Vec::new();
     for access in expected {
-        let of_this: Vec<&Value> = lines.iter().filter(|line| line["row"] == access.id.as_str()).collect();
+        let of_this: Vec<&Value> = lines
+            .iter()
+            .filter(|line| line["row"] == access.id.as_str())
+            .collect();
         let [line] = of_this[..] else {
-            wrong.push(format!("{}: expected one line in the access log, found {}", access.id, of_this.len()));
+            wrong.push(format!(
+                "{}: expected one line in the access log, found {}",
+                access.id,
+                of_this.len()
+            ));
             continue;
         };
         let user = line["user"].as_str().map(|user| to_text(user.as_bytes()));
         differ(&mut wrong, "the access log's user", &access.user, &user);
         let reason = line["reason"].as_str();
-        if !reason.map_or(access.reasons.is_empty(), |found| access.reasons.iter().any(|expected| expected == found)) {
-            wrong.push(format!("the access log's reason: expected one of {:?}, found {reason:?}", access.reasons));
+        if !reason.map_or(access.reasons.is_empty(), |found| {
+            access.reasons.iter().any(|expected| expected == found)
+        }) {
+            wrong.push(format!(
+                "the access log's reason: expected one of {:?}, found {reason:?}",
+                access.reasons
+            ));
         }
-        let details = access.details.as_ref().map(|details| details.replace("REASON", reason.unwrap_or("none")));
+        let details = access
+            .details
+            .as_ref()
+            .map(|details| details.replace("REASON", reason.unwrap_or("none")));
         if details.is_some() {
-            differ(&mut wrong, "the access log's details", &details.as_deref(), &line["details"].as_str());
+            differ(
+                &mut wrong,
+                "the access log's details",
+                &details.as_deref(),
+                &line["details"].as_str(),
+            );
         }
     }
     wrong
 }
 
-fn differ<T: PartialEq + std::fmt::Debug>(wrong: &mut Vec<String>, what: &str, expected: &T, found: &T) {
+fn differ<T: PartialEq + std::fmt::Debug>(
+    wrong: &mut Vec<String>,
+    what: &str,
+    expected: &T,
+    found: &T,
+) {
     if expected != found {
         wrong.push(format!("{what}: expected {expected:?}, found {found:?}"));
     }

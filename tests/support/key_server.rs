@@ -1,5 +1,5 @@
-//! The stand-in for `public-keys.auth.elb.REGION.amazonaws.com`: serves registered keys as PEM, remembers each fetch, and
-//! misbehaves for one key where a test tells it to.
+//! The stand-in for `public-keys.auth.elb.REGION.amazonaws.com`: serves registered keys as PEM,
+//! remembers each fetch, and misbehaves for one key where a test tells it to.
 
 use super::access_token::fill_in_keys;
 use super::server::{Body, Broken, Server, full};
@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The clusters that have a key server behind them, each its own. The latter two are those that Istio makes of the endpoints
-/// that AWS documents.
+/// The clusters that have a key server behind them, each its own. The latter two are those that
+/// Istio makes of the endpoints that AWS documents.
 pub const CLUSTERS: [&str; 3] = [
     "keys",
     "outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com",
@@ -33,8 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Answer {
     /// Status code.
     pub status: u16,
-    /// Body, with `{pem}`, `{pem_crlf}`, `{pem_bare}` (no last line end), `{der}` (base64), `{off_curve}`, `{infinity}`, `{other}` (another key's PEM) or
-    /// `{file:NAME}` for `tests/vectors/bad-keys/NAME.pem` filled in.
+    /// Body, with `{pem}`, `{pem_crlf}`, `{pem_bare}` (no last line end), `{der}` (base64),
+    /// `{off_curve}`, `{infinity}`, `{other}` (another key's PEM) or `{file:NAME}` for
+    /// `tests/vectors/bad-keys/NAME.pem` filled in.
     pub body: String,
     /// Fills the body up with spaces to this many bytes.
     pub size: usize,
@@ -72,7 +73,10 @@ impl Default for Answer {
 impl Answer {
     /// The right answer where a key set is asked for.
     pub fn key_set() -> Answer {
-        Answer { body: r#"{"keys":[{first},{key}]}"#.into(), ..Answer::default() }
+        Answer {
+            body: r#"{"keys":[{first},{key}]}"#.into(),
+            ..Answer::default()
+        }
     }
 }
 
@@ -99,7 +103,10 @@ pub struct Signer {
 impl Signer {
     /// A key that nobody has seen yet.
     pub fn new() -> Signer {
-        Signer { kid: uuid::Uuid::new_v4().to_string(), key: Key::generate() }
+        Signer {
+            kid: uuid::Uuid::new_v4().to_string(),
+            key: Key::generate(),
+        }
     }
 
     /// Where it is fetched from.
@@ -139,13 +146,22 @@ struct State {
 }
 
 impl State {
-    /// How the key at `path` is served now; counts an answer that misbehaves a limited number of times.
+    /// How the key at `path` is served now; counts an answer that misbehaves a limited number of
+    /// times.
     fn answer(&mut self, path: &str) -> (u16, String, Answer) {
         type Fill<'a> = Box<dyn Fn(&str) -> String + 'a>;
         let (good, answer, fill): (Answer, &mut Answer, Fill<'_>) =
             match (self.keys.get_mut(path), self.sets.get_mut(path)) {
-                (Some((key, answer)), _) => (Answer::default(), answer, Box::new(|body| fill_in(body, key))),
-                (None, Some((kid, answer))) => (Answer::key_set(), answer, Box::new(|body| fill_in_keys(body, kid))),
+                (Some((key, answer)), _) => (
+                    Answer::default(),
+                    answer,
+                    Box::new(|body| fill_in(body, key)),
+                ),
+                (None, Some((kid, answer))) => (
+                    Answer::key_set(),
+                    answer,
+                    Box::new(|body| fill_in_keys(body, kid)),
+                ),
                 (None, None) => return (404, "not found".into(), Answer::default()),
             };
         if let Some(outage) = &self.outage {
@@ -188,7 +204,11 @@ impl KeyServer {
 
     /// Serves `key` at `path` from now on.
     pub fn publish(&self, path: &str, key: &Key, answer: Answer) {
-        self.state.lock().expect("the keys").keys.insert(path.to_owned(), (key.clone(), answer));
+        self.state
+            .lock()
+            .expect("the keys")
+            .keys
+            .insert(path.to_owned(), (key.clone(), answer));
     }
 
     /// Serves a new key from now on.
@@ -200,27 +220,45 @@ impl KeyServer {
 
     /// Gives the answers for this key that were held, and holds none from now on.
     pub fn release(&self, signer: &Signer) {
-        self.state.lock().expect("the keys").released.insert(signer.path());
+        self.state
+            .lock()
+            .expect("the keys")
+            .released
+            .insert(signer.path());
     }
 
     /// How often this key was asked for.
     pub fn fetches_of(&self, signer: &Signer) -> usize {
         let path = signer.path();
-        self.state.lock().expect("the keys").fetches.iter().filter(|fetch| fetch.path == path).count()
+        self.state
+            .lock()
+            .expect("the keys")
+            .fetches
+            .iter()
+            .filter(|fetch| fetch.path == path)
+            .count()
     }
 
     /// Waits until this key was asked for so many times.
     pub async fn until_fetched(&self, signer: &Signer, times: usize) {
         let deadline = Instant::now() + PATIENCE;
         while self.fetches_of(signer) < times {
-            assert!(Instant::now() < deadline, "{} of {times} fetches", self.fetches_of(signer));
+            assert!(
+                Instant::now() < deadline,
+                "{} of {times} fetches",
+                self.fetches_of(signer)
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// Serves the key set whose signing key is `kid` at `path` from now on.
     pub fn publish_set(&self, path: &str, kid: &str, answer: Answer) {
-        self.state.lock().expect("the keys").sets.insert(path.to_owned(), (kid.to_owned(), answer));
+        self.state
+            .lock()
+            .expect("the keys")
+            .sets
+            .insert(path.to_owned(), (kid.to_owned(), answer));
     }
 
     /// The fetches so far, without forgetting them.
@@ -235,7 +273,12 @@ impl KeyServer {
 
     /// Whether `body` was ever given, whole and with 200, as the key at `path`.
     pub fn gave(&self, path: &str, body: &str) -> bool {
-        self.state.lock().expect("the keys").given.get(path).is_some_and(|given| given.iter().any(|one| one == body))
+        self.state
+            .lock()
+            .expect("the keys")
+            .given
+            .get(path)
+            .is_some_and(|given| given.iter().any(|one| one == body))
     }
 
     /// Forgets the fetches so far.
@@ -244,17 +287,34 @@ impl KeyServer {
     }
 }
 
-async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
+async fn serve(
+    state: Arc<Mutex<State>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Broken> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let headers: Vec<_> =
-        request.headers().iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
-    let host = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone()).unwrap_or_default();
+    let headers: Vec<_> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
+        .collect();
+    let host = headers
+        .iter()
+        .find(|(name, _)| name == "host")
+        .map(|(_, value)| value.clone())
+        .unwrap_or_default();
     let (method, path) = (request.method().to_string(), request.uri().to_string());
     let (status, body, answer) = {
         let mut state = state.lock().expect("the keys");
         let in_outage = state.outage.is_some();
         let again = state.given_to.contains(&(host.clone(), path.clone()));
-        state.fetches.push(Fetch { method, path: path.clone(), host: host.clone(), headers, in_outage, again });
+        state.fetches.push(Fetch {
+            method,
+            path: path.clone(),
+            host: host.clone(),
+            headers,
+            in_outage,
+            again,
+        });
         state.answer(&path)
     };
     tokio::time::sleep(Duration::from_millis(answer.delay_ms)).await;
@@ -278,7 +338,10 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<R
         Some(Fault::CutOff) => in_pieces(body, None),
         Some(Fault::Trickle) => in_pieces(body, Some(Duration::from_millis(answer.byte_ms))),
     };
-    Ok(Response::builder().status(status).header("content-type", "text/plain").body(body)?)
+    Ok(Response::builder()
+        .status(status)
+        .header("content-type", "text/plain")
+        .body(body)?)
 }
 
 /// Sends the body byte by byte, so far apart; or ten bytes of it and then a reset.
@@ -311,7 +374,8 @@ fn fill_in(template: &str, key: &Key) -> String {
     while let Some((before, rest)) = body.split_once("{file:") {
         let (name, after) = rest.split_once('}').expect("`{file:NAME}`");
         let file = super::repository(&format!("tests/vectors/bad-keys/{name}.pem"));
-        let pem = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let pem = std::fs::read_to_string(&file)
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         body = format!("{before}{pem}{after}");
     }
     body

@@ -1,5 +1,5 @@
-//! The stand-in for Kubernetes' API, as far as Istio's control plane reads it: lists what it was given, and watches in which nothing
-//! ever happens. It stores nothing.
+//! The stand-in for Kubernetes' API, as far as Istio's control plane reads it: lists what it was
+//! given, and watches in which nothing ever happens. It stores nothing.
 
 use super::server::{Body, Broken, Server, full};
 use http_body_util::BodyExt;
@@ -35,17 +35,35 @@ impl Kubernetes {
 
 /// `extensions.istio.io` and `wasmplugins` of a WasmPlugin.
 fn group_and_plural(resource: &Value) -> (String, String) {
-    let text = |field: &str| resource[field].as_str().expect("a kind and its version").to_owned();
-    let group = text("apiVersion").split_once('/').map(|(group, _)| group.to_owned()).unwrap_or_default();
+    let text = |field: &str| {
+        resource[field]
+            .as_str()
+            .expect("a kind and its version")
+            .to_owned()
+    };
+    let group = text("apiVersion")
+        .split_once('/')
+        .map(|(group, _)| group.to_owned())
+        .unwrap_or_default();
     let kind = text("kind").to_lowercase();
     let stem = kind.strip_suffix('y').filter(|stem| !stem.ends_with('a'));
     let plural = stem.map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
     (group, plural)
 }
 
-async fn serve(resources: Arc<Vec<Value>>, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
-    let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
-    let accept = request.headers().get("accept").and_then(|value| value.to_str().ok()).unwrap_or_default();
+async fn serve(
+    resources: Arc<Vec<Value>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Broken> {
+    let (path, query) = (
+        request.uri().path().to_owned(),
+        request.uri().query().unwrap_or_default().to_owned(),
+    );
+    let accept = request
+        .headers()
+        .get("accept")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let head = Response::builder().header("content-type", "application/json");
     if query.contains("watch=") {
         let (sender, channel) = Channel::<Bytes, Broken>::new(1);
@@ -56,7 +74,9 @@ async fn serve(resources: Arc<Vec<Value>>, request: Request<Incoming>) -> Result
         return Ok(head.body(channel.boxed())?);
     }
     if path == "/version" {
-        return Ok(head.body(full(json!({"major": "1", "minor": "34", "gitVersion": "v1.34.0"}).to_string()))?);
+        return Ok(head.body(full(
+            json!({"major": "1", "minor": "34", "gitVersion": "v1.34.0"}).to_string(),
+        ))?);
     }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let items: Vec<Value> =

@@ -1,5 +1,6 @@
-//! What the integration tests, the demo and the benchmark share: a real Envoy with the compiled module, and everything it talks
-//! to. It knows the module from outside only and never depends on the filter's crate.
+//! What the integration tests, the demo and the benchmark share: a real Envoy with the compiled
+//! module, and everything it talks to. It knows the module from outside only and never depends on
+//! the filter's crate.
 
 pub mod access_token;
 pub mod client;
@@ -29,19 +30,25 @@ pub fn repository(path: &str) -> PathBuf {
     root.expect("the repository above tests/support").join(path)
 }
 
-/// The module under test: `ALB_OIDC_MODULE`, else the one that `make` leaves at the repository's top.
+/// The module under test: `ALB_OIDC_MODULE`, else the one that `make` leaves at the repository's
+/// top.
 pub fn module() -> PathBuf {
     built("ALB_OIDC_MODULE", "alb_oidc_filter.wasm")
 }
 
-/// The module that puts vectors to the verifiers: `ALB_OIDC_VERIFIER_PROBE`, else where `make` leaves it.
+/// The module that puts vectors to the verifiers: `ALB_OIDC_VERIFIER_PROBE`, else where `make`
+/// leaves it.
 pub fn verifier_probe() -> PathBuf {
     built("ALB_OIDC_VERIFIER_PROBE", "target/verifier_probe.wasm")
 }
 
 fn built(variable: &str, path: &str) -> PathBuf {
     let path = std::env::var_os(variable).map_or_else(|| repository(path), PathBuf::from);
-    assert!(path.is_file(), "no module at {}: {HOW_TO_GET_IT}", path.display());
+    assert!(
+        path.is_file(),
+        "no module at {}: {HOW_TO_GET_IT}",
+        path.display()
+    );
     path.canonicalize().expect("the module's path")
 }
 
@@ -49,20 +56,40 @@ fn built(variable: &str, path: &str) -> PathBuf {
 pub fn tool() -> PathBuf {
     // Tests are in `deps`, examples in `examples`, the tool is above them.
     let test = std::env::current_exe().expect("the test's own path");
-    let path = test.ancestors().nth(2).expect("a folder of what cargo builds").join("alb-oidc");
-    assert!(path.is_file(), "no tool at {}: run `make cli`", path.display());
+    let path = test
+        .ancestors()
+        .nth(2)
+        .expect("a folder of what cargo builds")
+        .join("alb-oidc");
+    assert!(
+        path.is_file(),
+        "no tool at {}: run `make cli`",
+        path.display()
+    );
     path
 }
 
-/// The Envoys to test on: `ENVOY_BINARIES` (separated by colons), else every installed version, oldest first.
+/// The Envoys to test on: `ENVOY_BINARIES` (separated by colons), else every installed version,
+/// oldest first.
 pub fn envoys() -> Vec<PathBuf> {
     let found: Vec<PathBuf> = match std::env::var("ENVOY_BINARIES") {
-        Ok(list) => list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect(),
+        Ok(list) => list
+            .split(':')
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+            .collect(),
         Err(_) => installed_envoys(),
     };
-    assert!(!found.is_empty(), "no Envoy under target/envoy: {HOW_TO_GET_IT}");
+    assert!(
+        !found.is_empty(),
+        "no Envoy under target/envoy: {HOW_TO_GET_IT}"
+    );
     for path in &found {
-        assert!(path.is_file(), "no Envoy at {}: {HOW_TO_GET_IT}", path.display());
+        assert!(
+            path.is_file(),
+            "no Envoy at {}: {HOW_TO_GET_IT}",
+            path.display()
+        );
     }
     found
 }
@@ -76,15 +103,31 @@ fn installed_envoys() -> Vec<PathBuf> {
     let Ok(folder) = std::fs::read_dir(repository("target/envoy")) else {
         return Vec::new();
     };
-    let mut found: Vec<PathBuf> =
-        folder.flatten().map(|version| version.path().join("envoy")).filter(|path| path.is_file()).collect();
-    found.sort_by_key(|path| version(path).split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>());
+    let mut found: Vec<PathBuf> = folder
+        .flatten()
+        .map(|version| version.path().join("envoy"))
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort_by_key(|path| {
+        version(path)
+            .split('.')
+            .map(|part| part.parse::<u32>().unwrap_or(0))
+            .collect::<Vec<_>>()
+    });
     found
 }
 
 /// `1.40.0` for `target/envoy/1.40.0/envoy`; for an Envoy from elsewhere, its path.
 pub fn version(envoy: &Path) -> String {
-    let folder = envoy.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+    let folder = envoy
+        .parent()
+        .and_then(Path::file_name)
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     let is_version = folder.contains('.') && folder.chars().all(|c| c.is_ascii_digit() || c == '.');
-    if is_version { folder.to_owned() } else { envoy.display().to_string() }
+    if is_version {
+        folder.to_owned()
+    } else {
+        envoy.display().to_string()
+    }
 }

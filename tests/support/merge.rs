@@ -1,4 +1,5 @@
-//! One configuration over another, for the scenarios and for the fuzzers that begin with them. Reads no files.
+//! One configuration over another, for the scenarios and for the fuzzers that begin with them.
+//! Reads no files.
 
 use serde_json::Value;
 

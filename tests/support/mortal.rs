@@ -1,11 +1,13 @@
-//! A mortal copy of the module: the bytes under test, but for a guard before two of its callbacks that kills the VM when it is
-//! told to. A head of [`DEADLY_HEADERS`] fields or a key answer of a certain size tells it. Nothing else is changed.
+//! A mortal copy of the module: the bytes under test, but for a guard before two of its callbacks
+//! that kills the VM when it is told to. A head of [`DEADLY_HEADERS`] fields or a key answer of a
+//! certain size tells it. Nothing else is changed.
 
 use std::collections::HashMap;
 use std::path::Path;
 use wasm_encoder::reencode::{self, Reencode};
 use wasm_encoder::{
-    BlockType, CodeSection, ExportKind, ExportSection, Function, FunctionSection, InstructionSink, Module,
+    BlockType, CodeSection, ExportKind, ExportSection, Function, FunctionSection, InstructionSink,
+    Module,
 };
 use wasmparser::{Payload, TypeRef};
 
@@ -46,7 +48,13 @@ impl Death {
             }
             Death::Memory => {
                 // 16 MiB at a time, until there is no more.
-                code.loop_(BlockType::Empty).i32_const(256).memory_grow(0).i32_const(-1).i32_ne().br_if(0).end();
+                code.loop_(BlockType::Empty)
+                    .i32_const(256)
+                    .memory_grow(0)
+                    .i32_const(-1)
+                    .i32_ne()
+                    .br_if(0)
+                    .end();
             }
         }
         code.unreachable();
@@ -58,12 +66,17 @@ pub fn write(module: &Path, file: &Path) {
     let original = std::fs::read(module).expect("the module");
     let mut copy = Module::new();
     let mut guards = Guards::of(&original);
-    guards.parse_core_module(&mut copy, wasmparser::Parser::new(0), &original).expect("a module");
+    guards
+        .parse_core_module(&mut copy, wasmparser::Parser::new(0), &original)
+        .expect("a module");
     std::fs::write(file, copy.finish()).expect("the mortal module");
 }
 
 /// A callback that is entered through a guard: its name, how many parameters it has.
-const GUARDED: [(&str, u32); 2] = [("proxy_on_request_headers", 3), ("proxy_on_http_call_response", 5)];
+const GUARDED: [(&str, u32); 2] = [
+    ("proxy_on_request_headers", 3),
+    ("proxy_on_http_call_response", 5),
+];
 
 struct Guards {
     /// Of the guarded callbacks, by name: its own function and that function's type.
@@ -85,12 +98,18 @@ impl Guards {
                     }
                 }
                 Payload::FunctionSection(functions) => {
-                    types.extend(functions.into_iter().map(|of| of.expect("a function's type")));
+                    types.extend(
+                        functions
+                            .into_iter()
+                            .map(|of| of.expect("a function's type")),
+                    );
                 }
                 Payload::ExportSection(exports) => {
                     for export in exports {
                         let export = export.expect("an export");
-                        if let Some((name, _)) = GUARDED.iter().find(|(name, _)| *name == export.name) {
+                        if let Some((name, _)) =
+                            GUARDED.iter().find(|(name, _)| *name == export.name)
+                        {
                             callbacks.insert(*name, (export.index, types[export.index as usize]));
                         }
                     }
@@ -99,7 +118,10 @@ impl Guards {
             }
         }
         assert_eq!(callbacks.len(), GUARDED.len(), "a callback is not exported");
-        Guards { callbacks, functions: u32::try_from(types.len()).expect("a module") }
+        Guards {
+            callbacks,
+            functions: u32::try_from(types.len()).expect("a module"),
+        }
     }
 
     /// The guard of `name`, which comes behind all functions of the original.
@@ -149,12 +171,18 @@ impl Reencode for Guards {
             let mut guard = Function::new([]);
             let mut body = guard.instructions();
             if name == "proxy_on_request_headers" {
-                body.local_get(1).i32_const(DEADLY_HEADERS).i32_ge_s().if_(BlockType::Empty);
+                body.local_get(1)
+                    .i32_const(DEADLY_HEADERS)
+                    .i32_ge_s()
+                    .if_(BlockType::Empty);
                 Death::Panic.write(&mut body, own, parameters);
                 body.end();
             } else {
                 for death in Death::ALL {
-                    body.local_get(3).i32_const(death.answer_size()).i32_eq().if_(BlockType::Empty);
+                    body.local_get(3)
+                        .i32_const(death.answer_size())
+                        .i32_eq()
+                        .if_(BlockType::Empty);
                     death.write(&mut body, own, parameters);
                     body.end();
                 }

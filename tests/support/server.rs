@@ -1,5 +1,5 @@
-//! One HTTP server on a free local port: HTTP/1.1, or HTTP/2 where the client begins with it. The key server, the upstream
-//! and the demo's ALB are made of it.
+//! One HTTP server on a free local port: HTTP/1.1, or HTTP/2 where the client begins with it. The
+//! key server, the upstream and the demo's ALB are made of it.
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -32,7 +32,9 @@ impl Server {
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response<Body>, Broken>> + Send + 'static,
     {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("the port's number");
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -40,7 +42,11 @@ impl Server {
                 // A connection's error is its client's to see.
                 tokio::spawn(async move {
                     let server = auto::Builder::new(TokioExecutor::new());
-                    drop(server.serve_connection_with_upgrades(TokioIo::new(stream), service).await);
+                    drop(
+                        server
+                            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                            .await,
+                    );
                 });
             }
         });
@@ -56,5 +62,7 @@ impl Drop for Server {
 
 /// A body that is there as a whole.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed()
+    Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed()
 }

@@ -1,4 +1,5 @@
-//! The servers of the command-line tool as running programs, and a simple browser: it keeps cookies and follows redirects.
+//! The servers of the command-line tool as running programs, and a simple browser: it keeps cookies
+//! and follows redirects.
 
 use crate::client::{Reply, Request, send};
 use crate::envoy::{Envoy, Plugin, Setup};
@@ -30,8 +31,18 @@ impl Tool {
         let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
         let mut ports = Vec::new();
         while ports.len() < listeners {
-            let line = lines.next_line().await.expect("its output").expect("a line for each listener");
-            ports.push(line.rsplit_once(':').expect("a port").1.parse().expect("a port"));
+            let line = lines
+                .next_line()
+                .await
+                .expect("its output")
+                .expect("a line for each listener");
+            ports.push(
+                line.rsplit_once(':')
+                    .expect("a port")
+                    .1
+                    .parse()
+                    .expect("a port"),
+            );
         }
         // What it says later is read too: a full pipe would hold it up.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
@@ -45,10 +56,19 @@ impl Tool {
 
     /// The most memory it ever had, in KiB.
     pub fn peak_memory(&self) -> u64 {
-        let status = format!("/proc/{}/status", self.process.id().expect("a running process"));
+        let status = format!(
+            "/proc/{}/status",
+            self.process.id().expect("a running process")
+        );
         let status = std::fs::read_to_string(status).expect("the process's status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("a peak");
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number")
     }
 }
 
@@ -59,17 +79,38 @@ impl Simulator {
     /// Starts it in front of `gateway` on free ports.
     pub async fn start(gateway: SocketAddr, more: &[&str]) -> Simulator {
         let gateway = format!("http://{gateway}");
-        let fixed = ["simulate", "--listen", "127.0.0.1:0", "--keys-listen", "127.0.0.1:0", "--upstream", &gateway];
+        let fixed = [
+            "simulate",
+            "--listen",
+            "127.0.0.1:0",
+            "--keys-listen",
+            "127.0.0.1:0",
+            "--upstream",
+            &gateway,
+        ];
         Simulator(Tool::start(&[&fixed, more].concat(), 2).await)
     }
 
-    /// Starts it in front of an Envoy with the module, which fetches the keys from it and forwards to `upstream`.
-    pub async fn with_gateway(binary: &Path, config: Value, upstream: SocketAddr) -> (Simulator, Envoy) {
+    /// Starts it in front of an Envoy with the module, which fetches the keys from it and forwards
+    /// to `upstream`.
+    pub async fn with_gateway(
+        binary: &Path,
+        config: Value,
+        upstream: SocketAddr,
+    ) -> (Simulator, Envoy) {
         // Each of the two needs the other's port before it starts.
-        let gateway = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+        let gateway = TcpListener::bind("127.0.0.1:0")
+            .and_then(|free| free.local_addr())
+            .expect("a free port");
         let simulator = Simulator::start(gateway, &[]).await;
-        let plugin = Plugin { port: gateway.port(), ..Plugin::new("gateway", config) };
-        let setup = Setup { plugins: vec![plugin], ..Setup::new(binary, upstream, simulator.0.address(1)) };
+        let plugin = Plugin {
+            port: gateway.port(),
+            ..Plugin::new("gateway", config)
+        };
+        let setup = Setup {
+            plugins: vec![plugin],
+            ..Setup::new(binary, upstream, simulator.0.address(1))
+        };
         let envoy = Envoy::must_start(&setup).await;
         (simulator, envoy)
     }
@@ -87,7 +128,9 @@ impl Simulator {
     /// Switches these misbehaviours on and all others off.
     pub async fn misbehave(&self, names: &[&str]) {
         let form: Vec<String> = names.iter().map(|name| format!("on={name}")).collect();
-        let reply = Browser::default().post(&self.elsewhere("/misbehave"), &form.join("&")).await;
+        let reply = Browser::default()
+            .post(&self.elsewhere("/misbehave"), &form.join("&"))
+            .await;
         assert_eq!(reply.status, 303, "{names:?}: {}", reply.body);
     }
 }
@@ -103,8 +146,14 @@ pub struct Browser {
 impl Browser {
     /// One that sends these headers along.
     pub fn sending(headers: &[(&str, &str)]) -> Browser {
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Browser { headers, ..Browser::default() }
+        let headers = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Browser {
+            headers,
+            ..Browser::default()
+        }
     }
 
     /// One GET, without following.
@@ -127,7 +176,9 @@ impl Browser {
     pub async fn follow(&mut self, url: &str, mut reply: Reply) -> (String, Reply) {
         let mut url = url.to_owned();
         for _ in 0..10 {
-            let Some(to) = reply.header("location").first().map(|to| (*to).to_owned()) else { return (url, reply) };
+            let Some(to) = reply.header("location").first().map(|to| (*to).to_owned()) else {
+                return (url, reply);
+            };
             reply = self.get(&to).await;
             url = to;
         }
@@ -143,24 +194,46 @@ impl Browser {
     }
 
     async fn request(&mut self, method: &str, url: &str, body: &str) -> Reply {
-        let rest = url.strip_prefix("http://").unwrap_or_else(|| panic!("no http URL: {url}"));
+        let rest = url
+            .strip_prefix("http://")
+            .unwrap_or_else(|| panic!("no http URL: {url}"));
         let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-        let port: u16 =
-            host.strip_prefix("localhost:").unwrap_or_else(|| panic!("away: {url}")).parse().expect("a port");
-        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let port: u16 = host
+            .strip_prefix("localhost:")
+            .unwrap_or_else(|| panic!("away: {url}"))
+            .parse()
+            .expect("a port");
+        let cookies: Vec<_> = self
+            .cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let mut headers = self.headers.clone();
         headers.push(("host".into(), host.into()));
         if !cookies.is_empty() {
             headers.push(("cookie".into(), cookies.join("; ")));
         }
         if method == "POST" {
-            headers.push(("content-type".into(), "application/x-www-form-urlencoded".into()));
+            headers.push((
+                "content-type".into(),
+                "application/x-www-form-urlencoded".into(),
+            ));
         }
-        let request = Request { method: method.into(), path: path.into(), headers, body: body.into() };
+        let request = Request {
+            method: method.into(),
+            path: path.into(),
+            headers,
+            body: body.into(),
+        };
         let reply = send(SocketAddr::from(([127, 0, 0, 1], port)), &request).await;
         let reply = reply.unwrap_or_else(|error| panic!("{method} {url}: {error}"));
         for cookie in reply.header("set-cookie") {
-            let (name, value) = cookie.split_once(';').unwrap_or((cookie, "")).0.split_once('=').expect("a cookie");
+            let (name, value) = cookie
+                .split_once(';')
+                .unwrap_or((cookie, ""))
+                .0
+                .split_once('=')
+                .expect("a cookie");
             match value {
                 "" => drop(self.cookies.remove(name)),
                 _ => drop(self.cookies.insert(name.into(), value.into())),

@@ -1,5 +1,5 @@
-//! The table of scenarios, `tests/scenarios/*.toml`: what a file of rows may say, and what a row that says nothing means.
-//! Running the rows is `tests/scenarios.rs`.
+//! The table of scenarios, `tests/scenarios/*.toml`: what a file of rows may say, and what a row
+//! that says nothing means. Running the rows is `tests/scenarios.rs`.
 //!
 //! A file holds named configurations and rows:
 //!
@@ -18,9 +18,10 @@
 //! deny = "token-malformed"
 //! ```
 //!
-//! A row is one genuine request that is admitted as `ann@example.com`, and whatever the row sets instead. It has a key and a
-//! kid of its own, so rows do not know of each other. With `requests = [{…}, {…}]` it is several, one after the other; what the
-//! row says about a request then holds for each of them.
+//! A row is one genuine request that is admitted as `ann@example.com`, and whatever the row sets
+//! instead. It has a key and a kid of its own, so rows do not know of each other. With `requests =
+//! [{…}, {…}]` it is several, one after the other; what the row says about a request then holds for
+//! each of them.
 
 use super::access_token::AccessTokenSpec;
 use super::envoy::Plugin;
@@ -43,12 +44,18 @@ pub struct Count {
 impl Count {
     /// Exactly this many.
     pub fn exactly(count: i64) -> Count {
-        Count { min: count, max: count }
+        Count {
+            min: count,
+            max: count,
+        }
     }
 
     /// As many as these and `others` together.
     pub fn plus(self, others: Count) -> Count {
-        Count { min: self.min + others.min, max: self.max + others.max }
+        Count {
+            min: self.min + others.min,
+            max: self.max + others.max,
+        }
     }
 
     /// Whether `count` is as told.
@@ -63,11 +70,16 @@ impl TryFrom<toml::Value> for Count {
     fn try_from(value: toml::Value) -> Result<Count, String> {
         let range = |text: &str| {
             let (min, max) = text.split_once("..=")?;
-            Some(Count { min: min.parse().ok()?, max: max.parse().ok()? })
+            Some(Count {
+                min: min.parse().ok()?,
+                max: max.parse().ok()?,
+            })
         };
         match &value {
             toml::Value::Integer(count) => Ok(Count::exactly(*count)),
-            toml::Value::String(text) => range(text).ok_or_else(|| format!("not a range: {text:?}")),
+            toml::Value::String(text) => {
+                range(text).ok_or_else(|| format!("not a range: {text:?}"))
+            }
             other => Err(format!("not a count: {other}")),
         }
     }
@@ -75,13 +87,18 @@ impl TryFrom<toml::Value> for Count {
 
 impl std::fmt::Display for Count {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.min == self.max { write!(f, "{}", self.min) } else { write!(f, "{}..={}", self.min, self.max) }
+        if self.min == self.max {
+            write!(f, "{}", self.min)
+        } else {
+            write!(f, "{}..={}", self.min, self.max)
+        }
     }
 }
 
 /// All files of the table.
 pub struct Table {
-    /// Every configuration that a row uses, merged over `default`; more than once where its rows fetch much.
+    /// Every configuration that a row uses, merged over `default`; more than once where its rows
+    /// fetch much.
     pub plugins: Vec<Plugin>,
     pub rows: Vec<Row>,
 }
@@ -98,8 +115,8 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// JSON, merged over the `default` configuration as RFC 7396 has it: objects member by member, null takes one out, all else
-    /// is replaced.
+    /// JSON, merged over the `default` configuration as RFC 7396 has it: objects member by member,
+    /// null takes one out, all else is replaced.
     plugin: String,
     /// Environment variables of the VM.
     #[serde(default)]
@@ -126,7 +143,8 @@ pub struct Row {
     pub access_kid: String,
     /// How the pool's key server answers.
     pub jwks: Answer,
-    /// Requests for the key set. Unset: one when there is an access token and any request is admitted.
+    /// Requests for the key set. Unset: one when there is an access token and any request is
+    /// admitted.
     pub jwks_fetches: Option<Count>,
     /// The key's id; `{uuid}` and `{UUID}` are a random one in lower and upper case.
     pub kid: String,
@@ -136,17 +154,18 @@ pub struct Row {
     pub fetch_path: String,
     /// The `:authority` it asks with.
     pub fetch_host: String,
-    /// The cluster that it asks: one of [`super::key_server::CLUSTERS`]. Only there the key is known.
+    /// The cluster that it asks: one of [`super::key_server::CLUSTERS`]. Only there the key is
+    /// known.
     pub fetch_cluster: String,
     /// Where else it asks for the key.
     pub elsewhere: Option<Elsewhere>,
     /// Requests to the key server. Unset: one when `verified` is not 0.
     pub fetches: Option<Count>,
-    /// Signatures checked. Unset: one when any request is admitted, and with an access token three: the first one again once the
-    /// key set is there.
+    /// Signatures checked. Unset: one when any request is admitted, and with an access token three:
+    /// the first one again once the key set is there.
     pub verified: Option<Count>,
-    /// Other counters that move. Unset: `key_fetch.ok` as `fetches`, `token_cache_hit` for each admission without a check.
-    /// What is named neither here nor by default must not move.
+    /// Other counters that move. Unset: `key_fetch.ok` as `fetches`, `token_cache_hit` for each
+    /// admission without a check. What is named neither here nor by default must not move.
     pub counters: BTreeMap<String, Count>,
     /// Waits before it looks at the counters.
     pub settle_ms: u64,
@@ -218,9 +237,10 @@ const ROW_MEMBERS: [&str; 19] = [
     "settle_ms",
 ];
 
-/// One request (or several alike), and what comes of it. Texts may hold `{token}`, `{access_token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`,
-/// `{NAME.signature}`, `{kid}`, `{id}` (the request's own id), `{shards}` (1,000 session cookies), `{dots}` (16,000 of them) and `{climbs}` (a path that goes up 70 times, in a
-/// way that can be read in several).
+/// One request (or several alike), and what comes of it. Texts may hold `{token}`,
+/// `{access_token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`, `{NAME.signature}`, `{kid}`,
+/// `{id}` (the request's own id), `{shards}` (1,000 session cookies), `{dots}` (16,000 of them) and
+/// `{climbs}` (a path that goes up 70 times, in a way that can be read in several).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Step {
@@ -247,7 +267,8 @@ pub struct Step {
     /// The client closes the connection after so long; nothing comes of the request.
     pub hang_up_ms: Option<u64>,
 
-    /// Denied with this reason, or with one of these where timing decides (`"this, that"`). Unset: admitted.
+    /// Denied with this reason, or with one of these where timing decides (`"this, that"`). Unset:
+    /// admitted.
     pub deny: Option<String>,
     /// Let pass without an identity, though it would be denied for this reason.
     pub report: Option<String>,
@@ -343,25 +364,47 @@ pub enum Page {
 impl Table {
     /// Reads every file of the folder, in the order of their names.
     pub fn read(folder: &Path) -> Table {
-        let mut files: Vec<_> =
-            std::fs::read_dir(folder).expect("the folder of scenarios").flatten().map(|file| file.path()).collect();
-        files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .expect("the folder of scenarios")
+            .flatten()
+            .map(|file| file.path())
+            .collect();
+        files.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        });
         files.sort();
         let (mut configs, mut rows) = (BTreeMap::new(), Vec::new());
         for path in files {
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let file = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             let text = std::fs::read_to_string(&path).expect("a readable file");
-            let found: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+            let found: File =
+                toml::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
             for (name, config) in found.config {
-                assert!(configs.insert(name.clone(), config).is_none(), "{file}: configuration {name} is there twice");
+                assert!(
+                    configs.insert(name.clone(), config).is_none(),
+                    "{file}: configuration {name} is there twice"
+                );
             }
             rows.extend(
-                found.row.into_iter().map(|table| Row::read(table).unwrap_or_else(|error| panic!("{file}: {error}"))),
+                found.row.into_iter().map(|table| {
+                    Row::read(table).unwrap_or_else(|error| panic!("{file}: {error}"))
+                }),
             );
         }
-        let default = configs.get("default").expect("a configuration named default").plugin.clone();
-        let configs: BTreeMap<String, Plugin> =
-            configs.into_iter().map(|(name, config)| (name.clone(), config.plugin(&name, &default))).collect();
+        let default = configs
+            .get("default")
+            .expect("a configuration named default")
+            .plugin
+            .clone();
+        let configs: BTreeMap<String, Plugin> = configs
+            .into_iter()
+            .map(|(name, config)| (name.clone(), config.plugin(&name, &default)))
+            .collect();
         let mut names = BTreeSet::new();
         for row in &rows {
             assert!(names.insert(&row.name), "two rows are named {:?}", row.name);
@@ -371,26 +414,33 @@ impl Table {
     }
 }
 
-/// Gives each row a plugin of its configuration that has not fetched much yet: the module has a token bucket for the fetches
-/// of each plugin, and rows must not know of each other.
+/// Gives each row a plugin of its configuration that has not fetched much yet: the module has a
+/// token bucket for the fetches of each plugin, and rows must not know of each other.
 fn deal(configs: &BTreeMap<String, Plugin>, rows: &mut [Row]) -> Vec<Plugin> {
     const FETCHES_PER_PLUGIN: i64 = 15;
     let mut plugins: Vec<Plugin> = Vec::new();
     // The copies of each configuration so far, and the fetches of the last of them.
     let mut copies: BTreeMap<String, (usize, i64)> = BTreeMap::new();
     for row in rows {
-        let config =
-            configs.get(&row.config).unwrap_or_else(|| panic!("{:?}: no configuration {}", row.name, row.config));
+        let config = configs
+            .get(&row.config)
+            .unwrap_or_else(|| panic!("{:?}: no configuration {}", row.name, row.config));
         let (copy, used) = copies.entry(row.config.clone()).or_default();
         if *copy == 0 || *used + row.most_fetches() > FETCHES_PER_PLUGIN {
             (*copy, *used) = (*copy + 1, 0);
-            plugins.push(Plugin { name: format!("{}-{copy}", config.name), ..config.clone() });
+            plugins.push(Plugin {
+                name: format!("{}-{copy}", config.name),
+                ..config.clone()
+            });
         }
         *used += row.most_fetches();
         row.plugin = format!("{}-{copy}", config.name);
     }
     for name in configs.keys() {
-        assert!(copies.contains_key(name), "no row uses configuration {name}");
+        assert!(
+            copies.contains_key(name),
+            "no row uses configuration {name}"
+        );
     }
     plugins
 }
@@ -398,24 +448,33 @@ fn deal(configs: &BTreeMap<String, Plugin>, rows: &mut [Row]) -> Vec<Plugin> {
 impl Config {
     fn plugin(self, name: &str, default: &str) -> Plugin {
         let parse = |text: &str| -> Value {
-            serde_json::from_str(text).unwrap_or_else(|error| panic!("configuration {name}: {error}"))
+            serde_json::from_str(text)
+                .unwrap_or_else(|error| panic!("configuration {name}: {error}"))
         };
         let mut config = parse(default);
         merge(&mut config, parse(&self.plugin));
-        Plugin { env: self.env, ..Plugin::new(name, config) }
+        Plugin {
+            env: self.env,
+            ..Plugin::new(name, config)
+        }
     }
 }
 
 impl Row {
     fn read(mut table: toml::Table) -> Result<Row, String> {
-        let name = table.get("name").and_then(toml::Value::as_str).unwrap_or("a row without a name").to_owned();
+        let name = table
+            .get("name")
+            .and_then(toml::Value::as_str)
+            .unwrap_or("a row without a name")
+            .to_owned();
         let in_row = |error: toml::de::Error| format!("{name:?}: {error}");
         let requests: Vec<toml::Table> = match table.remove("requests") {
             Some(list) => list.try_into().map_err(in_row)?,
             None => vec![toml::Table::new()],
         };
-        let (of_row, of_each): (toml::Table, toml::Table) =
-            table.into_iter().partition(|(key, _)| ROW_MEMBERS.contains(&key.as_str()));
+        let (of_row, of_each): (toml::Table, toml::Table) = table
+            .into_iter()
+            .partition(|(key, _)| ROW_MEMBERS.contains(&key.as_str()));
         let mut row: Row = of_row.try_into().map_err(in_row)?;
         for own in requests {
             let mut request = of_each.clone();
@@ -441,12 +500,16 @@ impl Row {
                 signed_out += times;
             }
             if let Some(reason) = &step.report {
-                let count = counters.entry(format!("reported.{reason}")).or_insert(Count::exactly(0));
+                let count = counters
+                    .entry(format!("reported.{reason}"))
+                    .or_insert(Count::exactly(0));
                 *count = Count::exactly(count.max + times);
             }
             let reasons = step.reasons();
             for reason in &reasons {
-                let count = counters.entry(format!("denied.{reason}")).or_insert(Count::exactly(0));
+                let count = counters
+                    .entry(format!("denied.{reason}"))
+                    .or_insert(Count::exactly(0));
                 count.max += times;
                 count.min += if reasons.len() == 1 { times } else { 0 };
             }
@@ -455,10 +518,24 @@ impl Row {
         counters.insert("skipped".into(), Count::exactly(skipped));
         counters.insert("signed_out".into(), Count::exactly(signed_out));
         counters.insert(format!("verified.{backend}"), self.verified());
-        let judged = if self.access_token.is_some() { self.verified().min / 3 } else { self.verified().min };
-        counters.insert("token_cache_hit".into(), Count::exactly((admitted - judged).max(0)));
-        if !self.counters.keys().any(|name| name.starts_with("key_fetch.")) {
-            counters.insert("key_fetch.ok".into(), self.fetches().plus(self.jwks_fetches()));
+        let judged = if self.access_token.is_some() {
+            self.verified().min / 3
+        } else {
+            self.verified().min
+        };
+        counters.insert(
+            "token_cache_hit".into(),
+            Count::exactly((admitted - judged).max(0)),
+        );
+        if !self
+            .counters
+            .keys()
+            .any(|name| name.starts_with("key_fetch."))
+        {
+            counters.insert(
+                "key_fetch.ok".into(),
+                self.fetches().plus(self.jwks_fetches()),
+            );
         }
         counters.extend(self.counters.clone());
         counters
@@ -467,14 +544,30 @@ impl Row {
     /// Signatures checked.
     fn verified(&self) -> Count {
         let signatures = if self.access_token.is_some() { 3 } else { 1 };
-        self.verified.unwrap_or(Count::exactly(if self.any_admitted() { signatures } else { 0 }))
+        self.verified
+            .unwrap_or(Count::exactly(if self.any_admitted() {
+                signatures
+            } else {
+                0
+            }))
     }
 
     /// Fetches that the module may attempt, whether or not they reach the key server.
     fn most_fetches(&self) -> i64 {
-        let attempts = self.counters.iter().filter(|(name, _)| name.starts_with("key_fetch."));
-        let elsewhere = self.elsewhere.as_ref().map_or(0, |elsewhere| elsewhere.fetches.max);
-        elsewhere + self.fetches().plus(self.jwks_fetches()).max.max(attempts.map(|(_, count)| count.max).sum())
+        let attempts = self
+            .counters
+            .iter()
+            .filter(|(name, _)| name.starts_with("key_fetch."));
+        let elsewhere = self
+            .elsewhere
+            .as_ref()
+            .map_or(0, |elsewhere| elsewhere.fetches.max);
+        elsewhere
+            + self
+                .fetches()
+                .plus(self.jwks_fetches())
+                .max
+                .max(attempts.map(|(_, count)| count.max).sum())
     }
 
     fn any_admitted(&self) -> bool {
@@ -484,19 +577,24 @@ impl Row {
     /// Requests for the pool's key set.
     pub fn jwks_fetches(&self) -> Count {
         let unset = self.access_token.is_some() && self.any_admitted();
-        self.jwks_fetches.unwrap_or(Count::exactly(i64::from(unset)))
+        self.jwks_fetches
+            .unwrap_or(Count::exactly(i64::from(unset)))
     }
 
     /// Requests to the key server.
     pub fn fetches(&self) -> Count {
-        self.fetches.unwrap_or(Count::exactly(i64::from(!self.verified().holds(0))))
+        self.fetches
+            .unwrap_or(Count::exactly(i64::from(!self.verified().holds(0))))
     }
 }
 
 impl Step {
     /// Whether upstream gets to see it.
     pub fn passes(&self) -> bool {
-        self.deny.is_none() && self.signed_out.is_none() && self.refused.is_none() && self.hang_up_ms.is_none()
+        self.deny.is_none()
+            && self.signed_out.is_none()
+            && self.refused.is_none()
+            && self.hang_up_ms.is_none()
     }
 
     /// Whether upstream gets to see it, with an identity.
@@ -516,6 +614,9 @@ impl Step {
 
     /// The reasons that it may be denied with.
     pub fn reasons(&self) -> Vec<&str> {
-        self.deny.iter().flat_map(|reasons| reasons.split(", ")).collect()
+        self.deny
+            .iter()
+            .flat_map(|reasons| reasons.split(", "))
+            .collect()
     }
 }

@@ -1,4 +1,5 @@
-//! A TLS end before a plain server, with a certificate of a test's own authority: stands where AWS' key servers do.
+//! A TLS end before a plain server, with a certificate of a test's own authority: stands where AWS'
+//! key servers do.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::net::SocketAddr;
@@ -18,9 +19,14 @@ impl Authority {
     pub fn generate() -> Authority {
         let mut params = CertificateParams::default();
         // Not the name that the certificates below it have, which would look signed by themselves.
-        params.distinguished_name.push(DnType::CommonName, "the tests' authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "the tests' authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
+        Authority(
+            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
+                .expect("a certificate"),
+        )
     }
 
     /// Its own certificate.
@@ -52,7 +58,9 @@ impl TlsEnd {
     /// Answers as `name`, and hands what it reads to `plain`.
     pub async fn start(authority: &Authority, name: &str, plain: SocketAddr) -> TlsEnd {
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(name)));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("the port's number");
         let names = Arc::new(Mutex::new(Vec::new()));
         let asked = Arc::clone(&names);
@@ -61,15 +69,28 @@ impl TlsEnd {
                 let (acceptor, asked) = (acceptor.clone(), Arc::clone(&asked));
                 // A connection's error is its client's to see.
                 tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                    let name = stream.get_ref().1.server_name().unwrap_or_default().to_owned();
+                    let Ok(mut stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let name = stream
+                        .get_ref()
+                        .1
+                        .server_name()
+                        .unwrap_or_default()
+                        .to_owned();
                     asked.lock().expect("the names").push(name);
-                    let Ok(mut plain) = TcpStream::connect(plain).await else { return };
+                    let Ok(mut plain) = TcpStream::connect(plain).await else {
+                        return;
+                    };
                     drop(copy_bidirectional(&mut stream, &mut plain).await);
                 });
             }
         });
-        TlsEnd { address, names, accepting }
+        TlsEnd {
+            address,
+            names,
+            accepting,
+        }
     }
 
     /// The server names that clients asked for (SNI), one for each connection.

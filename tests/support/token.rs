@@ -1,5 +1,5 @@
-//! Mints tokens as the ALB does, and every forgery of them: each member, the base64 text, the signature and the whole can be
-//! set apart. What is not set is what a genuine ALB sends.
+//! Mints tokens as the ALB does, and every forgery of them: each member, the base64 text, the
+//! signature and the whole can be set apart. What is not set is what a genuine ALB sends.
 
 use super::client::to_bytes;
 use base64::Engine;
@@ -25,8 +25,8 @@ pub const SUBJECT: &str = "7f3c1c1e-5d0a-4a0e-9a53-0a3f1f7f2b11";
 
 /// The order of the P-256 group.
 const N: [u8; 32] = [
-    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
-    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 
 /// A signing key of an ALB.
@@ -48,7 +48,10 @@ impl Key {
 
     /// What the key server serves: one PEM `PUBLIC KEY`.
     pub fn pem(&self) -> String {
-        self.0.verifying_key().to_public_key_pem(LineEnding::LF).expect("a PEM")
+        self.0
+            .verifying_key()
+            .to_public_key_pem(LineEnding::LF)
+            .expect("a PEM")
     }
 
     /// The public key's DER in base64, with no PEM around it.
@@ -66,8 +69,8 @@ impl Key {
     /// A PEM with the point at infinity.
     pub fn infinity_pem() -> String {
         let algorithm = [
-            0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
-            0x03, 0x01, 0x07,
+            0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+            0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
         ];
         to_pem(&[&[0x30, 0x19][..], &algorithm, &[0x03, 0x02, 0x00, 0x00]].concat())
     }
@@ -78,14 +81,25 @@ impl Key {
     }
 
     fn spki(&self) -> Vec<u8> {
-        self.0.verifying_key().to_public_key_der().expect("a DER").into_vec()
+        self.0
+            .verifying_key()
+            .to_public_key_der()
+            .expect("a DER")
+            .into_vec()
     }
 }
 
 fn to_pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64")).collect();
-    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).expect("base64"))
+        .collect();
+    format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        lines.join("\n")
+    )
 }
 
 /// What to mint.
@@ -126,12 +140,13 @@ pub struct TokenSpec {
     pub padding: bool,
     /// The base64 alphabet.
     pub alphabet: Alphabet,
-    /// Fills the payload up until the whole token has this many bytes. With padding, not every length can be had.
+    /// Fills the payload up until the whole token has this many bytes. With padding, not every
+    /// length can be had.
     pub length: Option<usize>,
     /// What stands in the place of the signature.
     pub signature: Signature,
-    /// How the parts are put together: `{header}`, `{payload}` and `{signature}` are filled in; `{unpadded}` is the genuine
-    /// whole with its padding taken off.
+    /// How the parts are put together: `{header}`, `{payload}` and `{signature}` are filled in;
+    /// `{unpadded}` is the genuine whole with its padding taken off.
     pub text: String,
 }
 
@@ -231,7 +246,10 @@ pub struct Token {
 impl TokenSpec {
     /// A genuine token for this user.
     pub fn of(email: &str) -> TokenSpec {
-        TokenSpec { payload: Map::from_iter([("email".to_owned(), json!(email))]), ..TokenSpec::default() }
+        TokenSpec {
+            payload: Map::from_iter([("email".to_owned(), json!(email))]),
+            ..TokenSpec::default()
+        }
     }
 
     /// Mints it with the key that the key server knows as `kid`.
@@ -239,7 +257,8 @@ impl TokenSpec {
         let Some(length) = self.length else {
             return self.mint_filled(kid, key, 0, 0);
         };
-        // Base64 has no text of every length: one to three bytes more in the header move what the payload cannot reach.
+        // Base64 has no text of every length: one to three bytes more in the header move what the
+        // payload cannot reach.
         for header_fill in 1..4 {
             let mut fill = 1;
             loop {
@@ -255,13 +274,26 @@ impl TokenSpec {
     }
 
     fn mint_filled(&self, kid: &str, key: &Key, header_fill: usize, payload_fill: usize) -> Token {
-        let header =
-            self.json(self.header_text.as_deref(), self.genuine_header(kid), &self.header, &self.header_without);
+        let header = self.json(
+            self.header_text.as_deref(),
+            self.genuine_header(kid),
+            &self.header,
+            &self.header_without,
+        );
         let header = self.appended(header, &self.header_append, self.header_depth, header_fill);
         let header = self.header_base64.replace("{}", &self.base64(&header));
-        let payload =
-            self.json(self.payload_text.as_deref(), self.genuine_payload(), &self.payload, &self.payload_without);
-        let payload = self.appended(payload, &self.payload_append, self.payload_depth, payload_fill);
+        let payload = self.json(
+            self.payload_text.as_deref(),
+            self.genuine_payload(),
+            &self.payload,
+            &self.payload_without,
+        );
+        let payload = self.appended(
+            payload,
+            &self.payload_append,
+            self.payload_depth,
+            payload_fill,
+        );
         let payload = self.payload_base64.replace("{}", &self.base64(&payload));
         let signed = format!("{header}.{payload}");
         let mut signature = self.encode(&self.signature.bytes(&signed, key));
@@ -271,10 +303,22 @@ impl TokenSpec {
             let next = char::from(signature.as_bytes()[last] + 1);
             signature.replace_range(last..=last, next.encode_utf8(&mut [0; 4]));
         }
-        let text =
-            self.text.replace("{header}", &header).replace("{payload}", &payload).replace("{signature}", &signature);
-        let text = if text == "{unpadded}" { format!("{}.{signature}", unpadded(&signed)) } else { text };
-        Token { header, payload, signature, text }
+        let text = self
+            .text
+            .replace("{header}", &header)
+            .replace("{payload}", &payload)
+            .replace("{signature}", &signature);
+        let text = if text == "{unpadded}" {
+            format!("{}.{signature}", unpadded(&signed))
+        } else {
+            text
+        };
+        Token {
+            header,
+            payload,
+            signature,
+            text,
+        }
     }
 
     fn genuine_header(&self, kid: &str) -> Value {
@@ -292,13 +336,21 @@ impl TokenSpec {
         })
     }
 
-    fn json(&self, text: Option<&str>, mut genuine: Value, over: &Map<String, Value>, without: &[String]) -> String {
+    fn json(
+        &self,
+        text: Option<&str>,
+        mut genuine: Value,
+        over: &Map<String, Value>,
+        without: &[String],
+    ) -> String {
         if let Some(text) = text {
             return text.to_owned();
         }
         let members = genuine.as_object_mut().expect("an object");
         for name in without {
-            members.remove(name).unwrap_or_else(|| panic!("a genuine token has no {name}"));
+            members
+                .remove(name)
+                .unwrap_or_else(|| panic!("a genuine token has no {name}"));
         }
         members.extend(over.clone());
         genuine.to_string()
@@ -322,7 +374,11 @@ impl TokenSpec {
     }
 
     fn base64(&self, text: &str) -> String {
-        if self.latin1 { self.encode(&to_bytes(text)) } else { self.encode(text.as_bytes()) }
+        if self.latin1 {
+            self.encode(&to_bytes(text))
+        } else {
+            self.encode(text.as_bytes())
+        }
     }
 
     fn encode(&self, bytes: &[u8]) -> String {
@@ -330,7 +386,11 @@ impl TokenSpec {
             Alphabet::Url => URL_SAFE.encode(bytes),
             Alphabet::Standard => STANDARD.encode(bytes),
         };
-        if self.padding { text } else { text.trim_end_matches('=').to_owned() }
+        if self.padding {
+            text
+        } else {
+            text.trim_end_matches('=').to_owned()
+        }
     }
 }
 
@@ -342,9 +402,10 @@ impl Signature {
         let (zero, one) = ([0; 32], [&[0; 31][..], &[1]].concat());
         match self {
             Signature::Genuine | Signature::StrayBits => bytes,
-            Signature::Malleable => {
-                EcdsaSignature::from_scalars(genuine.r(), -genuine.s()).expect("n - s").to_bytes().to_vec()
-            }
+            Signature::Malleable => EcdsaSignature::from_scalars(genuine.r(), -genuine.s())
+                .expect("n - s")
+                .to_bytes()
+                .to_vec(),
             Signature::OtherKey => Signature::Genuine.bytes(text, &Key::generate()),
             Signature::OtherPayload => Signature::Genuine.bytes(&format!("{text}x"), key),
             Signature::FlippedBit => {
@@ -365,12 +426,14 @@ impl Signature {
             Signature::Doubled => [&bytes[..], &bytes].concat(),
             Signature::OverUnpadded => Signature::Genuine.bytes(&unpadded(text), key),
             Signature::Hs256 => {
-                let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.pem().as_bytes()).expect("any key length");
+                let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.pem().as_bytes())
+                    .expect("any key length");
                 mac.update(text.as_bytes());
                 mac.finalize().into_bytes().to_vec()
             }
             Signature::Hs512 => {
-                let mut mac = Hmac::<sha2::Sha512>::new_from_slice(key.pem().as_bytes()).expect("any key length");
+                let mut mac = Hmac::<sha2::Sha512>::new_from_slice(key.pem().as_bytes())
+                    .expect("any key length");
                 mac.update(text.as_bytes());
                 mac.finalize().into_bytes().to_vec()
             }
@@ -386,6 +449,8 @@ fn unpadded(text: &str) -> String {
 
 /// Seconds since the epoch.
 pub fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a time after 1970");
     i64::try_from(since.as_secs()).expect("a time before the end of time")
 }

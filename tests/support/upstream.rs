@@ -1,5 +1,6 @@
-//! The service behind the gateway: remembers each request that reaches it and echoes it as JSON, or answers with as many bytes as
-//! [`ANSWER_BYTES`] asks for. A request for an upgrade is granted, and every byte that comes after is sent back.
+//! The service behind the gateway: remembers each request that reaches it and echoes it as JSON, or
+//! answers with as many bytes as [`ANSWER_BYTES`] asks for. A request for an upgrade is granted,
+//! and every byte that comes after is sent back.
 
 use super::client::to_text;
 use super::server::{Body, Broken, Server, full};
@@ -31,7 +32,11 @@ pub struct Seen {
 impl Seen {
     /// All values of one header, in order.
     pub fn header(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 }
 
@@ -47,7 +52,10 @@ impl Upstream {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let record = Arc::clone(&seen);
         let server = Server::start(move |request| serve(Arc::clone(&record), request));
-        Upstream { server: server.await, seen }
+        Upstream {
+            server: server.await,
+            seen,
+        }
     }
 
     /// Where it listens.
@@ -60,14 +68,21 @@ impl Upstream {
         std::mem::take(&mut *self.seen.lock().expect("the record"))
     }
 
-    /// The user ids of what arrived at `path` since then, without forgetting them; several of one request are joined.
+    /// The user ids of what arrived at `path` since then, without forgetting them; several of one
+    /// request are joined.
     pub fn seen_at(&self, path: &str) -> Vec<String> {
         let seen = self.seen.lock().expect("the record");
-        seen.iter().filter(|seen| seen.path == path).map(|seen| seen.header("kubeflow-userid").join(",")).collect()
+        seen.iter()
+            .filter(|seen| seen.path == path)
+            .map(|seen| seen.header("kubeflow-userid").join(","))
+            .collect()
     }
 }
 
-async fn serve(record: Arc<Mutex<Vec<Seen>>>, mut request: Request<Incoming>) -> Result<Response<Body>, Broken> {
+async fn serve(
+    record: Arc<Mutex<Vec<Seen>>>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Broken> {
     let upgrade = request.headers().get(UPGRADE).cloned();
     let connection = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
@@ -79,25 +94,48 @@ async fn serve(record: Arc<Mutex<Vec<Seen>>>, mut request: Request<Incoming>) ->
         let trailers = body.trailers().map(fields).unwrap_or_default();
         (to_text(&body.to_bytes()), trailers)
     };
-    let path = head.uri.path_and_query().map_or_else(|| head.uri.to_string(), ToString::to_string);
-    let seen = Seen { method: head.method.to_string(), path, headers: fields(&head.headers), body, trailers };
-    let wanted = head.headers.get(ANSWER_BYTES).and_then(|count| count.to_str().ok()?.parse().ok());
-    let echo = if wanted.is_none() { serde_json::to_vec_pretty(&seen)? } else { Vec::new() };
+    let path = head
+        .uri
+        .path_and_query()
+        .map_or_else(|| head.uri.to_string(), ToString::to_string);
+    let seen = Seen {
+        method: head.method.to_string(),
+        path,
+        headers: fields(&head.headers),
+        body,
+        trailers,
+    };
+    let wanted = head
+        .headers
+        .get(ANSWER_BYTES)
+        .and_then(|count| count.to_str().ok()?.parse().ok());
+    let echo = if wanted.is_none() {
+        serde_json::to_vec_pretty(&seen)?
+    } else {
+        Vec::new()
+    };
     record.lock().expect("the record").push(seen);
     if let Some(count) = wanted {
         return Ok(Response::new(in_pieces(count)));
     }
     let (Some(upgrade), Some(connection)) = (upgrade, connection) else {
-        return Ok(Response::builder().header("content-type", "application/json").body(full(echo))?);
+        return Ok(Response::builder()
+            .header("content-type", "application/json")
+            .body(full(echo))?);
     };
     tokio::spawn(async move {
-        let Ok(connection) = connection.await else { return };
+        let Ok(connection) = connection.await else {
+            return;
+        };
         let (mut from, mut to) = tokio::io::split(TokioIo::new(connection));
         // It ends when the client hangs up.
         drop(tokio::io::copy(&mut from, &mut to).await);
     });
     let granted = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
-    Ok(granted.header(CONNECTION, "upgrade").header(UPGRADE, upgrade).body(full(""))?)
+    Ok(granted
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE, upgrade)
+        .body(full(""))?)
 }
 
 fn in_pieces(mut count: usize) -> Body {
@@ -116,5 +154,7 @@ fn in_pieces(mut count: usize) -> Body {
 }
 
 fn fields(map: &HeaderMap) -> Vec<(String, String)> {
-    map.iter().map(|(name, value)| (name.to_string(), to_text(value.as_bytes()))).collect()
+    map.iter()
+        .map(|(name, value)| (name.to_string(), to_text(value.as_bytes())))
+        .collect()
 }

@@ -1,10 +1,10 @@
-//! Puts the signatures in its plugin config to both verifiers, once, and logs their verdicts and the time they took.
-//! Never part of the filter.
+//! Puts the signatures in its plugin config to both verifiers, once, and logs their verdicts and
+//! the time they took. Never part of the filter.
 //!
-//! Config: `{"vectors": [{"spki": HEX, "message": HEX, "signature": HEX}], "rounds": N}`. It logs one line
-//! `probe: {"host": VERDICTS, "module": VERDICTS, "hostNanos": N, "moduleNanos": N}`, where VERDICTS has a `1` for each
-//! valid signature, a `0` for each invalid one and a `?` where the host says nothing. The times are those of verifying
-//! the first vector `rounds` times.
+//! Config: `{"vectors": [{"spki": HEX, "message": HEX, "signature": HEX}], "rounds": N}`. It logs
+//! one line `probe: {"host": VERDICTS, "module": VERDICTS, "hostNanos": N, "moduleNanos": N}`,
+//! where VERDICTS has a `1` for each valid signature, a `0` for each invalid one and a `?` where
+//! the host says nothing. The times are those of verifying the first vector `rounds` times.
 
 use alb_oidc_filter::{P256, VerifySignature, host_verdict};
 use proxy_wasm::hostcalls;
@@ -22,8 +22,13 @@ impl Context for Probe {}
 
 impl RootContext for Probe {
     fn on_configure(&mut self, size: usize) -> bool {
-        let config = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).unwrap().unwrap();
-        let line = format!("probe: {}", report(&serde_json::from_slice(&config).unwrap()));
+        let config = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size)
+            .unwrap()
+            .unwrap();
+        let line = format!(
+            "probe: {}",
+            report(&serde_json::from_slice(&config).unwrap())
+        );
         hostcalls::log(LogLevel::Info, &line).unwrap();
         true
     }
@@ -48,7 +53,13 @@ fn report(config: &Value) -> Value {
         })
         .collect();
     let host = |vector: &Vector| host_verdict(&vector.spki, &vector.message, &vector.signature);
-    let module = |vector: &Vector| Some(P256::verify_es256(&vector.spki, &vector.message, &vector.signature));
+    let module = |vector: &Vector| {
+        Some(P256::verify_es256(
+            &vector.spki,
+            &vector.message,
+            &vector.signature,
+        ))
+    };
     let rounds = config["rounds"].as_u64().unwrap();
     json!({
         "host": verdicts(&vectors, host),
@@ -77,5 +88,8 @@ fn nanos(rounds: u64, verify: impl Fn() -> Option<bool>) -> u64 {
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }

@@ -1,5 +1,6 @@
-//! `alb-oidc check`: what is wrong with a plugin config, by line and field; or, where nothing is, what the filter will do
-//! with it, in words. The library judges; `meaning` words it, and `warnings` warns of what is allowed and seldom meant.
+//! `alb-oidc check`: what is wrong with a plugin config, by line and field; or, where nothing is,
+//! what the filter will do with it, in words. The library judges; `meaning` words it, and
+//! `warnings` warns of what is allowed and seldom meant.
 
 mod meaning;
 mod warnings;
@@ -25,7 +26,8 @@ const EXAMPLES: &str = r#"Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Check {
-    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it, in YAML or JSON; `-`: standard input
+    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it, in YAML or JSON; `-`:
+    /// standard input
     config: PathBuf,
     /// Print JSON, for machines: an array with one object for each plugin config
     #[arg(long)]
@@ -45,21 +47,34 @@ struct Report {
 
 impl Check {
     pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
-        let reports: Vec<_> = read_configs(&self.config)?.iter().map(Report::new).collect();
+        let reports: Vec<_> = read_configs(&self.config)?
+            .iter()
+            .map(Report::new)
+            .collect();
         let text = if self.json {
-            let json = serde_json::to_string_pretty(&reports).map_err(|error| Trouble(error.to_string()))?;
+            let json = serde_json::to_string_pretty(&reports)
+                .map_err(|error| Trouble(error.to_string()))?;
             format!("{json}\n")
         } else {
-            reports.iter().map(Report::text).collect::<Vec<_>>().join("\n")
+            reports
+                .iter()
+                .map(Report::text)
+                .collect::<Vec<_>>()
+                .join("\n")
         };
         print(&text)?;
-        Ok(if reports.iter().all(|report| report.good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if reports.iter().all(|report| report.good) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
 impl Report {
     fn new(plugin: &PluginConfig) -> Self {
-        let (mut mistakes, mut warnings, mut meaning) = (Vec::new(), warnings_of_resource(plugin), Vec::new());
+        let (mut mistakes, mut warnings, mut meaning) =
+            (Vec::new(), warnings_of_resource(plugin), Vec::new());
         match &plugin.outcome {
             Ok(config) => {
                 warnings.extend(warnings_of_config(plugin, config));
@@ -76,18 +91,39 @@ impl Report {
         mistakes.sort_by_key(|mistake| mistake.line);
         warnings.sort_by_key(|warning| warning.line);
         let good = plugin.outcome.is_ok();
-        Self { file: plugin.file.clone(), resource: plugin.resource.clone(), good, mistakes, warnings, meaning }
+        Self {
+            file: plugin.file.clone(),
+            resource: plugin.resource.clone(),
+            good,
+            mistakes,
+            warnings,
+            meaning,
+        }
     }
 
     fn text(&self) -> String {
-        let Self { file, resource, good, mistakes, warnings, meaning } = self;
+        let Self {
+            file,
+            resource,
+            good,
+            mistakes,
+            warnings,
+            meaning,
+        } = self;
         let of = |finding: &Finding| format!("{file}:{}: ", finding.line);
-        let mut lines: Vec<_> =
-            mistakes.iter().map(|mistake| format!("{}{}", of(mistake), printable(&mistake.message))).collect();
+        let mut lines: Vec<_> = mistakes
+            .iter()
+            .map(|mistake| format!("{}{}", of(mistake), printable(&mistake.message)))
+            .collect();
         let warning = styled(LOUD, "warning:");
-        lines
-            .extend(warnings.iter().map(|finding| format!("{}{warning} {}", of(finding), printable(&finding.message))));
-        let name = resource.as_ref().map_or_else(String::new, |resource| format!("{}: ", printable(resource)));
+        lines.extend(
+            warnings
+                .iter()
+                .map(|finding| format!("{}{warning} {}", of(finding), printable(&finding.message))),
+        );
+        let name = resource
+            .as_ref()
+            .map_or_else(String::new, |resource| format!("{}: ", printable(resource)));
         let verdict = match (good, mistakes.len()) {
             (true, _) => styled(GOOD, "the config is good"),
             (false, 1) => styled(BAD, "the config is wrong in 1 place"),
@@ -96,7 +132,11 @@ impl Report {
         lines.push(format!("{file}: {name}{verdict}"));
         if *good {
             lines.push(format!("\n{}", styled(TITLE, "The filter")));
-            lines.extend(meaning.iter().map(|sentence| format!("  - {}", printable(sentence))));
+            lines.extend(
+                meaning
+                    .iter()
+                    .map(|sentence| format!("  - {}", printable(sentence))),
+            );
         }
         lines.join("\n") + "\n"
     }

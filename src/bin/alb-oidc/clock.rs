@@ -10,5 +10,7 @@ use crate::input::Trouble;
 /// The clock is set to a time before 1970.
 pub(crate) fn seconds() -> Result<u64, Trouble> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map(|since| since.as_secs()).map_err(|error| Trouble(error.to_string()))
+    since
+        .map(|since| since.as_secs())
+        .map_err(|error| Trouble(error.to_string()))
 }

@@ -1,5 +1,6 @@
-//! `alb-oidc echo`: the upstream service of the local stack. Answers with the request that it received: as a page for browsers,
-//! as JSON for others. Sends WebSocket messages back. Stores nothing.
+//! `alb-oidc echo`: the upstream service of the local stack. Answers with the request that it
+//! received: as a page for browsers, as JSON for others. Sends WebSocket messages back. Stores
+//! nothing.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -51,7 +52,9 @@ impl Echo {
         serve::run(async {
             let listener = Listener::bind(self.listen).await?;
             log(format_args!("listening at http://{}", listener.address()));
-            listener.serve(Router::new().fallback(echo).with_state(Arc::new(self))).await
+            listener
+                .serve(Router::new().fallback(echo).with_state(Arc::new(self)))
+                .await
         })
     }
 }
@@ -76,14 +79,29 @@ async fn echo(
     let (head, mut body) = request.into_parts();
     let mut body_bytes: u64 = 0;
     while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return StatusCode::BAD_REQUEST.into_response() };
+        let Ok(frame) = frame else {
+            return StatusCode::BAD_REQUEST.into_response();
+        };
         let length = frame.data_ref().map_or(0, |data| data.len());
         body_bytes = body_bytes.saturating_add(length.try_into().unwrap_or(u64::MAX));
     }
-    let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-    let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let received = Received { method: head.method.to_string(), path, headers, body_bytes };
+    let text =
+        |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect();
+    let path = head
+        .uri
+        .path_and_query()
+        .map_or_else(String::new, ToString::to_string);
+    let received = Received {
+        method: head.method.to_string(),
+        path,
+        headers,
+        body_bytes,
+    };
     if wants_page(&head.headers) {
         page(&options, &head.headers, &received).into_response()
     } else {
@@ -92,12 +110,17 @@ async fn echo(
 }
 
 fn wants_page(headers: &HeaderMap) -> bool {
-    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut accepted = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     accepted.any(|accept| accept.contains("text/html"))
 }
 
 fn page(options: &Echo, headers: &HeaderMap, received: &Received) -> maud::Markup {
-    let user = headers.get(&options.user_header).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let user = headers
+        .get(&options.user_header)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()));
     layout(
         "Request received by the service",
         html! {

@@ -1,6 +1,7 @@
-//! `alb-oidc explain`: each check that the filter makes of a token, in its order, passed or failed, and the headers that
-//! upstream would see. The checks are calls into the library, and the verdict is its gate's; this file shows what they looked
-//! at. What is shown before a signature has been verified is marked so.
+//! `alb-oidc explain`: each check that the filter makes of a token, in its order, passed or failed,
+//! and the headers that upstream would see. The checks are calls into the library, and the verdict
+//! is its gate's; this file shows what they looked at. What is shown before a signature has been
+//! verified is marked so.
 
 mod advice;
 mod trail;
@@ -31,8 +32,8 @@ const EXAMPLES: &str = r#"Examples:
 
 /// Say what the filter makes of a token, check by check, and what upstream would see
 ///
-/// Without --config, the token is only decoded. Exit status: 0 where the request would pass, 1 where it would not or nobody
-/// can say, 2 where something cannot be read.
+/// Without --config, the token is only decoded. Exit status: 0 where the request would pass, 1
+/// where it would not or nobody can say, 2 where something cannot be read.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Explain {
@@ -45,13 +46,15 @@ pub(crate) struct Explain {
     /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it
     #[arg(long)]
     config: Option<PathBuf>,
-    /// The key as PEM: what the key server answers, or the private one that `alb-oidc token` signs with
+    /// The key as PEM: what the key server answers, or the private one that `alb-oidc token` signs
+    /// with
     #[arg(long, value_name = "PEM", conflicts_with = "keys")]
     key: Option<PathBuf>,
     /// A directory with a file for each key, named by its key id: takes the place of the key server
     #[arg(long, value_name = "DIRECTORY")]
     keys: Option<PathBuf>,
-    /// The value of x-amzn-oidc-accesstoken in the same request, where the config reads it; `@FILE`: from a file
+    /// The value of x-amzn-oidc-accesstoken in the same request, where the config reads it;
+    /// `@FILE`: from a file
     #[arg(long, value_name = "TOKEN", requires = "config")]
     access_token: Option<String>,
     /// The identity provider's JSON Web Key Set
@@ -114,23 +117,36 @@ impl Explain {
         let report = match &self.config {
             None => {
                 let message = "nothing was verified: give --config to have it checked";
-                let verdict = Told::undecided("not checked", message, advice::config_for(&pasted.token, &token));
-                Report { verified: false, checks: Vec::new(), verdict, notes: pasted.notes, token }
+                let verdict = Told::undecided(
+                    "not checked",
+                    message,
+                    advice::config_for(&pasted.token, &token),
+                );
+                Report {
+                    verified: false,
+                    checks: Vec::new(),
+                    verdict,
+                    notes: pasted.notes,
+                    token,
+                }
             }
             Some(path) => self.explain(path, pasted, token)?,
         };
         let passes = report.verdict.passes;
         print(&if self.json {
-            serde_json::to_string_pretty(&report).map_err(|error| Trouble(error.to_string()))? + "\n"
+            serde_json::to_string_pretty(&report).map_err(|error| Trouble(error.to_string()))?
+                + "\n"
         } else {
             report.text()
         })?;
         // Without a config, to decode is all that was asked for.
-        Ok(if passes || (self.config.is_none() && report.token.header.is_some()) {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(
+            if passes || (self.config.is_none() && report.token.header.is_some()) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            },
+        )
     }
 
     fn text(&self) -> Result<String, Trouble> {
@@ -144,7 +160,11 @@ impl Explain {
     fn explain(&self, path: &Path, pasted: Pasted, token: Unverified) -> Result<Report, Trouble> {
         let (plugin, mut config) = read_config(path)?;
         let mut notes = pasted.notes;
-        let request = self.path.as_deref().map(|path| Request { path, host: &self.host, method: &self.method });
+        let request = self.path.as_deref().map(|path| Request {
+            path,
+            host: &self.host,
+            method: &self.method,
+        });
         if request.is_none() && !config.access.rules.is_empty() {
             config.access.rules.clear();
             notes.push(
@@ -156,30 +176,60 @@ impl Explain {
             None => Timestamp::from_seconds(clock::seconds()?),
         };
         let find = |id| self.find_key(id);
-        let access_token = match self.access_token.as_deref().map(|text| (text, text.strip_prefix('@'))) {
+        let access_token = match self
+            .access_token
+            .as_deref()
+            .map(|text| (text, text.strip_prefix('@')))
+        {
             Some((_, Some(path))) => read_text(Path::new(path))?.1,
             Some((text, None)) => text.to_owned(),
             None => String::new(),
         };
-        let key_set = self.jwks.as_deref().map(read_text).transpose()?.map(|(_, text)| text);
-        let tokens =
-            Tokens { text: &pasted.token, decoded: &token, access: access_token.trim(), key_set: key_set.as_deref() };
+        let key_set = self
+            .jwks
+            .as_deref()
+            .map(read_text)
+            .transpose()?
+            .map(|(_, text)| text);
+        let tokens = Tokens {
+            text: &pasted.token,
+            decoded: &token,
+            access: access_token.trim(),
+            key_set: key_set.as_deref(),
+        };
         let verdict = judge(&config, &tokens, request.as_ref(), &find, now)?;
         let told = Told::new(&plugin, &config, &verdict, &pasted.token);
-        let verified =
-            verdict.steps.iter().any(|step| step.check == trail::SIGNATURE && step.outcome == Outcome::Passed);
-        Ok(Report { notes, token, verified, checks: verdict.steps, verdict: told })
+        let verified = verdict
+            .steps
+            .iter()
+            .any(|step| step.check == trail::SIGNATURE && step.outcome == Outcome::Passed);
+        Ok(Report {
+            notes,
+            token,
+            verified,
+            checks: verdict.steps,
+            verdict: told,
+        })
     }
 
     fn find_key(&self, id: KeyId) -> Result<KnownKey, Trouble> {
         if let Some(path) = &self.key {
             let (name, pem) = read_text(path)?;
-            let public = AlbKey::from_pem(&pem).ok().and_then(|key| key.public_pem().ok()).unwrap_or(pem);
-            return P256Key::from_pem(public.as_bytes()).map(KnownKey::Key).ok_or_else(|| {
-                Trouble(format!("{name}: found no key, expected one PEM `PUBLIC KEY` of the curve P-256"))
-            });
+            let public = AlbKey::from_pem(&pem)
+                .ok()
+                .and_then(|key| key.public_pem().ok())
+                .unwrap_or(pem);
+            return P256Key::from_pem(public.as_bytes())
+                .map(KnownKey::Key)
+                .ok_or_else(|| {
+                    Trouble(format!(
+                        "{name}: found no key, expected one PEM `PUBLIC KEY` of the curve P-256"
+                    ))
+                });
         }
-        let Some(directory) = &self.keys else { return Ok(KnownKey::NotGiven) };
+        let Some(directory) = &self.keys else {
+            return Ok(KnownKey::NotGiven);
+        };
         if !directory.is_dir() {
             return Err(Trouble(format!(
                 "{}: found no directory, expected one with a file for each key",
@@ -190,15 +240,21 @@ impl Explain {
         if !path.exists() {
             return Ok(KnownKey::Absent);
         }
-        Ok(P256Key::from_pem(read_text(&path)?.1.as_bytes()).map_or(KnownKey::Invalid, KnownKey::Key))
+        Ok(P256Key::from_pem(read_text(&path)?.1.as_bytes())
+            .map_or(KnownKey::Invalid, KnownKey::Key))
     }
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
     let expected = "expected a time such as 2026-01-01T12:00:00Z, or seconds since 1970";
-    let seconds = text.parse::<i64>().or_else(|_| text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_second));
+    let seconds = text.parse::<i64>().or_else(|_| {
+        text.parse::<jiff::Timestamp>()
+            .map(jiff::Timestamp::as_second)
+    });
     let seconds = seconds.ok().and_then(|seconds| u64::try_from(seconds).ok());
-    seconds.map(Timestamp::from_seconds).ok_or_else(|| expected.to_owned())
+    seconds
+        .map(Timestamp::from_seconds)
+        .ok_or_else(|| expected.to_owned())
 }
 
 impl Told {
@@ -219,13 +275,23 @@ impl Told {
     fn new(plugin: &PluginConfig, config: &Config, verdict: &Verdict, token: &str) -> Self {
         let advice = |reason| advice(reason, config, verdict, token);
         match &verdict.decision {
-            Decision::Admit(edits) => {
-                Self { passes: true, ..Self::undecided("admitted", "the request passes, with an identity", Vec::new()) }
-                    .with(edits)
+            Decision::Admit(edits) => Self {
+                passes: true,
+                ..Self::undecided(
+                    "admitted",
+                    "the request passes, with an identity",
+                    Vec::new(),
+                )
             }
+            .with(edits),
             Decision::Skip(edits) => {
-                let message = "a rule lets the request pass without a token, and without an identity";
-                Self { passes: true, ..Self::undecided("skipped", message, Vec::new()) }.with(edits)
+                let message =
+                    "a rule lets the request pass without a token, and without an identity";
+                Self {
+                    passes: true,
+                    ..Self::undecided("skipped", message, Vec::new())
+                }
+                .with(edits)
             }
             Decision::Deny(reason) => Self {
                 status: Some(reason.status()),
@@ -242,10 +308,14 @@ impl Told {
                 )
             }
             .with(edits),
-            Decision::SignOut(_) => Self::undecided("signed out", "the request signs the user out", Vec::new()),
+            Decision::SignOut(_) => {
+                Self::undecided("signed out", "the request signs the user out", Vec::new())
+            }
             Decision::NeedKey(name) => {
                 let source = config.key_source(name.source);
-                let url = source.map_or_else(String::new, |source| plugin.key_url(source, &name.id.to_string()));
+                let url = source.map_or_else(String::new, |source| {
+                    plugin.key_url(source, &name.id.to_string())
+                });
                 let (file, option) = match source.map(|source| source.format) {
                     Some(KeyFormat::KeySet) => ("jwks.json".to_owned(), "--jwks jwks.json"),
                     _ => (format!("keys/{}", name.id), "--keys keys"),
@@ -254,7 +324,11 @@ impl Told {
                     format!("fetch the key: curl -fsS --create-dirs -o {file} '{url}'"),
                     format!("and run this again with: {option}"),
                 ];
-                Self::undecided("undecided", "the signature was not checked: the key is missing", advice)
+                Self::undecided(
+                    "undecided",
+                    "the signature was not checked: the key is missing",
+                    advice,
+                )
             }
         }
     }
@@ -262,9 +336,9 @@ impl Told {
     fn with(mut self, edits: &[HeaderEdit]) -> Self {
         for edit in edits {
             match edit {
-                HeaderEdit::Set(name, value) => {
-                    self.set.push((name.clone(), String::from_utf8_lossy(value).into_owned()))
-                }
+                HeaderEdit::Set(name, value) => self
+                    .set
+                    .push((name.clone(), String::from_utf8_lossy(value).into_owned())),
                 HeaderEdit::Remove(name) => self.removed.push(name.clone()),
             }
         }
@@ -274,8 +348,11 @@ impl Told {
 
 impl Report {
     fn text(&self) -> String {
-        let mut lines: Vec<String> =
-            self.notes.iter().map(|note| format!("{} {}", styled(LOUD, "note:"), printable(note))).collect();
+        let mut lines: Vec<String> = self
+            .notes
+            .iter()
+            .map(|note| format!("{} {}", styled(LOUD, "note:"), printable(note)))
+            .collect();
         let warning = if self.verified {
             styled(GOOD, "(verified)")
         } else {
@@ -283,7 +360,10 @@ impl Report {
         };
         lines.push(format!("{} {warning}", styled(TITLE, "The token says")));
         let mut part = |name: &str, value: &Option<Value>| {
-            let value = value.as_ref().map_or_else(|| "no JSON object in base64".to_owned(), ToString::to_string);
+            let value = value.as_ref().map_or_else(
+                || "no JSON object in base64".to_owned(),
+                ToString::to_string,
+            );
             lines.push(format!("  {name:<10} {}", printable(&value)));
         };
         part("header", &self.token.header);
@@ -292,10 +372,22 @@ impl Report {
             lines.push(format!("  {:<10} {}", "signature", printable(signature)));
         }
         if !self.checks.is_empty() {
-            lines.push(format!("\n{}", styled(TITLE, "The filter's checks, in its order")));
+            lines.push(format!(
+                "\n{}",
+                styled(TITLE, "The filter's checks, in its order")
+            ));
             lines.extend(self.checks.iter().map(Step::text));
         }
-        let Told { verdict, passes, status, reason, message, advice, set, removed } = &self.verdict;
+        let Told {
+            verdict,
+            passes,
+            status,
+            reason,
+            message,
+            advice,
+            set,
+            removed,
+        } = &self.verdict;
         let style = match (passes, status) {
             (true, _) => GOOD,
             (false, Some(_)) => BAD,
@@ -303,17 +395,33 @@ impl Report {
         };
         let status = status.map_or_else(String::new, |status| format!(" {status}"));
         let reason = reason.map_or_else(String::new, |reason| format!(" {reason}"));
-        lines.push(format!("\n{}: {message}", styled(style, &format!("{}{status}{reason}", verdict.to_uppercase()))));
-        lines.extend(advice.iter().map(|advice| format!("  {}", printable(advice))));
+        lines.push(format!(
+            "\n{}: {message}",
+            styled(
+                style,
+                &format!("{}{status}{reason}", verdict.to_uppercase())
+            )
+        ));
+        lines.extend(
+            advice
+                .iter()
+                .map(|advice| format!("  {}", printable(advice))),
+        );
         if *passes || !set.is_empty() {
             lines.push(styled(TITLE, "Upstream sees"));
-            lines.extend(set.iter().map(|(name, value)| format!("  {}: {}", printable(name), printable(value))));
+            lines.extend(
+                set.iter()
+                    .map(|(name, value)| format!("  {}: {}", printable(name), printable(value))),
+            );
             if set.is_empty() {
                 lines.push("  no identity headers".to_owned());
             }
         }
         if !removed.is_empty() {
-            lines.push(styled(FAINT, &format!("  and not: {}", printable(&removed.join(", ")))));
+            lines.push(styled(
+                FAINT,
+                &format!("  and not: {}", printable(&removed.join(", "))),
+            ));
         }
         lines.join("\n") + "\n"
     }

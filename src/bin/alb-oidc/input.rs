@@ -1,5 +1,5 @@
-//! The operator's input: files, standard input, and plugin configs with the line of each field. The library validates the
-//! configs.
+//! The operator's input: files, standard input, and plugin configs with the line of each field. The
+//! library validates the configs.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -28,17 +28,27 @@ impl std::fmt::Display for Trouble {
 /// The file cannot be read, is not UTF-8, or has more than [`MAX_INPUT_BYTES`].
 pub(crate) fn read_text(path: &Path) -> Result<(String, String), Trouble> {
     let is_stdin = path == Path::new("-");
-    let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+    let name = if is_stdin {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
     let trouble = |what: &dyn std::fmt::Display| Trouble(format!("{name}: {what}"));
     let mut bytes = Vec::new();
     let read = if is_stdin {
-        std::io::stdin().lock().take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes)
+        std::io::stdin()
+            .lock()
+            .take(MAX_INPUT_BYTES + 1)
+            .read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes))
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes))
     };
     let length = read.map_err(|error| trouble(&error))?;
     if u64::try_from(length).is_ok_and(|length| length > MAX_INPUT_BYTES) {
-        return Err(trouble(&format_args!("found more than {MAX_INPUT_BYTES} bytes, expected fewer")));
+        return Err(trouble(&format_args!(
+            "found more than {MAX_INPUT_BYTES} bytes, expected fewer"
+        )));
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok((name, text)),
@@ -63,8 +73,13 @@ enum Shape {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::deserialize(deserializer)?;
-        Ok(Self { line: referenced.line(), shape: value })
+        let Spanned {
+            value, referenced, ..
+        } = Spanned::deserialize(deserializer)?;
+        Ok(Self {
+            line: referenced.line(),
+            shape: value,
+        })
     }
 }
 
@@ -103,7 +118,10 @@ impl<'de> Deserialize<'de> for Shape {
                 Ok(Shape::Scalar(value.into()))
             }
 
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<Shape, A::Error> {
                 let mut elements = Vec::new();
                 while let Some(element) = seq.next_element()? {
                     elements.push(element);
@@ -111,7 +129,10 @@ impl<'de> Deserialize<'de> for Shape {
                 Ok(Shape::List(elements))
             }
 
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Shape, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
@@ -128,9 +149,15 @@ impl Node {
     /// The member at this path of names, and the line of its name.
     fn member(&self, path: &[&str]) -> Option<(u64, &Node)> {
         let (name, below) = path.split_first()?;
-        let Shape::Map(members) = &self.shape else { return None };
+        let Shape::Map(members) = &self.shape else {
+            return None;
+        };
         let (name, node) = members.iter().find(|(found, _)| found.value == **name)?;
-        if below.is_empty() { Some((name.referenced.line(), node)) } else { node.member(below) }
+        if below.is_empty() {
+            Some((name.referenced.line(), node))
+        } else {
+            node.member(below)
+        }
     }
 
     fn text(&self, path: &[&str]) -> Option<&str> {
@@ -144,9 +171,12 @@ impl Node {
         match &self.shape {
             Shape::Scalar(value) => value.clone(),
             Shape::List(elements) => elements.iter().map(Self::value).collect(),
-            Shape::Map(members) => {
-                Value::Object(members.iter().map(|(name, node)| (name.value.clone(), node.value())).collect())
-            }
+            Shape::Map(members) => Value::Object(
+                members
+                    .iter()
+                    .map(|(name, node)| (name.value.clone(), node.value()))
+                    .collect(),
+            ),
         }
     }
 
@@ -162,7 +192,11 @@ impl Node {
             }
             Shape::Map(members) => {
                 for (name, node) in members {
-                    let path = if path.is_empty() { name.value.clone() } else { format!("{path}.{}", name.value) };
+                    let path = if path.is_empty() {
+                        name.value.clone()
+                    } else {
+                        format!("{path}.{}", name.value)
+                    };
                     node.lines(&path, name.referenced.line(), lines);
                 }
             }
@@ -174,7 +208,8 @@ impl Node {
 pub(crate) struct PluginConfig {
     /// The file's name.
     pub(crate) file: String,
-    /// Kind, namespace and name of the Istio resource; `None` where the file is a bare `pluginConfig`.
+    /// Kind, namespace and name of the Istio resource; `None` where the file is a bare
+    /// `pluginConfig`.
     pub(crate) resource: Option<String>,
     /// The resource's `spec`.
     pub(crate) spec: Value,
@@ -193,7 +228,10 @@ fn line_of(lines: &[(String, u64)], path: &str) -> u64 {
         if let Some((_, line)) = lines.iter().find(|(known, _)| known == path) {
             return *line;
         }
-        let Some((above, _)) = path.rfind(['.', '[']).and_then(|end| path.split_at_checked(end)) else {
+        let Some((above, _)) = path
+            .rfind(['.', '['])
+            .and_then(|end| path.split_at_checked(end))
+        else {
             return lines.first().map_or(1, |(_, line)| *line);
         };
         path = above;
@@ -201,27 +239,46 @@ fn line_of(lines: &[(String, u64)], path: &str) -> u64 {
 }
 
 impl PluginConfig {
-    fn new(file: &str, resource: Option<String>, document: &Node, config: Option<(u64, &Node)>) -> Self {
+    fn new(
+        file: &str,
+        resource: Option<String>,
+        document: &Node,
+        config: Option<(u64, &Node)>,
+    ) -> Self {
         let (mut lines, mut spec_lines) = (Vec::new(), Vec::new());
         let spec = document.member(&["spec"]);
         if let Some((line, spec)) = spec.filter(|_| resource.is_some()) {
             spec.lines("", line, &mut spec_lines);
         }
         // Errors of an absent config get the first line of the resource.
-        let (line, value) = config.map_or((document.line, Value::Null), |(line, node)| (line, node.value()));
+        let (line, value) = config.map_or((document.line, Value::Null), |(line, node)| {
+            (line, node.value())
+        });
         match config {
             Some((line, node)) => node.lines("", line, &mut lines),
             None => lines.push((String::new(), line)),
         }
         // The module receives JSON text. Its size and depth are limited, too.
-        let text = if value.is_null() { String::new() } else { value.to_string() };
+        let text = if value.is_null() {
+            String::new()
+        } else {
+            value.to_string()
+        };
         let outcome = Config::parse(text.as_bytes());
         let members = match value {
             Value::Object(members) => members,
             _ => Map::new(),
         };
         let spec = spec.map(|(_, node)| node.value()).unwrap_or_default();
-        Self { file: file.to_owned(), resource, spec, members, outcome, lines, spec_lines }
+        Self {
+            file: file.to_owned(),
+            resource,
+            spec,
+            members,
+            outcome,
+            lines,
+            spec_lines,
+        }
     }
 
     /// The line of this field of the config.
@@ -239,10 +296,17 @@ impl PluginConfig {
         let field = |object: &str, name: &str| self.members.get(object)?.get(name)?.as_str();
         let (configured, id) = match source.format {
             KeyFormat::Pem => (field("publicKeys", "endpoint"), id),
-            KeyFormat::KeySet => (field("accessToken", "jwksUri").or_else(|| field("accessToken", "issuer")), ""),
+            KeyFormat::KeySet => (
+                field("accessToken", "jwksUri").or_else(|| field("accessToken", "issuer")),
+                "",
+            ),
         };
         // The parsed config has no scheme: Envoy's cluster decides about TLS.
-        let scheme = if configured.is_some_and(|url| url.starts_with("http:")) { "http" } else { "https" };
+        let scheme = if configured.is_some_and(|url| url.starts_with("http:")) {
+            "http"
+        } else {
+            "https"
+        };
         format!("{scheme}://{}{}{id}", source.authority, source.path)
     }
 }
@@ -250,21 +314,35 @@ impl PluginConfig {
 /// The documents in `text`, with their line numbers. `expected` describes the content in an error.
 fn parse(path: &Path, file: &str, text: &str, expected: &str) -> Result<Vec<Node>, Trouble> {
     if text.trim().is_empty() {
-        return Err(Trouble(format!("{file}: found nothing, expected {expected} in YAML or JSON")));
+        return Err(Trouble(format!(
+            "{file}: found nothing, expected {expected} in YAML or JSON"
+        )));
     }
     let unreadable = |line: u64, what: String| {
         let what = what.lines().next().unwrap_or_default().to_owned();
-        Trouble(format!("{file}:{line}: found text that cannot be read, expected YAML or JSON: {what}"))
+        Trouble(format!(
+            "{file}:{line}: found text that cannot be read, expected YAML or JSON: {what}"
+        ))
     };
     // The YAML parser accepts text that is not valid JSON.
-    if path.extension().is_some_and(|extension| extension == "json")
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "json")
         && let Err(error) = serde_json::from_str::<Value>(text)
     {
-        return Err(unreadable(u64::try_from(error.line()).unwrap_or(1), error.to_string()));
+        return Err(unreadable(
+            u64::try_from(error.line()).unwrap_or(1),
+            error.to_string(),
+        ));
     }
     serde_saphyr::from_multiple(text).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
-        unreadable(line, error.without_snippet().render_with_formatter(&UserMessageFormatter))
+        unreadable(
+            line,
+            error
+                .without_snippet()
+                .render_with_formatter(&UserMessageFormatter),
+        )
     })
 }
 
@@ -281,17 +359,32 @@ impl Document {
         let (file, text) = read_text(path)?;
         let documents = parse(path, &file, &text, expected)?;
         let [node] = documents.as_slice() else {
-            return Err(Trouble(format!("{file}: found {} documents, expected one: {expected}", documents.len())));
+            return Err(Trouble(format!(
+                "{file}: found {} documents, expected one: {expected}",
+                documents.len()
+            )));
         };
         let mut lines = Vec::new();
         node.lines("", node.line, &mut lines);
-        Ok(Self { value: node.value(), file, lines })
+        Ok(Self {
+            value: node.value(),
+            file,
+            lines,
+        })
     }
 
     /// The error message for `field`, with file and line.
     pub(crate) fn mistake(&self, field: &str, what: &str) -> String {
-        let name = if field.is_empty() { String::new() } else { format!("{field}: ") };
-        format!("{}:{}: {name}{what}", self.file, line_of(&self.lines, field))
+        let name = if field.is_empty() {
+            String::new()
+        } else {
+            format!("{field}: ")
+        };
+        format!(
+            "{}:{}: {name}{what}",
+            self.file,
+            line_of(&self.lines, field)
+        )
     }
 }
 
@@ -304,7 +397,10 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
         collect(&file, document, &mut configs);
     }
     // Ignore the configs of other plugins, if one is recognizably the filter's.
-    if configs.iter().any(|config| config.members.contains_key("loadBalancers")) {
+    if configs
+        .iter()
+        .any(|config| config.members.contains_key("loadBalancers"))
+    {
         configs.retain(|config| config.members.contains_key("loadBalancers"));
     }
     if configs.is_empty() {
@@ -322,13 +418,25 @@ fn collect(file: &str, document: &Node, configs: &mut Vec<PluginConfig>) {
     let path: &[&str] = match kind {
         None if is_envoys => return,
         None => {
-            configs.push(PluginConfig::new(file, None, document, Some((document.line, document))));
+            configs.push(PluginConfig::new(
+                file,
+                None,
+                document,
+                Some((document.line, document)),
+            ));
             return;
         }
         Some("WasmPlugin") => &["spec", "pluginConfig"],
         Some("TrafficExtension") => &["spec", "wasm", "pluginConfig"],
         Some(kind) if kind.ends_with("List") => {
-            if let Some((_, Node { shape: Shape::List(items), .. })) = document.member(&["items"]) {
+            if let Some((
+                _,
+                Node {
+                    shape: Shape::List(items),
+                    ..
+                },
+            )) = document.member(&["items"])
+            {
                 for item in items {
                     collect(file, item, configs);
                 }
@@ -337,16 +445,29 @@ fn collect(file: &str, document: &Node, configs: &mut Vec<PluginConfig>) {
         }
         Some(_) => return,
     };
-    let name = [document.text(&["metadata", "namespace"]), document.text(&["metadata", "name"])];
+    let name = [
+        document.text(&["metadata", "namespace"]),
+        document.text(&["metadata", "name"]),
+    ];
     let name = name.into_iter().flatten().collect::<Vec<_>>().join("/");
     let resource = format!("{} {name}", kind.unwrap_or_default());
-    configs.push(PluginConfig::new(file, Some(resource), document, document.member(path)));
+    configs.push(PluginConfig::new(
+        file,
+        Some(resource),
+        document,
+        document.member(path),
+    ));
 }
 
-/// A config that has only `members` and a placeholder load balancer, for commands that verify no token.
+/// A config that has only `members` and a placeholder load balancer, for commands that verify no
+/// token.
 pub(crate) fn config_of(mut members: Map<String, Value>) -> Result<Config, Vec<ConfigError>> {
-    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/any/0000000000000000";
-    members.insert("loadBalancers".to_owned(), json!([{"arn": arn, "issuer": null, "clientId": null}]));
+    let arn =
+        "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/any/0000000000000000";
+    members.insert(
+        "loadBalancers".to_owned(),
+        json!([{"arn": arn, "issuer": null, "clientId": null}]),
+    );
     Config::from_value(&Value::Object(members))
 }
 
@@ -357,13 +478,17 @@ pub(crate) fn config_of(mut members: Map<String, Value>) -> Result<Config, Vec<C
 pub(crate) fn read_config(path: &Path) -> Result<(PluginConfig, Config), Trouble> {
     let mut configs = read_configs(path)?;
     let (Some(plugin), true) = (configs.pop(), configs.is_empty()) else {
-        return Err(Trouble(format!("{}: found several plugin configs, expected one", path.display())));
+        return Err(Trouble(format!(
+            "{}: found several plugin configs, expected one",
+            path.display()
+        )));
     };
     match plugin.outcome.clone() {
         Ok(config) => Ok((plugin, config)),
         Err(mistakes) => {
-            let lines =
-                mistakes.iter().map(|mistake| format!("{}:{}: {mistake}", plugin.file, plugin.line(mistake.path())));
+            let lines = mistakes.iter().map(|mistake| {
+                format!("{}:{}: {mistake}", plugin.file, plugin.line(mistake.path()))
+            });
             Err(Trouble(lines.collect::<Vec<_>>().join("\n")))
         }
     }

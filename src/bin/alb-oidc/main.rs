@@ -1,5 +1,5 @@
-//! The command-line tool `alb-oidc`. Parses arguments, runs one command, and prints an error in one line. The library judges
-//! tokens and configs.
+//! The command-line tool `alb-oidc`. Parses arguments, runs one command, and prints an error in one
+//! line. The library judges tokens and configs.
 
 // As in the library: an error is reported, and never a panic.
 #![cfg_attr(
@@ -84,15 +84,25 @@ fn main() -> ExitCode {
 
 /// Prints help and version as clap does, and an error in one line.
 fn usage_error(error: &clap::Error) -> ExitCode {
-    let is_help =
-        [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
+    let is_help = [
+        ErrorKind::DisplayHelp,
+        ErrorKind::DisplayVersion,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+    ];
     if is_help.contains(&error.kind()) {
         error.exit();
     }
     let text = error.to_string();
     // The usage follows the first empty line.
-    let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
     let line = lines.join(" ");
-    output::remark(&format!("alb-oidc: {}", output::printable(line.trim_start_matches("error: "))));
+    output::remark(&format!(
+        "alb-oidc: {}",
+        output::printable(line.trim_start_matches("error: "))
+    ));
     ExitCode::from(2)
 }

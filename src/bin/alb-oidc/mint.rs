@@ -1,11 +1,14 @@
-//! Mints keys and tokens in the ALB's format, for tests and for `simulate`. Verifies nothing: the library does.
+//! Mints keys and tokens in the ALB's format, for tests and for `simulate`. Verifies nothing: the
+//! library does.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use p256::elliptic_curve::Generate as _;
-use p256::pkcs8::{self, DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding, spki};
+use p256::pkcs8::{
+    self, DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding, spki,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -37,7 +40,10 @@ impl AlbKey {
 
     /// The key id. It depends on the key only.
     pub(crate) fn id(&self) -> Uuid {
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, self.0.verifying_key().to_sec1_point(false).as_bytes())
+        Uuid::new_v5(
+            &Uuid::NAMESPACE_OID,
+            self.0.verifying_key().to_sec1_point(false).as_bytes(),
+        )
     }
 }
 
@@ -70,25 +76,49 @@ struct JoseHeader<'a> {
 }
 
 impl AlbToken {
-    /// The value of `x-amzn-oidc-data`. The signature covers the text as sent, including the padding.
+    /// The value of `x-amzn-oidc-data`. The signature covers the text as sent, including the
+    /// padding.
     pub(crate) fn mint(&self, key: &AlbKey) -> Result<String, serde_json::Error> {
-        let Self { kid, signer, issuer, client, expires, claims, padded } = self;
-        let header = JoseHeader { typ: "JWT", kid, alg: "ES256", iss: issuer, client, signer, exp: *expires };
-        let mut payload =
-            Map::from_iter([("exp".to_owned(), (*expires).into()), ("iss".to_owned(), issuer.as_str().into())]);
+        let Self {
+            kid,
+            signer,
+            issuer,
+            client,
+            expires,
+            claims,
+            padded,
+        } = self;
+        let header = JoseHeader {
+            typ: "JWT",
+            kid,
+            alg: "ES256",
+            iss: issuer,
+            client,
+            signer,
+            exp: *expires,
+        };
+        let mut payload = Map::from_iter([
+            ("exp".to_owned(), (*expires).into()),
+            ("iss".to_owned(), issuer.as_str().into()),
+        ]);
         payload.extend(claims.clone());
         let engine = if *padded { URL_SAFE } else { URL_SAFE_NO_PAD };
         let (header, payload) = (serde_json::to_vec(&header)?, serde_json::to_vec(&payload)?);
         let signing_input = format!("{}.{}", engine.encode(header), engine.encode(payload));
         let signature: Signature = key.0.sign(signing_input.as_bytes());
-        Ok(format!("{signing_input}.{}", engine.encode(signature.to_bytes())))
+        Ok(format!(
+            "{signing_input}.{}",
+            engine.encode(signature.to_bytes())
+        ))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alb_oidc_filter::{Claims, Config, P256_PROVIDER, P256Key, Reason, Timestamp, UntrustedToken, Verifier};
+    use alb_oidc_filter::{
+        Claims, Config, P256_PROVIDER, P256Key, Reason, Timestamp, UntrustedToken, Verifier,
+    };
     use serde_json::json;
 
     const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
@@ -106,25 +136,37 @@ mod tests {
     }
 
     fn claims(text: &str, key: &AlbKey) -> Result<Claims, Reason> {
-        let config = json!({"loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}]});
+        let config =
+            json!({"loadBalancers": [{"arn": ARN, "issuer": "issuer", "clientId": "client"}]});
         let config = Config::from_value(&config).unwrap();
         let key = P256Key::from_pem(key.public_pem().unwrap().as_bytes()).unwrap();
         let (now, skew) = (Timestamp::from_seconds(999), std::time::Duration::ZERO);
-        let token = UntrustedToken::parse(text.as_bytes())?.screen(&config.load_balancers, now, skew)?;
-        Verifier::install(&P256_PROVIDER).verify(&token, &key)?.claims(now, skew)
+        let token =
+            UntrustedToken::parse(text.as_bytes())?.screen(&config.load_balancers, now, skew)?;
+        Verifier::install(&P256_PROVIDER)
+            .verify(&token, &key)?
+            .claims(now, skew)
     }
 
     #[test]
     fn filter_accepts_minted_token_with_and_without_padding() {
         let key = AlbKey::generate();
         for padded in [true, false] {
-            let text = AlbToken { padded, ..token(&key) }.mint(&key).unwrap();
+            let text = AlbToken {
+                padded,
+                ..token(&key)
+            }
+            .mint(&key)
+            .unwrap();
             assert_eq!(text.ends_with('='), padded);
             assert_eq!(
                 claims(&text, &key).map(|claims| claims.by_name()["email"].clone()),
                 Ok(json!("ann@example.com"))
             );
-            assert_eq!(claims(&text, &AlbKey::generate()).err(), Some(Reason::SignatureInvalid));
+            assert_eq!(
+                claims(&text, &AlbKey::generate()).err(),
+                Some(Reason::SignatureInvalid)
+            );
         }
     }
 
@@ -137,7 +179,10 @@ mod tests {
             claims(&token.mint(&key).unwrap(), &key).err()
         };
         assert_eq!(reason("exp", json!(998)), Some(Reason::TokenExpired));
-        assert_eq!(reason("iss", json!("another")), Some(Reason::IssuerMismatch));
+        assert_eq!(
+            reason("iss", json!("another")),
+            Some(Reason::IssuerMismatch)
+        );
     }
 
     #[test]

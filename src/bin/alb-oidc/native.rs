@@ -14,7 +14,11 @@ impl VerifySignature for Native {
     }
 
     fn verify_rs256(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
-        Some(UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, spki).verify(message, signature).is_ok())
+        Some(
+            UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, spki)
+                .verify(message, signature)
+                .is_ok(),
+        )
     }
 }
 

@@ -22,8 +22,13 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
 /// Any other write error.
 pub(crate) fn print(text: &str) -> Result<(), Trouble> {
     let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Trouble(format!("standard output: {error}"))),
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Trouble(format!("standard output: {error}")))
+        }
         _ => Ok(()),
     }
 }
@@ -36,6 +41,12 @@ pub(crate) fn remark(text: &str) {
 
 /// `text` with control and invisible characters escaped. An attacker may have written it.
 pub(crate) fn printable(text: &str) -> String {
-    let harmless = |c: char| if matches!(c, '"' | '\'' | '\\') { c.to_string() } else { c.escape_debug().to_string() };
+    let harmless = |c: char| {
+        if matches!(c, '"' | '\'' | '\\') {
+            c.to_string()
+        } else {
+            c.escape_debug().to_string()
+        }
+    };
     text.chars().map(harmless).collect()
 }

@@ -43,7 +43,11 @@ pub(crate) fn layout(title: &str, body: Markup) -> Markup {
 
 /// An error page.
 pub(crate) fn error(status: StatusCode, text: &str) -> Response {
-    let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let title = format!(
+        "{} {}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default()
+    );
     let body = html! { p { (text) } p { "This page is from alb-oidc simulate." } };
     (status, layout(&title, body)).into_response()
 }
@@ -53,12 +57,20 @@ pub(crate) async fn same_site(request: Request, next: Next) -> Response {
     if request.method().is_safe() || is_same_site(request.headers()) {
         return next.run(request).await;
     }
-    error(StatusCode::FORBIDDEN, "A page of another site sent this request.")
+    error(
+        StatusCode::FORBIDDEN,
+        "A page of another site sent this request.",
+    )
 }
 
 /// Old browsers send no `sec-fetch-site`. Every browser sends `origin` with a POST to another site.
 fn is_same_site(headers: &HeaderMap) -> bool {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_own_origin = header("origin").is_none_or(|origin| origin.strip_prefix("http://") == header("host"));
-    is_own_origin && matches!(header("sec-fetch-site"), None | Some("same-origin" | "none"))
+    let is_own_origin =
+        header("origin").is_none_or(|origin| origin.strip_prefix("http://") == header("host"));
+    is_own_origin
+        && matches!(
+            header("sec-fetch-site"),
+            None | Some("same-origin" | "none")
+        )
 }

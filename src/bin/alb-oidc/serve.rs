@@ -1,4 +1,5 @@
-//! The listeners of `simulate` and `echo`: bind, serve, stop on a signal, log. Does not read requests.
+//! The listeners of `simulate` and `echo`: bind, serve, stop on a signal, log. Does not read
+//! requests.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -36,16 +37,19 @@ impl Listener {
     /// Serves `routes` until the process ends.
     pub(crate) async fn serve(self, routes: Router) -> Result<(), Trouble> {
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-        axum::serve(self.listener, service).await.map_err(|error| Trouble(format!("{}: {error}", self.address)))
+        axum::serve(self.listener, service)
+            .await
+            .map_err(|error| Trouble(format!("{}: {error}", self.address)))
     }
 }
 
 /// Runs `server` until it fails, or until Ctrl-C or SIGTERM.
 pub(crate) fn run(server: impl Future<Output = Result<(), Trouble>>) -> Result<ExitCode, Trouble> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| Trouble(format!("cannot start threads: {error}")))?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Trouble(format!("cannot start threads: {error}")))?;
     let done = runtime.block_on(async {
-        let mut terminated =
-            signal(SignalKind::terminate()).map_err(|error| Trouble(format!("cannot wait for a signal: {error}")))?;
+        let mut terminated = signal(SignalKind::terminate())
+            .map_err(|error| Trouble(format!("cannot wait for a signal: {error}")))?;
         tokio::select! {
             done = server => done,
             _ = tokio::signal::ctrl_c() => Ok(()),

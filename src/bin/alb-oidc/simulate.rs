@@ -1,5 +1,6 @@
-//! `alb-oidc simulate`: a load balancer, an identity provider and a key server in one process, to try sign-in without AWS.
-//! Starts two listeners: the load balancer, and everything else. Their routes are in the modules below.
+//! `alb-oidc simulate`: a load balancer, an identity provider and a key server in one process, to
+//! try sign-in without AWS. Starts two listeners: the load balancer, and everything else. Their
+//! routes are in the modules below.
 
 mod alb;
 mod forward;
@@ -38,12 +39,18 @@ impl Simulate {
             // Replace port 0 by the port that the system chose.
             (self.listen, self.keys_listen) = (alb.address(), services.address());
             let simulator = Arc::new(Simulator::new(self)?);
-            log(format_args!("sign in at http://{}", browsable(alb.address())));
+            log(format_args!(
+                "sign in at http://{}",
+                browsable(alb.address())
+            ));
             log(format_args!(
                 "key server, identity provider and control page at http://{}",
                 browsable(services.address())
             ));
-            let pages = Router::new().merge(key_server::routes()).merge(idp::routes()).merge(operator::routes());
+            let pages = Router::new()
+                .merge(key_server::routes())
+                .merge(idp::routes())
+                .merge(operator::routes());
             let pages = pages.with_state(Arc::clone(&simulator));
             tokio::try_join!(alb.serve(alb::routes(simulator)), services.serve(pages))?;
             Ok(())
@@ -51,8 +58,13 @@ impl Simulate {
     }
 }
 
-/// The address in a URL for a browser on this machine. Over plain HTTP, browsers store `Secure` cookies for `localhost` only.
+/// The address in a URL for a browser on this machine. Over plain HTTP, browsers store `Secure`
+/// cookies for `localhost` only.
 fn browsable(address: SocketAddr) -> String {
     let here = address.ip().is_loopback() || address.ip().is_unspecified();
-    if here { format!("localhost:{}", address.port()) } else { address.to_string() }
+    if here {
+        format!("localhost:{}", address.port())
+    } else {
+        address.to_string()
+    }
 }

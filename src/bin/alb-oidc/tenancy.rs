@@ -1,5 +1,6 @@
-//! `alb-oidc tenancy`: who has which namespace of Kubeflow, from one file, as the Kubernetes resources that say so. What the
-//! file may say is in `file`, what follows from it in `plan`, the resources in `resources`; user ids and groups are the library's.
+//! `alb-oidc tenancy`: who has which namespace of Kubeflow, from one file, as the Kubernetes
+//! resources that say so. What the file may say is in `file`, what follows from it in `plan`, the
+//! resources in `resources`; user ids and groups are the library's.
 
 mod file;
 mod plan;
@@ -31,22 +32,26 @@ tenancy.yaml:
 
 /// Print Kubeflow's namespaces, for users and groups, as Kubernetes resources
 ///
-/// Profiles, and the RoleBindings and AuthorizationPolicies that let others in. The same file gives the same bytes.
-/// Exit status: 0, or 2 where something is wrong or cannot be read.
+/// Profiles, and the RoleBindings and AuthorizationPolicies that let others in. The same file gives
+/// the same bytes. Exit status: 0, or 2 where something is wrong or cannot be read.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tenancy {
     /// Users, groups and their namespaces, in YAML or JSON; `-`: standard input
     file: PathBuf,
-    /// The gateway's pluginConfig, or the WasmPlugin or TrafficExtension that holds it: names in the file are claims, of
-    /// which it makes user ids and groups. Without it, they are user ids and groups already
+    /// The gateway's pluginConfig, or the WasmPlugin or TrafficExtension that holds it: names in
+    /// the file are claims, of which it makes user ids and groups. Without it, they are user ids
+    /// and groups already
     #[arg(long)]
     config: Option<PathBuf>,
 }
 
 impl Tenancy {
     pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
-        let config = self.config.as_deref().map_or_else(as_written, |path| Ok(read_config(path)?.1))?;
+        let config = self
+            .config
+            .as_deref()
+            .map_or_else(as_written, |path| Ok(read_config(path)?.1))?;
         let document = Document::read(&self.file, "users and groups")?;
         let file: File = serde_path_to_error::deserialize(&document.value).map_err(|error| {
             let field = error.path().to_string();
@@ -54,7 +59,9 @@ impl Tenancy {
             Trouble(document.mistake(field.trim_start_matches('.'), &error.inner().to_string()))
         })?;
         let plan = Plan::new(&file, &config.identity).map_err(|mistakes| {
-            let lines = mistakes.iter().map(|(field, what)| document.mistake(field, what));
+            let lines = mistakes
+                .iter()
+                .map(|(field, what)| document.mistake(field, what));
             Trouble(lines.collect::<Vec<_>>().join("\n"))
         })?;
         let options = ser_options! { prefer_block_scalars: false };
@@ -64,9 +71,16 @@ impl Tenancy {
     }
 }
 
-/// A config that changes no name and knows no groups: which headers a gateway keeps clients from sending only its own config
-/// says.
+/// A config that changes no name and knows no groups: which headers a gateway keeps clients from
+/// sending only its own config says.
 fn as_written() -> Result<Config, Trouble> {
-    config_of(Map::new())
-        .map_err(|mistakes| Trouble(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+    config_of(Map::new()).map_err(|mistakes| {
+        Trouble(
+            mistakes
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
+    })
 }

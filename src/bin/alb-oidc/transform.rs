@@ -1,4 +1,5 @@
-//! `alb-oidc transform`: shows how `userId` of a plugin config transforms user ids. The library transforms them.
+//! `alb-oidc transform`: shows how `userId` of a plugin config transforms user ids. The library
+//! transforms them.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,11 +18,13 @@ const EXAMPLES: &str = r#"Examples:
 
 /// Try the transformers of a plugin config, or AuthService's USERID_TRANSFORMERS, on user ids
 ///
-/// Exit status: 0 if every user id is valid, 1 if the filter denies one, 2 if an input cannot be read.
+/// Exit status: 0 if every user id is valid, 1 if the filter denies one, 2 if an input cannot be
+/// read.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Transform {
-    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it. Its lowercase and prefix apply too
+    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it. Its lowercase and
+    /// prefix apply too
     #[arg(long, required_unless_present = "transformers")]
     config: Option<PathBuf>,
     /// The value of AuthService's USERID_TRANSFORMERS
@@ -43,23 +46,44 @@ impl Transform {
             [one] if one == "-" => lines()?,
             given => given.to_vec(),
         };
-        let outcomes: Vec<_> = user_ids.iter().map(|user_id| outcome(rules, user_id)).collect();
-        print(&outcomes.iter().map(|(line, _)| format!("{line}\n")).collect::<String>())?;
-        Ok(if outcomes.iter().all(|(_, good)| *good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let outcomes: Vec<_> = user_ids
+            .iter()
+            .map(|user_id| outcome(rules, user_id))
+            .collect();
+        print(
+            &outcomes
+                .iter()
+                .map(|(line, _)| format!("{line}\n"))
+                .collect::<String>(),
+        )?;
+        Ok(if outcomes.iter().all(|(_, good)| *good) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
 fn lines() -> Result<Vec<String>, Trouble> {
-    Ok(read_text(Path::new("-"))?.1.lines().map(str::to_owned).collect())
+    Ok(read_text(Path::new("-"))?
+        .1
+        .lines()
+        .map(str::to_owned)
+        .collect())
 }
 
 /// A config with these transformers.
 fn config_with(transformers: &str) -> Result<Config, Trouble> {
-    let transformers: Value = serde_json::from_str(transformers)
-        .map_err(|error| Trouble(format!("--transformers: found text that is not JSON: {error}")))?;
+    let transformers: Value = serde_json::from_str(transformers).map_err(|error| {
+        Trouble(format!(
+            "--transformers: found text that is not JSON: {error}"
+        ))
+    })?;
     let members = Map::from_iter([("userId".to_owned(), json!({"transformers": transformers}))]);
     config_of(members).map_err(|mistakes| {
-        let lines = mistakes.iter().map(|mistake| format!("--transformers: {mistake}"));
+        let lines = mistakes
+            .iter()
+            .map(|mistake| format!("--transformers: {mistake}"));
         Trouble(lines.collect::<Vec<_>>().join("\n"))
     })
 }
@@ -67,13 +91,21 @@ fn config_with(transformers: &str) -> Result<Config, Trouble> {
 /// The output line for one user id, and whether the result is valid.
 fn outcome(rules: &UserIdRules, user_id: &str) -> (String, bool) {
     let by = match rules.transformer(&rules.cased(user_id)) {
-        Some((position, transformer)) => format!("by transformers[{position}] `{}`", transformer.matches),
+        Some((position, transformer)) => {
+            format!("by transformers[{position}] `{}`", transformer.matches)
+        }
         None => "no transformer matches".to_owned(),
     };
     let by = styled(FAINT, &format!("({})", printable(&by)));
     let before = printable(user_id);
     match rules.made_of(user_id) {
         Ok(id) => (format!("{before} -> {} {by}", printable(&id)), true),
-        Err(reason) => (format!("{before} -> {} {by}", styled(BAD, &format!("denied: {reason}"))), false),
+        Err(reason) => (
+            format!(
+                "{before} -> {} {by}",
+                styled(BAD, &format!("denied: {reason}"))
+            ),
+            false,
+        ),
     }
 }

@@ -1,11 +1,12 @@
-//! Envoy's `verify_signature`, for the filter's host side: BoringSSL's heir in its place. The only room with `unsafe`, for it is
-//! called as C.
+//! Envoy's `verify_signature`, for the filter's host side: BoringSSL's heir in its place. The only
+//! room with `unsafe`, for it is called as C.
 
 #![allow(unsafe_code)]
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 
-/// The ABI's function: see `src/filter/host.rs`. Takes four fields of a protobuf message, all byte strings.
+/// The ABI's function: see `src/filter/host.rs`. Takes four fields of a protobuf message, all byte
+/// strings.
 ///
 /// # Safety
 /// `arguments` points to `size` bytes; `answer` and `answer_size` may be written to.
@@ -21,7 +22,11 @@ unsafe extern "C" fn proxy_call_foreign_function(
     // SAFETY: the filter passes a slice.
     let arguments = unsafe { std::slice::from_raw_parts(arguments, size) };
     let holds = verdict(arguments).expect("the message that Envoy reads");
-    let bytes = if holds { Box::<[u8]>::from([0x08, 0x01]) } else { Box::default() };
+    let bytes = if holds {
+        Box::<[u8]>::from([0x08, 0x01])
+    } else {
+        Box::default()
+    };
     // SAFETY: both point to variables of the caller's, which takes the box over.
     unsafe {
         *answer_size = bytes.len();
@@ -38,12 +43,27 @@ fn verdict(mut arguments: &[u8]) -> Option<bool> {
         fields.push((*tag, field));
         arguments = rest;
     }
-    let [(0x0a, b"sha256"), (0x12, spki), (0x1a, signature), (0x22, text)] = fields[..] else { return None };
-    Some(UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki).verify(text, signature).is_ok())
+    let [
+        (0x0a, b"sha256"),
+        (0x12, spki),
+        (0x1a, signature),
+        (0x22, text),
+    ] = fields[..]
+    else {
+        return None;
+    };
+    Some(
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki)
+            .verify(text, signature)
+            .is_ok(),
+    )
 }
 
 fn varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let end = bytes.iter().position(|byte| byte & 0x80 == 0)? + 1;
-    let value = bytes[..end].iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
+    let value = bytes[..end]
+        .iter()
+        .rev()
+        .fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
     Some((value, &bytes[end..]))
 }

@@ -1,4 +1,5 @@
-//! Near-valid configurations, tokens and requests, made from a fuzzer's bytes: genuine ones, and a few things changed.
+//! Near-valid configurations, tokens and requests, made from a fuzzer's bytes: genuine ones, and a
+//! few things changed.
 
 use arbitrary::{Result, Unstructured};
 use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD, Encoding};
@@ -13,8 +14,10 @@ pub(crate) const ARNS: [&str; 3] = [
     "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/other/0011223344556677",
     "arn:aws-us-gov:elasticloadbalancing:us-gov-west-1:123456789012:loadbalancer/app/gov/8899aabbccddeeff",
 ];
-pub(crate) const ISSUERS: [&str; 2] =
-    ["https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE", "https://login.example.com"];
+pub(crate) const ISSUERS: [&str; 2] = [
+    "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE",
+    "https://login.example.com",
+];
 pub(crate) const CLIENTS: [&str; 2] = ["1example23456789", "another"];
 /// What becomes of each is its position's.
 pub(crate) const KIDS: [&str; 6] = [
@@ -39,11 +42,26 @@ pub(crate) fn rarely(u: &mut Unstructured<'_>, odds: u8) -> Result<bool> {
 
 /// One of these, or a text of the fuzzer's own.
 fn text(u: &mut Unstructured<'_>, from: &[&str]) -> Result<String> {
-    if rarely(u, 8)? { Ok(u.arbitrary::<&str>()?.chars().take(40).collect()) } else { Ok((*pick(u, from)?).to_owned()) }
+    if rarely(u, 8)? {
+        Ok(u.arbitrary::<&str>()?.chars().take(40).collect())
+    } else {
+        Ok((*pick(u, from)?).to_owned())
+    }
 }
 
-const CLAIM_NAMES: [&str; 11] =
-    ["email", "sub", "email_verified", "custom:groups", "name", "a.b", "a.b.c", "a", "roles", "username", "client_id"];
+const CLAIM_NAMES: [&str; 11] = [
+    "email",
+    "sub",
+    "email_verified",
+    "custom:groups",
+    "name",
+    "a.b",
+    "a.b.c",
+    "a",
+    "roles",
+    "username",
+    "client_id",
+];
 const CLAIM_PATHS: [&str; 12] = [
     "email",
     "sub",
@@ -58,8 +76,14 @@ const CLAIM_PATHS: [&str; 12] = [
     "roles",
     "missing",
 ];
-const HEADER_NAMES: [&str; 6] =
-    ["kubeflow-userid", "x-user", "x_user-name", "kubeflow-groups", "x-user-groups", "x-team"];
+const HEADER_NAMES: [&str; 6] = [
+    "kubeflow-userid",
+    "x-user",
+    "x_user-name",
+    "kubeflow-groups",
+    "x-user-groups",
+    "x-team",
+];
 
 /// A `pluginConfig`, nearly always a good one.
 pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
@@ -67,7 +91,11 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
     let mut balancers = Vec::new();
     for _ in 0..u.int_in_range(1..=3)? {
         let or_null = |u: &mut Unstructured<'_>, from: &[&str]| -> Result<Value> {
-            Ok(if rarely(u, 4)? { Value::Null } else { json!(*pick(u, from)?) })
+            Ok(if rarely(u, 4)? {
+                Value::Null
+            } else {
+                json!(*pick(u, from)?)
+            })
         };
         balancers.push(json!({
             "arn": *pick(u, &ARNS)?,
@@ -76,7 +104,10 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
         }));
     }
     if rarely(u, 8)? {
-        config.insert("publicKeys".into(), json!({"endpoint": "https://keys.example.com/alb"}));
+        config.insert(
+            "publicKeys".into(),
+            json!({"endpoint": "https://keys.example.com/alb"}),
+        );
     }
     if rarely(u, 4)? {
         config.insert("clockSkewSeconds".into(), json!(*pick(u, &[0, 1, 300])?));
@@ -89,7 +120,10 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
         user_id.insert("header".into(), json!(*pick(u, &HEADER_NAMES[..3])?));
     }
     if rarely(u, 4)? {
-        user_id.insert("prefix".into(), json!(*pick(u, &["user:", "https://idp#", "a b/"])?));
+        user_id.insert(
+            "prefix".into(),
+            json!(*pick(u, &["user:", "https://idp#", "a b/"])?),
+        );
     }
     if rarely(u, 4)? {
         user_id.insert("lowercase".into(), json!(true));
@@ -115,15 +149,24 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
             groups.insert("prefix".into(), json!(*pick(u, &["oidc:", "g-"])?));
         }
         if rarely(u, 3)? {
-            groups.insert("keep".into(), json!(*pick(u, &["^a", "min", "^(ops|ml)$", "[0-9]"])?));
+            groups.insert(
+                "keep".into(),
+                json!(*pick(u, &["^a", "min", "^(ops|ml)$", "[0-9]"])?),
+            );
         }
         if rarely(u, 2)? {
-            groups.insert("memberHeaderPrefix".into(), json!(*pick(u, &["x-group-", "x_member-"])?));
+            groups.insert(
+                "memberHeaderPrefix".into(),
+                json!(*pick(u, &["x-group-", "x_member-"])?),
+            );
         }
         config.insert("groups".into(), Value::Object(groups));
     }
     if rarely(u, 4)? {
-        config.insert("claimHeaders".into(), json!([{"claim": *pick(u, &CLAIM_PATHS)?, "header": HEADER_NAMES[5]}]));
+        config.insert(
+            "claimHeaders".into(),
+            json!([{"claim": *pick(u, &CLAIM_PATHS)?, "header": HEADER_NAMES[5]}]),
+        );
     }
     if rarely(u, 3)? {
         // Load balancers of several issuers are refused beside it.
@@ -153,7 +196,10 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
         config.insert("forward".into(), forward);
     }
     if rarely(u, 4)? {
-        config.insert("reservedHeaders".into(), json!([*pick(u, &["x-machine-client", "X_Machine.Client", "x-a"])?]));
+        config.insert(
+            "reservedHeaders".into(),
+            json!([*pick(u, &["x-machine-client", "X_Machine.Client", "x-a"])?]),
+        );
     }
     if rarely(u, 6)? {
         config.insert("mode".into(), json!("report"));
@@ -169,7 +215,11 @@ fn without_contradictions(config: &mut Value) {
         without_twins(entries);
     }
     let has_access_token = config.get("accessToken").is_some();
-    let is_of_access_token = |claim: &Value| claim.as_str().is_some_and(|claim| claim.starts_with("access:"));
+    let is_of_access_token = |claim: &Value| {
+        claim
+            .as_str()
+            .is_some_and(|claim| claim.starts_with("access:"))
+    };
     for pointer in ["/userId/claims", "/groups/claims"] {
         if let Some(claims) = config.pointer_mut(pointer).and_then(Value::as_array_mut) {
             claims.retain(|claim| has_access_token || !is_of_access_token(claim));
@@ -179,7 +229,10 @@ fn without_contradictions(config: &mut Value) {
             }
         }
     }
-    if config.pointer("/claimHeaders/0/claim").is_some_and(|claim| is_of_access_token(claim) && !has_access_token) {
+    if config
+        .pointer("/claimHeaders/0/claim")
+        .is_some_and(|claim| is_of_access_token(claim) && !has_access_token)
+    {
         config["claimHeaders"] = json!([]);
     }
     let claims = config.pointer("/userId/claims").and_then(Value::as_array);
@@ -244,7 +297,12 @@ const PATTERNS: [(&str, &str); 14] = [
     ("regex", "admin"),
     ("regex", "^/public$"),
 ];
-const HOSTS: [&str; 4] = ["argocd.example.com", "*.example.com", "kubeflow.example.org", "*.example.org"];
+const HOSTS: [&str; 4] = [
+    "argocd.example.com",
+    "*.example.com",
+    "kubeflow.example.org",
+    "*.example.org",
+];
 const METHODS: [&str; 4] = ["GET", "POST", "OPTIONS", "DELETE"];
 
 /// `rules`.
@@ -274,9 +332,13 @@ pub(crate) fn rules(u: &mut Unstructured<'_>, has_groups: bool) -> Result<Value>
         match u.int_in_range(0..=3)? {
             0 | 1 => rule["require"] = json!("none"),
             2 => {
-                let mut allow = json!({"users": [*pick(u, &["ann@example.com", "user:ann", "bob"])?]});
+                let mut allow =
+                    json!({"users": [*pick(u, &["ann@example.com", "user:ann", "bob"])?]});
                 if rarely(u, 2)? {
-                    allow["domains"] = json!([*pick(u, &["example.com", "*.example.com", "ops.example.org"])?]);
+                    allow["domains"] = json!([*pick(
+                        u,
+                        &["example.com", "*.example.com", "ops.example.org"]
+                    )?]);
                 }
                 if has_groups && rarely(u, 2)? {
                     allow["groups"] = json!([*pick(u, &["admins", "oidc:admins", "g-ml"])?]);
@@ -295,7 +357,20 @@ fn value(u: &mut Unstructured<'_>) -> Result<Value> {
     Ok(match u.int_in_range(0..=11)? {
         0 => Value::Null,
         1 => json!(u.arbitrary::<bool>()?),
-        2 => json!(*pick(u, &[0u64, 1, NOW - 31, NOW - 30, NOW - 29, NOW, NOW + 60, 253_402_300_799, u64::MAX])?),
+        2 => json!(*pick(
+            u,
+            &[
+                0u64,
+                1,
+                NOW - 31,
+                NOW - 30,
+                NOW - 29,
+                NOW,
+                NOW + 60,
+                253_402_300_799,
+                u64::MAX
+            ]
+        )?),
         3 => json!(*pick(u, &[-1.0, 0.5, 1e300])?),
         4 => json!(*pick(u, &["true", "false", "TRUE", ""])?),
         5 => json!([
@@ -321,13 +396,27 @@ fn value(u: &mut Unstructured<'_>) -> Result<Value> {
         9 => json!([1, true, "x"]),
         10 => json!(*pick(
             u,
-            &["ann@example.com", "Ann@Example.COM", "bob", "ann", "a@ops.example.org", "x@y@sub.example.com"]
+            &[
+                "ann@example.com",
+                "Ann@Example.COM",
+                "bob",
+                "ann",
+                "a@ops.example.org",
+                "x@y@sub.example.com"
+            ]
         )?),
-        _ => json!(text(u, &["ann\u{200b}", " ann", "ann\r\nx-admin: 1", "\u{e9}", "*"])?),
+        _ => json!(text(
+            u,
+            &["ann\u{200b}", " ann", "ann\r\nx-admin: 1", "\u{e9}", "*"]
+        )?),
     })
 }
 
-fn changed(u: &mut Unstructured<'_>, genuine: &mut Map<String, Value>, names: &[&str]) -> Result<()> {
+fn changed(
+    u: &mut Unstructured<'_>,
+    genuine: &mut Map<String, Value>,
+    names: &[&str],
+) -> Result<()> {
     while rarely(u, 2)? {
         let name = *pick(u, names)?;
         if rarely(u, 4)? {
@@ -400,18 +489,27 @@ pub(crate) fn alb_token(u: &mut Unstructured<'_>, config: &Value) -> Result<Vec<
     let entries = config["loadBalancers"].as_array().expect("load balancers");
     let entry = u.choose(entries)?;
     let genuine = |u: &mut Unstructured<'_>, name: &str, others: &[&str]| -> Result<Value> {
-        Ok(if entry[name].is_null() || rarely(u, 16)? { json!(*pick(u, others)?) } else { entry[name].clone() })
+        Ok(if entry[name].is_null() || rarely(u, 16)? {
+            json!(*pick(u, others)?)
+        } else {
+            entry[name].clone()
+        })
     };
     let mut header = Map::from_iter([
         ("typ".to_owned(), json!("JWT")),
         ("alg".to_owned(), json!("ES256")),
-        ("kid".to_owned(), json!(KIDS[usize::from(u.int_in_range(0..=23u8)?).saturating_sub(18)])),
+        (
+            "kid".to_owned(),
+            json!(KIDS[usize::from(u.int_in_range(0..=23u8)?).saturating_sub(18)]),
+        ),
         ("signer".to_owned(), genuine(u, "arn", &ARNS)?),
         ("iss".to_owned(), genuine(u, "issuer", &ISSUERS)?),
         ("client".to_owned(), genuine(u, "clientId", &CLIENTS)?),
         ("exp".to_owned(), json!(expiry(u)?)),
     ]);
-    let names = ["alg", "kid", "signer", "iss", "client", "exp", "typ", "crit", "jwk", "x", "b64"];
+    let names = [
+        "alg", "kid", "signer", "iss", "client", "exp", "typ", "crit", "jwk", "x", "b64",
+    ];
     if rarely(u, 12)? {
         changed(u, &mut header, &names)?;
     }
@@ -420,7 +518,10 @@ pub(crate) fn alb_token(u: &mut Unstructured<'_>, config: &Value) -> Result<Vec<
         ("email".to_owned(), json!("ann@example.com")),
         ("email_verified".to_owned(), json!("true")),
         ("exp".to_owned(), json!(expiry(u)?)),
-        ("iss".to_owned(), header.get("iss").cloned().unwrap_or_default()),
+        (
+            "iss".to_owned(),
+            header.get("iss").cloned().unwrap_or_default(),
+        ),
     ]);
     changed(u, &mut payload, &CLAIM_NAMES)?;
     if rarely(u, 12)? {
@@ -447,7 +548,11 @@ pub(crate) fn alb_token(u: &mut Unstructured<'_>, config: &Value) -> Result<Vec<
 }
 
 fn expiry(u: &mut Unstructured<'_>) -> Result<u64> {
-    Ok(if rarely(u, 8)? { NOW + u.int_in_range(0..=700)? - 350 } else { NOW + 120 })
+    Ok(if rarely(u, 8)? {
+        NOW + u.int_in_range(0..=700)? - 350
+    } else {
+        NOW + 120
+    })
 }
 
 /// A provider's token.
@@ -456,7 +561,11 @@ pub(crate) fn access_token(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         ("alg".to_owned(), json!("RS256")),
         (
             "kid".to_owned(),
-            json!(["pool", "pool", "pool", "second", "unknown", "broken", "silent"][u.int_in_range(0..=6)?]),
+            json!(
+                [
+                    "pool", "pool", "pool", "second", "unknown", "broken", "silent"
+                ][u.int_in_range(0..=6)?]
+            ),
         ),
     ]);
     if rarely(u, 6)? {
@@ -475,10 +584,23 @@ pub(crate) fn access_token(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         changed(
             u,
             &mut payload,
-            &["sub", "iss", "client_id", "token_use", "username", "cognito:groups", "exp", "nbf"],
+            &[
+                "sub",
+                "iss",
+                "client_id",
+                "token_use",
+                "username",
+                "cognito:groups",
+                "exp",
+                "nbf",
+            ],
         )?;
     }
-    let encoding = if rarely(u, 12)? { encoding(u)? } else { BASE64URL_NOPAD };
+    let encoding = if rarely(u, 12)? {
+        encoding(u)?
+    } else {
+        BASE64URL_NOPAD
+    };
     let mut text = encoding.encode(&written(u, &header)?).into_bytes();
     text.push(b'.');
     text.extend_from_slice(encoding.encode(&written(u, &payload)?).as_bytes());
@@ -535,7 +657,11 @@ const PIECES: [&str; 40] = [
 
 /// A `:path`.
 pub(crate) fn path(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let mut path = if rarely(u, 32)? { Vec::new() } else { b"/".to_vec() };
+    let mut path = if rarely(u, 32)? {
+        Vec::new()
+    } else {
+        b"/".to_vec()
+    };
     let pieces = if rarely(u, 3)? { 7 } else { 2 };
     for _ in 0..u.int_in_range(0..=pieces)? {
         path.extend_from_slice(pick(u, &PIECES)?.as_bytes());
@@ -548,8 +674,11 @@ pub(crate) fn path(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 
 /// `:method` and `:authority`.
 pub(crate) fn target(u: &mut Unstructured<'_>) -> Result<(String, String)> {
-    let method =
-        if rarely(u, 12)? { text(u, &["get", "Delete", "HEAD", ""])? } else { (*pick(u, &METHODS)?).to_owned() };
+    let method = if rarely(u, 12)? {
+        text(u, &["get", "Delete", "HEAD", ""])?
+    } else {
+        (*pick(u, &METHODS)?).to_owned()
+    };
     let authority = if rarely(u, 6)? {
         text(
             u,
@@ -566,7 +695,15 @@ pub(crate) fn target(u: &mut Unstructured<'_>) -> Result<(String, String)> {
             ],
         )?
     } else {
-        let host = *pick(u, &["argocd.example.com", "ARGOCD.example.com.", "kubeflow.example.org", "gateway"])?;
+        let host = *pick(
+            u,
+            &[
+                "argocd.example.com",
+                "ARGOCD.example.com.",
+                "kubeflow.example.org",
+                "gateway",
+            ],
+        )?;
         format!("{host}{}", pick(u, &["", ":443", "."])?)
     };
     Ok((method, authority))
@@ -634,13 +771,19 @@ pub(crate) fn further(u: &mut Unstructured<'_>, head: &mut Headers) -> Result<()
             for _ in 0..u.int_in_range(1..=4)? {
                 pairs.push(*pick(u, &COOKIES)?);
             }
-            head.push(("cookie".to_owned(), pairs.join(pick(u, &["; ", ";", " ; "])?).into_bytes()));
+            head.push((
+                "cookie".to_owned(),
+                pairs.join(pick(u, &["; ", ";", " ; "])?).into_bytes(),
+            ));
         }
     }
     if rarely(u, 3)? {
         for _ in 0..u.int_in_range(1..=2)? {
             let identity = *pick(u, &["7f3c1c1e", "someone else"])?;
-            head.push(("x-amzn-oidc-identity".to_owned(), identity.as_bytes().to_vec()));
+            head.push((
+                "x-amzn-oidc-identity".to_owned(),
+                identity.as_bytes().to_vec(),
+            ));
         }
     }
     if rarely(u, 8)? {

@@ -11,7 +11,9 @@ fn tests() -> PathBuf {
 /// `count` inputs of `length` bytes, the same each time.
 pub fn random(count: usize, length: usize) -> Vec<Vec<u8>> {
     let mut chance = fastrand::Rng::with_seed(7);
-    (0..count).map(|_| (0..length).map(|_| chance.u8(..)).collect()).collect()
+    (0..count)
+        .map(|_| (0..length).map(|_| chance.u8(..)).collect())
+        .collect()
 }
 
 /// A file below `tests/vectors`.
@@ -30,38 +32,75 @@ pub fn vectors(folder: &str) -> Vec<Vec<u8>> {
 }
 
 fn files(folder: &Path) -> Vec<Vec<u8>> {
-    let mut paths: Vec<_> =
-        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     paths.sort();
-    paths.iter().map(|path| std::fs::read(path).expect("a file")).collect()
+    paths
+        .iter()
+        .map(|path| std::fs::read(path).expect("a file"))
+        .collect()
 }
 
 fn scenario_files() -> Vec<toml::Table> {
     let files = files(&tests().join("scenarios")).into_iter();
-    files.map(|file| String::from_utf8(file).expect("UTF-8").parse().expect("TOML")).collect()
+    files
+        .map(|file| {
+            String::from_utf8(file)
+                .expect("UTF-8")
+                .parse()
+                .expect("TOML")
+        })
+        .collect()
 }
 
 /// The configurations of the scenarios, by name: each over the one named `default`.
 pub fn configs() -> Vec<(String, Value)> {
     let mut configs = Vec::new();
     for table in scenario_files() {
-        for (name, config) in table.get("config").and_then(toml::Value::as_table).into_iter().flatten() {
-            let plugin = config.get("plugin").and_then(toml::Value::as_str).unwrap_or("{}");
-            configs.push((name.clone(), serde_json::from_str::<Value>(plugin).expect("JSON")));
+        for (name, config) in table
+            .get("config")
+            .and_then(toml::Value::as_table)
+            .into_iter()
+            .flatten()
+        {
+            let plugin = config
+                .get("plugin")
+                .and_then(toml::Value::as_str)
+                .unwrap_or("{}");
+            configs.push((
+                name.clone(),
+                serde_json::from_str::<Value>(plugin).expect("JSON"),
+            ));
         }
     }
-    let default = configs.iter().find(|(name, _)| name == "default").expect("a default").1.clone();
+    let default = configs
+        .iter()
+        .find(|(name, _)| name == "default")
+        .expect("a default")
+        .1
+        .clone();
     let over = |config: Value| {
         let mut whole = default.clone();
         merge(&mut whole, config);
         whole
     };
-    configs.into_iter().map(|(name, config)| (name, over(config))).collect()
+    configs
+        .into_iter()
+        .map(|(name, config)| (name, over(config)))
+        .collect()
 }
 
 /// The rows of the scenarios, as they are written.
 pub fn rows() -> Vec<toml::Table> {
-    let rows = |table: toml::Table| table.get("row").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+    let rows = |table: toml::Table| {
+        table
+            .get("row")
+            .and_then(toml::Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
     let tables = scenario_files().into_iter().flat_map(rows);
     tables.filter_map(|row| row.as_table().cloned()).collect()
 }
@@ -79,8 +118,12 @@ pub fn scenarios(names: &[&str]) -> Vec<String> {
 
 fn collect(value: &toml::Value, name: &str, names: &[&str], found: &mut Vec<String>) {
     match value {
-        toml::Value::Table(table) => table.iter().for_each(|(name, value)| collect(value, name, names, found)),
-        toml::Value::Array(values) => values.iter().for_each(|value| collect(value, name, names, found)),
+        toml::Value::Table(table) => table
+            .iter()
+            .for_each(|(name, value)| collect(value, name, names, found)),
+        toml::Value::Array(values) => values
+            .iter()
+            .for_each(|value| collect(value, name, names, found)),
         toml::Value::String(text) if names.contains(&name) => found.push(text.clone()),
         _ => {}
     }
@@ -94,7 +137,10 @@ pub fn scenario_tables(name: &str, genuine: &Value) -> Vec<Value> {
     }
     let over = |table: Value| {
         let mut object = genuine.clone();
-        object.as_object_mut().expect("an object").extend(table.as_object().cloned().unwrap_or_default());
+        object
+            .as_object_mut()
+            .expect("an object")
+            .extend(table.as_object().cloned().unwrap_or_default());
         object
     };
     found.into_iter().map(over).collect()
@@ -103,7 +149,11 @@ pub fn scenario_tables(name: &str, genuine: &Value) -> Vec<Value> {
 fn tables(value: &toml::Value, name: &str, found: &mut Vec<Value>) {
     match value {
         toml::Value::Table(table) => {
-            found.extend(table.get(name).and_then(|found| serde_json::to_value(found).ok()));
+            found.extend(
+                table
+                    .get(name)
+                    .and_then(|found| serde_json::to_value(found).ok()),
+            );
             table.values().for_each(|value| tables(value, name, found));
         }
         toml::Value::Array(values) => values.iter().for_each(|value| tables(value, name, found)),

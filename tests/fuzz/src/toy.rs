@@ -1,5 +1,6 @@
-//! Signatures that cost nothing, so that a fuzzer gets behind them: a hash of key and text. The filter verifies them as it does
-//! real ones, through its own `VerifySignature`; real ones have the target `keys`.
+//! Signatures that cost nothing, so that a fuzzer gets behind them: a hash of key and text. The
+//! filter verifies them as it does real ones, through its own `VerifySignature`; real ones have the
+//! target `keys`.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
@@ -67,7 +68,8 @@ fn negated(y: &[u8]) -> [u8; 32] {
 
 /// The provider's keys.
 pub(crate) fn rsa(number: u8) -> RsaKey {
-    RsaKey::from_components(&[0x81 + 2 * (number % 2); 256], &[1, 0, 1]).expect("a modulus and an exponent")
+    RsaKey::from_components(&[0x81 + 2 * (number % 2); 256], &[1, 0, 1])
+        .expect("a modulus and an exponent")
 }
 
 /// The signature of a load balancer's key.

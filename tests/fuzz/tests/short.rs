@@ -46,7 +46,10 @@ fn mutated(chance: &mut fastrand::Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn run(name: &str) {
-    let target: &Target = ALL.iter().find(|target| target.name == name).expect("a target");
+    let target: &Target = ALL
+        .iter()
+        .find(|target| target.name == name)
+        .expect("a target");
     let (start, seeds) = (Instant::now(), (target.seeds)());
     assert!(!seeds.is_empty(), "no seeds");
     let mut chance = fastrand::Rng::with_seed(1);
@@ -54,7 +57,12 @@ fn run(name: &str) {
     for _ in 0..rounds(name) {
         (target.run)(&mutated(&mut chance, &seeds));
     }
-    println!("{name}: {} seeds, {} mutations, {:.1} s", seeds.len(), rounds(name), start.elapsed().as_secs_f32());
+    println!(
+        "{name}: {} seeds, {} mutations, {:.1} s",
+        seeds.len(),
+        rounds(name),
+        start.elapsed().as_secs_f32()
+    );
 }
 
 #[test]
@@ -96,7 +104,10 @@ fn tokens_are_taken_apart_as_by_other_libraries() {
 fn no_character_that_cannot_be_seen_is_in_a_user_id() {
     let config = br#"{"loadBalancers": [{"arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188", "issuer": null, "clientId": null}]}"#;
     let rules = Config::parse(config).expect("a config").identity.user_id;
-    for id in (0..=0x10_ffff).filter_map(char::from_u32).map(|character| format!("a{character}n")) {
+    for id in (0..=0x10_ffff)
+        .filter_map(char::from_u32)
+        .map(|character| format!("a{character}n"))
+    {
         assert_eq!(rules.made_of(&id).is_ok(), is_legible(&id), "{id:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! What `make chaos` and `make soak` share: connections that are used again, and what an Envoy holds in memory. Judges nothing.
+//! What `make chaos` and `make soak` share: connections that are used again, and what an Envoy
+//! holds in memory. Judges nothing.
 
 pub mod memory;
 
@@ -12,8 +13,8 @@ use tokio::task::JoinSet;
 
 /// What is not answered by then never will be.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// An older connection is used no more: workers keep getting new ones, and none outlives the listener that it was made to,
-/// which Envoy would have to cut off.
+/// An older connection is used no more: workers keep getting new ones, and none outlives the
+/// listener that it was made to, which Envoy would have to cut off.
 const AGE: Duration = Duration::from_secs(5);
 
 /// How a client speaks.
@@ -42,7 +43,11 @@ pub struct Lane {
 
 impl Lane {
     pub fn to(address: SocketAddr) -> Lane {
-        Lane { address, idle: Mutex::default(), shared: Mutex::default() }
+        Lane {
+            address,
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+        }
     }
 
     /// Sends a request. The client hangs up after `hangs_up`, if it is not answered before.
@@ -63,7 +68,10 @@ impl Lane {
             Ok(Ok(None)) => Box::pin(self.send(protocol, request, body, hangs_up)).await,
             Ok(Ok(Some(reply))) => {
                 if protocol == Protocol::Http1 {
-                    self.idle.lock().expect("the connections").push((connection, since));
+                    self.idle
+                        .lock()
+                        .expect("the connections")
+                        .push((connection, since));
                 }
                 Outcome::Answered(reply)
             }
@@ -72,7 +80,10 @@ impl Lane {
                 if protocol == Protocol::Http1 {
                     connection.hang_up();
                 }
-                hangs_up.map_or_else(|| Outcome::Broken(format!("no answer within {PATIENCE:?}")), |_| Outcome::HungUp)
+                hangs_up.map_or_else(
+                    || Outcome::Broken(format!("no answer within {PATIENCE:?}")),
+                    |_| Outcome::HungUp,
+                )
             }
         }
     }
@@ -113,12 +124,18 @@ impl Lane {
 /// Waits until no more than so many requests are under way. One that went wrong ends the test.
 pub async fn at_most(most: usize, under_way: &mut JoinSet<()>) {
     while under_way.len() > most {
-        under_way.join_next().await.expect("a request").expect("the answer that it must get");
+        under_way
+            .join_next()
+            .await
+            .expect("a request")
+            .expect("the answer that it must get");
     }
 }
 
 /// A number from the environment.
 pub fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable)
-        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: not a whole number")))
+    std::env::var(variable).map_or(default, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text}: not a whole number"))
+    })
 }

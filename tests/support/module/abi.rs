@@ -19,13 +19,15 @@ pub(super) const CALL_RESPONSE_BODY: u32 = 4;
 pub(super) const CALL_RESPONSE_HEADERS: u32 = 6;
 pub(super) const PLUGIN_CONFIGURATION: u32 = 7;
 
-/// Reads the ABI's header map: a count, the sizes of each name and value, then both with a NUL byte behind.
+/// Reads the ABI's header map: a count, the sizes of each name and value, then both with a NUL byte
+/// behind.
 pub(super) fn pairs(serialised: &[u8]) -> Option<Headers> {
     if serialised.is_empty() {
         return Some(Vec::new());
     }
     let (count, rest) = serialised.split_first_chunk::<4>()?;
-    let (sizes, mut texts) = rest.split_at_checked((u32::from_le_bytes(*count) as usize).checked_mul(8)?)?;
+    let (sizes, mut texts) =
+        rest.split_at_checked((u32::from_le_bytes(*count) as usize).checked_mul(8)?)?;
     let mut taken = sizes.as_chunks::<4>().0.iter().map(|size| {
         let (text, after) = texts.split_at_checked(u32::from_le_bytes(*size) as usize)?;
         texts = after.strip_prefix(b"\0")?;
@@ -43,7 +45,13 @@ pub(super) fn pairs(serialised: &[u8]) -> Option<Headers> {
 pub(super) fn serialised(map: &Headers) -> Vec<u8> {
     let size = |bytes: &Vec<u8>| (bytes.len() as u32).to_le_bytes();
     let mut bytes = (map.len() as u32).to_le_bytes().to_vec();
-    bytes.extend(map.iter().flat_map(|(name, value)| [size(name), size(value)].concat()));
-    bytes.extend(map.iter().flat_map(|(name, value)| [name, &b"\0"[..], value, b"\0"].concat()));
+    bytes.extend(
+        map.iter()
+            .flat_map(|(name, value)| [size(name), size(value)].concat()),
+    );
+    bytes.extend(
+        map.iter()
+            .flat_map(|(name, value)| [name, &b"\0"[..], value, b"\0"].concat()),
+    );
     bytes
 }

@@ -1,4 +1,5 @@
-//! A host call's view of the module: its arguments, its memory, the request or plugin that it is about.
+//! A host call's view of the module: its arguments, its memory, the request or plugin that it is
+//! about.
 
 use super::abi::{CALL_RESPONSE_HEADERS, OK, REQUEST_HEADERS, REQUEST_TRAILERS, Status};
 use super::host::Host;
@@ -25,7 +26,10 @@ impl Guest<'_, '_> {
     }
 
     pub(super) fn violation(&self, what: &str) -> Error {
-        Error::new(format!("the module {what}, in context {}", self.caller.data().effective))
+        Error::new(format!(
+            "the module {what}, in context {}",
+            self.caller.data().effective
+        ))
     }
 
     pub(super) fn number(&self, place: usize) -> u32 {
@@ -39,8 +43,15 @@ impl Guest<'_, '_> {
     /// The bytes that this argument and the next, their number, name.
     pub(super) fn bytes(&mut self, place: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; self.number(place + 1) as usize];
-        let read = self.memory().read(&self.caller, self.number(place) as usize, &mut bytes);
-        read.map_err(|_| self.violation(&format!("gives {} an address outside its memory", self.name)))?;
+        let read = self
+            .memory()
+            .read(&self.caller, self.number(place) as usize, &mut bytes);
+        read.map_err(|_| {
+            self.violation(&format!(
+                "gives {} an address outside its memory",
+                self.name
+            ))
+        })?;
         self.host().meter.bytes_out += bytes.len() as u64;
         Ok(bytes)
     }
@@ -48,7 +59,12 @@ impl Guest<'_, '_> {
     pub(super) fn write(&mut self, at: u32, bytes: &[u8]) -> Result<(), Error> {
         let memory = self.memory();
         let written = memory.write(&mut self.caller, at as usize, bytes);
-        written.map_err(|_| self.violation(&format!("gives {} an address outside its memory", self.name)))?;
+        written.map_err(|_| {
+            self.violation(&format!(
+                "gives {} an address outside its memory",
+                self.name
+            ))
+        })?;
         self.host().meter.bytes_in += bytes.len() as u64;
         Ok(())
     }
@@ -59,7 +75,8 @@ impl Guest<'_, '_> {
         Ok(OK)
     }
 
-    /// Puts bytes into memory that the module allocates, and their place into what this argument and the next point to.
+    /// Puts bytes into memory that the module allocates, and their place into what this argument
+    /// and the next point to.
     pub(super) fn give(&mut self, place: usize, bytes: &[u8]) -> Result<Status, Error> {
         let mut at = 0;
         if !bytes.is_empty() {
@@ -81,7 +98,11 @@ impl Guest<'_, '_> {
         match map {
             REQUEST_HEADERS => self.effective().map(|stream| &mut stream.headers),
             REQUEST_TRAILERS => self.effective().map(|stream| &mut stream.trailers),
-            CALL_RESPONSE_HEADERS => self.host().answer.as_mut().map(|answer| &mut answer.headers),
+            CALL_RESPONSE_HEADERS => self
+                .host()
+                .answer
+                .as_mut()
+                .map(|answer| &mut answer.headers),
             _ => None,
         }
     }

@@ -1,8 +1,9 @@
-//! The host calls that the module may make, each as Envoy answers it. A call of any other name fails the test.
+//! The host calls that the module may make, each as Envoy answers it. A call of any other name
+//! fails the test.
 
 use super::abi::{
-    BAD_ARGUMENT, CALL_RESPONSE_BODY, INTERNAL_FAILURE, NOT_FOUND, OK, PLUGIN_CONFIGURATION, REQUEST_HEADERS, Status,
-    pairs, serialised,
+    BAD_ARGUMENT, CALL_RESPONSE_BODY, INTERNAL_FAILURE, NOT_FOUND, OK, PLUGIN_CONFIGURATION,
+    REQUEST_HEADERS, Status, pairs, serialised,
 };
 use super::guest::Guest;
 use super::http::{Call, Fate, Reply, text};
@@ -26,7 +27,11 @@ impl Guest<'_, '_> {
             }
             "clock_time_get" => {
                 let monotonic = self.number(0) == 1;
-                let time = if monotonic { self.process().steady } else { self.process().wall };
+                let time = if monotonic {
+                    self.process().steady
+                } else {
+                    self.process().wall
+                };
                 self.write_time(2, time)
             }
             "proxy_set_tick_period_milliseconds" => self.set_tick(),
@@ -91,7 +96,10 @@ impl Guest<'_, '_> {
             "environ_sizes_get" => {
                 let variables = self.host().environment.clone();
                 self.write(self.number(0), &(variables.len() as u32).to_le_bytes())?;
-                self.write(self.number(1), &(variables.concat().len() as u32).to_le_bytes())?;
+                self.write(
+                    self.number(1),
+                    &(variables.concat().len() as u32).to_le_bytes(),
+                )?;
                 Ok(OK)
             }
             "environ_get" => {
@@ -104,7 +112,9 @@ impl Guest<'_, '_> {
                 Ok(OK)
             }
             "random_get" => self.random(),
-            other => Err(self.violation(&format!("calls {other}, which the filter has no use for"))),
+            other => {
+                Err(self.violation(&format!("calls {other}, which the filter has no use for")))
+            }
         }
     }
 
@@ -115,10 +125,16 @@ impl Guest<'_, '_> {
     }
 
     fn set_tick(&mut self) -> Result<Status, Error> {
-        let (period, now) = (Duration::from_millis(self.number(0).into()), self.process().steady);
+        let (period, now) = (
+            Duration::from_millis(self.number(0).into()),
+            self.process().steady,
+        );
         let host = self.host();
         // Envoy takes the timer of the effective context's plugin.
-        let root = host.streams.get(&host.effective).map_or(host.effective, |stream| stream.root);
+        let root = host
+            .streams
+            .get(&host.effective)
+            .map_or(host.effective, |stream| stream.root);
         if let Some(root) = host.roots.get_mut(&root) {
             root.tick = (!period.is_zero()).then_some((period, now + period));
         }
@@ -126,22 +142,37 @@ impl Guest<'_, '_> {
     }
 
     fn buffer(&mut self) -> Result<Status, Error> {
-        let (buffer, start, most) = (self.number(0), self.number(1) as usize, self.number(2) as usize);
+        let (buffer, start, most) = (
+            self.number(0),
+            self.number(1) as usize,
+            self.number(2) as usize,
+        );
         let host = self.host();
         let bytes = match buffer {
             CALL_RESPONSE_BODY => host.answer.as_ref().map(|answer| answer.body.clone()),
-            PLUGIN_CONFIGURATION => host.roots.get(&host.effective).map(|root| root.config.clone()),
+            PLUGIN_CONFIGURATION => host
+                .roots
+                .get(&host.effective)
+                .map(|root| root.config.clone()),
             _ => None,
         };
-        let Some(bytes) = bytes else { return Ok(NOT_FOUND) };
+        let Some(bytes) = bytes else {
+            return Ok(NOT_FOUND);
+        };
         let wanted: Vec<u8> = bytes.into_iter().skip(start).take(most).collect();
         self.give(3, &wanted)
     }
 
     fn header(&mut self) -> Result<Status, Error> {
         let name = self.bytes(1)?;
-        let Some(map) = self.map(self.number(0)) else { return Ok(BAD_ARGUMENT) };
-        match map.iter().find(|(found, _)| *found == name).map(|(_, value)| value.clone()) {
+        let Some(map) = self.map(self.number(0)) else {
+            return Ok(BAD_ARGUMENT);
+        };
+        match map
+            .iter()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value.clone())
+        {
             Some(value) => self.give(3, &value),
             None => Ok(NOT_FOUND),
         }
@@ -150,13 +181,19 @@ impl Guest<'_, '_> {
     /// Removes a header, or puts a value in place of the first of its name and removes the others.
     fn edit(&mut self, name: &[u8], value: Option<Vec<u8>>) -> Result<Status, Error> {
         let number = self.number(0);
-        if let Some(fate @ (Fate::Continued | Fate::Answered(_))) = self.effective().map(|stream| stream.fate.clone())
+        if let Some(fate @ (Fate::Continued | Fate::Answered(_))) =
+            self.effective().map(|stream| stream.fate.clone())
             && number == REQUEST_HEADERS
         {
             return Err(self.violation(&format!("edits a request that is {fate:?}")));
         }
-        let Some(map) = self.map(number) else { return Ok(BAD_ARGUMENT) };
-        let place = map.iter().position(|(found, _)| found == name).unwrap_or(map.len());
+        let Some(map) = self.map(number) else {
+            return Ok(BAD_ARGUMENT);
+        };
+        let place = map
+            .iter()
+            .position(|(found, _)| found == name)
+            .unwrap_or(map.len());
         map.retain(|(found, _)| found != name);
         if let Some(value) = value {
             map.insert(place.min(map.len()), (name.to_vec(), value));
@@ -182,10 +219,15 @@ impl Guest<'_, '_> {
             status: self.number(0),
             details: text(&self.bytes(1)?),
             body: self.bytes(3)?,
-            headers: pairs(&self.bytes(5)?).ok_or_else(|| self.violation("answers with a malformed header map"))?,
+            headers: pairs(&self.bytes(5)?)
+                .ok_or_else(|| self.violation("answers with a malformed header map"))?,
         };
-        match self.effective().map(|stream| (&mut stream.fate, stream.trailers.is_empty())) {
-            Some((fate @ (Fate::Judged | Fate::Waiting), _)) | Some((fate @ Fate::Continued, false)) => {
+        match self
+            .effective()
+            .map(|stream| (&mut stream.fate, stream.trailers.is_empty()))
+        {
+            Some((fate @ (Fate::Judged | Fate::Waiting), _))
+            | Some((fate @ Fate::Continued, false)) => {
                 *fate = Fate::Answered(reply);
                 Ok(OK)
             }
@@ -207,15 +249,22 @@ impl Guest<'_, '_> {
         }
     }
 
-    /// The one property that the filter reads: the last address of `x-forwarded-for`, else the peer's.
+    /// The one property that the filter reads: the last address of `x-forwarded-for`, else the
+    /// peer's.
     fn property(&mut self) -> Result<Status, Error> {
         let path = self.bytes(0)?;
         if path != b"source\0address" {
             return Err(self.violation(&format!("reads the property {}", text(&path))));
         }
-        let Some(stream) = self.effective() else { return Ok(NOT_FOUND) };
+        let Some(stream) = self.effective() else {
+            return Ok(NOT_FOUND);
+        };
         let forwarded = stream.header("x-forwarded-for").join(",");
-        let last = forwarded.rsplit(',').next().map(str::trim).filter(|last| !last.is_empty());
+        let last = forwarded
+            .rsplit(',')
+            .next()
+            .map(str::trim)
+            .filter(|last| !last.is_empty());
         let address = last.map_or("127.0.0.1:40000".to_owned(), |last| format!("{last}:0"));
         self.give(2, address.as_bytes())
     }
@@ -226,25 +275,46 @@ impl Guest<'_, '_> {
     }
 
     fn increment(&mut self) -> Result<Status, Error> {
-        let (id, by) = (self.number(0) as usize, self.arguments[1].i64().expect("an i64"));
+        let (id, by) = (
+            self.number(0) as usize,
+            self.arguments[1].i64().expect("an i64"),
+        );
         Ok(self.process().increment(id, by))
     }
 
     fn dispatch(&mut self) -> Result<Status, Error> {
         let (cluster, serialised) = (text(&self.bytes(0)?), self.bytes(2)?);
-        let headers = pairs(&serialised).ok_or_else(|| self.violation("calls with a malformed header map"))?;
-        if [":method", ":path", ":authority"].iter().any(|name| headers.iter().all(|(key, _)| key != name.as_bytes())) {
+        let headers = pairs(&serialised)
+            .ok_or_else(|| self.violation("calls with a malformed header map"))?;
+        if [":method", ":path", ":authority"]
+            .iter()
+            .any(|name| headers.iter().all(|(key, _)| key != name.as_bytes()))
+        {
             return Ok(BAD_ARGUMENT);
         }
-        let (timeout, made) = (Duration::from_millis(self.number(8).into()), self.process().steady);
+        let (timeout, made) = (
+            Duration::from_millis(self.number(8).into()),
+            self.process().steady,
+        );
         let host = self.host();
         let root = host.effective;
         if !host.roots.contains_key(&root) {
-            return Err(self.violation("calls from a request's context, whose end would lose the answer"));
+            return Err(
+                self.violation("calls from a request's context, whose end would lose the answer")
+            );
         }
         host.last_call += 1;
         let id = host.last_call;
-        host.calls.insert(id, Call { root, cluster, headers, timeout, made });
+        host.calls.insert(
+            id,
+            Call {
+                root,
+                cluster,
+                headers,
+                timeout,
+                made,
+            },
+        );
         self.write(self.number(9), &id.to_le_bytes())?;
         Ok(OK)
     }
@@ -254,7 +324,9 @@ impl Guest<'_, '_> {
         let mut bytes = vec![0; self.number(1) as usize];
         for byte in &mut bytes {
             let random = &mut self.host().random;
-            *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             *byte = (*random >> 56) as u8;
         }
         self.write(self.number(0), &bytes)?;

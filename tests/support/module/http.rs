@@ -44,7 +44,11 @@ pub struct Reply {
 impl Stream {
     /// All values of one header, in order.
     pub fn header(&self, name: &str) -> Vec<String> {
-        self.headers.iter().filter(|(key, _)| key == name.as_bytes()).map(|(_, value)| text(value)).collect()
+        self.headers
+            .iter()
+            .filter(|(key, _)| key == name.as_bytes())
+            .map(|(_, value)| text(value))
+            .collect()
     }
 
     /// Why it was answered, as the module noted it for the access log.
@@ -83,7 +87,10 @@ pub struct Response {
 impl Response {
     /// An answer of this status and body.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Response {
-        Response { headers: headers(&[(":status", &status.to_string())]), body: body.into() }
+        Response {
+            headers: headers(&[(":status", &status.to_string())]),
+            body: body.into(),
+        }
     }
 
     /// What Envoy makes of a call that took too long.
@@ -94,7 +101,10 @@ impl Response {
 
 /// Header names and values as text.
 pub fn headers(pairs: &[(&str, &str)]) -> Headers {
-    pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+        .collect()
 }
 
 pub(super) fn text(bytes: &[u8]) -> String {

@@ -1,4 +1,5 @@
-//! What the workers of one proxy share: clocks, metrics, shared data. Time passes only when a test sets it.
+//! What the workers of one proxy share: clocks, metrics, shared data. Time passes only when a test
+//! sets it.
 
 use super::abi::{BAD_ARGUMENT, CAS_MISMATCH, GAUGE, OK, Status};
 use std::cell::RefCell;
@@ -33,24 +34,37 @@ struct Metric {
 impl Process {
     /// A proxy at this time.
     pub fn at(wall: Duration, steady: Duration) -> Rc<RefCell<Process>> {
-        Rc::new(RefCell::new(Process { wall, steady, ..Process::default() }))
+        Rc::new(RefCell::new(Process {
+            wall,
+            steady,
+            ..Process::default()
+        }))
     }
 
     /// The value of a counter or gauge; `None` where no module has defined it.
     pub fn metric(&self, name: &str) -> Option<i64> {
-        self.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
+        self.metrics
+            .iter()
+            .find(|metric| metric.name == name)
+            .map(|metric| metric.value)
     }
 
     /// Every metric that is not zero.
     pub fn metrics(&self) -> BTreeMap<&str, i64> {
         let moved = self.metrics.iter().filter(|metric| metric.value != 0);
-        moved.map(|metric| (metric.name.as_str(), metric.value)).collect()
+        moved
+            .map(|metric| (metric.name.as_str(), metric.value))
+            .collect()
     }
 
     pub(super) fn define(&mut self, name: String, kind: u32) -> usize {
         let known = self.metrics.iter().position(|metric| metric.name == name);
         known.unwrap_or_else(|| {
-            self.metrics.push(Metric { name, kind, value: 0 });
+            self.metrics.push(Metric {
+                name,
+                kind,
+                value: 0,
+            });
             self.metrics.len() - 1
         })
     }

@@ -25,8 +25,18 @@ pub(super) fn verify_signature(arguments: &[u8]) -> Vec<u8> {
     }
     let field = |number: u8| fields.get(&number).copied().unwrap_or_default();
     let (spki, signature, text) = (field(2), field(3), field(4));
-    let algorithm: &dyn VerificationAlgorithm =
-        if spki.len() == P256_SPKI_LENGTH { &ECDSA_P256_SHA256_ASN1 } else { &RSA_PKCS1_2048_8192_SHA256 };
-    let is_valid = field(1) == b"sha256" && UnparsedPublicKey::new(algorithm, spki).verify(text, signature).is_ok();
-    if is_valid { vec![0x08, 0x01] } else { [&b"\x12\x1c"[..], b"Failed to verify signature. "].concat() }
+    let algorithm: &dyn VerificationAlgorithm = if spki.len() == P256_SPKI_LENGTH {
+        &ECDSA_P256_SHA256_ASN1
+    } else {
+        &RSA_PKCS1_2048_8192_SHA256
+    };
+    let is_valid = field(1) == b"sha256"
+        && UnparsedPublicKey::new(algorithm, spki)
+            .verify(text, signature)
+            .is_ok();
+    if is_valid {
+        vec![0x08, 0x01]
+    } else {
+        [&b"\x12\x1c"[..], b"Failed to verify signature. "].concat()
+    }
 }

@@ -1,4 +1,5 @@
-//! A worker's VM: the compiled module in an interpreter, and the callbacks through which a test drives it.
+//! A worker's VM: the compiled module in an interpreter, and the callbacks through which a test
+//! drives it.
 
 use super::abi::{CONTINUE, OK, PAUSE, Status};
 use super::guest::Guest;
@@ -10,7 +11,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
-use wasmi::{CompilationMode, Config, Engine, Instance, Linker, Memory, Module, Store, Val, WasmParams, WasmResults};
+use wasmi::{
+    CompilationMode, Config, Engine, Instance, Linker, Memory, Module, Store, Val, WasmParams,
+    WasmResults,
+};
 
 /// More instructions than any one entry into the module may take.
 const MOST_FUEL: u64 = 4_000_000_000;
@@ -39,22 +43,40 @@ fn compiled() -> &'static Compiled {
     COMPILED.get_or_init(|| {
         let bytes = std::fs::read(crate::module()).expect("the module");
         // Not lazily: that would count as the first caller's instructions.
-        let engine = Engine::new(Config::default().consume_fuel(true).compilation_mode(CompilationMode::Eager));
+        let engine = Engine::new(
+            Config::default()
+                .consume_fuel(true)
+                .compilation_mode(CompilationMode::Eager),
+        );
         let module = Module::new(&engine, &bytes).expect("a module");
         let mut linker = Linker::new(&engine);
         for import in module.imports() {
             let name: &'static str = String::leak(import.name().to_owned());
             let of = import.ty().func().expect("an imported function").clone();
-            let define = linker.func_new(import.module(), name, of, move |caller, arguments, results| {
-                let status = Guest { caller, name, arguments }.call()?;
-                if let [result] = results {
-                    *result = Val::I32(status.cast_signed());
-                }
-                Ok(())
-            });
+            let define = linker.func_new(
+                import.module(),
+                name,
+                of,
+                move |caller, arguments, results| {
+                    let status = Guest {
+                        caller,
+                        name,
+                        arguments,
+                    }
+                    .call()?;
+                    if let [result] = results {
+                        *result = Val::I32(status.cast_signed());
+                    }
+                    Ok(())
+                },
+            );
             define.expect("each import once");
         }
-        Compiled { engine, module, linker }
+        Compiled {
+            engine,
+            module,
+            linker,
+        }
     })
 }
 
@@ -65,7 +87,10 @@ impl Vm {
             process: Rc::clone(process),
             memory: None,
             allocate: None,
-            environment: environment.iter().map(|(name, value)| format!("{name}={value}\0")).collect(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| format!("{name}={value}\0"))
+                .collect(),
             roots: BTreeMap::new(),
             streams: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -86,9 +111,14 @@ impl Vm {
         let compiled = compiled();
         let mut store = Store::new(&compiled.engine, host);
         store.set_fuel(MOST_FUEL).expect("fuel is metered");
-        let instance = compiled.linker.instantiate_and_start(&mut store, &compiled.module).expect("an instance");
+        let instance = compiled
+            .linker
+            .instantiate_and_start(&mut store, &compiled.module)
+            .expect("an instance");
         let memory = instance.get_memory(&store, "memory").expect("a memory");
-        let allocate = instance.get_typed_func(&store, "proxy_on_memory_allocate").expect("an allocator");
+        let allocate = instance
+            .get_typed_func(&store, "proxy_on_memory_allocate")
+            .expect("an allocator");
         let host = store.data_mut();
         (host.memory, host.allocate) = (Some(memory), Some(allocate));
         Vm { store, instance }
@@ -96,27 +126,45 @@ impl Vm {
 
     /// This VM as it is now.
     pub fn image(&self) -> Image {
-        Image { memory: self.memory().data(&self.store).to_vec(), host: self.store.data().clone() }
+        Image {
+            memory: self.memory().data(&self.store).to_vec(),
+            host: self.store.data().clone(),
+        }
     }
 
-    /// A VM as it was when the image was taken, in a process that has at least the metrics of the image's.
+    /// A VM as it was when the image was taken, in a process that has at least the metrics of the
+    /// image's.
     pub fn of_image(image: &Image, process: &Rc<RefCell<Process>>) -> Vm {
-        let host = Host { process: Rc::clone(process), meter: Meter::default(), ..image.host.clone() };
+        let host = Host {
+            process: Rc::clone(process),
+            meter: Meter::default(),
+            ..image.host.clone()
+        };
         let mut vm = Vm::instantiate(host);
         let (memory, page) = (vm.memory(), 65536);
         let missing = image.memory.len().saturating_sub(vm.memory_size()) / page;
         memory.grow(&mut vm.store, missing as u64).expect("memory");
-        memory.data_mut(&mut vm.store).copy_from_slice(&image.memory);
+        memory
+            .data_mut(&mut vm.store)
+            .copy_from_slice(&image.memory);
         vm
     }
 
-    /// Adds a plugin of this config; `None` where the module refuses it. As Envoy does with a config that it has not seen.
+    /// Adds a plugin of this config; `None` where the module refuses it. As Envoy does with a
+    /// config that it has not seen.
     pub fn add_plugin(&mut self, config: &str) -> Option<u32> {
         let root = self.next_context();
-        self.host().roots.insert(root, Root { config: config.as_bytes().to_vec(), tick: None });
+        self.host().roots.insert(
+            root,
+            Root {
+                config: config.as_bytes().to_vec(),
+                tick: None,
+            },
+        );
         self.enter::<_, ()>("proxy_on_context_create", root, (root, 0));
-        (self.enter::<_, u32>("proxy_on_vm_start", root, (root, 0)) != 0 && self.configure(root, config))
-            .then_some(root)
+        (self.enter::<_, u32>("proxy_on_vm_start", root, (root, 0)) != 0
+            && self.configure(root, config))
+        .then_some(root)
     }
 
     /// Configures a plugin, once more perhaps.
@@ -127,7 +175,14 @@ impl Vm {
 
     /// Ends a plugin, whose requests are over. Envoy cancels its calls.
     pub fn remove_plugin(&mut self, root: u32) {
-        assert!(self.store.data().streams.values().all(|stream| stream.root != root), "a plugin without requests");
+        assert!(
+            self.store
+                .data()
+                .streams
+                .values()
+                .all(|stream| stream.root != root),
+            "a plugin without requests"
+        );
         self.enter::<_, ()>("proxy_on_delete", root, root);
         self.host().roots.remove(&root);
         self.host().calls.retain(|_, call| call.root != root);
@@ -137,7 +192,16 @@ impl Vm {
     pub fn request(&mut self, root: u32, headers: Headers) -> u32 {
         let (id, count) = (self.next_context(), headers.len() as u32);
         let (notes, trailers, fate) = (BTreeMap::new(), Vec::new(), Fate::Judged);
-        self.host().streams.insert(id, Stream { root, headers, trailers, notes, fate });
+        self.host().streams.insert(
+            id,
+            Stream {
+                root,
+                headers,
+                trailers,
+                notes,
+                fate,
+            },
+        );
         self.enter::<_, ()>("proxy_on_context_create", id, (id, root));
         let action: i32 = self.enter("proxy_on_request_headers", id, (id, count, 1));
         let fate = &mut self.stream_mut(id).fate;
@@ -154,7 +218,11 @@ impl Vm {
     pub fn trailers(&mut self, id: u32, trailers: Headers) -> bool {
         let count = trailers.len() as u32;
         let stream = self.stream_mut(id);
-        assert_eq!(stream.fate, Fate::Continued, "Envoy keeps the trailers of a request that waits");
+        assert_eq!(
+            stream.fate,
+            Fate::Continued,
+            "Envoy keeps the trailers of a request that waits"
+        );
         stream.trailers = trailers;
         self.enter::<_, i32>("proxy_on_request_trailers", id, (id, count)) == CONTINUE
     }
@@ -167,11 +235,21 @@ impl Vm {
 
     /// Answers a call; `None` is a reset.
     pub fn answer(&mut self, id: u32, answer: Option<Response>) {
-        let call = self.host().calls.remove(&id).expect("a call without an answer");
-        let count = answer.as_ref().map_or(0, |answer| answer.headers.len() as u32);
+        let call = self
+            .host()
+            .calls
+            .remove(&id)
+            .expect("a call without an answer");
+        let count = answer
+            .as_ref()
+            .map_or(0, |answer| answer.headers.len() as u32);
         let size = answer.as_ref().map_or(0, |answer| answer.body.len() as u32);
         self.host().answer = answer;
-        self.enter::<_, ()>("proxy_on_http_call_response", call.root, (call.root, id, count, size, 0));
+        self.enter::<_, ()>(
+            "proxy_on_http_call_response",
+            call.root,
+            (call.root, id, count, size, 0),
+        );
         self.host().answer = None;
     }
 
@@ -184,7 +262,12 @@ impl Vm {
     pub fn tick(&mut self, root: u32) {
         self.enter::<_, ()>("proxy_on_tick", root, root);
         let now = self.host().process.borrow().steady;
-        if let Some((period, at)) = self.host().roots.get_mut(&root).and_then(|root| root.tick.as_mut()) {
+        if let Some((period, at)) = self
+            .host()
+            .roots
+            .get_mut(&root)
+            .and_then(|root| root.tick.as_mut())
+        {
             *at = now + *period;
         }
     }
@@ -246,8 +329,16 @@ impl Vm {
     }
 
     /// Calls an export. `context` is the one that host calls are about.
-    fn enter<P: WasmParams, R: WasmResults>(&mut self, export: &str, context: u32, arguments: P) -> R {
-        let function = self.instance.get_typed_func::<P, R>(&self.store, export).expect("an export");
+    fn enter<P: WasmParams, R: WasmResults>(
+        &mut self,
+        export: &str,
+        context: u32,
+        arguments: P,
+    ) -> R {
+        let function = self
+            .instance
+            .get_typed_func::<P, R>(&self.store, export)
+            .expect("an export");
         self.store.set_fuel(MOST_FUEL).expect("fuel is metered");
         self.host().effective = context;
         match function.call(&mut self.store, arguments) {
@@ -258,7 +349,10 @@ impl Vm {
                 meter.entries += 1;
                 result
             }
-            Err(error) => panic!("the module failed in {export}: {error}\n{:#?}", self.host().log),
+            Err(error) => panic!(
+                "the module failed in {export}: {error}\n{:#?}",
+                self.host().log
+            ),
         }
     }
 }

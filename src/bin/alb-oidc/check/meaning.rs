@@ -1,6 +1,8 @@
 //! A valid config in words. Judges nothing.
 
-use alb_oidc_filter::{Access, AccessRules, AccessTokenRules, Allow, Config, PathPattern, Rule, SignOut};
+use alb_oidc_filter::{
+    Access, AccessRules, AccessTokenRules, Allow, Config, PathPattern, Rule, SignOut,
+};
 
 use crate::input::PluginConfig;
 
@@ -21,20 +23,31 @@ fn tokens_in_words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     let mut words = Vec::new();
     for load_balancer in &config.load_balancers {
         let issuer = load_balancer.issuer.as_deref().unwrap_or("ANY issuer");
-        let client =
-            load_balancer.client_id.as_deref().map_or("for ANY client".to_owned(), |id| format!("for client {id}"));
-        words.push(format!("believes tokens of {}, issued by {issuer}, {client}", load_balancer.arn));
+        let client = load_balancer
+            .client_id
+            .as_deref()
+            .map_or("for ANY client".to_owned(), |id| format!("for client {id}"));
+        words.push(format!(
+            "believes tokens of {}, issued by {issuer}, {client}",
+            load_balancer.arn
+        ));
     }
     for source in &config.key_sources {
         let url = plugin.key_url(source, "KID");
-        words.push(format!("fetches keys from {url} through the Envoy cluster {}", source.cluster));
+        words.push(format!(
+            "fetches keys from {url} through the Envoy cluster {}",
+            source.cluster
+        ));
     }
     if let Some(AccessTokenRules { issuer, .. }) = &config.access_token {
         words.push(format!(
             "reads the access token of {issuer} too, which must be there and of the same user; its claims are `access:CLAIM`"
         ));
     }
-    words.push(format!("believes a token until {} s after its `exp`", config.clock_skew.as_secs()));
+    words.push(format!(
+        "believes a token until {} s after its `exp`",
+        config.clock_skew.as_secs()
+    ));
     words
 }
 
@@ -60,12 +73,20 @@ fn user_id_in_words(config: &Config) -> String {
     match transformers.as_slice() {
         [] => {}
         [one] => user_id += &format!(", with {one}"),
-        several => user_id += &format!(", with the first of these that matches: {}", several.join("; ")),
+        several => {
+            user_id += &format!(
+                ", with the first of these that matches: {}",
+                several.join("; ")
+            )
+        }
     }
     if !rules.prefix.is_empty() {
         user_id += &format!(", after the prefix `{}`", rules.prefix);
     }
-    format!("{user_id}, and sets it in the header {}", config.identity.user_id_header)
+    format!(
+        "{user_id}, and sets it in the header {}",
+        config.identity.user_id_header
+    )
 }
 
 fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
@@ -74,7 +95,12 @@ fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
         Some(groups) => {
             let mut text = format!(
                 "takes groups from {}",
-                groups.claims.iter().map(|claim| format!("`{claim}`")).collect::<Vec<_>>().join(" and ")
+                groups
+                    .claims
+                    .iter()
+                    .map(|claim| format!("`{claim}`"))
+                    .collect::<Vec<_>>()
+                    .join(" and ")
             );
             if let Some(keep) = &groups.keep {
                 text += &format!(", those that match `{keep}`");
@@ -90,7 +116,12 @@ fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
         }
     };
     let claims = config.identity.claim_headers.iter();
-    let claims = claims.map(|entry| format!("sets the claim `{}` in the header {}", entry.claim, entry.header));
+    let claims = claims.map(|entry| {
+        format!(
+            "sets the claim `{}` in the header {}",
+            entry.claim, entry.header
+        )
+    });
     std::iter::once(groups).chain(claims).collect()
 }
 
@@ -106,16 +137,22 @@ fn rules_in_words(config: &Config) -> Vec<String> {
         format!("takes paths of more than {limit} bytes, or several readings of fewer, to match every rule: regexes cost time")
     });
     let each = rules.iter().enumerate();
-    let each = each.map(|(position, rule)| format!("by rules[{position}], {}", rule_in_words(rule)));
+    let each =
+        each.map(|(position, rule)| format!("by rules[{position}], {}", rule_in_words(rule)));
     each.chain([others.to_owned()]).chain(paths).collect()
 }
 
 fn session_in_words(config: &Config) -> Vec<String> {
     let mut words = Vec::new();
     if let Some(SignOut { path, redirect_to }) = &config.sign_out {
-        words.push(format!("signs out who gets or posts {path}, and sends them to {redirect_to}"));
+        words.push(format!(
+            "signs out who gets or posts {path}, and sends them to {redirect_to}"
+        ));
     }
-    words.push(format!("takes cookies named {0} and {0}-N for the load balancer's session", config.session_cookie));
+    words.push(format!(
+        "takes cookies named {0} and {0}-N for the load balancer's session",
+        config.session_cookie
+    ));
     words
 }
 
@@ -123,9 +160,18 @@ fn forward_in_words(config: &Config) -> String {
     let forward = config.forward;
     let shown: Vec<_> = [
         (forward.oidc_data, "x-amzn-oidc-data"),
-        (forward.access_token && config.access_token.is_some(), "x-amzn-oidc-accesstoken"),
-        (forward.access_token && config.access_token.is_none(), "x-amzn-oidc-accesstoken (not verified)"),
-        (forward.session_cookies, "the load balancer's session cookies"),
+        (
+            forward.access_token && config.access_token.is_some(),
+            "x-amzn-oidc-accesstoken",
+        ),
+        (
+            forward.access_token && config.access_token.is_none(),
+            "x-amzn-oidc-accesstoken (not verified)",
+        ),
+        (
+            forward.session_cookies,
+            "the load balancer's session cookies",
+        ),
     ]
     .into_iter()
     .filter_map(|(shown, what)| shown.then_some(what))
@@ -145,7 +191,8 @@ fn upgrades_in_words(config: &Config) -> String {
 
 fn denials_in_words(config: &Config) -> String {
     if config.report_only {
-        "REPORTS ONLY: counts and logs what it would deny, and lets it pass without a user id".to_owned()
+        "REPORTS ONLY: counts and logs what it would deny, and lets it pass without a user id"
+            .to_owned()
     } else {
         "answers everything else itself, with 401, 403 or 503".to_owned()
     }
@@ -155,22 +202,50 @@ fn alternatives(claims: &[String]) -> String {
     let claims: Vec<_> = claims.iter().map(|claim| format!("`{claim}`")).collect();
     match claims.as_slice() {
         [one] => format!("the claim {one}"),
-        several => format!("the first of the claims {} that is there", several.join(", ")),
+        several => format!(
+            "the first of the claims {} that is there",
+            several.join(", ")
+        ),
     }
 }
 
 fn rule_in_words(rule: &Rule) -> String {
-    let list = |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
-    let paths: Vec<_> = rule.paths.iter().map(|path| path_in_words(path, rule.access == Access::Open)).collect();
-    let about = [list("for", &rule.methods), list("to", &rule.hosts), list("at", &paths)];
+    let list = |what: &str, names: &[String]| {
+        (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
+    };
+    let paths: Vec<_> = rule
+        .paths
+        .iter()
+        .map(|path| path_in_words(path, rule.access == Access::Open))
+        .collect();
+    let about = [
+        list("for", &rule.methods),
+        list("to", &rule.hosts),
+        list("at", &paths),
+    ];
     let about: Vec<_> = about.into_iter().flatten().collect();
-    let about = if about.is_empty() { "everything".to_owned() } else { format!("requests {}", about.join(" ")) };
+    let about = if about.is_empty() {
+        "everything".to_owned()
+    } else {
+        format!("requests {}", about.join(" "))
+    };
     match &rule.access {
         Access::Open => format!("lets {about} pass without a token, and without a user id"),
         Access::AnyUser => format!("lets any user make {about}"),
-        Access::Allow(Allow { users, domains, groups }) => {
-            let who = [list("users", users), list("email domains", domains), list("groups", groups)];
-            format!("lets only {} make {about}", who.into_iter().flatten().collect::<Vec<_>>().join(" or "))
+        Access::Allow(Allow {
+            users,
+            domains,
+            groups,
+        }) => {
+            let who = [
+                list("users", users),
+                list("email domains", domains),
+                list("groups", groups),
+            ];
+            format!(
+                "lets only {} make {about}",
+                who.into_iter().flatten().collect::<Vec<_>>().join(" or ")
+            )
         }
     }
 }

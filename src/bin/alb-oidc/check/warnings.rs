@@ -1,4 +1,5 @@
-//! Warnings of valid settings that are rarely intended, in the config and in the Istio resource around it.
+//! Warnings of valid settings that are rarely intended, in the config and in the Istio resource
+//! around it.
 
 use alb_oidc_filter::{Access, Config, MAX_REGEX_SIZE, PathPattern, RequestHead, Rule};
 use serde::Serialize;
@@ -17,11 +18,18 @@ pub(super) struct Finding {
 pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<Finding> {
     let mut warnings = Vec::new();
     let mut warn = |field: String, message: &str| {
-        warnings.push(Finding { line: plugin.line(&field), message: format!("{field}: {message}"), field });
+        warnings.push(Finding {
+            line: plugin.line(&field),
+            message: format!("{field}: {message}"),
+            field,
+        });
     };
     for (position, load_balancer) in config.load_balancers.iter().enumerate() {
         if load_balancer.issuer.is_none() {
-            warn(format!("loadBalancers[{position}].issuer"), "found null, so the token's issuer is not checked");
+            warn(
+                format!("loadBalancers[{position}].issuer"),
+                "found null, so the token's issuer is not checked",
+            );
         }
         if load_balancer.client_id.is_none() {
             let message = "found null, so tokens for every application of the issuer are believed";
@@ -34,17 +42,29 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
             "found \"report\", so nothing is denied, and who has no good token passes without a user id",
         );
     }
-    for (position, name) in config.upgrades.allowed.iter().enumerate().filter(|(_, name)| *name != "websocket") {
+    for (position, name) in config
+        .upgrades
+        .allowed
+        .iter()
+        .enumerate()
+        .filter(|(_, name)| *name != "websocket")
+    {
         let message = format!(
             "found {name}: before Envoy 1.38.4 and 1.39.3, a client can hide a second request with its own user id behind it"
         );
         warn(format!("upgrades[{position}]"), &message);
     }
     if config.forward.session_cookies {
-        warn("forward.sessionCookies".to_owned(), "found true, so upstream sees cookies with which it can be the user");
+        warn(
+            "forward.sessionCookies".to_owned(),
+            "found true, so upstream sees cookies with which it can be the user",
+        );
     }
     let rules = &config.access.rules;
-    let regexes = rules.iter().map(Rule::regex_size).fold(0, usize::saturating_add);
+    let regexes = rules
+        .iter()
+        .map(Rule::regex_size)
+        .fold(0, usize::saturating_add);
     if regexes > MAX_REGEX_SIZE / 4 * 3 {
         let message = format!(
             "found regexes of {regexes} bytes once compiled, by an estimate: the module may count up to a third more, and rejects the \
@@ -53,9 +73,15 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
         warn("rules".to_owned(), &message);
     }
     for (position, rule) in rules.iter().enumerate() {
-        let earlier = rules.iter().take(position).position(|earlier| covers(earlier, rule));
+        let earlier = rules
+            .iter()
+            .take(position)
+            .position(|earlier| covers(earlier, rule));
         if let Some(earlier) = earlier {
-            warn(format!("rules[{position}]"), &format!("never decides: rules[{earlier}] matches all that it matches"));
+            warn(
+                format!("rules[{position}]"),
+                &format!("never decides: rules[{earlier}] matches all that it matches"),
+            );
         } else if opens_any_path(config, rule) {
             warn(
                 format!("rules[{position}]"),
@@ -70,11 +96,29 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
 const PROBE_PATH: &str = "/alb-oidc-check";
 
 fn opens_any_path(config: &Config, rule: &Rule) -> bool {
-    let method = rule.methods.iter().map(String::as_str).find(|method| !["OPTIONS", "HEAD"].contains(method));
-    let method = if rule.methods.is_empty() { "GET" } else { method.unwrap_or_default() };
-    let host = rule.hosts.first().map_or_else(|| "host.invalid".to_owned(), |host| host.replace('*', "any"));
-    let head = [(":method", method), (":authority", host.as_str()), (":path", PROBE_PATH)];
-    let head = RequestHead::new(head.map(|(name, value)| (name.as_bytes(), value.as_bytes())).to_vec());
+    let method = rule
+        .methods
+        .iter()
+        .map(String::as_str)
+        .find(|method| !["OPTIONS", "HEAD"].contains(method));
+    let method = if rule.methods.is_empty() {
+        "GET"
+    } else {
+        method.unwrap_or_default()
+    };
+    let host = rule.hosts.first().map_or_else(
+        || "host.invalid".to_owned(),
+        |host| host.replace('*', "any"),
+    );
+    let head = [
+        (":method", method),
+        (":authority", host.as_str()),
+        (":path", PROBE_PATH),
+    ];
+    let head = RequestHead::new(
+        head.map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+            .to_vec(),
+    );
     rule.access == Access::Open && !method.is_empty() && config.access.requirement(&head).is_open()
 }
 
@@ -86,22 +130,42 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
     let by_segment = earlier.access == Access::Open;
     let is_covered = |covered: &PathPattern| {
         let opens = later.access == Access::Open;
-        earlier.paths.iter().any(|earlier| path_covers(earlier, by_segment, covered, opens))
+        earlier
+            .paths
+            .iter()
+            .any(|earlier| path_covers(earlier, by_segment, covered, opens))
     };
-    let paths = earlier.paths.is_empty() || (!later.paths.is_empty() && later.paths.iter().all(is_covered));
+    let paths =
+        earlier.paths.is_empty() || (!later.paths.is_empty() && later.paths.iter().all(is_covered));
     // A rule that lets pass wants its methods as they are written; any other takes `get` too.
-    let spelling = earlier.methods.is_empty() || earlier.access != Access::Open || later.access == Access::Open;
-    spelling && paths && names(&earlier.hosts, &later.hosts) && names(&earlier.methods, &later.methods)
+    let spelling = earlier.methods.is_empty()
+        || earlier.access != Access::Open
+        || later.access == Access::Open;
+    spelling
+        && paths
+        && names(&earlier.hosts, &later.hosts)
+        && names(&earlier.methods, &later.methods)
 }
 
 /// `earlier_opens`, `later_opens`: a prefix in a rule that opens matches whole segments only.
-fn path_covers(earlier: &PathPattern, earlier_opens: bool, later: &PathPattern, later_opens: bool) -> bool {
+fn path_covers(
+    earlier: &PathPattern,
+    earlier_opens: bool,
+    later: &PathPattern,
+    later_opens: bool,
+) -> bool {
     match (earlier, later) {
-        (PathPattern::Prefix(prefix), PathPattern::Prefix(text)) if earlier_opens && !prefix.ends_with('/') => text
-            .strip_prefix(prefix.as_str())
-            .is_some_and(|rest| rest.starts_with('/') || rest.is_empty() && later_opens),
-        (PathPattern::Prefix(prefix), PathPattern::Exact(text)) if earlier_opens && !prefix.ends_with('/') => {
-            text.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/') || rest.is_empty())
+        (PathPattern::Prefix(prefix), PathPattern::Prefix(text))
+            if earlier_opens && !prefix.ends_with('/') =>
+        {
+            text.strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.starts_with('/') || rest.is_empty() && later_opens)
+        }
+        (PathPattern::Prefix(prefix), PathPattern::Exact(text))
+            if earlier_opens && !prefix.ends_with('/') =>
+        {
+            text.strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.starts_with('/') || rest.is_empty())
         }
         (PathPattern::Prefix(earlier), PathPattern::Prefix(later) | PathPattern::Exact(later)) => {
             later.starts_with(earlier)
@@ -110,7 +174,9 @@ fn path_covers(earlier: &PathPattern, earlier_opens: bool, later: &PathPattern, 
             later.ends_with(earlier)
         }
         (PathPattern::Exact(earlier), PathPattern::Exact(later)) => earlier == later,
-        (PathPattern::Regex(earlier), PathPattern::Regex(later)) => earlier.exact().as_str() == later.exact().as_str(),
+        (PathPattern::Regex(earlier), PathPattern::Regex(later)) => {
+            earlier.exact().as_str() == later.exact().as_str()
+        }
         (PathPattern::Regex(earlier), PathPattern::Exact(later)) => earlier.exact().is_match(later),
         _ => false,
     }
@@ -118,7 +184,9 @@ fn path_covers(earlier: &PathPattern, earlier_opens: bool, later: &PathPattern, 
 
 /// What the Istio resource around the config should say, and does not.
 pub(super) fn warnings_of_resource(plugin: &PluginConfig) -> Vec<Finding> {
-    let Some(resource) = &plugin.resource else { return Vec::new() };
+    let Some(resource) = &plugin.resource else {
+        return Vec::new();
+    };
     let mut warnings = Vec::new();
     let mut warn = |field: &str, message: &str| {
         warnings.push(Finding {
@@ -129,8 +197,14 @@ pub(super) fn warnings_of_resource(plugin: &PluginConfig) -> Vec<Finding> {
     };
     let spec = &plugin.spec;
     // A TrafficExtension keeps the module's own settings apart.
-    let fail_strategy = if resource.starts_with("WasmPlugin") { "failStrategy" } else { "wasm.failStrategy" };
-    let strategy = spec.pointer(&format!("/{}", fail_strategy.replace('.', "/"))).and_then(Value::as_str);
+    let fail_strategy = if resource.starts_with("WasmPlugin") {
+        "failStrategy"
+    } else {
+        "wasm.failStrategy"
+    };
+    let strategy = spec
+        .pointer(&format!("/{}", fail_strategy.replace('.', "/")))
+        .and_then(Value::as_str);
     if strategy == Some("FAIL_OPEN") {
         warn(
             fail_strategy,
@@ -139,20 +213,35 @@ pub(super) fn warnings_of_resource(plugin: &PluginConfig) -> Vec<Finding> {
     }
     match spec.get("phase").and_then(Value::as_str) {
         Some("AUTHN") => {}
-        Some(phase) => {
-            warn("phase", &format!("found {phase}, expected AUTHN: the policies that read its headers come after that"))
-        }
+        Some(phase) => warn(
+            "phase",
+            &format!(
+                "found {phase}, expected AUTHN: the policies that read its headers come after that"
+            ),
+        ),
         None => warn(
             "phase",
             "found nothing, expected AUTHN: else the filter runs after the policies that read its headers",
         ),
     }
-    let modes = spec.get("match").and_then(Value::as_array).into_iter().flatten();
-    let modes: Vec<_> = modes.map(|entry| entry.get("mode").and_then(Value::as_str)).collect();
+    let modes = spec
+        .get("match")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let modes: Vec<_> = modes
+        .map(|entry| entry.get("mode").and_then(Value::as_str))
+        .collect();
     if !modes.is_empty() && modes.iter().all(|mode| *mode == Some("SERVER")) {
-        warn("match", "found SERVER, which never matches on a gateway; expected CLIENT");
+        warn(
+            "match",
+            "found SERVER, which never matches on a gateway; expected CLIENT",
+        );
     }
-    if ["selector", "targetRefs", "targetRef"].iter().all(|field| spec.get(field).is_none()) {
+    if ["selector", "targetRefs", "targetRef"]
+        .iter()
+        .all(|field| spec.get(field).is_none())
+    {
         warn(
             "selector",
             "found nothing, so every proxy of the namespace runs the filter; expected the gateway's labels, or targetRefs",

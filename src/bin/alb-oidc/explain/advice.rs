@@ -13,13 +13,20 @@ use crate::native::verifier;
 pub(super) fn config_for(text: &str, token: &Unverified) -> Vec<String> {
     if token.header.is_none() {
         let (found, expected) = malformation(text, token);
-        return vec![format!("this is no token: found {found}, expected {expected}")];
+        return vec![format!(
+            "this is no token: found {found}, expected {expected}"
+        )];
     }
-    let quoted = |name| token.text(name).map_or_else(|| "null".to_owned(), |text| Value::from(text).to_string());
+    let quoted = |name| {
+        token
+            .text(name)
+            .map_or_else(|| "null".to_owned(), |text| Value::from(text).to_string())
+    };
     match token.text("signer") {
         None => vec!["the header names no `signer`: a load balancer's token does".to_owned()],
         Some(_) => vec![
-            "a config that believes tokens with this header, if they are your load balancer's:".to_owned(),
+            "a config that believes tokens with this header, if they are your load balancer's:"
+                .to_owned(),
             "loadBalancers:".to_owned(),
             format!("- arn: {}", quoted("signer")),
             format!("  issuer: {}", quoted("iss")),
@@ -36,17 +43,31 @@ fn padded(token: &str) -> String {
 /// What the text shows at once to be, if not a load balancer's token.
 pub(super) fn mistaken(token: &Unverified, argument: Option<&str>) -> Vec<String> {
     let is_file = argument.is_some_and(|argument| Path::new(argument).is_file());
-    let is_rsa = token.text("alg").is_some_and(|algorithm| algorithm.starts_with("RS"));
+    let is_rsa = token
+        .text("alg")
+        .is_some_and(|algorithm| algorithm.starts_with("RS"));
     let file = "there is a file of that name: was --file meant?";
     let rsa = "an RS algorithm: this is the identity provider's access or ID token; the load balancer's own is in x-amzn-oidc-data";
-    [(is_file, file), (is_rsa, rsa)].into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what.to_owned()).collect()
+    [(is_file, file), (is_rsa, rsa)]
+        .into_iter()
+        .filter(|(is_so, _)| *is_so)
+        .map(|(_, what)| what.to_owned())
+        .collect()
 }
 
 /// What to do about a refusal.
-pub(super) fn advice(reason: Reason, config: &Config, verdict: &Verdict, token: &str) -> Vec<String> {
+pub(super) fn advice(
+    reason: Reason,
+    config: &Config,
+    verdict: &Verdict,
+    token: &str,
+) -> Vec<String> {
     let mut advice = Vec::new();
     if reason == Reason::SignatureInvalid && lacks_padding(token) {
-        let holds = verdict.key.as_ref().is_some_and(|key| holds(&padded(token), config, key));
+        let holds = verdict
+            .key
+            .as_ref()
+            .is_some_and(|key| holds(&padded(token), config, key));
         advice.push(if holds {
             "with `=` put back at the end of each part the signature holds: something on the way took it off".to_owned()
         } else {
@@ -62,7 +83,9 @@ fn holds(token: &str, config: &Config, key: &P256Key) -> bool {
     let epoch = Timestamp::from_seconds(0);
     let screened = UntrustedToken::parse(token.as_bytes())
         .and_then(|token| token.screen(&config.load_balancers, epoch, config.clock_skew));
-    screened.and_then(|screened| verifier().verify(&screened, key)).is_ok()
+    screened
+        .and_then(|screened| verifier().verify(&screened, key))
+        .is_ok()
 }
 
 fn general(reason: Reason) -> &'static str {
@@ -70,13 +93,19 @@ fn general(reason: Reason) -> &'static str {
         Reason::UpgradeNotAllowed => {
             "if clients need this upgrade, first update Envoy (CVE-2026-73548), then add its type to upgrades"
         }
-        Reason::TokenDuplicate => "send one x-amzn-oidc-data: a client or a proxy adds its own to the load balancer's",
+        Reason::TokenDuplicate => {
+            "send one x-amzn-oidc-data: a client or a proxy adds its own to the load balancer's"
+        }
         Reason::TokenMissing => {
             "turn authentication on for the listener rule, and let nobody reach the gateway but the load balancer"
         }
         Reason::TokenTooLarge => "ask the identity provider for fewer claims",
-        Reason::TokenMalformed => "take the header's value as it reached the gateway: logs and decoders change it",
-        Reason::AlgorithmNotEs256 => "a load balancer signs with ES256 only: this token is from elsewhere",
+        Reason::TokenMalformed => {
+            "take the header's value as it reached the gateway: logs and decoders change it"
+        }
+        Reason::AlgorithmNotEs256 => {
+            "a load balancer signs with ES256 only: this token is from elsewhere"
+        }
         Reason::KeyIdInvalid => "a load balancer's key ids are UUIDs: this token is from elsewhere",
         Reason::SignerUnknown => {
             "if the signer is a load balancer of yours, add its ARN to loadBalancers; if not, somebody forged this"
@@ -109,7 +138,9 @@ fn general(reason: Reason) -> &'static str {
         Reason::EmailUnverified => {
             "have the user verify the address, or the identity provider say so in email_verified"
         }
-        Reason::UserIdInvalid => "try userId.transformers with: alb-oidc transform --config CONFIG USER",
+        Reason::UserIdInvalid => {
+            "try userId.transformers with: alb-oidc transform --config CONFIG USER"
+        }
         Reason::UserNotAllowed => "name the user, the domain or a group in the rule's allow",
         Reason::InternalError => "look into the gateway's log",
     }

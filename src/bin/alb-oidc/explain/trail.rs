@@ -1,13 +1,14 @@
-//! The filter's checks of one token, one after the other, each noted with what it looked at. Every verdict is the library's:
-//! each stage below is one of its calls, and the last one is the gate itself.
+//! The filter's checks of one token, one after the other, each noted with what it looked at. Every
+//! verdict is the library's: each stage below is one of its calls, and the last one is the gate
+//! itself.
 
 use std::time::Duration;
 
 use alb_oidc_filter::{
-    ACCESS_TOKEN, AccessTokenRules, Claims, ClientAddress, Config, Decision, FetchResult, Gate, Identity, KeyCache,
-    KeyId, KeyName, LoadBalancer, MAX_USER_ID_BYTES, Now, OIDC_DATA, P256Key, PublicKey, Reason, RequestHead,
-    Requirement, ScreenedToken, Timestamp, UntrustedAccessToken, UntrustedToken, VerifiedToken, Verifier,
-    find_in_key_set,
+    ACCESS_TOKEN, AccessTokenRules, Claims, ClientAddress, Config, Decision, FetchResult, Gate,
+    Identity, KeyCache, KeyId, KeyName, LoadBalancer, MAX_USER_ID_BYTES, Now, OIDC_DATA, P256Key,
+    PublicKey, Reason, RequestHead, Requirement, ScreenedToken, Timestamp, UntrustedAccessToken,
+    UntrustedToken, VerifiedToken, Verifier, find_in_key_set,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -64,7 +65,11 @@ impl Step {
             Outcome::NotReached => ("-   ", FAINT),
         };
         let line = format!("{:<15} {}", self.check, printable(&self.detail));
-        let line = if self.outcome == Outcome::NotReached { styled(style, &line) } else { line };
+        let line = if self.outcome == Outcome::NotReached {
+            styled(style, &line)
+        } else {
+            line
+        };
         format!("  {} {}", styled(style, mark), line.trim_end())
     }
 }
@@ -117,14 +122,36 @@ pub(super) fn judge(
         fields.push((ACCESS_TOKEN, tokens.access));
     }
     if let Some(Request { path, host, method }) = request {
-        fields.extend([(":path", *path), (":authority", *host), (":method", *method)]);
+        fields.extend([
+            (":path", *path),
+            (":authority", *host),
+            (":method", *method),
+        ]);
     }
-    let head = RequestHead::new(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect());
+    let head = RequestHead::new(
+        fields
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+            .collect(),
+    );
     let verifier = verifier();
-    let mut keys = KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
-    let mut trail = Trail { steps: Vec::new(), config, tokens, now, key: None };
+    let mut keys = KeyCache::new(
+        config.key_ttl,
+        config.key_sources.iter().map(|source| source.timeout),
+        0,
+    );
+    let mut trail = Trail {
+        steps: Vec::new(),
+        config,
+        tokens,
+        now,
+        key: None,
+    };
     let mut gate = Gate::new(config.clone(), verifier);
-    let now = Now { wall: now, steady: STEADY };
+    let now = Now {
+        wall: now,
+        steady: STEADY,
+    };
     // Sign-out needs no token, and an upgrade is denied before the token: neither looks at one.
     let is_decided = matches!(
         gate.decide(&head, &mut keys, now).0,
@@ -135,9 +162,17 @@ pub(super) fn judge(
     }
     let Trail { mut steps, key, .. } = trail;
     let rest = CHECKS.iter().skip(steps.len());
-    steps.extend(rest.map(|check| Step { check, outcome: Outcome::NotReached, detail: "not reached".to_owned() }));
+    steps.extend(rest.map(|check| Step {
+        check,
+        outcome: Outcome::NotReached,
+        detail: "not reached".to_owned(),
+    }));
     let (decision, _) = gate.decide(&head, &mut keys, now);
-    Ok(Verdict { steps, decision, key })
+    Ok(Verdict {
+        steps,
+        decision,
+        key,
+    })
 }
 
 /// The key cache's clock stands still.
@@ -151,16 +186,24 @@ struct Trail<'a> {
     key: Option<P256Key>,
 }
 
-/// A check that a call into the library makes: the reasons for which it fails, what it looked at, and what that had to be.
+/// A check that a call into the library makes: the reasons for which it fails, what it looked at,
+/// and what that had to be.
 struct Check<'r>(&'r [Reason], String, String);
 
 impl<'a> Trail<'a> {
     /// Notes the checks of a call that made them in this order until one failed.
-    fn note<T, const N: usize>(&mut self, checks: [Check<'_>; N], outcome: Result<T, Reason>) -> Option<T> {
+    fn note<T, const N: usize>(
+        &mut self,
+        checks: [Check<'_>; N],
+        outcome: Result<T, Reason>,
+    ) -> Option<T> {
         let failed = outcome.as_ref().err();
         for Check(reasons, found, expected) in checks {
             if failed.is_some_and(|reason| reasons.contains(reason)) {
-                self.push(Outcome::Failed, format!("found {found}, expected {expected}"));
+                self.push(
+                    Outcome::Failed,
+                    format!("found {found}, expected {expected}"),
+                );
                 break;
             }
             self.push(Outcome::Passed, found);
@@ -170,7 +213,11 @@ impl<'a> Trail<'a> {
 
     fn push(&mut self, outcome: Outcome, detail: String) {
         let check = CHECKS.get(self.steps.len()).copied().unwrap_or_default();
-        self.steps.push(Step { check, outcome, detail });
+        self.steps.push(Step {
+            check,
+            outcome,
+            detail,
+        });
     }
 
     /// Goes from call to call, as the gate does, until one fails or the key is missing.
@@ -185,28 +232,64 @@ impl<'a> Trail<'a> {
         if requirement.is_open() {
             return Ok(());
         }
-        let Some(token) = self.parse() else { return Ok(()) };
-        let Some(token) = self.screen(token) else { return Ok(()) };
-        let Some(key) = self.find_key(&token, find, keys)? else { return Ok(()) };
-        let Some(token) = self.verify(&token, key, verifier) else { return Ok(()) };
-        let Some(claims) = self.claims(token) else { return Ok(()) };
-        let Some(claims) = self.access_token(claims, verifier, keys) else { return Ok(()) };
-        let Some(identity) = self.identity(&claims) else { return Ok(()) };
+        let Some(token) = self.parse() else {
+            return Ok(());
+        };
+        let Some(token) = self.screen(token) else {
+            return Ok(());
+        };
+        let Some(key) = self.find_key(&token, find, keys)? else {
+            return Ok(());
+        };
+        let Some(token) = self.verify(&token, key, verifier) else {
+            return Ok(());
+        };
+        let Some(claims) = self.claims(token) else {
+            return Ok(());
+        };
+        let Some(claims) = self.access_token(claims, verifier, keys) else {
+            return Ok(());
+        };
+        let Some(identity) = self.identity(&claims) else {
+            return Ok(());
+        };
         self.rules(&requirement, &identity);
         Ok(())
     }
 
     fn parse(&mut self) -> Option<UntrustedToken<'a>> {
-        let Tokens { text, decoded: token, .. } = *self.tokens;
+        let Tokens {
+            text,
+            decoded: token,
+            ..
+        } = *self.tokens;
         let parsed = UntrustedToken::parse(text.as_bytes());
-        let of_form = [Reason::TokenMissing, Reason::TokenTooLarge, Reason::TokenMalformed];
-        let is_malformed = parsed.as_ref().err().is_some_and(|reason| of_form.contains(reason));
-        let (found, expected) =
-            if is_malformed { malformation(text, token) } else { (form(text, token), String::new()) };
+        let of_form = [
+            Reason::TokenMissing,
+            Reason::TokenTooLarge,
+            Reason::TokenMalformed,
+        ];
+        let is_malformed = parsed
+            .as_ref()
+            .err()
+            .is_some_and(|reason| of_form.contains(reason));
+        let (found, expected) = if is_malformed {
+            malformation(text, token)
+        } else {
+            (form(text, token), String::new())
+        };
         let checks = [
             Check(&of_form, found, expected),
-            Check(&[Reason::AlgorithmNotEs256], found_in(&token.header, "alg"), "ES256".to_owned()),
-            Check(&[Reason::KeyIdInvalid], found_in(&token.header, "kid"), "a UUID".to_owned()),
+            Check(
+                &[Reason::AlgorithmNotEs256],
+                found_in(&token.header, "alg"),
+                "ES256".to_owned(),
+            ),
+            Check(
+                &[Reason::KeyIdInvalid],
+                found_in(&token.header, "kid"),
+                "a UUID".to_owned(),
+            ),
         ];
         self.note(checks, parsed)
     }
@@ -217,13 +300,28 @@ impl<'a> Trail<'a> {
         let screened = parsed.screen(&config.load_balancers, self.now, config.clock_skew);
         let signer = token.text("signer");
         let known = |field: fn(&LoadBalancer) -> Option<&str>| -> String {
-            let of_signer = config.load_balancers.iter().filter(|known| Some(known.arn.as_str()) == signer);
+            let of_signer = config
+                .load_balancers
+                .iter()
+                .filter(|known| Some(known.arn.as_str()) == signer);
             of_signer.filter_map(field).collect::<Vec<_>>().join(" or ")
         };
-        let arns: Vec<_> = config.load_balancers.iter().map(|known| known.arn.as_str()).collect();
+        let arns: Vec<_> = config
+            .load_balancers
+            .iter()
+            .map(|known| known.arn.as_str())
+            .collect();
         let checks = [
-            Check(&[Reason::SignerUnknown], found_in(&token.header, "signer"), arns.join(" or ")),
-            Check(&[Reason::IssuerMismatch], found_in(&token.header, "iss"), known(|known| known.issuer.as_deref())),
+            Check(
+                &[Reason::SignerUnknown],
+                found_in(&token.header, "signer"),
+                arns.join(" or "),
+            ),
+            Check(
+                &[Reason::IssuerMismatch],
+                found_in(&token.header, "iss"),
+                known(|known| known.issuer.as_deref()),
+            ),
             Check(
                 &[Reason::ClientMismatch],
                 found_in(&token.header, "client"),
@@ -241,18 +339,32 @@ impl<'a> Trail<'a> {
         find: &dyn Fn(KeyId) -> Result<KnownKey, Trouble>,
         keys: &mut KeyCache,
     ) -> Result<Option<P256Key>, Trouble> {
-        let name = KeyName { source: screened.key_source(), id: screened.key_id() };
+        let name = KeyName {
+            source: screened.key_source(),
+            id: screened.key_id(),
+        };
         let key = match find(name.id)? {
             KnownKey::NotGiven => {
                 self.push(Outcome::NotReached, "no key was given".to_owned());
                 return Ok(None);
             }
             KnownKey::Key(key) => {
-                let _nobody = keys.adopt(name, PublicKey::P256(key.clone()), Duration::ZERO, STEADY);
+                let _nobody =
+                    keys.adopt(name, PublicKey::P256(key.clone()), Duration::ZERO, STEADY);
                 Ok(key)
             }
-            KnownKey::Absent => Err(refused(keys, name, FetchResult::NotFound, Reason::KeyNotFound)),
-            KnownKey::Invalid => Err(refused(keys, name, FetchResult::Invalid, Reason::KeyInvalid)),
+            KnownKey::Absent => Err(refused(
+                keys,
+                name,
+                FetchResult::NotFound,
+                Reason::KeyNotFound,
+            )),
+            KnownKey::Invalid => Err(refused(
+                keys,
+                name,
+                FetchResult::Invalid,
+                Reason::KeyInvalid,
+            )),
         };
         let found = match &key {
             Ok(_) => format!("one P-256 public key for {}", name.id),
@@ -260,14 +372,27 @@ impl<'a> Trail<'a> {
             Err(_) => format!("something else in the file {}", name.id),
         };
         let expected = "one PEM `PUBLIC KEY` of the curve P-256".to_owned();
-        let reasons = [Reason::KeyNotFound, Reason::KeyInvalid, Reason::KeyUnavailable];
+        let reasons = [
+            Reason::KeyNotFound,
+            Reason::KeyInvalid,
+            Reason::KeyUnavailable,
+        ];
         Ok(self.note([Check(&reasons, found, expected)], key))
     }
 
-    fn verify(&mut self, screened: &ScreenedToken<'_>, key: P256Key, verifier: Verifier) -> Option<VerifiedToken> {
+    fn verify(
+        &mut self,
+        screened: &ScreenedToken<'_>,
+        key: P256Key,
+        verifier: Verifier,
+    ) -> Option<VerifiedToken> {
         let verified = verifier.verify(screened, &key);
         self.key = Some(key);
-        let whose = if verified.is_ok() { "the key's" } else { "one that is not the key's" };
+        let whose = if verified.is_ok() {
+            "the key's"
+        } else {
+            "one that is not the key's"
+        };
         let expected = "the key's own, over header and claims, byte for byte".to_owned();
         let check = Check(&[Reason::SignatureInvalid], whose.to_owned(), expected);
         self.note([check], verified)
@@ -277,19 +402,36 @@ impl<'a> Trail<'a> {
         let token = self.tokens.decoded;
         let claims = verified.claims(self.now, self.config.clock_skew);
         let is_malformed = matches!(claims, Err(Reason::TokenMalformed));
-        let found = if is_malformed { "something else" } else { "one JSON object" }.to_owned();
-        let expected = "one JSON object, no key twice, `exp` in whole seconds, `iss` a string".to_owned();
+        let found = if is_malformed {
+            "something else"
+        } else {
+            "one JSON object"
+        }
+        .to_owned();
+        let expected =
+            "one JSON object, no key twice, `exp` in whole seconds, `iss` a string".to_owned();
         let checks = [
             Check(&[Reason::TokenMalformed], found, expected),
             self.expiry(&token.claims),
-            Check(&[Reason::IssuerMismatch], found_in(&token.claims, "iss"), found_in(&token.header, "iss")),
+            Check(
+                &[Reason::IssuerMismatch],
+                found_in(&token.claims, "iss"),
+                found_in(&token.header, "iss"),
+            ),
         ];
         self.note(checks, claims)
     }
 
     /// Adds the claims of the access token, where the config reads it.
-    fn access_token(&mut self, claims: Claims, verifier: Verifier, keys: &mut KeyCache) -> Option<Claims> {
-        let Tokens { access, key_set, .. } = *self.tokens;
+    fn access_token(
+        &mut self,
+        claims: Claims,
+        verifier: Verifier,
+        keys: &mut KeyCache,
+    ) -> Option<Claims> {
+        let Tokens {
+            access, key_set, ..
+        } = *self.tokens;
         let Some(AccessTokenRules { issuer, key_source }) = &self.config.access_token else {
             self.push(Outcome::Passed, "not asked for".to_owned());
             return Some(claims);
@@ -305,15 +447,36 @@ impl<'a> Trail<'a> {
             "none".to_owned()
         } else {
             let claims = ["iss", "sub", "client_id", "token_use", "exp", "nbf"].map(member);
-            format!("one with alg {}, {}", found_in(&decoded.header, "alg"), claims.join(", "))
+            format!(
+                "one with alg {}, {}",
+                found_in(&decoded.header, "alg"),
+                claims.join(", ")
+            )
         };
         let skew = self.config.clock_skew;
         let outcome = parsed.and_then(|token| {
-            let name = KeyName { source: *key_source, id: token.key_id() };
+            let name = KeyName {
+                source: *key_source,
+                id: token.key_id(),
+            };
             let key = match find_in_key_set(key_set.unwrap_or_default().as_bytes(), name.id) {
                 FetchResult::Key(PublicKey::Rsa(key)) => key,
-                FetchResult::NotFound => return Err(refused(keys, name, FetchResult::NotFound, Reason::KeyNotFound)),
-                _ => return Err(refused(keys, name, FetchResult::Invalid, Reason::KeyInvalid)),
+                FetchResult::NotFound => {
+                    return Err(refused(
+                        keys,
+                        name,
+                        FetchResult::NotFound,
+                        Reason::KeyNotFound,
+                    ));
+                }
+                _ => {
+                    return Err(refused(
+                        keys,
+                        name,
+                        FetchResult::Invalid,
+                        Reason::KeyInvalid,
+                    ));
+                }
             };
             let _nobody = keys.adopt(name, PublicKey::Rsa(key.clone()), Duration::ZERO, STEADY);
             verifier.verify_access_token(&token, &key, claims, issuer, self.now, skew)
@@ -321,29 +484,49 @@ impl<'a> Trail<'a> {
         let expected = format!(
             "an unexpired one of {issuer}, of the same `sub` and client, signed with RS256 by a key of its key set"
         );
-        let reasons = [Reason::AccessTokenInvalid, Reason::KeyNotFound, Reason::KeyInvalid, Reason::KeyUnavailable];
+        let reasons = [
+            Reason::AccessTokenInvalid,
+            Reason::KeyNotFound,
+            Reason::KeyInvalid,
+            Reason::KeyUnavailable,
+        ];
         self.note([Check(&reasons, found, expected)], outcome)
     }
 
     fn identity(&mut self, claims: &Claims) -> Option<Identity> {
         let identity = self.config.identity.identity(claims);
-        let checks = [self.user_id_claim(claims), self.verified_email(claims), self.user_id(claims)];
+        let checks = [
+            self.user_id_claim(claims),
+            self.verified_email(claims),
+            self.user_id(claims),
+        ];
         self.note(checks, identity)
     }
 
     fn rules(&mut self, requirement: &Requirement<'_>, identity: &Identity) {
-        let admitted = if requirement.admits(identity) { Ok(()) } else { Err(Reason::UserNotAllowed) };
+        let admitted = if requirement.admits(identity) {
+            Ok(())
+        } else {
+            Err(Reason::UserNotAllowed)
+        };
         let found = match &admitted {
             _ if self.config.access.rules.is_empty() => "none, so any user may pass",
             Ok(_) => "a user who may pass",
             Err(_) => "another user",
         };
-        let expected = "one whose user id, email domain or group is in the rule's `allow`".to_owned();
-        self.note([Check(&[Reason::UserNotAllowed], found.to_owned(), expected)], admitted);
+        let expected =
+            "one whose user id, email domain or group is in the rule's `allow`".to_owned();
+        self.note(
+            [Check(&[Reason::UserNotAllowed], found.to_owned(), expected)],
+            admitted,
+        );
     }
 
     fn expiry(&self, part: &Option<Value>) -> Check<'static> {
-        let exp = part.as_ref().and_then(|part| part.get("exp")).and_then(Value::as_i64);
+        let exp = part
+            .as_ref()
+            .and_then(|part| part.get("exp"))
+            .and_then(Value::as_i64);
         let found = exp.map_or_else(|| "nothing".to_owned(), |seconds| ago(seconds, self.now));
         let expected = format!("a time at most {} s ago", self.config.clock_skew.as_secs());
         Check(&[Reason::TokenExpired], found, expected)
@@ -353,7 +536,15 @@ impl<'a> Trail<'a> {
         let rules = &self.config.identity.user_id;
         let found = match rules.claim(claims) {
             Some((name, text)) => format!("`{name}` is {text:?}"),
-            None => format!("only {}", claims.by_name().keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+            None => format!(
+                "only {}",
+                claims
+                    .by_name()
+                    .keys()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
         };
         let expected = format!("text in {}", rules.claims.join(" or "));
         Check(&[Reason::UserIdMissing], found, expected)
@@ -361,16 +552,32 @@ impl<'a> Trail<'a> {
 
     fn verified_email(&self, claims: &Claims) -> Check<'static> {
         let is_asked_for = self.config.identity.user_id.require_verified_email;
-        let found = claims.by_name().get("email_verified").map_or_else(|| "nothing".to_owned(), Value::to_string);
-        let found = if is_asked_for { found } else { "not asked for".to_owned() };
-        Check(&[Reason::EmailUnverified], found, "`email_verified` to be true".to_owned())
+        let found = claims
+            .by_name()
+            .get("email_verified")
+            .map_or_else(|| "nothing".to_owned(), Value::to_string);
+        let found = if is_asked_for {
+            found
+        } else {
+            "not asked for".to_owned()
+        };
+        Check(
+            &[Reason::EmailUnverified],
+            found,
+            "`email_verified` to be true".to_owned(),
+        )
     }
 
     fn user_id(&self, claims: &Claims) -> Check<'static> {
         let rules = &self.config.identity.user_id;
-        let claim = rules.claim(claims).map(|(_, claim)| claim).unwrap_or_default();
+        let claim = rules
+            .claim(claims)
+            .map(|(_, claim)| claim)
+            .unwrap_or_default();
         let by = match rules.transformer(&rules.cased(claim)) {
-            Some((position, transformer)) => format!(" by transformers[{position}], `{}`", transformer.matches),
+            Some((position, transformer)) => {
+                format!(" by transformers[{position}], `{}`", transformer.matches)
+            }
             None if rules.transformers.is_empty() => String::new(),
             None => ", which no transformer matches".to_owned(),
         };
@@ -424,7 +631,10 @@ mod tests {
             issuer: "issuer".to_owned(),
             client: "client".to_owned(),
             expires: NOW + 100,
-            claims: Map::from_iter([("email".to_owned(), json!("ann")), ("email_verified".to_owned(), json!(true))]),
+            claims: Map::from_iter([
+                ("email".to_owned(), json!("ann")),
+                ("email_verified".to_owned(), json!(true)),
+            ]),
             padded: true,
         }
     }
@@ -440,18 +650,45 @@ mod tests {
     }
 
     fn judged(text: &str, known: &dyn Fn() -> KnownKey, path: &str) -> Verdict {
-        let request = Request { path, host: "a.example", method: "GET" };
+        let request = Request {
+            path,
+            host: "a.example",
+            method: "GET",
+        };
         let now = Timestamp::from_seconds(NOW);
-        let tokens = Tokens { text, decoded: &Unverified::decode(text), access: "", key_set: None };
+        let tokens = Tokens {
+            text,
+            decoded: &Unverified::decode(text),
+            access: "",
+            key_set: None,
+        };
         judge(&config(), &tokens, Some(&request), &|_| Ok(known()), now).unwrap()
     }
 
-    /// The check that failed, of a trail whose checks stand in order: passed, at most one failed, not reached.
+    /// The check that failed, of a trail whose checks stand in order: passed, at most one failed,
+    /// not reached.
     fn failed(verdict: &Verdict) -> Option<&'static str> {
-        assert_eq!(verdict.steps.iter().map(|step| step.check).collect::<Vec<_>>(), CHECKS);
-        let mut rest = verdict.steps.iter().skip_while(|step| step.outcome == Outcome::Passed).peekable();
-        let failed = rest.next_if(|step| step.outcome == Outcome::Failed).map(|step| step.check);
-        assert!(rest.all(|step| step.outcome == Outcome::NotReached), "{:?}", verdict.steps);
+        assert_eq!(
+            verdict
+                .steps
+                .iter()
+                .map(|step| step.check)
+                .collect::<Vec<_>>(),
+            CHECKS
+        );
+        let mut rest = verdict
+            .steps
+            .iter()
+            .skip_while(|step| step.outcome == Outcome::Passed)
+            .peekable();
+        let failed = rest
+            .next_if(|step| step.outcome == Outcome::Failed)
+            .map(|step| step.check);
+        assert!(
+            rest.all(|step| step.outcome == Outcome::NotReached),
+            "{:?}",
+            verdict.steps
+        );
         failed
     }
 
@@ -464,30 +701,115 @@ mod tests {
             (String::new(), "form", Reason::TokenMissing),
             ("x".repeat(20_000), "form", Reason::TokenTooLarge),
             ("a.b".to_owned(), "form", Reason::TokenMalformed),
-            (header(r#"{"alg":"ES256","kid":"31d3e334-9a02-440a-867b-356248ecfb7d"}"#), "form", Reason::TokenMalformed),
-            (header(r#"{"alg":"RS256"}"#), "algorithm", Reason::AlgorithmNotEs256),
-            (mint(AlbToken { kid: "x".to_owned(), ..token() }), "key id", Reason::KeyIdInvalid),
-            (mint(AlbToken { signer: "x".to_owned(), ..token() }), "signer", Reason::SignerUnknown),
-            (mint(AlbToken { issuer: "x".to_owned(), ..token() }), "issuer", Reason::IssuerMismatch),
-            (mint(AlbToken { client: "x".to_owned(), ..token() }), "client", Reason::ClientMismatch),
-            (mint(AlbToken { expires: NOW - 31, ..token() }), "expiry", Reason::TokenExpired),
-            (token().mint(&AlbKey::generate()).unwrap(), "signature", Reason::SignatureInvalid),
-            (mint(with("exp", json!("x"))), "claims", Reason::TokenMalformed),
-            (mint(with("exp", json!(NOW - 31))), "claims' expiry", Reason::TokenExpired),
-            (mint(with("iss", json!("x"))), "claims' issuer", Reason::IssuerMismatch),
-            (mint(with("email", json!(7))), "user id", Reason::UserIdMissing),
-            (mint(with("email_verified", json!("no"))), "verified email", Reason::EmailUnverified),
-            (mint(with("email", json!("nobody"))), "user id's form", Reason::UserIdInvalid),
-            (mint(with("email", json!("system:masters"))), "user id's form", Reason::UserIdInvalid),
+            (
+                header(r#"{"alg":"ES256","kid":"31d3e334-9a02-440a-867b-356248ecfb7d"}"#),
+                "form",
+                Reason::TokenMalformed,
+            ),
+            (
+                header(r#"{"alg":"RS256"}"#),
+                "algorithm",
+                Reason::AlgorithmNotEs256,
+            ),
+            (
+                mint(AlbToken {
+                    kid: "x".to_owned(),
+                    ..token()
+                }),
+                "key id",
+                Reason::KeyIdInvalid,
+            ),
+            (
+                mint(AlbToken {
+                    signer: "x".to_owned(),
+                    ..token()
+                }),
+                "signer",
+                Reason::SignerUnknown,
+            ),
+            (
+                mint(AlbToken {
+                    issuer: "x".to_owned(),
+                    ..token()
+                }),
+                "issuer",
+                Reason::IssuerMismatch,
+            ),
+            (
+                mint(AlbToken {
+                    client: "x".to_owned(),
+                    ..token()
+                }),
+                "client",
+                Reason::ClientMismatch,
+            ),
+            (
+                mint(AlbToken {
+                    expires: NOW - 31,
+                    ..token()
+                }),
+                "expiry",
+                Reason::TokenExpired,
+            ),
+            (
+                token().mint(&AlbKey::generate()).unwrap(),
+                "signature",
+                Reason::SignatureInvalid,
+            ),
+            (
+                mint(with("exp", json!("x"))),
+                "claims",
+                Reason::TokenMalformed,
+            ),
+            (
+                mint(with("exp", json!(NOW - 31))),
+                "claims' expiry",
+                Reason::TokenExpired,
+            ),
+            (
+                mint(with("iss", json!("x"))),
+                "claims' issuer",
+                Reason::IssuerMismatch,
+            ),
+            (
+                mint(with("email", json!(7))),
+                "user id",
+                Reason::UserIdMissing,
+            ),
+            (
+                mint(with("email_verified", json!("no"))),
+                "verified email",
+                Reason::EmailUnverified,
+            ),
+            (
+                mint(with("email", json!("nobody"))),
+                "user id's form",
+                Reason::UserIdInvalid,
+            ),
+            (
+                mint(with("email", json!("system:masters"))),
+                "user id's form",
+                Reason::UserIdInvalid,
+            ),
             (mint(token()), "rules", Reason::UserNotAllowed),
         ] {
             let verdict = judged(&text, &|| public(&key), "/admin");
-            assert_eq!((failed(&verdict), verdict.decision), (Some(check), Decision::Deny(reason)), "{text}");
+            assert_eq!(
+                (failed(&verdict), verdict.decision),
+                (Some(check), Decision::Deny(reason)),
+                "{text}"
+            );
         }
         let absent: fn() -> KnownKey = || KnownKey::Absent;
-        for (known, reason) in [(absent, Reason::KeyNotFound), (|| KnownKey::Invalid, Reason::KeyInvalid)] {
+        for (known, reason) in [
+            (absent, Reason::KeyNotFound),
+            (|| KnownKey::Invalid, Reason::KeyInvalid),
+        ] {
             let verdict = judged(&mint(token()), &known, "/admin");
-            assert_eq!((failed(&verdict), verdict.decision), (Some("key"), Decision::Deny(reason)));
+            assert_eq!(
+                (failed(&verdict), verdict.decision),
+                (Some("key"), Decision::Deny(reason))
+            );
         }
     }
 
@@ -496,8 +818,19 @@ mod tests {
         let key = AlbKey::generate();
         let text = token().mint(&key).unwrap();
         let verdict = judged(&text, &|| public(&key), "/");
-        assert!(verdict.steps.iter().all(|step| step.outcome == Outcome::Passed), "{:?}", verdict.steps);
-        assert!(matches!(verdict.decision, Decision::Admit(_)), "{:?}", verdict.decision);
+        assert!(
+            verdict
+                .steps
+                .iter()
+                .all(|step| step.outcome == Outcome::Passed),
+            "{:?}",
+            verdict.steps
+        );
+        assert!(
+            matches!(verdict.decision, Decision::Admit(_)),
+            "{:?}",
+            verdict.decision
+        );
         let verdict = judged(&text, &|| KnownKey::NotGiven, "/");
         assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::NeedKey(_)));
         let verdict = judged("", &|| public(&key), "/healthz");
@@ -508,12 +841,35 @@ mod tests {
     fn who_signs_out_has_no_token_checked() {
         let mut config = json!({"loadBalancers": [{"arn": ARN, "issuer": null, "clientId": null}]});
         config["logout"] = json!({"path": "/logout", "redirectTo": "https://idp.example/"});
-        let tokens = Tokens { text: "x", decoded: &Unverified::decode("x"), access: "", key_set: None };
-        let request = Request { path: "/logout", host: "a.example", method: "GET" };
+        let tokens = Tokens {
+            text: "x",
+            decoded: &Unverified::decode("x"),
+            access: "",
+            key_set: None,
+        };
+        let request = Request {
+            path: "/logout",
+            host: "a.example",
+            method: "GET",
+        };
         let now = Timestamp::from_seconds(NOW);
         let find = |_| Ok(KnownKey::NotGiven);
-        let verdict = judge(&Config::from_value(&config).unwrap(), &tokens, Some(&request), &find, now).unwrap();
-        assert!(verdict.steps.iter().all(|step| step.outcome == Outcome::NotReached), "{:?}", verdict.steps);
+        let verdict = judge(
+            &Config::from_value(&config).unwrap(),
+            &tokens,
+            Some(&request),
+            &find,
+            now,
+        )
+        .unwrap();
+        assert!(
+            verdict
+                .steps
+                .iter()
+                .all(|step| step.outcome == Outcome::NotReached),
+            "{:?}",
+            verdict.steps
+        );
         assert!(matches!(verdict.decision, Decision::SignOut(_)));
     }
 
@@ -529,23 +885,46 @@ mod tests {
             "groups": {"claims": ["access:groups"]},
         }))
         .unwrap();
-        let (alb, idp) = (AlbKey::generate(), RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
-        let modulus = URL_SAFE_NO_PAD.encode(idp.public_key().modulus().big_endian_without_leading_zero());
-        let set = |kid: &str| json!({"keys": [{"kty": "RSA", "kid": kid, "n": modulus, "e": "AQAB"}]}).to_string();
+        let (alb, idp) = (
+            AlbKey::generate(),
+            RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
+        );
+        let modulus =
+            URL_SAFE_NO_PAD.encode(idp.public_key().modulus().big_endian_without_leading_zero());
+        let set = |kid: &str| {
+            json!({"keys": [{"kty": "RSA", "kid": kid, "n": modulus, "e": "AQAB"}]}).to_string()
+        };
         let access = |subject: &str| {
             let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
             let header = encode(json!({"alg": "RS256", "kid": "k"}));
             let claims = json!({"iss": "https://idp.example", "sub": subject, "exp": NOW + 100, "groups": ["ml"]});
             let text = format!("{header}.{}", encode(claims));
             let mut signature = vec![0; idp.public_modulus_len()];
-            idp.sign(&RSA_PKCS1_SHA256, &aws_lc_rs::rand::SystemRandom::new(), text.as_bytes(), &mut signature)
-                .unwrap();
+            idp.sign(
+                &RSA_PKCS1_SHA256,
+                &aws_lc_rs::rand::SystemRandom::new(),
+                text.as_bytes(),
+                &mut signature,
+            )
+            .unwrap();
             format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
         };
         let text = with("sub", json!("ann")).mint(&alb).unwrap();
         let judged = |access: &str, key_set: Option<&str>| {
-            let tokens = Tokens { text: &text, decoded: &Unverified::decode(&text), access, key_set };
-            judge(&config, &tokens, None, &|_| Ok(public(&alb)), Timestamp::from_seconds(NOW)).unwrap()
+            let tokens = Tokens {
+                text: &text,
+                decoded: &Unverified::decode(&text),
+                access,
+                key_set,
+            };
+            judge(
+                &config,
+                &tokens,
+                None,
+                &|_| Ok(public(&alb)),
+                Timestamp::from_seconds(NOW),
+            )
+            .unwrap()
         };
 
         let verdict = judged(&access("ann"), Some(&set("k")));
@@ -563,7 +942,11 @@ mod tests {
             (access("ann"), "{}".to_owned(), Reason::KeyInvalid),
         ] {
             let verdict = judged(&token, Some(&key_set));
-            assert_eq!((failed(&verdict), verdict.decision), (Some("access token"), Decision::Deny(reason)), "{token}");
+            assert_eq!(
+                (failed(&verdict), verdict.decision),
+                (Some("access token"), Decision::Deny(reason)),
+                "{token}"
+            );
         }
         let verdict = judged(&access("ann"), None);
         assert!(failed(&verdict).is_none() && matches!(verdict.decision, Decision::NeedKey(_)));

@@ -1,4 +1,5 @@
-//! What a token's text shows before anybody has verified it, for people to read. Decides nothing and uses no config.
+//! What a token's text shows before anybody has verified it, for people to read. Decides nothing
+//! and uses no config.
 
 use alb_oidc_filter::{MAX_TOKEN_BYTES, Timestamp, decode_base64};
 use serde::Serialize;
@@ -15,9 +16,12 @@ impl Pasted {
     pub(super) fn new(text: &str) -> Self {
         let mut notes = Vec::new();
         let mut token = text.trim();
-        let named =
-            token.split_once(':').map(|(name, value)| (name.trim_start_matches(['<', '>', ' ']).trim_end(), value));
-        if let Some((name, value)) = named.filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-amzn-oidc-")) {
+        let named = token
+            .split_once(':')
+            .map(|(name, value)| (name.trim_start_matches(['<', '>', ' ']).trim_end(), value));
+        if let Some((name, value)) =
+            named.filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-amzn-oidc-"))
+        {
             notes.push(if name.eq_ignore_ascii_case("x-amzn-oidc-data") {
                 format!("took `{name}:` away from before the token")
             } else {
@@ -31,7 +35,10 @@ impl Pasted {
         }
         let token: String = bare.split_whitespace().collect();
         if token != bare {
-            notes.push("took white space out of the token, where a header has none: was it wrapped?".to_owned());
+            notes.push(
+                "took white space out of the token, where a header has none: was it wrapped?"
+                    .to_owned(),
+            );
         }
         if lacks_padding(&token) {
             notes.push(
@@ -59,7 +66,11 @@ impl Unverified {
         };
         let mut parts = text.split('.');
         let (header, claims) = (object(parts.next()), object(parts.next()));
-        Self { header, claims, signature: parts.next().map(str::to_owned) }
+        Self {
+            header,
+            claims,
+            signature: parts.next().map(str::to_owned),
+        }
     }
 
     /// The text `name` of the header.
@@ -79,31 +90,72 @@ pub(super) fn found_in(part: &Option<Value>, name: &str) -> String {
 
 /// The form of the token `text`.
 pub(super) fn form(text: &str, token: &Unverified) -> String {
-    let names = token.header.as_ref().and_then(Value::as_object).into_iter().flat_map(|header| header.keys());
-    format!("{} bytes, header with {}", text.len(), names.map(String::as_str).collect::<Vec<_>>().join(", "))
+    let names = token
+        .header
+        .as_ref()
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|header| header.keys());
+    format!(
+        "{} bytes, header with {}",
+        text.len(),
+        names.map(String::as_str).collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// What is found in the form of the token `text`, which the library refuses, and what is expected.
 pub(super) fn malformation(text: &str, token: &Unverified) -> (String, String) {
     let (dots, length) = (text.matches('.').count(), text.len());
-    let signature = text.rsplit('.').next().and_then(decode_base64).map(|signature| signature.len());
-    let is_text = |name: &&str| token.header.as_ref().and_then(|header| header.get(*name)).is_none_or(Value::is_string);
+    let signature = text
+        .rsplit('.')
+        .next()
+        .and_then(decode_base64)
+        .map(|signature| signature.len());
+    let is_text = |name: &&str| {
+        token
+            .header
+            .as_ref()
+            .and_then(|header| header.get(*name))
+            .is_none_or(Value::is_string)
+    };
     let most = format!("at most {MAX_TOKEN_BYTES}");
     let (found, expected) = match signature {
         _ if text.is_empty() => ("nothing".to_owned(), "a token"),
         _ if length > MAX_TOKEN_BYTES => (format!("{length} bytes"), most.as_str()),
         _ if dots != 2 => (format!("{dots} dot(s)"), "two: header.claims.signature"),
-        _ if token.header.is_none() => {
-            ("something else before the first dot".to_owned(), "the JOSE header: a JSON object in base64")
-        }
-        None => ("a signature that is no base64".to_owned(), "64 bytes in base64"),
+        _ if token.header.is_none() => (
+            "something else before the first dot".to_owned(),
+            "the JOSE header: a JSON object in base64",
+        ),
+        None => (
+            "a signature that is no base64".to_owned(),
+            "64 bytes in base64",
+        ),
         Some(bytes) if bytes != 64 => (format!("a signature of {bytes} bytes"), "64"),
-        Some(_) if token.header.as_ref().and_then(|header| header.get("exp")?.as_u64()).is_none() => {
-            (format!("`exp`: {}", found_in(&token.header, "exp")), "whole seconds")
+        Some(_)
+            if token
+                .header
+                .as_ref()
+                .and_then(|header| header.get("exp")?.as_u64())
+                .is_none() =>
+        {
+            (
+                format!("`exp`: {}", found_in(&token.header, "exp")),
+                "whole seconds",
+            )
         }
-        Some(_) => match ["signer", "iss", "client", "typ"].iter().find(|name| !is_text(name)) {
-            Some(name) => (format!("`{name}`: {}", found_in(&token.header, name)), "text"),
-            None => (form(text, token), "each member once, no crit, b64, zip, jwk, jku, x5c or x5u, claims in base64"),
+        Some(_) => match ["signer", "iss", "client", "typ"]
+            .iter()
+            .find(|name| !is_text(name))
+        {
+            Some(name) => (
+                format!("`{name}`: {}", found_in(&token.header, name)),
+                "text",
+            ),
+            None => (
+                form(text, token),
+                "each member once, no crit, b64, zip, jwk, jku, x5c or x5u, claims in base64",
+            ),
         },
     };
     (found, expected.to_owned())
@@ -112,15 +164,25 @@ pub(super) fn malformation(text: &str, token: &Unverified) -> (String, String) {
 /// A time, and how long it is from `now`.
 pub(super) fn ago(seconds: i64, now: Timestamp) -> String {
     let now = i64::try_from(now.millis() / 1000).unwrap_or(i64::MAX);
-    let time = jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string());
+    let time = jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| seconds.to_string(), |time| time.to_string());
     let apart = now.abs_diff(seconds);
-    let span = match (apart / 86_400, apart / 3_600 % 24, apart / 60 % 60, apart % 60) {
+    let span = match (
+        apart / 86_400,
+        apart / 3_600 % 24,
+        apart / 60 % 60,
+        apart % 60,
+    ) {
         (0, 0, 0, seconds) => format!("{seconds} s"),
         (0, 0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
         (days, hours, _, _) => format!("{days} days {hours} h"),
     };
-    if now >= seconds { format!("{time}, {span} ago") } else { format!("{time}, in {span}") }
+    if now >= seconds {
+        format!("{time}, {span} ago")
+    } else {
+        format!("{time}, in {span}")
+    }
 }
 
 /// Whether a part of the token lacks its `=`.

@@ -1,5 +1,5 @@
-//! The load balancer's routes: redirects requests without a session to the identity provider, handles the callback, and forwards
-//! the other requests to the gateway.
+//! The load balancer's routes: redirects requests without a session to the identity provider,
+//! handles the callback, and forwards the other requests to the gateway.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ const SIGN_IN_TIMEOUT: u64 = 15 * 60;
 /// The ALB's limit on the bytes of claims and access token together.
 const MAX_SESSION_BYTES: usize = 11 * 1024;
 
-/// An unfinished sign-in. `state` carries it encrypted, so that a client cannot change its redirect target.
+/// An unfinished sign-in. `state` carries it encrypted, so that a client cannot change its redirect
+/// target.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Pending {
     pub(super) redirect_uri: String,
@@ -68,16 +69,34 @@ async fn logged(
 ) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let (user, response) = answer(&simulator, peer, request).await;
-    log(format_args!("{method} {path} {} {}", response.status().as_u16(), user.as_deref().unwrap_or("-")));
+    log(format_args!(
+        "{method} {path} {} {}",
+        response.status().as_u16(),
+        user.as_deref().unwrap_or("-")
+    ));
     response
 }
 
-async fn answer(simulator: &Simulator, peer: SocketAddr, request: Request) -> (Option<String>, Response) {
+async fn answer(
+    simulator: &Simulator,
+    peer: SocketAddr,
+    request: Request,
+) -> (Option<String>, Response) {
     let Some(host) = host(request.headers()) else {
-        return (None, page::error(StatusCode::BAD_REQUEST, "The request has no valid Host header."));
+        return (
+            None,
+            page::error(
+                StatusCode::BAD_REQUEST,
+                "The request has no valid Host header.",
+            ),
+        );
     };
     if request.uri().path() == CALLBACK {
-        return (None, callback(simulator, &request).unwrap_or_else(|(status, text)| page::error(status, text)));
+        return (
+            None,
+            callback(simulator, &request)
+                .unwrap_or_else(|(status, text)| page::error(status, text)),
+        );
     }
     match read(simulator, request.headers()) {
         Some(session) => {
@@ -88,10 +107,14 @@ async fn answer(simulator: &Simulator, peer: SocketAddr, request: Request) -> (O
     }
 }
 
-/// The redirect to the identity provider. Every request without a session gets it, API calls included, as from an ALB.
+/// The redirect to the identity provider. Every request without a session gets it, API calls
+/// included, as from an ALB.
 fn to_identity_provider(simulator: &Simulator, host: &Authority, request: &Request) -> Response {
     let nonce = cookie(request.headers(), NONCE).unwrap_or_else(|| Uuid::new_v4().to_string());
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str());
     let pending = Pending {
         redirect_uri: format!("http://{host}{CALLBACK}"),
         original: format!("http://{host}{path}"),
@@ -108,8 +131,14 @@ fn to_identity_provider(simulator: &Simulator, host: &Authority, request: &Reque
     ];
     let query = serde_urlencoded::to_string(query).unwrap_or_default();
     let port = simulator.options.keys_listen.port();
-    let mut response = redirect(&format!("http://{}:{port}/idp/authorize?{query}", host.host()));
-    set(response.headers_mut(), alb_cookie(simulator, Cookie::build((NONCE, nonce))));
+    let mut response = redirect(&format!(
+        "http://{}:{port}/idp/authorize?{query}",
+        host.host()
+    ));
+    set(
+        response.headers_mut(),
+        alb_cookie(simulator, Cookie::build((NONCE, nonce))),
+    );
     response
 }
 
@@ -119,8 +148,9 @@ fn callback(simulator: &Simulator, request: &Request) -> Result<Response, Proble
     let Ok(Query(CallbackQuery { code, state })) = Query::try_from_uri(request.uri()) else {
         return Err(unauthorized("The callback has no code or no state."));
     };
-    let pending = Pending::open(simulator, &state)
-        .ok_or_else(|| unauthorized("The sign-in has expired, or another load balancer started it."))?;
+    let pending = Pending::open(simulator, &state).ok_or_else(|| {
+        unauthorized("The sign-in has expired, or another load balancer started it.")
+    })?;
     if cookie(request.headers(), NONCE).as_deref() != Some(&pending.nonce) {
         return Err(unauthorized(
             "The sign-in started in another browser, or this browser does not store the cookies (see --insecure-cookies).",
@@ -130,9 +160,13 @@ fn callback(simulator: &Simulator, request: &Request) -> Result<Response, Proble
         .remove(&code)
         .ok_or_else(|| unauthorized("The authorization code is unknown or already used."))?;
     let failed = |text| (StatusCode::INTERNAL_SERVER_ERROR, text);
-    let access_token = simulator.access_token(&user).map_err(|_| failed("The access token cannot be signed."))?;
+    let access_token = simulator
+        .access_token(&user)
+        .map_err(|_| failed("The access token cannot be signed."))?;
     let claims = serde_json::Value::Object(user.userinfo(&simulator.options.issuer)).to_string();
-    let too_large = || failed("Claims and access token exceed 11 KiB or four cookies. An ALB answers 500, too.");
+    let too_large = || {
+        failed("Claims and access token exceed 11 KiB or four cookies. An ALB answers 500, too.")
+    };
     if claims.len().saturating_add(access_token.len()) > MAX_SESSION_BYTES {
         return Err(too_large());
     }

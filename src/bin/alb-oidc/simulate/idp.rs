@@ -1,5 +1,5 @@
-//! The identity provider: sign-in page, session, sign-out. Has no passwords. Redirects only to the load balancer's callback, or
-//! after a sign-out to the same host.
+//! The identity provider: sign-in page, session, sign-out. Has no passwords. Redirects only to the
+//! load balancer's callback, or after a sign-out to the same host.
 
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ use super::users::User;
 use crate::page;
 use crate::serve::log;
 
-/// The cookie of the provider's own session, with which the next sign-in needs no page. Browsers send it below [`PATH`] only.
+/// The cookie of the provider's own session, with which the next sign-in needs no page. Browsers
+/// send it below [`PATH`] only.
 const COOKIE: &str = "idp-session";
 const PATH: &str = "/idp";
 
@@ -48,7 +49,12 @@ struct Logout {
 
 pub(super) fn routes() -> Router<Arc<Simulator>> {
     Router::new()
-        .route("/idp/authorize", get(authorize).post(sign_in).layer(axum::middleware::from_fn(page::same_site)))
+        .route(
+            "/idp/authorize",
+            get(authorize)
+                .post(sign_in)
+                .layer(axum::middleware::from_fn(page::same_site)),
+        )
         .route("/idp/logout", get(logout))
 }
 
@@ -60,14 +66,21 @@ impl Authorize {
         }
         let pending = Pending::open(simulator, &self.state)
             .ok_or("The sign-in has expired, or another load balancer started it.")?;
-        (pending.redirect_uri == self.redirect_uri).then_some(()).ok_or("Unknown redirect_uri.")
+        (pending.redirect_uri == self.redirect_uri)
+            .then_some(())
+            .ok_or("Unknown redirect_uri.")
     }
 
     /// The redirect to the load balancer's callback, with an authorization code for `user`.
     fn redirect(&self, simulator: &Simulator, user: User) -> Response {
         let code = lock(&simulator.codes).add(user);
-        let query = serde_urlencoded::to_string([("code", code.as_str()), ("state", &self.state)]).unwrap_or_default();
-        (StatusCode::SEE_OTHER, [(LOCATION, format!("{}?{query}", self.redirect_uri))]).into_response()
+        let query = serde_urlencoded::to_string([("code", code.as_str()), ("state", &self.state)])
+            .unwrap_or_default();
+        (
+            StatusCode::SEE_OTHER,
+            [(LOCATION, format!("{}?{query}", self.redirect_uri))],
+        )
+            .into_response()
     }
 }
 
@@ -76,7 +89,9 @@ async fn authorize(
     Query(query): Query<Authorize>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    query.check(&simulator).map_err(|text| page::error(StatusCode::BAD_REQUEST, text))?;
+    query
+        .check(&simulator)
+        .map_err(|text| page::error(StatusCode::BAD_REQUEST, text))?;
     let session = cookie(&headers, COOKIE);
     let user = session.and_then(|session| lock(&simulator.idp_sessions).get(&session));
     match user {
@@ -90,15 +105,22 @@ async fn sign_in(
     Query(query): Query<Authorize>,
     Form(form): Form<SignIn>,
 ) -> Result<Response, Response> {
-    query.check(&simulator).map_err(|text| page::error(StatusCode::BAD_REQUEST, text))?;
+    query
+        .check(&simulator)
+        .map_err(|text| page::error(StatusCode::BAD_REQUEST, text))?;
     let user = match &form.groups {
         Some(groups) => User::typed(&form.name, groups, &form.claims),
-        None => {
-            lock(&simulator.users).named(&form.name).cloned().ok_or_else(|| format!("unknown user {:?}", form.name))
-        }
+        None => lock(&simulator.users)
+            .named(&form.name)
+            .cloned()
+            .ok_or_else(|| format!("unknown user {:?}", form.name)),
     };
     let user = user.map_err(|problem| {
-        (StatusCode::BAD_REQUEST, sign_in_page(&simulator, Some((&problem, &form)))).into_response()
+        (
+            StatusCode::BAD_REQUEST,
+            sign_in_page(&simulator, Some((&problem, &form))),
+        )
+            .into_response()
     })?;
     if form.groups.is_some()
         && let Err(problem) = lock(&simulator.users).add(user.clone())
@@ -106,15 +128,27 @@ async fn sign_in(
         log(format_args!("{problem}"));
     }
     let session = lock(&simulator.idp_sessions).add(user.clone());
-    let session = Cookie::build((COOKIE, session)).path(PATH).http_only(true).same_site(SameSite::Lax);
-    Ok(([(SET_COOKIE, session.to_string())], query.redirect(&simulator, user)).into_response())
+    let session = Cookie::build((COOKIE, session))
+        .path(PATH)
+        .http_only(true)
+        .same_site(SameSite::Lax);
+    Ok((
+        [(SET_COOKIE, session.to_string())],
+        query.redirect(&simulator, user),
+    )
+        .into_response())
 }
 
 fn sign_in_page(simulator: &Simulator, rejected: Option<(&str, &SignIn)>) -> Markup {
     let users = lock(&simulator.users);
     let (problem, typed) = rejected.unzip();
-    let (name, groups, claims) =
-        typed.map_or(("", "", ""), |form| (&form.name, form.groups.as_deref().unwrap_or_default(), &form.claims));
+    let (name, groups, claims) = typed.map_or(("", "", ""), |form| {
+        (
+            &form.name,
+            form.groups.as_deref().unwrap_or_default(),
+            &form.claims,
+        )
+    });
     page::layout(
         "Sign in",
         html! {
@@ -139,22 +173,40 @@ fn sign_in_page(simulator: &Simulator, rejected: Option<(&str, &SignIn)>) -> Mar
     )
 }
 
-/// Ends the provider's session. The load balancer's session is in its own cookies, which only its host can delete.
-async fn logout(State(simulator): State<Arc<Simulator>>, Query(query): Query<Logout>, headers: HeaderMap) -> Response {
+/// Ends the provider's session. The load balancer's session is in its own cookies, which only its
+/// host can delete.
+async fn logout(
+    State(simulator): State<Arc<Simulator>>,
+    Query(query): Query<Logout>,
+    headers: HeaderMap,
+) -> Response {
     if let Some(session) = cookie(&headers, COOKIE) {
         lock(&simulator.idp_sessions).remove(&session);
     }
     let Some(host) = host(&headers) else {
-        return page::error(StatusCode::BAD_REQUEST, "The request has no valid Host header.");
+        return page::error(
+            StatusCode::BAD_REQUEST,
+            "The request has no valid Host header.",
+        );
     };
-    let delete_cookie = [(SET_COOKIE, Cookie::build((COOKIE, "")).path(PATH).removal().to_string())];
+    let delete_cookie = [(
+        SET_COOKIE,
+        Cookie::build((COOKIE, "")).path(PATH).removal().to_string(),
+    )];
     match query.logout_uri {
         Some(to) if is_on_host(&to, host.host()) => {
             (StatusCode::SEE_OTHER, delete_cookie, [(LOCATION, to)]).into_response()
         }
-        Some(_) => page::error(StatusCode::BAD_REQUEST, "Unknown logout_uri: expected a URL of this host."),
+        Some(_) => page::error(
+            StatusCode::BAD_REQUEST,
+            "Unknown logout_uri: expected a URL of this host.",
+        ),
         None => {
-            let again = format!("http://{}:{}/", host.host(), simulator.options.listen.port());
+            let again = format!(
+                "http://{}:{}/",
+                host.host(),
+                simulator.options.listen.port()
+            );
             let page = page::layout(
                 "You are signed out",
                 html! {
@@ -169,7 +221,12 @@ async fn logout(State(simulator): State<Arc<Simulator>>, Query(query): Query<Log
 
 /// Whether `url` is of this host, at any port.
 fn is_on_host(url: &str, host: &str) -> bool {
-    let Ok(url) = url.parse::<Uri>() else { return false };
+    let Ok(url) = url.parse::<Uri>() else {
+        return false;
+    };
     let is_web = matches!(url.scheme_str(), Some("http" | "https"));
-    is_web && url.authority().is_some_and(|authority| !authority.as_str().contains('@') && authority.host() == host)
+    is_web
+        && url
+            .authority()
+            .is_some_and(|authority| !authority.as_str().contains('@') && authority.host() == host)
 }

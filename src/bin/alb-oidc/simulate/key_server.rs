@@ -1,4 +1,5 @@
-//! The routes of the two key servers: of the region's load balancers, and of the user pool. Signs nothing.
+//! The routes of the two key servers: of the region's load balancers, and of the user pool. Signs
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,9 @@ const SLOW: Duration = Duration::from_millis(500);
 const HANGING: Duration = Duration::from_secs(60);
 
 pub(super) fn routes() -> Router<Arc<Simulator>> {
-    Router::new().route("/{kid}", get(pem)).route("/{pool}/.well-known/jwks.json", get(jwks))
+    Router::new()
+        .route("/{kid}", get(pem))
+        .route("/{pool}/.well-known/jwks.json", get(jwks))
 }
 
 async fn pem(State(simulator): State<Arc<Simulator>>, Path(kid): Path<String>) -> Response {
@@ -29,7 +32,8 @@ async fn pem(State(simulator): State<Arc<Simulator>>, Path(kid): Path<String>) -
 }
 
 async fn jwks(State(simulator): State<Arc<Simulator>>, Path(pool): Path<String>) -> Response {
-    let found = (pool == simulator.pool()).then(|| Json(lock(&simulator.keys).jwks()).into_response());
+    let found =
+        (pool == simulator.pool()).then(|| Json(lock(&simulator.keys).jwks()).into_response());
     published(&simulator, found).await
 }
 
@@ -47,5 +51,7 @@ async fn published(simulator: &Simulator, found: Option<Response>) -> Response {
     if simulator.misbehaves(Misbehaviour::KeyGarbage) {
         return "<html>not a key</html>".into_response();
     }
-    found.filter(|_| !simulator.misbehaves(Misbehaviour::KeyMissing)).unwrap_or(StatusCode::NOT_FOUND.into_response())
+    found
+        .filter(|_| !simulator.misbehaves(Misbehaviour::KeyMissing))
+        .unwrap_or(StatusCode::NOT_FOUND.into_response())
 }

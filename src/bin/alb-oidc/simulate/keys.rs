@@ -20,15 +20,18 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn generate() -> Result<Self, String> {
-        let mut keys = Self { alb: Vec::new(), pool: Vec::new() };
+        let mut keys = Self {
+            alb: Vec::new(),
+            pool: Vec::new(),
+        };
         keys.rotate()?;
         Ok(keys)
     }
 
     /// Generates the new current keys. The old ones stay published.
     pub(super) fn rotate(&mut self) -> Result<(), String> {
-        let pool =
-            RsaKeyPair::generate(KeySize::Rsa2048).map_err(|error| format!("cannot make an RSA key: {error}"))?;
+        let pool = RsaKeyPair::generate(KeySize::Rsa2048)
+            .map_err(|error| format!("cannot make an RSA key: {error}"))?;
         self.alb.push(AlbKey::generate());
         self.pool.push((Uuid::new_v4().to_string(), pool));
         self.alb.drain(..self.alb.len().saturating_sub(MAX_KEYS));
@@ -53,7 +56,10 @@ impl Keys {
 
     /// The load balancer's public key of this id, as one PEM `PUBLIC KEY`.
     pub(super) fn pem(&self, kid: &str) -> Option<String> {
-        self.alb.iter().find(|key| key.id().to_string() == kid).and_then(|key| key.public_pem().ok())
+        self.alb
+            .iter()
+            .find(|key| key.id().to_string() == kid)
+            .and_then(|key| key.public_pem().ok())
     }
 
     /// The user pool's public keys as a JWKS, the current one first.

@@ -2,7 +2,8 @@
 
 use clap::ValueEnum;
 
-/// A misbehaviour. `--help` and the control page show its text: the misbehaviour, and the response of the gateway.
+/// A misbehaviour. `--help` and the control page show its text: the misbehaviour, and the response
+/// of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Misbehaviour {
     /// The token expired an hour ago: 401, token-expired
@@ -21,7 +22,8 @@ pub(crate) enum Misbehaviour {
     NoPadding,
     /// There is no token, as with a listener rule without authentication: 401, token-missing
     NoToken,
-    /// A client's own x-amzn-oidc-* headers are forwarded, too: 401, token-duplicate, if it sends any
+    /// A client's own x-amzn-oidc-* headers are forwarded, too: 401, token-duplicate, if it sends
+    /// any
     KeepClientHeaders,
     /// The access token has another subject: 401, access-token-invalid, if the filter reads it
     OtherAccessSubject,
@@ -46,8 +48,15 @@ impl Misbehaviour {
     /// Its name and its text.
     pub(crate) fn describe(self) -> (String, String) {
         let value = self.to_possible_value();
-        let name = value.as_ref().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        let text = value.as_ref().and_then(|value| value.get_help()).map(ToString::to_string).unwrap_or_default();
+        let name = value
+            .as_ref()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default();
+        let text = value
+            .as_ref()
+            .and_then(|value| value.get_help())
+            .map(ToString::to_string)
+            .unwrap_or_default();
         (name, text)
     }
 }

@@ -1,5 +1,5 @@
-//! The control page: the simulator's settings, a switch for each misbehaviour, and key rotation. A page of another site cannot
-//! make changes.
+//! The control page: the simulator's settings, a switch for each misbehaviour, and key rotation. A
+//! page of another site cannot make changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,19 +19,26 @@ use crate::page;
 use crate::serve::log;
 
 pub(super) fn routes() -> Router<Arc<Simulator>> {
-    let changes = Router::new().route("/rotate", post(rotate)).route("/misbehave", post(misbehave));
-    Router::new().route("/", get(show)).merge(changes.layer(axum::middleware::from_fn(page::same_site)))
+    let changes = Router::new()
+        .route("/rotate", post(rotate))
+        .route("/misbehave", post(misbehave));
+    Router::new()
+        .route("/", get(show))
+        .merge(changes.layer(axum::middleware::from_fn(page::same_site)))
 }
 
 async fn show(State(simulator): State<Arc<Simulator>>, headers: HeaderMap) -> Markup {
     let options = &simulator.options;
     let kids: Vec<String> = lock(&simulator.keys).ids().collect();
     let active = lock(&simulator.misbehaviours).clone();
-    let front = host(&headers).map(|host| format!("http://{}:{}/", host.host(), options.listen.port()));
+    let front =
+        host(&headers).map(|host| format!("http://{}:{}/", host.host(), options.listen.port()));
     let switches = |of_the_key_server: bool| {
-        let all =
-            Misbehaviour::value_variants().iter().filter(move |how| how.is_of_the_key_server() == of_the_key_server);
-        all.map(|how| (how.describe(), active.contains(how))).collect::<Vec<_>>()
+        let all = Misbehaviour::value_variants()
+            .iter()
+            .filter(move |how| how.is_of_the_key_server() == of_the_key_server);
+        all.map(|how| (how.describe(), active.contains(how)))
+            .collect::<Vec<_>>()
     };
     page::layout(
         "Simulated load balancer",
@@ -85,19 +92,36 @@ async fn rotate(State(simulator): State<Arc<Simulator>>) -> Response {
 }
 
 /// Switches on the misbehaviours that the form names, and all others off.
-async fn misbehave(State(simulator): State<Arc<Simulator>>, Form(form): Form<Vec<(String, String)>>) -> Response {
-    let wanted = form.iter().filter(|(field, _)| field == "on").map(|(_, name)| {
-        Misbehaviour::from_str(name, false)
-            .map_err(|_| format!("unknown misbehaviour {name:?}; alb-oidc simulate --help lists them"))
-    });
+async fn misbehave(
+    State(simulator): State<Arc<Simulator>>,
+    Form(form): Form<Vec<(String, String)>>,
+) -> Response {
+    let wanted = form
+        .iter()
+        .filter(|(field, _)| field == "on")
+        .map(|(_, name)| {
+            Misbehaviour::from_str(name, false).map_err(|_| {
+                format!("unknown misbehaviour {name:?}; alb-oidc simulate --help lists them")
+            })
+        });
     let wanted: BTreeSet<_> = match wanted.collect::<Result<_, _>>() {
         Ok(wanted) => wanted,
         Err(problem) => return page::error(StatusCode::BAD_REQUEST, &problem),
     };
     let names: Vec<_> = wanted.iter().map(|how| how.describe().0).collect();
-    log(format_args!("misbehaviours: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
+    log(format_args!(
+        "misbehaviours: {}",
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
+    ));
     let before = std::mem::replace(&mut *lock(&simulator.misbehaviours), wanted.clone());
-    if wanted.difference(&before).any(|how| how.is_of_the_key_server()) {
+    if wanted
+        .difference(&before)
+        .any(|how| how.is_of_the_key_server())
+    {
         return rotate(State(simulator)).await;
     }
     Redirect::to("/").into_response()

@@ -43,12 +43,17 @@ pub(crate) struct Simulate {
     )]
     pub(super) arn: String,
     /// The identity provider's issuer. Its last path segment is the user pool's id
-    #[arg(long, value_name = "URL", default_value = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE"
+    )]
     pub(super) issuer: String,
     /// The load balancer's client id at the identity provider
     #[arg(long, value_name = "ID", default_value = "1example23456789")]
     pub(super) client: String,
-    /// A YAML file of sample users: a list of {name, groups, claims}. Users that sign in under a new name are added to it
+    /// A YAML file of sample users: a list of {name, groups, claims}. Users that sign in under a
+    /// new name are added to it
     #[arg(long, value_name = "FILE")]
     pub(super) users: Option<PathBuf>,
     /// The prefix of the session cookies' names
@@ -60,7 +65,8 @@ pub(crate) struct Simulate {
     /// The lifetime of a token. Each request gets a new token
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) token_lifetime: u64,
-    /// Omit `Secure` from the cookies. Browsers on another machine need this: they do not connect to `localhost`
+    /// Omit `Secure` from the cookies. Browsers on another machine need this: they do not connect
+    /// to `localhost`
     #[arg(long)]
     pub(super) insecure_cookies: bool,
     /// Start with this misbehaviour (repeatable)
@@ -70,7 +76,9 @@ pub(crate) struct Simulate {
 
 /// Parses an `http` URL without a path.
 fn upstream(text: &str) -> Result<Authority, String> {
-    let uri: Uri = text.parse().map_err(|error| format!("{error}; expected http://HOST:PORT"))?;
+    let uri: Uri = text
+        .parse()
+        .map_err(|error| format!("{error}; expected http://HOST:PORT"))?;
     let parts = uri.into_parts();
     let bare = parts.path_and_query.is_none_or(|path| path == "/");
     match parts.authority {

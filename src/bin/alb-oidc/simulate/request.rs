@@ -13,7 +13,10 @@ pub(super) fn host(headers: &HeaderMap) -> Option<Authority> {
 
 /// The value of the first cookie with this name.
 pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let all = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     all.flat_map(Cookie::split_parse)
         .flatten()
         .find(|cookie| cookie.name() == name)

@@ -22,7 +22,10 @@ impl Sealer {
     /// Encrypts `value`. Only [`Self::open`] with the same `kind` decrypts it.
     pub(super) fn seal(&self, kind: &str, value: &impl Serialize) -> Option<String> {
         let mut sealed = serde_json::to_vec(value).ok()?;
-        let nonce = self.0.seal_in_place_append_tag(Aad::from(kind), &mut sealed).ok()?;
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(kind), &mut sealed)
+            .ok()?;
         Some(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &sealed].concat()))
     }
 

@@ -46,9 +46,17 @@ impl Simulator {
             "publicKeys": {"endpoint": "http://localhost"},
             "logout": {"sessionCookie": options.session_cookie},
         });
-        Config::from_value(&config)
-            .map_err(|mistakes| Trouble(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
-        let misbehaviours = Mutex::new(std::mem::take(&mut options.misbehave).into_iter().collect());
+        Config::from_value(&config).map_err(|mistakes| {
+            Trouble(
+                mistakes
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            )
+        })?;
+        let misbehaviours =
+            Mutex::new(std::mem::take(&mut options.misbehave).into_iter().collect());
         Ok(Self {
             sealer: Sealer::new().map_err(Trouble)?,
             keys: Mutex::new(Keys::generate().map_err(Trouble)?),
@@ -68,11 +76,17 @@ impl Simulator {
 
     /// The last path segment of the issuer: Cognito's name for the user pool.
     pub(super) fn pool(&self) -> &str {
-        self.options.issuer.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+        self.options
+            .issuer
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
     }
 }
 
-/// Locks `mutex`. A panic while it was locked does not matter: no change leaves the value half done.
+/// Locks `mutex`. A panic while it was locked does not matter: no change leaves the value half
+/// done.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

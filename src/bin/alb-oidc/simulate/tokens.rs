@@ -17,10 +17,16 @@ impl Simulator {
     pub(super) fn oidc_data(&self, user: &User) -> Result<String, String> {
         let options = &self.options;
         let choose = |misbehaviour, wrong: &str, right: &str| {
-            if self.misbehaves(misbehaviour) { wrong.to_owned() } else { right.to_owned() }
+            if self.misbehaves(misbehaviour) {
+                wrong.to_owned()
+            } else {
+                right.to_owned()
+            }
         };
         let keys = lock(&self.keys);
-        let Some(key) = keys.alb() else { return Err("there is no key to sign with".to_owned()) };
+        let Some(key) = keys.alb() else {
+            return Err("there is no key to sign with".to_owned());
+        };
         let expires = if self.misbehaves(Misbehaviour::ExpiredToken) {
             now().saturating_sub(3600)
         } else {
@@ -28,16 +34,27 @@ impl Simulator {
         };
         let another = "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/another/0123456789abcdef";
         let token = AlbToken {
-            kid: choose(Misbehaviour::BadKeyId, "../not-a-uuid", &key.id().to_string()),
+            kid: choose(
+                Misbehaviour::BadKeyId,
+                "../not-a-uuid",
+                &key.id().to_string(),
+            ),
             signer: choose(Misbehaviour::OtherSigner, another, &options.arn),
-            issuer: choose(Misbehaviour::OtherIssuer, "https://issuer.example", &options.issuer),
+            issuer: choose(
+                Misbehaviour::OtherIssuer,
+                "https://issuer.example",
+                &options.issuer,
+            ),
             client: choose(Misbehaviour::OtherClient, "another-client", &options.client),
             expires,
             claims: user.userinfo(&options.issuer),
             padded: !self.misbehaves(Misbehaviour::NoPadding),
         };
-        let minted =
-            if self.misbehaves(Misbehaviour::WrongKey) { token.mint(&AlbKey::generate()) } else { token.mint(key) };
+        let minted = if self.misbehaves(Misbehaviour::WrongKey) {
+            token.mint(&AlbKey::generate())
+        } else {
+            token.mint(key)
+        };
         minted.map_err(|error| format!("cannot write the token: {error}"))
     }
 
@@ -45,7 +62,9 @@ impl Simulator {
     pub(super) fn access_token(&self, user: &User) -> Result<String, String> {
         let options = &self.options;
         let keys = lock(&self.keys);
-        let Some((kid, key)) = keys.pool() else { return Err("there is no key to sign with".to_owned()) };
+        let Some((kid, key)) = keys.pool() else {
+            return Err("there is no key to sign with".to_owned());
+        };
         let subject = if self.misbehaves(Misbehaviour::OtherAccessSubject) {
             Uuid::new_v4().to_string()
         } else {
@@ -72,8 +91,16 @@ impl Simulator {
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let signing_input = format!("{}.{}", encode(&header), encode(&claims));
         let mut signature = vec![0; key.public_modulus_len()];
-        key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signing_input.as_bytes(), &mut signature)
-            .map_err(|error| format!("cannot sign the access token: {error}"))?;
-        Ok(format!("{signing_input}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        key.sign(
+            &RSA_PKCS1_SHA256,
+            &SystemRandom::new(),
+            signing_input.as_bytes(),
+            &mut signature,
+        )
+        .map_err(|error| format!("cannot sign the access token: {error}"))?;
+        Ok(format!(
+            "{signing_input}.{}",
+            URL_SAFE_NO_PAD.encode(signature)
+        ))
     }
 }

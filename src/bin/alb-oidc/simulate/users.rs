@@ -14,7 +14,8 @@ pub(super) struct User {
     pub(super) name: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) groups: Vec<String>,
-    /// Further userinfo claims. They replace claims of the same name that follow from the name and the groups.
+    /// Further userinfo claims. They replace claims of the same name that follow from the name and
+    /// the groups.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub(super) claims: Map<String, Value>,
 }
@@ -22,16 +23,26 @@ pub(super) struct User {
 impl User {
     fn new(name: &str, groups: &[&str]) -> Self {
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        Self { name: name.to_owned(), groups, claims: Map::new() }
+        Self {
+            name: name.to_owned(),
+            groups,
+            claims: Map::new(),
+        }
     }
 
     /// The user that was entered on the sign-in page.
     pub(super) fn typed(name: &str, groups: &str, claims: &str) -> Result<Self, String> {
-        let groups: Vec<&str> = groups.split(',').map(str::trim).filter(|group| !group.is_empty()).collect();
+        let groups: Vec<&str> = groups
+            .split(',')
+            .map(str::trim)
+            .filter(|group| !group.is_empty())
+            .collect();
         let mut user = Self::new(name.trim(), &groups);
         if !claims.trim().is_empty() {
             user.claims = serde_json::from_str(claims).map_err(|error| {
-                format!("extra claims: {error}; expected a JSON object such as {{\"name\": \"Ann\"}}")
+                format!(
+                    "extra claims: {error}; expected a JSON object such as {{\"name\": \"Ann\"}}"
+                )
             })?;
         }
         user.checked()
@@ -40,20 +51,31 @@ impl User {
     fn checked(self) -> Result<Self, String> {
         let name = &self.name;
         if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
-            return Err(format!("user {name:?}: expected 1 to 128 bytes without control characters"));
+            return Err(format!(
+                "user {name:?}: expected 1 to 128 bytes without control characters"
+            ));
         }
         Ok(self)
     }
 
     /// The subject: it depends on the issuer and the user only.
     pub(super) fn subject(&self, issuer: &str) -> String {
-        let given = self.claims.get("sub").and_then(Value::as_str).map(str::to_owned);
+        let given = self
+            .claims
+            .get("sub")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         given.unwrap_or_else(|| {
-            Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("{issuer}#{}", self.name).as_bytes()).to_string()
+            Uuid::new_v5(
+                &Uuid::NAMESPACE_URL,
+                format!("{issuer}#{}", self.name).as_bytes(),
+            )
+            .to_string()
         })
     }
 
-    /// The userinfo claims. Groups have the format of Cognito's SAML mapping: one string in brackets.
+    /// The userinfo claims. Groups have the format of Cognito's SAML mapping: one string in
+    /// brackets.
     pub(super) fn userinfo(&self, issuer: &str) -> Map<String, Value> {
         let mut claims = Map::from_iter([("sub".to_owned(), json!(self.subject(issuer)))]);
         claims.insert("username".to_owned(), json!(self.name));
@@ -62,7 +84,10 @@ impl User {
             claims.insert("email_verified".to_owned(), json!("true"));
         }
         if !self.groups.is_empty() {
-            claims.insert("custom:groups".to_owned(), json!(format!("[{}]", self.groups.join(", "))));
+            claims.insert(
+                "custom:groups".to_owned(),
+                json!(format!("[{}]", self.groups.join(", "))),
+            );
         }
         claims.extend(self.claims.clone());
         claims
@@ -85,7 +110,12 @@ impl Users {
             Some(path) => match std::fs::read_to_string(path) {
                 Ok(text) => Some(text),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) => return Err(format!("cannot read the users file {}: {error}", path.display())),
+                Err(error) => {
+                    return Err(format!(
+                        "cannot read the users file {}: {error}",
+                        path.display()
+                    ));
+                }
             },
             None => None,
         };
@@ -118,8 +148,12 @@ impl Users {
             Some(known) => *known = user,
             None => self.known.push(user),
         }
-        let Some(path) = &self.file else { return Ok(()) };
-        let failed = |error: &dyn std::fmt::Display| format!("cannot write the users file {}: {error}", path.display());
+        let Some(path) = &self.file else {
+            return Ok(());
+        };
+        let failed = |error: &dyn std::fmt::Display| {
+            format!("cannot write the users file {}: {error}", path.display())
+        };
         let text = if is_json(path) {
             serde_json::to_string_pretty(&self.known).map_err(|error| failed(&error))?
         } else {
@@ -134,12 +168,19 @@ fn parse(path: &Path, text: &str) -> Result<Vec<User>, String> {
     let wrong = |error: &dyn std::fmt::Display| {
         let error = error.to_string();
         let line = error.lines().next().unwrap_or_default().to_owned();
-        format!("{}: {line}; expected a list of users with name, and optionally groups and claims", path.display())
+        format!(
+            "{}: {line}; expected a list of users with name, and optionally groups and claims",
+            path.display()
+        )
     };
     let users: Vec<User> = serde_saphyr::from_str(text).map_err(|error| wrong(&error))?;
-    users.into_iter().map(|user| user.checked().map_err(|error| wrong(&error))).collect()
+    users
+        .into_iter()
+        .map(|user| user.checked().map_err(|error| wrong(&error)))
+        .collect()
 }
 
 fn is_json(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "json")
+    path.extension()
+        .is_some_and(|extension| extension == "json")
 }

@@ -25,7 +25,10 @@ impl UsersById {
     }
 
     pub(super) fn get(&self, id: &str) -> Option<User> {
-        self.0.iter().find(|(known, _)| known == id).map(|(_, user)| user.clone())
+        self.0
+            .iter()
+            .find(|(known, _)| known == id)
+            .map(|(_, user)| user.clone())
     }
 
     pub(super) fn remove(&mut self, id: &str) -> Option<User> {

@@ -1,5 +1,5 @@
-//! What the operator writes: users, groups and their namespaces, with Kubeflow's own words where it has some. Nothing here
-//! judges a name.
+//! What the operator writes: users, groups and their namespaces, with Kubeflow's own words where it
+//! has some. Nothing here judges a name.
 
 use std::collections::BTreeMap;
 
@@ -23,16 +23,22 @@ pub(crate) struct File {
 pub(crate) struct Kubeflow {
     /// `USERID_PREFIX`: stands before a user's name in the header, and nowhere else.
     pub(crate) user_id_prefix: String,
-    /// Who may pass on what the gateway says of a user: `ISTIO_INGRESS_GATEWAY_PRINCIPAL` and `KFP_UI_PRINCIPAL`.
+    /// Who may pass on what the gateway says of a user: `ISTIO_INGRESS_GATEWAY_PRINCIPAL` and
+    /// `KFP_UI_PRINCIPAL`.
     pub(crate) principals: Vec<String>,
 }
 
 impl Default for Kubeflow {
     fn default() -> Self {
         let of = |namespace, account| format!("cluster.local/ns/{namespace}/sa/{account}");
-        let principals =
-            vec![of("istio-system", "istio-ingressgateway-service-account"), of("kubeflow", "ml-pipeline-ui")];
-        Self { user_id_prefix: String::new(), principals }
+        let principals = vec![
+            of("istio-system", "istio-ingressgateway-service-account"),
+            of("kubeflow", "ml-pipeline-ui"),
+        ];
+        Self {
+            user_id_prefix: String::new(),
+            principals,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! From names to namespaces: who owns each, and whom it lets in besides. All that is wrong is told at once, and nothing is
-//! planned then. What a resource looks like is not known here.
+//! From names to namespaces: who owns each, and whom it lets in besides. All that is wrong is told
+//! at once, and nothing is planned then. What a resource looks like is not known here.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -65,8 +65,17 @@ impl Subject {
 impl Binding {
     /// As KFAM names it, so that it finds it again: ASCII letters and digits, the rest made dashes.
     fn resource_name(&self) -> String {
-        let words = [self.subject.kind(), &self.name, "clusterrole", self.role.name()].join("-").to_ascii_lowercase();
-        let words = words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let words = [
+            self.subject.kind(),
+            &self.name,
+            "clusterrole",
+            self.role.name(),
+        ]
+        .join("-")
+        .to_ascii_lowercase();
+        let words = words
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|word| !word.is_empty());
         words.collect::<Vec<_>>().join("-")
     }
 }
@@ -77,7 +86,13 @@ impl Plan {
     /// # Errors
     /// All mistakes.
     pub(crate) fn new(file: &File, identity: &IdentityRules) -> Result<Plan, Vec<Mistake>> {
-        let mut planner = Planner { file, identity, seen: BTreeMap::new(), tenants: BTreeMap::new(), mistakes: vec![] };
+        let mut planner = Planner {
+            file,
+            identity,
+            seen: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            mistakes: vec![],
+        };
         if file.users.is_empty() && file.groups.is_empty() {
             planner.mistake("", "found neither users nor groups, expected some");
         }
@@ -88,9 +103,18 @@ impl Plan {
         for (position, group) in file.groups.iter().enumerate() {
             planner.group(&format!("groups[{position}]"), group);
         }
-        let Planner { tenants, mistakes, .. } = planner;
+        let Planner {
+            tenants, mistakes, ..
+        } = planner;
         let principals = file.kubeflow.principals.clone();
-        if mistakes.is_empty() { Ok(Plan { principals, tenants }) } else { Err(mistakes) }
+        if mistakes.is_empty() {
+            Ok(Plan {
+                principals,
+                tenants,
+            })
+        } else {
+            Err(mistakes)
+        }
     }
 }
 
@@ -108,44 +132,74 @@ impl Planner<'_> {
         self.mistakes.push((field.to_owned(), what.into()));
     }
 
-    /// A policy that names no principal, or more than one by a `*`, lets any workload speak for users.
+    /// A policy that names no principal, or more than one by a `*`, lets any workload speak for
+    /// users.
     fn principals(&mut self) {
         let principals = &self.file.kubeflow.principals;
         if principals.is_empty() {
             self.mistake("kubeflow.principals", "found none, expected at least one");
         }
-        for (position, principal) in principals.iter().enumerate().filter(|(_, principal)| !is_principal(principal)) {
-            let what = format!("found {principal:?}, expected TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT without `*`");
+        for (position, principal) in principals
+            .iter()
+            .enumerate()
+            .filter(|(_, principal)| !is_principal(principal))
+        {
+            let what = format!(
+                "found {principal:?}, expected TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT without `*`"
+            );
             self.mistake(&format!("kubeflow.principals[{position}]"), what);
         }
     }
 
     fn user(&mut self, field: &str, user: &User) {
-        let User { user: claim, namespace, resource_quota_spec, plugins, contributors } = user;
-        let Some(owner) = self.user_name(&format!("{field}.user"), claim) else { return };
+        let User {
+            user: claim,
+            namespace,
+            resource_quota_spec,
+            plugins,
+            contributors,
+        } = user;
+        let Some(owner) = self.user_name(&format!("{field}.user"), claim) else {
+            return;
+        };
         if !self.is_first(field, "user", &owner) {
             return;
         }
-        let namespace = namespace.clone().unwrap_or_else(|| dashboards_namespace(&owner));
+        let namespace = namespace
+            .clone()
+            .unwrap_or_else(|| dashboards_namespace(&owner));
         let mut tenant = self.tenant(field, owner, resource_quota_spec.as_ref(), plugins);
         self.contributors(field, &mut tenant, contributors);
         self.add(namespace, tenant);
     }
 
     fn group(&mut self, field: &str, group: &Group) {
-        let Group { group: name, role, owner, namespace, resource_quota_spec, plugins, contributors } = group;
+        let Group {
+            group: name,
+            role,
+            owner,
+            namespace,
+            resource_quota_spec,
+            plugins,
+            contributors,
+        } = group;
         let owner = match owner {
             Some(claim) => self.user_name(&format!("{field}.owner"), claim),
-            // A name that no user can have: the filter lets none end with a space, nor does HTTP, whatever stands before it.
+            // A name that no user can have: the filter lets none end with a space, nor does HTTP,
+            // whatever stands before it.
             None => Some(format!(" group {name} ")),
         };
-        let (Some(owner), Some(binding)) = (owner, self.members(&format!("{field}.group"), name, *role)) else {
+        let (Some(owner), Some(binding)) =
+            (owner, self.members(&format!("{field}.group"), name, *role))
+        else {
             return;
         };
         if !self.is_first(field, "group", &binding.name) {
             return;
         }
-        let namespace = namespace.clone().unwrap_or_else(|| dashboards_namespace(name));
+        let namespace = namespace
+            .clone()
+            .unwrap_or_else(|| dashboards_namespace(name));
         let mut tenant = self.tenant(field, owner, resource_quota_spec.as_ref(), plugins);
         self.bind(field, &mut tenant, binding);
         self.contributors(field, &mut tenant, contributors);
@@ -153,12 +207,18 @@ impl Planner<'_> {
     }
 
     fn is_first(&mut self, field: &str, kind: &'static str, name: &str) -> bool {
-        let Some(earlier) = self.seen.insert((kind, name.to_owned()), field.to_owned()) else { return true };
-        self.mistake(&format!("{field}.{kind}"), format!("found {name:?}, the {kind} of {earlier}, expected another"));
+        let Some(earlier) = self.seen.insert((kind, name.to_owned()), field.to_owned()) else {
+            return true;
+        };
+        self.mistake(
+            &format!("{field}.{kind}"),
+            format!("found {name:?}, the {kind} of {earlier}, expected another"),
+        );
         false
     }
 
-    /// A user as Kubeflow and Kubernetes call them: the user id without the prefix that Kubeflow knows of.
+    /// A user as Kubeflow and Kubernetes call them: the user id without the prefix that Kubeflow
+    /// knows of.
     fn user_name(&mut self, field: &str, claim: &str) -> Option<String> {
         let id = match self.identity.user_id.made_of(claim) {
             Ok(id) => id,
@@ -174,19 +234,31 @@ impl Planner<'_> {
         };
         // A policy would match more than this user.
         if id.starts_with('*') || id.ends_with('*') {
-            self.mistake(field, format!("found the user id {id:?}, expected one without `*` at its ends"));
+            self.mistake(
+                field,
+                format!("found the user id {id:?}, expected one without `*` at its ends"),
+            );
             return None;
         }
         let prefix = &self.file.kubeflow.user_id_prefix;
-        match id.strip_prefix(prefix.as_str()).filter(|name| !name.is_empty() && name.trim() == *name) {
+        match id
+            .strip_prefix(prefix.as_str())
+            .filter(|name| !name.is_empty() && name.trim() == *name)
+        {
             // The filter knows the prefix, Kubernetes does not.
             Some(name) if name.starts_with("system:") => {
-                self.mistake(field, format!("found {name:?}, expected a name that does not begin with `system:`"));
+                self.mistake(
+                    field,
+                    format!("found {name:?}, expected a name that does not begin with `system:`"),
+                );
                 None
             }
             Some(name) => Some(name.to_owned()),
             None => {
-                self.mistake(field, format!("found the user id {id:?}, expected one after the prefix {prefix:?}"));
+                self.mistake(
+                    field,
+                    format!("found the user id {id:?}, expected one after the prefix {prefix:?}"),
+                );
                 None
             }
         }
@@ -216,38 +288,73 @@ impl Planner<'_> {
         None
     }
 
-    fn tenant(&mut self, field: &str, owner: String, quota: Option<&ResourceQuotaSpec>, plugins: &[Plugin]) -> Tenant {
+    fn tenant(
+        &mut self,
+        field: &str,
+        owner: String,
+        quota: Option<&ResourceQuotaSpec>,
+        plugins: &[Plugin],
+    ) -> Tenant {
         let mut hard_quota = BTreeMap::new();
         for (resource, value) in quota.iter().flat_map(|quota| &quota.hard) {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             if Regex::new(QUANTITY).is_ok_and(|quantity| quantity.is_match(&text)) {
                 hard_quota.insert(resource.clone(), text);
             } else {
                 let field = format!("{field}.resourceQuotaSpec.hard.{resource}");
-                self.mistake(&field, format!("found {value}, expected a quantity such as 4, 500m or 16Gi"));
+                self.mistake(
+                    &field,
+                    format!("found {value}, expected a quantity such as 4, 500m or 16Gi"),
+                );
             }
         }
         for (position, Plugin::AwsIamForServiceAccount(plugin)) in plugins.iter().enumerate() {
             let role = &plugin.aws_iam_role;
             if !(role.starts_with("arn:") && role.contains(":role/")) {
                 let field = format!("{field}.plugins[{position}].spec.awsIamRole");
-                self.mistake(&field, format!("found {role:?}, expected the ARN of an IAM role"));
+                self.mistake(
+                    &field,
+                    format!("found {role:?}, expected the ARN of an IAM role"),
+                );
             }
         }
-        Tenant { owner, hard_quota, plugins: plugins.to_vec(), bindings: BTreeMap::new(), field: field.to_owned() }
+        Tenant {
+            owner,
+            hard_quota,
+            plugins: plugins.to_vec(),
+            bindings: BTreeMap::new(),
+            field: field.to_owned(),
+        }
     }
 
     fn contributors(&mut self, field: &str, tenant: &mut Tenant, contributors: &[Contributor]) {
         for (position, Contributor { user, role }) in contributors.iter().enumerate() {
             let field = format!("{field}.contributors[{position}].user");
-            let Some(name) = self.user_name(&field, user) else { continue };
+            let Some(name) = self.user_name(&field, user) else {
+                continue;
+            };
             if name == tenant.owner {
-                self.mistake(&field, format!("found {name:?}, who owns the namespace, expected somebody else"));
+                self.mistake(
+                    &field,
+                    format!("found {name:?}, who owns the namespace, expected somebody else"),
+                );
                 continue;
             }
             let value = format!("{}{name}", self.file.kubeflow.user_id_prefix);
             let header = self.identity.user_id_header.clone();
-            self.bind(&field, tenant, Binding { subject: Subject::User, name, role: *role, header, value });
+            self.bind(
+                &field,
+                tenant,
+                Binding {
+                    subject: Subject::User,
+                    name,
+                    role: *role,
+                    header,
+                    value,
+                },
+            );
         }
     }
 
@@ -257,7 +364,9 @@ impl Planner<'_> {
             let name = &binding.name;
             self.mistake(
                 field,
-                format!("found {name:?}, expected a name with which {resource_name} is shorter than 254"),
+                format!(
+                    "found {name:?}, expected a name with which {resource_name} is shorter than 254"
+                ),
             );
             return;
         }
@@ -293,8 +402,11 @@ impl Planner<'_> {
         match self.tenants.entry(namespace) {
             Entry::Vacant(place) => drop(place.insert(tenant)),
             Entry::Occupied(earlier) => {
-                let what =
-                    format!("found {:?}, the namespace of {}, expected another", earlier.key(), earlier.get().field);
+                let what = format!(
+                    "found {:?}, the namespace of {}, expected another",
+                    earlier.key(),
+                    earlier.get().field
+                );
                 self.mistake(&field, what);
             }
         }
@@ -307,26 +419,55 @@ fn is_principal(text: &str) -> bool {
         if ![domain, namespace, account].iter().any(|part| part.is_empty() || part.contains(['*', ':'])))
 }
 
-/// Namespaces that a cluster with Kubeflow has for itself: the profile controller would hand them over to their new owner.
+/// Namespaces that a cluster with Kubeflow has for itself: the profile controller would hand them
+/// over to their new owner.
 fn is_the_clusters(namespace: &str) -> bool {
-    let names =
-        ["argocd", "auth", "cert-manager", "default", "kubeflow", "kubeflow-system", "monitoring", "oauth2-proxy"];
+    let names = [
+        "argocd",
+        "auth",
+        "cert-manager",
+        "default",
+        "kubeflow",
+        "kubeflow-system",
+        "monitoring",
+        "oauth2-proxy",
+    ];
     let beginnings = ["flux-", "istio-", "knative-", "kube-"];
-    names.contains(&namespace) || beginnings.iter().any(|beginning| namespace.starts_with(beginning))
+    names.contains(&namespace)
+        || beginnings
+            .iter()
+            .any(|beginning| namespace.starts_with(beginning))
 }
 
-/// The namespace that Kubeflow's dashboard proposes to a user: what stands before the `@`, in lower case, without `_`, and
-/// with dashes for all but letters and digits.
+/// The namespace that Kubeflow's dashboard proposes to a user: what stands before the `@`, in lower
+/// case, without `_`, and with dashes for all but letters and digits.
 fn dashboards_namespace(name: &str) -> String {
-    let name = name.split('@').next().unwrap_or_default().to_ascii_lowercase();
-    let dashed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
-    name.chars().map(dashed).collect::<String>().trim_matches('-').replace('_', "")
+    let name = name
+        .split('@')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let dashed = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            c
+        } else {
+            '-'
+        }
+    };
+    name.chars()
+        .map(dashed)
+        .collect::<String>()
+        .trim_matches('-')
+        .replace('_', "")
 }
 
 /// A label as RFC 1123 has it.
 fn is_label(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=63).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+    (1..=63).contains(&name.len())
+        && name.chars().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 #[cfg(test)]
@@ -351,12 +492,38 @@ mod tests {
     #[test]
     fn a_binding_is_named_as_kubeflow_names_it() {
         for (subject, name, role, expected) in [
-            (Subject::User, "bob@example.com", Role::Edit, "user-bob-example-com-clusterrole-edit"),
-            (Subject::User, "Bob.B+ml@Example.com", Role::View, "user-bob-b-ml-example-com-clusterrole-view"),
-            (Subject::User, "_Zoë_", Role::Admin, "user-zo-clusterrole-admin"),
-            (Subject::Group, "oidc:ML ops", Role::Edit, "group-oidc-ml-ops-clusterrole-edit"),
+            (
+                Subject::User,
+                "bob@example.com",
+                Role::Edit,
+                "user-bob-example-com-clusterrole-edit",
+            ),
+            (
+                Subject::User,
+                "Bob.B+ml@Example.com",
+                Role::View,
+                "user-bob-b-ml-example-com-clusterrole-view",
+            ),
+            (
+                Subject::User,
+                "_Zoë_",
+                Role::Admin,
+                "user-zo-clusterrole-admin",
+            ),
+            (
+                Subject::Group,
+                "oidc:ML ops",
+                Role::Edit,
+                "group-oidc-ml-ops-clusterrole-edit",
+            ),
         ] {
-            let binding = Binding { subject, name: name.to_owned(), role, header: String::new(), value: String::new() };
+            let binding = Binding {
+                subject,
+                name: name.to_owned(),
+                role,
+                header: String::new(),
+                value: String::new(),
+            };
             assert_eq!(binding.resource_name(), expected);
         }
     }

@@ -1,5 +1,6 @@
-//! The Kubernetes resources of a plan, as Kubeflow's profile controller and its access management (KFAM) want to find them:
-//! what they make themselves is left to them. Nothing here decides who gets in.
+//! The Kubernetes resources of a plan, as Kubeflow's profile controller and its access management
+//! (KFAM) want to find them: what they make themselves is left to them. Nothing here decides who
+//! gets in.
 
 use serde_json::{Map, Value, json};
 
@@ -10,11 +11,17 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 impl Plan {
     /// All resources, by namespace.
     pub(crate) fn resources(&self) -> Vec<Value> {
-        self.tenants.iter().flat_map(|(namespace, tenant)| self.of(namespace, tenant)).collect()
+        self.tenants
+            .iter()
+            .flat_map(|(namespace, tenant)| self.of(namespace, tenant))
+            .collect()
     }
 
     fn of(&self, namespace: &str, tenant: &Tenant) -> Vec<Value> {
-        let mut resources = vec![self::namespace(namespace, tenant), profile(namespace, tenant)];
+        let mut resources = vec![
+            self::namespace(namespace, tenant),
+            profile(namespace, tenant),
+        ];
         for (name, binding) in &tenant.bindings {
             // By these, KFAM knows whom a RoleBinding is for; groups it takes no notice of so far.
             let subject = binding.subject.kind().to_ascii_lowercase();
@@ -48,13 +55,19 @@ fn labels() -> Value {
 
 /// Has Argo CD and Flux keep what goes from the file: with a namespace goes all that is in it.
 fn kept() -> Map<String, Value> {
-    let annotations =
-        [("argocd.argoproj.io/sync-options", "Prune=false"), ("kustomize.toolkit.fluxcd.io/prune", "disabled")];
-    annotations.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect()
+    let annotations = [
+        ("argocd.argoproj.io/sync-options", "Prune=false"),
+        ("kustomize.toolkit.fluxcd.io/prune", "disabled"),
+    ];
+    annotations
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), json!(value)))
+        .collect()
 }
 
-/// The profile controller would make it, but later: what lies in it can be applied at once so. The annotation is what the
-/// controller takes for its own; it adds the labels that Kubeflow and Istio want.
+/// The profile controller would make it, but later: what lies in it can be applied at once so. The
+/// annotation is what the controller takes for its own; it adds the labels that Kubeflow and Istio
+/// want.
 fn namespace(name: &str, tenant: &Tenant) -> Value {
     let mut annotations = kept();
     annotations.insert("owner".to_owned(), json!(tenant.owner));
@@ -64,9 +77,15 @@ fn namespace(name: &str, tenant: &Tenant) -> Value {
 
 fn profile(name: &str, tenant: &Tenant) -> Value {
     let mut spec = Map::new();
-    spec.insert("owner".to_owned(), json!({"kind": "User", "name": tenant.owner}));
+    spec.insert(
+        "owner".to_owned(),
+        json!({"kind": "User", "name": tenant.owner}),
+    );
     if !tenant.hard_quota.is_empty() {
-        spec.insert("resourceQuotaSpec".to_owned(), json!({"hard": tenant.hard_quota}));
+        spec.insert(
+            "resourceQuotaSpec".to_owned(),
+            json!({"hard": tenant.hard_quota}),
+        );
     }
     if !tenant.plugins.is_empty() {
         spec.insert("plugins".to_owned(), json!(tenant.plugins));

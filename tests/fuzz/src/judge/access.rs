@@ -1,4 +1,5 @@
-//! Rules and readings of a path: README, Rules. Every order of everything that an upstream may do to a path, by brute force.
+//! Rules and readings of a path: README, Rules. Every order of everything that an upstream may do
+//! to a path, by brute force.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -27,14 +28,22 @@ pub enum Demand<'c> {
 
 impl Demand<'_> {
     fn is_met_by(&self, user: &Identity) -> bool {
-        let Demand::Allowed(allow) = self else { return true };
-        let list = |name| allow.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let Demand::Allowed(allow) = self else {
+            return true;
+        };
+        let list = |name| {
+            allow
+                .get(name)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+        };
         list("users").any(|id| id == user.user_id)
             || list("groups").any(|group| user.groups.iter().any(|of_user| of_user == group))
-            || user
-                .domain
-                .as_deref()
-                .is_some_and(|domain| list("domains").any(|pattern| is_host(domain, &pattern.to_ascii_lowercase())))
+            || user.domain.as_deref().is_some_and(|domain| {
+                list("domains").any(|pattern| is_host(domain, &pattern.to_ascii_lowercase()))
+            })
     }
 }
 
@@ -48,36 +57,67 @@ pub fn admits(demands: &[Demand<'_>], user: &Identity) -> bool {
     demands.iter().all(|demand| demand.is_met_by(user))
 }
 
-/// What `rules` of this config ask of a request: what every reading of its path asks for, or, of one that cannot be read, what
-/// all rules for its method do. `sizes`: the compiled size of each rule's regexes, which no other library knows.
-pub fn demands<'c>(config: &'c Value, sizes: &[usize], method: &str, authority: &str, path: &[u8]) -> Vec<Demand<'c>> {
-    let rules: Vec<&'c Value> = config.get("rules").and_then(Value::as_array).into_iter().flatten().collect();
+/// What `rules` of this config ask of a request: what every reading of its path asks for, or, of
+/// one that cannot be read, what all rules for its method do. `sizes`: the compiled size of each
+/// rule's regexes, which no other library knows.
+pub fn demands<'c>(
+    config: &'c Value,
+    sizes: &[usize],
+    method: &str,
+    authority: &str,
+    path: &[u8],
+) -> Vec<Demand<'c>> {
+    let rules: Vec<&'c Value> = config
+        .get("rules")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .collect();
     assert_eq!(rules.len(), sizes.len());
     if rules.is_empty() {
         return vec![Demand::AnyUser];
     }
-    let for_method: Vec<_> = rules.into_iter().zip(sizes).filter(|(rule, _)| is_for_method(rule, method)).collect();
+    let for_method: Vec<_> = rules
+        .into_iter()
+        .zip(sizes)
+        .filter(|(rule, _)| is_for_method(rule, method))
+        .collect();
     let host = host(authority);
     let is_for_host = |rule: &Value| host.as_ref().is_some_and(|host| is_for_host(rule, host));
-    let for_host: Vec<_> = for_method.iter().filter(|(rule, _)| is_for_host(rule)).collect();
+    let for_host: Vec<_> = for_method
+        .iter()
+        .filter(|(rule, _)| is_for_host(rule))
+        .collect();
     let regexes: usize = for_host.iter().map(|(_, size)| **size).sum();
     let is_legible = |readings: &BTreeMap<String, usize>| {
         let bytes = readings.keys().map(String::len).sum::<usize>();
-        readings.len() <= MOST && bytes <= MOST_BYTES && (bytes + 16 * readings.len()) * regexes <= MOST_WORK
+        readings.len() <= MOST
+            && bytes <= MOST_BYTES
+            && (bytes + 16 * readings.len()) * regexes <= MOST_WORK
     };
     // A rewrite that ends in `/` would make `..` of it.
-    let has_hidden_parent =
-        |readings: &BTreeMap<String, usize>| readings.keys().any(|path| regex(r"[^/]\.\.(/|$)").is_match(path));
-    let readings = readings(path).filter(is_legible).filter(|readings| !has_hidden_parent(readings));
+    let has_hidden_parent = |readings: &BTreeMap<String, usize>| {
+        readings
+            .keys()
+            .any(|path| regex(r"[^/]\.\.(/|$)").is_match(path))
+    };
+    let readings = readings(path)
+        .filter(is_legible)
+        .filter(|readings| !has_hidden_parent(readings));
     let (Some(_), Some(readings)) = (&host, readings) else {
-        let all = for_method.iter().map(|(rule, _)| demand(rule)).filter(|demand| *demand != Demand::Nothing);
+        let all = for_method
+            .iter()
+            .map(|(rule, _)| demand(rule))
+            .filter(|demand| *demand != Demand::Nothing);
         return all.chain([Demand::AnyUser]).collect();
     };
     let for_host: Vec<&Value> = for_host.into_iter().map(|(rule, _)| *rule).collect();
     let mut each = Vec::new();
     for reading in readings.keys() {
         for ignoring_case in [false, true] {
-            let first = for_host.iter().find(|rule| is_for_path(rule, reading, ignoring_case));
+            let first = for_host
+                .iter()
+                .find(|rule| is_for_path(rule, reading, ignoring_case));
             each.push(first.map_or(Demand::AnyUser, |rule| demand(rule)));
         }
     }
@@ -85,7 +125,10 @@ pub fn demands<'c>(config: &'c Value, sizes: &[usize], method: &str, authority: 
 }
 
 fn demand(rule: &Value) -> Demand<'_> {
-    match (rule.get("require").and_then(Value::as_str), rule.get("allow")) {
+    match (
+        rule.get("require").and_then(Value::as_str),
+        rule.get("allow"),
+    ) {
         (Some("none"), _) => Demand::Nothing,
         (_, Some(allow)) => Demand::Allowed(allow),
         (_, None) => Demand::AnyUser,
@@ -96,34 +139,58 @@ fn matching<'r>(rule: &'r Value, name: &str) -> Option<&'r Vec<Value>> {
     rule.get("match")?.get(name)?.as_array()
 }
 
-/// Some upstreams know no case of methods: a rule that lets pass wants the method as written, any other does not.
+/// Some upstreams know no case of methods: a rule that lets pass wants the method as written, any
+/// other does not.
 fn is_for_method(rule: &Value, method: &str) -> bool {
     let opens = demand(rule) == Demand::Nothing;
     matching(rule, "methods").is_none_or(|methods| {
         let mut names = methods.iter().filter_map(Value::as_str);
-        names.any(|name| if opens { name == method } else { name == method.to_ascii_uppercase() })
+        names.any(|name| {
+            if opens {
+                name == method
+            } else {
+                name == method.to_ascii_uppercase()
+            }
+        })
     })
 }
 
 fn is_for_host(rule: &Value, host: &str) -> bool {
-    let mut patterns = matching(rule, "hosts").into_iter().flatten().filter_map(Value::as_str);
-    matching(rule, "hosts").is_none() || patterns.any(|pattern| is_host(host, &pattern.to_ascii_lowercase()))
+    let mut patterns = matching(rule, "hosts")
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    matching(rule, "hosts").is_none()
+        || patterns.any(|pattern| is_host(host, &pattern.to_ascii_lowercase()))
 }
 
 /// `*.example.com` is any host below.
 fn is_host(host: &str, pattern: &str) -> bool {
     match pattern.strip_prefix("*.") {
-        Some(parent) => host.strip_suffix(parent).is_some_and(|below| below.ends_with('.') && below.len() > 1),
+        Some(parent) => host
+            .strip_suffix(parent)
+            .is_some_and(|below| below.ends_with('.') && below.len() > 1),
         None => host == pattern,
     }
 }
 
 fn is_for_path(rule: &Value, path: &str, ignoring_case: bool) -> bool {
-    let Some(patterns) = matching(rule, "paths") else { return true };
-    let cased = |text: &str| if ignoring_case { text.to_ascii_lowercase() } else { text.to_owned() };
+    let Some(patterns) = matching(rule, "paths") else {
+        return true;
+    };
+    let cased = |text: &str| {
+        if ignoring_case {
+            text.to_ascii_lowercase()
+        } else {
+            text.to_owned()
+        }
+    };
     let path_cased = cased(path);
     patterns.iter().any(|pattern| {
-        let (kind, text) = pattern.as_object().and_then(|object| object.iter().next()).expect("one kind");
+        let (kind, text) = pattern
+            .as_object()
+            .and_then(|object| object.iter().next())
+            .expect("one kind");
         let text = text.as_str().expect("text");
         match kind.as_str() {
             "exact" => path_cased == cased(text),
@@ -132,7 +199,11 @@ fn is_for_path(rule: &Value, path: &str, ignoring_case: bool) -> bool {
             }
             "prefix" => path_cased.starts_with(&cased(text)),
             "suffix" => path_cased.ends_with(&cased(text)),
-            _ => regex(&format!("{}{text}", if ignoring_case { "(?i)" } else { "" })).is_match(path),
+            _ => regex(&format!(
+                "{}{text}",
+                if ignoring_case { "(?i)" } else { "" }
+            ))
+            .is_match(path),
         }
     })
 }
@@ -146,7 +217,8 @@ fn host(authority: &str) -> Option<String> {
     form.is_match(host).then(|| host.to_owned())
 }
 
-/// Each reading, and the fewest decodings that lead to it. `None`: a reading that nobody can tell the meaning of.
+/// Each reading, and the fewest decodings that lead to it. `None`: a reading that nobody can tell
+/// the meaning of.
 pub fn readings(path: &[u8]) -> Option<BTreeMap<String, usize>> {
     let written = std::str::from_utf8(path.split(|byte| *byte == b'?').next()?).ok()?;
     if !written.starts_with('/') {
@@ -159,7 +231,10 @@ pub fn readings(path: &[u8]) -> Option<BTreeMap<String, usize>> {
         rounds.push(Vec::new());
         while let Some(path) = rounds[decodings].pop() {
             // The last is what a decoder puts for bytes that are no UTF-8.
-            if path.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+            if path
+                .chars()
+                .any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+            {
                 return None;
             }
             if found.len() > ENOUGH || found.contains_key(&path) {
@@ -192,7 +267,9 @@ fn decoded(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut at = 0;
     while at < path.len() {
-        let digits = path.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = path
+            .get(at + 1..at + 3)
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         match digits.and_then(|digits| std::str::from_utf8(digits).ok()) {
             Some(digits) if path[at] == b'%' => {
                 out.push(u8::from_str_radix(digits, 16).expect("two digits"));
@@ -214,7 +291,11 @@ fn without_parameters(path: &str) -> String {
 /// `//authority/path`
 fn without_authority(path: &str) -> String {
     let path = regex("^//[^/]*").replace(path, "").into_owned();
-    if path.is_empty() { "/".to_owned() } else { path }
+    if path.is_empty() {
+        "/".to_owned()
+    } else {
+        path
+    }
 }
 
 fn without_empty_segments(path: &str) -> String {

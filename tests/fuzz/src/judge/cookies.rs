@@ -12,12 +12,27 @@ pub fn split(header: &str) -> Vec<(String, String)> {
 
 /// Whether the name is that of a shard of the session: the stem, a hyphen and a number.
 pub fn is_session(name: &str, stem: &str) -> bool {
-    let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
-    name == stem || number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    let number = name
+        .strip_prefix(stem)
+        .and_then(|rest| rest.strip_prefix('-'));
+    name == stem
+        || number.is_some_and(|number| {
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        })
 }
 
-/// The name of every cookie of a header, of those without a value too. Bytes that are no UTF-8 are nobody's name.
+/// The name of every cookie of a header, of those without a value too. Bytes that are no UTF-8 are
+/// nobody's name.
 pub fn names(header: &[u8]) -> Vec<String> {
     let header = String::from_utf8_lossy(header);
-    header.split(';').map(|pair| pair.split('=').next().unwrap_or_default().trim_ascii().to_owned()).collect()
+    header
+        .split(';')
+        .map(|pair| {
+            pair.split('=')
+                .next()
+                .unwrap_or_default()
+                .trim_ascii()
+                .to_owned()
+        })
+        .collect()
 }

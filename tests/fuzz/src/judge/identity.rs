@@ -1,4 +1,5 @@
-//! Claims into user id, groups and claim headers: README, Configuration. Regexes are the `regex` crate's.
+//! Claims into user id, groups and claim headers: README, Configuration. Regexes are the `regex`
+//! crate's.
 
 use super::{jws, regex};
 use serde_json::{Map, Value};
@@ -30,7 +31,8 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// A claim of that whole name wins; else what is before a dot is an object that has the rest, the longer name first.
+/// A claim of that whole name wins; else what is before a dot is an object that has the rest, the
+/// longer name first.
 fn descend<'a>(object: &'a Object, name: &str) -> Option<&'a Value> {
     let parts: Vec<&str> = name.split('.').collect();
     object.get(name).or_else(|| {
@@ -42,11 +44,20 @@ fn descend<'a>(object: &'a Object, name: &str) -> Option<&'a Value> {
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {
-    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    value
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn text<'c>(config: &'c Value, pointer: &str, default: &'c str) -> &'c str {
-    config.pointer(pointer).and_then(Value::as_str).unwrap_or(default)
+    config
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or(default)
 }
 
 fn flag(config: &Value, pointer: &str) -> bool {
@@ -64,7 +75,12 @@ pub fn named_headers(config: &Value) -> Vec<String> {
     if config.get("groups").is_some() {
         names.push(text(config, "/groups/header", "kubeflow-groups").to_owned());
     }
-    for claim in config.get("claimHeaders").and_then(Value::as_array).into_iter().flatten() {
+    for claim in config
+        .get("claimHeaders")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         names.push(text(claim, "/header", "").to_owned());
     }
     names
@@ -79,25 +95,50 @@ pub fn member_prefix(config: &Value) -> Option<&str> {
 pub fn identity(config: &Value, claims: &Claims<'_>) -> Result<Identity, &'static str> {
     let user_id = user_id(config, claims)?;
     let groups = groups(config, claims);
-    let mut headers = vec![(user_id_header(config).to_owned(), user_id.clone().into_bytes())];
+    let mut headers = vec![(
+        user_id_header(config).to_owned(),
+        user_id.clone().into_bytes(),
+    )];
     if !groups.is_empty() {
-        let joined = groups.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(",");
-        headers.push((text(config, "/groups/header", "kubeflow-groups").to_owned(), joined.into_bytes()));
+        let joined = groups
+            .iter()
+            .map(|(_, name)| name.as_str())
+            .collect::<Vec<_>>()
+            .join(",");
+        headers.push((
+            text(config, "/groups/header", "kubeflow-groups").to_owned(),
+            joined.into_bytes(),
+        ));
     }
     if let Some(prefix) = member_prefix(config) {
-        headers.extend(
-            groups.iter().take(64).map(|(_, name)| (format!("{prefix}{}", escaped(name)), name.clone().into_bytes())),
-        );
+        headers.extend(groups.iter().take(64).map(|(_, name)| {
+            (
+                format!("{prefix}{}", escaped(name)),
+                name.clone().into_bytes(),
+            )
+        }));
     }
-    for entry in config.get("claimHeaders").and_then(Value::as_array).into_iter().flatten() {
-        let value = claims.find(text(entry, "/claim", "")).and_then(header_value);
-        headers.extend(value.map(|value| (text(entry, "/header", "").to_owned(), value.into_bytes())));
+    for entry in config
+        .get("claimHeaders")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let value = claims
+            .find(text(entry, "/claim", ""))
+            .and_then(header_value);
+        headers
+            .extend(value.map(|value| (text(entry, "/header", "").to_owned(), value.into_bytes())));
     }
     Ok(Identity {
         user_id,
         domain: domain(claims.alb),
         groups: groups.into_iter().map(|(_, name)| name).collect(),
-        subject: claims.alb.get("sub").and_then(Value::as_str).map(str::to_owned),
+        subject: claims
+            .alb
+            .get("sub")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
         headers,
     })
 }
@@ -109,7 +150,12 @@ fn user_id(config: &Value, claims: &Claims<'_>) -> Result<String, &'static str> 
     }
     let claim = names
         .iter()
-        .find_map(|name| claims.find(name).and_then(Value::as_str).filter(|text| !text.is_empty()))
+        .find_map(|name| {
+            claims
+                .find(name)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+        })
         .ok_or("user-id-missing")?;
     let verified = claims.alb.get("email_verified");
     if flag(config, "/userId/requireVerifiedEmail") && !verified.is_some_and(is_true) {
@@ -122,10 +168,17 @@ fn user_id(config: &Value, claims: &Claims<'_>) -> Result<String, &'static str> 
     if flag(config, "/userId/lowercase") {
         id = id.to_ascii_lowercase();
     }
-    for rule in config.pointer("/userId/transformers").and_then(Value::as_array).into_iter().flatten() {
+    for rule in config
+        .pointer("/userId/transformers")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         let matches = regex(text(rule, "/matches", ""));
         if matches.is_match(&id) {
-            id = matches.replace_all(&id, text(rule, "/replaces", "")).into_owned();
+            id = matches
+                .replace_all(&id, text(rule, "/replaces", ""))
+                .into_owned();
             break;
         }
     }
@@ -140,8 +193,9 @@ fn is_true(value: &Value) -> bool {
     *value == Value::Bool(true) || *value == "true"
 }
 
-/// Not empty, no space at its ends, and nothing in it that a person would not see: control and format characters, what Unicode says
-/// may be ignored in display, line and paragraph separators, private use, noncharacters, and two signs that are blank.
+/// Not empty, no space at its ends, and nothing in it that a person would not see: control and
+/// format characters, what Unicode says may be ignored in display, line and paragraph separators,
+/// private use, noncharacters, and two signs that are blank.
 pub fn is_legible(text: &str) -> bool {
     let unseen = regex(
         r"[\p{Cc}\p{Cf}\p{Co}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\p{Zl}\p{Zp}\x{2800}\x{1D159}]",
@@ -150,7 +204,10 @@ pub fn is_legible(text: &str) -> bool {
 }
 
 fn domain(claims: &Object) -> Option<String> {
-    if claims.get("email_verified").is_some_and(|verified| !is_true(verified)) {
+    if claims
+        .get("email_verified")
+        .is_some_and(|verified| !is_true(verified))
+    {
         return None;
     }
     let (_, domain) = claims.get("email")?.as_str()?.rsplit_once('@')?;
@@ -159,7 +216,9 @@ fn domain(claims: &Object) -> Option<String> {
 
 /// Each group, without and with prefix.
 fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
-    let Some(rules) = config.get("groups") else { return Vec::new() };
+    let Some(rules) = config.get("groups") else {
+        return Vec::new();
+    };
     let mut names = strings(rules.get("claims"));
     if names.is_empty() {
         names.push("custom:groups".to_owned());
@@ -171,12 +230,16 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
         let members: Vec<String> = match claim {
             Value::Array(_) => strings(Some(claim)),
             Value::String(list) => {
-                let inner = list.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                let inner = list
+                    .trim()
+                    .strip_prefix('[')
+                    .and_then(|rest| rest.strip_suffix(']'));
                 match inner {
                     Some(quoted) if quoted.contains('"') => {
                         strings(jws::json(list.as_bytes(), jws::CLAIMS_DEPTH).as_ref())
                     }
-                    // A comma after a backslash separates nothing. No header can carry it, so another sign may stand for it here.
+                    // A comma after a backslash separates nothing. No header can carry it, so
+                    // another sign may stand for it here.
                     _ => {
                         let list = inner.unwrap_or(list).replace(r"\,", "\u{1}");
                         list.split(',').map(|name| name.trim().to_owned()).collect()
@@ -188,8 +251,12 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
         for name in members {
             let kept = keep.as_ref().is_none_or(|keep| keep.is_match(&name));
             let whole = format!("{}{name}", text(rules, "/prefix", ""));
-            let sound = is_legible(&name) && whole.len() <= 256 && !name.contains(',') && !whole.starts_with("system:");
-            if sound && kept && found.len() < 512 && !found.iter().any(|(_, known)| *known == whole) {
+            let sound = is_legible(&name)
+                && whole.len() <= 256
+                && !name.contains(',')
+                && !whole.starts_with("system:");
+            if sound && kept && found.len() < 512 && !found.iter().any(|(_, known)| *known == whole)
+            {
                 found.push((name, whole));
             }
         }
@@ -197,10 +264,20 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
     found
 }
 
-/// Lower-case letters, digits, `-` and `.` stand for themselves, every other byte is `%` and two digits.
+/// Lower-case letters, digits, `-` and `.` stand for themselves, every other byte is `%` and two
+/// digits.
 fn escaped(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") }).collect()
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    name.bytes()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02x}")
+            }
+        })
+        .collect()
 }
 
 /// Text, numbers, booleans, and lists of these joined by commas.
@@ -214,7 +291,11 @@ fn header_value(claim: &Value) -> Option<String> {
     let value = match claim {
         Value::Array(items) => {
             let item = |item| scalar(item).filter(|text| !text.contains(','));
-            items.iter().map(item).collect::<Option<Vec<_>>>()?.join(",")
+            items
+                .iter()
+                .map(item)
+                .collect::<Option<Vec<_>>>()?
+                .join(",")
         }
         other => scalar(other)?,
     };

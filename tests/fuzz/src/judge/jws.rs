@@ -1,4 +1,5 @@
-//! Base64, JSON and the two tokens' forms, by other libraries than the filter's: `data-encoding` and `jiter`.
+//! Base64, JSON and the two tokens' forms, by other libraries than the filter's: `data-encoding`
+//! and `jiter`.
 
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use jiter::JsonValue;
@@ -13,15 +14,17 @@ const HEADER_DEPTH: usize = 2;
 /// See [`HEADER_DEPTH`].
 pub const CLAIMS_DEPTH: usize = 16;
 
-/// The ALB's base64: of either alphabet, padded or not, and nothing but what an encoder writes. Padding that is cut short is
-/// taken too: it says nothing.
+/// The ALB's base64: of either alphabet, padded or not, and nothing but what an encoder writes.
+/// Padding that is cut short is taken too: it says nothing.
 pub fn base64(text: &str) -> Option<Vec<u8>> {
     let bare = text.trim_end_matches('=');
     let full = (4 - bare.len() % 4) % 4;
     if text.len() - bare.len() > full {
         return None;
     }
-    [BASE64URL_NOPAD, BASE64_NOPAD].iter().find_map(|encoding| encoding.decode(bare.as_bytes()).ok())
+    [BASE64URL_NOPAD, BASE64_NOPAD]
+        .iter()
+        .find_map(|encoding| encoding.decode(bare.as_bytes()).ok())
 }
 
 /// RFC 7515's base64: URL-safe, no padding.
@@ -29,15 +32,19 @@ pub fn base64url(text: &str) -> Option<Vec<u8>> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok()
 }
 
-/// Strict JSON: RFC 8259 in UTF-8, no member twice, no number out of a double's range, not deeper than `depth`.
+/// Strict JSON: RFC 8259 in UTF-8, no member twice, no number out of a double's range, not deeper
+/// than `depth`.
 pub fn json(text: &[u8], depth: usize) -> Option<Value> {
     std::str::from_utf8(text).ok()?;
     strict(&JsonValue::parse(text, false).ok()?, depth)
 }
 
-/// Whether the text may hold the number -0, of which the two readers differ: an integer here, a double for the filter.
+/// Whether the text may hold the number -0, of which the two readers differ: an integer here, a
+/// double for the filter.
 pub fn has_minus_zero(text: &[u8]) -> bool {
-    text.windows(3).any(|part| part.starts_with(b"-0") && b",]} \t\r\n".contains(&part[2])) || text.ends_with(b"-0")
+    text.windows(3)
+        .any(|part| part.starts_with(b"-0") && b",]} \t\r\n".contains(&part[2]))
+        || text.ends_with(b"-0")
 }
 
 fn strict(value: &JsonValue<'_>, depth: usize) -> Option<Value> {
@@ -54,13 +61,21 @@ fn strict(value: &JsonValue<'_>, depth: usize) -> Option<Value> {
         JsonValue::Str(text) => Value::from(text.as_ref()),
         JsonValue::Array(items) => {
             let inner = depth.checked_sub(1)?;
-            Value::Array(items.iter().map(|item| strict(item, inner)).collect::<Option<_>>()?)
+            Value::Array(
+                items
+                    .iter()
+                    .map(|item| strict(item, inner))
+                    .collect::<Option<_>>()?,
+            )
         }
         JsonValue::Object(members) => {
             let inner = depth.checked_sub(1)?;
             let mut object = Map::new();
             for (name, member) in members.iter() {
-                if object.insert(name.as_ref().to_owned(), strict(member, inner)?).is_some() {
+                if object
+                    .insert(name.as_ref().to_owned(), strict(member, inner)?)
+                    .is_some()
+                {
                     return None;
                 }
             }
@@ -73,7 +88,9 @@ fn strict(value: &JsonValue<'_>, depth: usize) -> Option<Value> {
 pub fn is_uuid(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
-        && groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && groups
+            .iter()
+            .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// What a provider calls its key is its own choice, within reason: 1 to 128 visible characters.
@@ -107,19 +124,30 @@ pub fn alb_token(text: &[u8]) -> Result<AlbToken, &'static str> {
     // With more than two dots it is no JWS; that the header is told of before is an order, no more.
     let (header, rest) = text.split_once('.').ok_or(MALFORMED)?;
     let (payload, signature) = rest.rsplit_once('.').ok_or(MALFORMED)?;
-    let object = base64(header).and_then(|bytes| json(&bytes, HEADER_DEPTH)).ok_or(MALFORMED)?;
+    let object = base64(header)
+        .and_then(|bytes| json(&bytes, HEADER_DEPTH))
+        .ok_or(MALFORMED)?;
     let object = object.as_object().ok_or(MALFORMED)?;
     if REFUSED.iter().any(|name| object.contains_key(*name)) {
         return Err(MALFORMED);
     }
-    if object.get("typ").is_some_and(|typ| !typ.as_str().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT"))) {
+    if object.get("typ").is_some_and(|typ| {
+        !typ.as_str()
+            .is_some_and(|typ| typ.eq_ignore_ascii_case("JWT"))
+    }) {
         return Err(MALFORMED);
     }
     if object.get("alg").and_then(Value::as_str) != Some("ES256") {
         return Err("algorithm-not-es256");
     }
-    let kid = object.get("kid").and_then(Value::as_str).filter(|kid| is_uuid(kid)).ok_or("key-id-invalid")?;
-    let signature = base64(signature).filter(|bytes| bytes.len() == 64).ok_or(MALFORMED)?;
+    let kid = object
+        .get("kid")
+        .and_then(Value::as_str)
+        .filter(|kid| is_uuid(kid))
+        .ok_or("key-id-invalid")?;
+    let signature = base64(signature)
+        .filter(|bytes| bytes.len() == 64)
+        .ok_or(MALFORMED)?;
     // Whether it decodes is seen once it is verified; what can be no base64 is refused before.
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"-_+/=".contains(&byte);
     if payload.is_empty() || !payload.bytes().all(is_base64) {
@@ -146,7 +174,11 @@ pub fn alb_token(text: &[u8]) -> Result<AlbToken, &'static str> {
 pub fn date(object: &Map<String, Value>, name: &str) -> Result<Option<u64>, &'static str> {
     match object.get(name) {
         None => Ok(None),
-        Some(found) => found.as_u64().filter(|date| *date < 253_402_300_800).map(Some).ok_or("token-malformed"),
+        Some(found) => found
+            .as_u64()
+            .filter(|date| *date < 253_402_300_800)
+            .map(Some)
+            .ok_or("token-malformed"),
     }
 }
 
@@ -164,15 +196,25 @@ pub struct AccessToken {
 
 /// A JWS by the letter of RFC 7515, with RS256. `None`: not one.
 pub fn access_token(text: &[u8]) -> Option<AccessToken> {
-    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= MAX_TOKEN)?;
-    let [header, payload, signature] = text.split('.').collect::<Vec<_>>()[..] else { return None };
+    let text = std::str::from_utf8(text)
+        .ok()
+        .filter(|text| text.len() <= MAX_TOKEN)?;
+    let [header, payload, signature] = text.split('.').collect::<Vec<_>>()[..] else {
+        return None;
+    };
     let object = json(&base64url(header)?, HEADER_DEPTH)?;
     let object = object.as_object()?;
     let kid = object.get("kid")?.as_str()?;
     let kid_is_sound = is_key_id(kid);
-    let is_base64 = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let is_base64 = |part: &str| {
+        part.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
     let is_sound = kid_is_sound && is_base64(payload) && is_base64(signature);
-    if object.get("alg")? != "RS256" || REFUSED.iter().any(|name| object.contains_key(*name)) || !is_sound {
+    if object.get("alg")? != "RS256"
+        || REFUSED.iter().any(|name| object.contains_key(*name))
+        || !is_sound
+    {
         return None;
     }
     Some(AccessToken {

@@ -25,7 +25,8 @@ pub enum Key {
     Unavailable,
 }
 
-/// Whether this is the signature of the key of this number over these bytes: number, bytes, signature.
+/// Whether this is the signature of the key of this number over these bytes: number, bytes,
+/// signature.
 pub type IsSigned<'w> = &'w dyn Fn(u8, &[u8], &[u8]) -> bool;
 
 /// What there is beside the request.
@@ -74,7 +75,11 @@ pub fn verdict(world: &World<'_>, head: &Headers) -> Verdict {
         return Verdict::Skipped(upstream(world, head, None));
     }
     let identity = identify(world, head).and_then(|identity| {
-        if access::admits(&demands, &identity) { Ok(identity) } else { Err(vec!["user-not-allowed"]) }
+        if access::admits(&demands, &identity) {
+            Ok(identity)
+        } else {
+            Err(vec!["user-not-allowed"])
+        }
     });
     match identity {
         Ok(identity) => Verdict::Admitted(upstream(world, head, Some(&identity))),
@@ -88,18 +93,37 @@ pub fn verdict(world: &World<'_>, head: &Headers) -> Verdict {
 /// README, Upgrades.
 fn upgrades_are_allowed(config: &Value, head: &Headers) -> bool {
     let default = [Value::from("websocket")];
-    let listed = config.get("upgrades").and_then(Value::as_array).map_or(&default[..], Vec::as_slice);
-    let listed: Vec<String> = listed.iter().filter_map(Value::as_str).map(str::to_ascii_lowercase).collect();
+    let listed = config
+        .get("upgrades")
+        .and_then(Value::as_array)
+        .map_or(&default[..], Vec::as_slice);
+    let listed: Vec<String> = listed
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_ascii_lowercase)
+        .collect();
     let mut asked = Vec::new();
     for value in [values(head, "upgrade"), values(head, ":protocol")].concat() {
-        asked.extend(lossy(Some(value)).to_ascii_lowercase().split(',').map(|one| one.trim_ascii().to_owned()));
+        asked.extend(
+            lossy(Some(value))
+                .to_ascii_lowercase()
+                .split(',')
+                .map(|one| one.trim_ascii().to_owned()),
+        );
     }
-    asked.extend(lossy(first(head, ":method")).eq_ignore_ascii_case("connect").then(|| "connect".to_owned()));
+    asked.extend(
+        lossy(first(head, ":method"))
+            .eq_ignore_ascii_case("connect")
+            .then(|| "connect".to_owned()),
+    );
     asked.iter().all(|one| listed.contains(one))
 }
 
 fn values<'h>(head: &'h Headers, name: &str) -> Vec<&'h [u8]> {
-    head.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_slice()).collect()
+    head.iter()
+        .filter(|(found, _)| found == name)
+        .map(|(_, value)| value.as_slice())
+        .collect()
 }
 
 fn first<'h>(head: &'h Headers, name: &str) -> Option<&'h [u8]> {
@@ -112,7 +136,10 @@ fn lossy(value: Option<&[u8]>) -> String {
 
 /// What the names of the session's cookies begin with.
 pub fn stem(config: &Value) -> &str {
-    config.pointer("/logout/sessionCookie").and_then(Value::as_str).unwrap_or("AWSELBAuthSessionCookie")
+    config
+        .pointer("/logout/sessionCookie")
+        .and_then(Value::as_str)
+        .unwrap_or("AWSELBAuthSessionCookie")
 }
 
 fn sign_out(world: &World<'_>, head: &Headers) -> Option<Vec<String>> {
@@ -122,7 +149,9 @@ fn sign_out(world: &World<'_>, head: &Headers) -> Option<Vec<String>> {
     let is = |name, value: &str| first(head, name) == Some(value.as_bytes());
     let cross_site = is("sec-fetch-site", "cross-site");
     let goes_there = is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document");
-    let not_by_a_person = ["sec-purpose", "purpose", "upgrade"].iter().any(|name| first(head, name).is_some());
+    let not_by_a_person = ["sec-purpose", "purpose", "upgrade"]
+        .iter()
+        .any(|name| first(head, name).is_some());
     if asked.split('?').next() != Some(path)
         || !["GET", "HEAD", "POST"].contains(&method.as_str())
         || (cross_site && !goes_there)
@@ -132,7 +161,11 @@ fn sign_out(world: &World<'_>, head: &Headers) -> Option<Vec<String>> {
     }
     let mut names: Vec<String> = Vec::new();
     for header in values(head, "cookie") {
-        names.extend(cookies::names(header).into_iter().filter(|name| cookies::is_session(name, stem(world.config))));
+        names.extend(
+            cookies::names(header)
+                .into_iter()
+                .filter(|name| cookies::is_session(name, stem(world.config))),
+        );
     }
     names.sort_by_key(|name| (name.len(), name.clone()));
     names.dedup();
@@ -150,12 +183,20 @@ fn identify(world: &World<'_>, head: &Headers) -> Result<Identity, Vec<&'static 
     };
     let token = jws::alb_token(text).map_err(only)?;
     believed(world.config, &token).map_err(only)?;
-    let skew = world.config.get("clockSkewSeconds").and_then(Value::as_u64).unwrap_or(30);
+    let skew = world
+        .config
+        .get("clockSkewSeconds")
+        .and_then(Value::as_u64)
+        .unwrap_or(30);
     let is_over = |expires: u64| world.now >= (expires + skew) * 1000;
     if is_over(token.expires) {
         return Err(only("token-expired"));
     }
-    let key = known((world.key)(&key_server(world.config, &token.signer), &token.kid)).map_err(only)?;
+    let key = known((world.key)(
+        &key_server(world.config, &token.signer),
+        &token.kid,
+    ))
+    .map_err(only)?;
     if !(world.is_signed)(key, &token.signed, &token.signature) {
         return Err(only("signature-invalid"));
     }
@@ -164,18 +205,38 @@ fn identify(world: &World<'_>, head: &Headers) -> Result<Identity, Vec<&'static 
     if let Some(rules) = world.config.get("accessToken") {
         access = Some(access_claims(world, rules, head, &token, &claims, skew).map_err(only)?);
     }
-    identity::identity(world.config, &Claims { alb: &claims, access: access.as_ref() }).map_err(only)
+    identity::identity(
+        world.config,
+        &Claims {
+            alb: &claims,
+            access: access.as_ref(),
+        },
+    )
+    .map_err(only)
 }
 
 /// It must be of one entry's signer, issuer and client.
 fn believed(config: &Value, token: &jws::AlbToken) -> Result<(), &'static str> {
-    let entries: Vec<&Value> = config["loadBalancers"].as_array().into_iter().flatten().collect();
+    let entries: Vec<&Value> = config["loadBalancers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .collect();
     let accepts = |entry: &Value, name: &str, found: &Option<String>| {
         entry[name].is_null() || entry[name].as_str() == found.as_deref()
     };
-    let of_signer: Vec<_> = entries.into_iter().filter(|entry| entry["arn"] == token.signer.as_str()).collect();
-    let of_issuer: Vec<_> = of_signer.iter().filter(|entry| accepts(entry, "issuer", &token.issuer)).collect();
-    let of_client = of_issuer.iter().filter(|entry| accepts(entry, "clientId", &token.client)).count();
+    let of_signer: Vec<_> = entries
+        .into_iter()
+        .filter(|entry| entry["arn"] == token.signer.as_str())
+        .collect();
+    let of_issuer: Vec<_> = of_signer
+        .iter()
+        .filter(|entry| accepts(entry, "issuer", &token.issuer))
+        .collect();
+    let of_client = of_issuer
+        .iter()
+        .filter(|entry| accepts(entry, "clientId", &token.client))
+        .count();
     match (of_signer.len(), of_issuer.len(), of_client) {
         (0, _, _) => Err("signer-unknown"),
         (_, 0, _) => Err("issuer-mismatch"),
@@ -186,7 +247,10 @@ fn believed(config: &Value, token: &jws::AlbToken) -> Result<(), &'static str> {
 
 /// Host and path below which a load balancer's keys are.
 fn key_server(config: &Value, arn: &str) -> String {
-    if let Some(endpoint) = config.pointer("/publicKeys/endpoint").and_then(Value::as_str) {
+    if let Some(endpoint) = config
+        .pointer("/publicKeys/endpoint")
+        .and_then(Value::as_str)
+    {
         let (_, place) = endpoint.split_once("://").expect("a URL");
         return format!("{}/", place.trim_end_matches('/'));
     }
@@ -207,17 +271,25 @@ fn known(key: Key) -> Result<u8, &'static str> {
     }
 }
 
-fn claims(token: &jws::AlbToken, is_over: impl Fn(u64) -> bool) -> Result<Map<String, Value>, Vec<&'static str>> {
+fn claims(
+    token: &jws::AlbToken,
+    is_over: impl Fn(u64) -> bool,
+) -> Result<Map<String, Value>, Vec<&'static str>> {
     let malformed = || vec!["token-malformed"];
     let claims = jws::base64(&token.payload).and_then(|bytes| jws::json(&bytes, jws::CLAIMS_DEPTH));
-    let claims = claims.as_ref().and_then(Value::as_object).ok_or_else(malformed)?;
+    let claims = claims
+        .as_ref()
+        .and_then(Value::as_object)
+        .ok_or_else(malformed)?;
     let expires = jws::date(claims, "exp").map_err(|_| malformed())?;
     let mut reasons = Vec::new();
     if expires.is_some_and(is_over) {
         reasons.push("token-expired");
     }
     match (claims.get("iss"), &token.issuer) {
-        (Some(Value::String(found)), Some(issuer)) if found != issuer => reasons.push("issuer-mismatch"),
+        (Some(Value::String(found)), Some(issuer)) if found != issuer => {
+            reasons.push("issuer-mismatch")
+        }
         (None | Some(Value::String(_)), _) => {}
         // Which of the two it is is not documented.
         (Some(_), _) => reasons.push("token-malformed"),
@@ -226,7 +298,11 @@ fn claims(token: &jws::AlbToken, is_over: impl Fn(u64) -> bool) -> Result<Map<St
         // The expiry comes first.
         reasons.truncate(1);
     }
-    if reasons.is_empty() { Ok(claims.clone()) } else { Err(reasons) }
+    if reasons.is_empty() {
+        Ok(claims.clone())
+    } else {
+        Err(reasons)
+    }
 }
 
 /// README, Access token.
@@ -239,7 +315,9 @@ fn access_claims(
     skew: u64,
 ) -> Result<Map<String, Value>, &'static str> {
     const INVALID: &str = "access-token-invalid";
-    let [text] = values(head, ACCESS_TOKEN)[..] else { return Err(INVALID) };
+    let [text] = values(head, ACCESS_TOKEN)[..] else {
+        return Err(INVALID);
+    };
     let token = jws::access_token(text).ok_or(INVALID)?;
     let issuer = rules["issuer"].as_str().unwrap_or_default();
     let place = match rules.get("jwksUri").and_then(Value::as_str) {
@@ -252,14 +330,18 @@ fn access_claims(
     let has = |name: &str, value: &Value| claims.get(name) == Some(value);
     let has_or_lacks = |name: &str, value: &Value| !claims.contains_key(name) || has(name, value);
     let seconds = |name| jws::date(&claims, name).map_err(|_| INVALID);
-    let subject = alb_claims.get("sub").filter(|subject| subject.as_str().is_some_and(|text| !text.is_empty()));
+    let subject = alb_claims
+        .get("sub")
+        .filter(|subject| subject.as_str().is_some_and(|text| !text.is_empty()));
     let is_of_the_client = match &alb.client {
         Some(client) => has_or_lacks("client_id", &Value::from(client.as_str())),
         None => claims.get("client_id").is_none_or(Value::is_string),
     };
     let expires = seconds("exp")?.ok_or(INVALID)?;
     let not_before = seconds("nbf")?.unwrap_or(0);
-    let holds = token.signature.is_some_and(|signature| (world.is_signed)(key, &token.signed, &signature))
+    let holds = token
+        .signature
+        .is_some_and(|signature| (world.is_signed)(key, &token.signed, &signature))
         && has("iss", &Value::from(issuer))
         && subject.is_some_and(|subject| has("sub", subject))
         && has_or_lacks("token_use", &Value::from("access"))
@@ -272,13 +354,21 @@ fn access_claims(
 /// What upstream sees, but for cookies.
 fn upstream(world: &World<'_>, head: &Headers, user: Option<&Identity>) -> Headers {
     let config = world.config;
-    let forwards = |name: &str| config.pointer(&format!("/forward/{name}")) == Some(&Value::Bool(true));
-    let subject = user.and_then(|user| user.subject.as_deref()).map(str::as_bytes);
+    let forwards =
+        |name: &str| config.pointer(&format!("/forward/{name}")) == Some(&Value::Bool(true));
+    let subject = user
+        .and_then(|user| user.subject.as_deref())
+        .map(str::as_bytes);
     let of_alb_passes = |name: &str| match name {
         OIDC_DATA => user.is_some() && forwards("oidcData"),
         ACCESS_TOKEN => user.is_some() && forwards("accessToken"),
         // Where it is there several times, each must be the user's.
-        _ => forwards("oidcData") && values(head, OIDC_IDENTITY).iter().all(|value| Some(*value) == subject),
+        _ => {
+            forwards("oidcData")
+                && values(head, OIDC_IDENTITY)
+                    .iter()
+                    .all(|value| Some(*value) == subject)
+        }
     };
     let mut seen: Headers = Vec::new();
     for (name, value) in head {
@@ -297,14 +387,42 @@ fn upstream(world: &World<'_>, head: &Headers, user: Option<&Identity>) -> Heade
 
 /// Whether no client may send it.
 pub fn is_owned(config: &Value, name: &str) -> bool {
-    // An upstream may take any sign for a hyphen; the colon of `:path` no client can send in a name of its own.
-    let hyphen = |sign: char| if sign.is_ascii_alphanumeric() || sign == ':' { sign } else { '-' };
-    let hyphens = |name: &str| name.to_ascii_lowercase().chars().map(hyphen).collect::<String>();
+    // An upstream may take any sign for a hyphen; the colon of `:path` no client can send in a name
+    // of its own.
+    let hyphen = |sign: char| {
+        if sign.is_ascii_alphanumeric() || sign == ':' {
+            sign
+        } else {
+            '-'
+        }
+    };
+    let hyphens = |name: &str| {
+        name.to_ascii_lowercase()
+            .chars()
+            .map(hyphen)
+            .collect::<String>()
+    };
     let mut owned = identity::named_headers(config);
-    owned.extend([OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY, "kubeflow-userid", "kubeflow-groups"].map(str::to_owned));
-    let reserved = config.get("reservedHeaders").and_then(Value::as_array).into_iter().flatten();
+    owned.extend(
+        [
+            OIDC_DATA,
+            ACCESS_TOKEN,
+            OIDC_IDENTITY,
+            "kubeflow-userid",
+            "kubeflow-groups",
+        ]
+        .map(str::to_owned),
+    );
+    let reserved = config
+        .get("reservedHeaders")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     owned.extend(reserved.filter_map(Value::as_str).map(str::to_owned));
-    let has_rules = config.get("rules").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+    let has_rules = config
+        .get("rules")
+        .and_then(Value::as_array)
+        .is_some_and(|rules| !rules.is_empty());
     if has_rules && config.pointer("/forward/pathOverrides") != Some(&Value::Bool(true)) {
         // README, Path overrides.
         let paths = [
@@ -316,9 +434,14 @@ pub fn is_owned(config: &Value, name: &str) -> bool {
             "x-original-url",
             "x-rewrite-url",
         ];
-        let methods = ["x-http-method-override", "x-http-method", "x-method-override"];
+        let methods = [
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+        ];
         owned.extend(paths.into_iter().chain(methods).map(str::to_owned));
     }
     owned.iter().any(|owned| hyphens(owned) == hyphens(name))
-        || identity::member_prefix(config).is_some_and(|prefix| hyphens(name).starts_with(&hyphens(prefix)))
+        || identity::member_prefix(config)
+            .is_some_and(|prefix| hyphens(name).starts_with(&hyphens(prefix)))
 }

@@ -1,4 +1,5 @@
-//! Claims into an identity, under a choice of configurations: strict JSON, user id, transformers, groups, claim headers.
+//! Claims into an identity, under a choice of configurations: strict JSON, user id, transformers,
+//! groups, claim headers.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -33,19 +34,35 @@ static CONFIGS: LazyLock<Vec<(Value, Config)>> = LazyLock::new(|| {
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut texts = seeds::scenarios(&["payload_text"]);
     texts.extend(
-        seeds::scenarios(&["payload_append"]).iter().map(|member| format!(r#"{{"email":"a@b.example",{member}}}"#)),
+        seeds::scenarios(&["payload_append"])
+            .iter()
+            .map(|member| format!(r#"{{"email":"a@b.example",{member}}}"#)),
     );
     let genuine = json!({"email": "ann@example.com", "sub": "7f3c1c1e"});
-    texts.extend(seeds::scenario_tables("payload", &genuine).iter().map(Value::to_string));
+    texts.extend(
+        seeds::scenario_tables("payload", &genuine)
+            .iter()
+            .map(Value::to_string),
+    );
     let real = seeds::json_vector("alb-token-2019-oidc.json");
-    let payloads = real.as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str()?.split('.').nth(1));
+    let payloads = real
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, value)| value.as_str()?.split('.').nth(1));
     texts.extend(payloads.filter_map(|payload| String::from_utf8(jws::base64(payload)?).ok()));
-    texts.iter().enumerate().map(|(number, text)| [&[number as u8], text.as_bytes()].concat()).collect()
+    texts
+        .iter()
+        .enumerate()
+        .map(|(number, text)| [&[number as u8], text.as_bytes()].concat())
+        .collect()
 }
 
 /// The first byte chooses the configuration; the rest is the payload.
 pub fn run(data: &[u8]) {
-    let Some((choice, payload)) = data.split_first() else { return };
+    let Some((choice, payload)) = data.split_first() else {
+        return;
+    };
     if jws::has_minus_zero(payload) {
         return;
     }
@@ -63,29 +80,49 @@ pub fn run(data: &[u8]) {
         }
         Some(Ok(claims)) => claims,
     };
-    let expected = expected.unwrap_or_else(|| panic!("not strict: {}", String::from_utf8_lossy(payload)));
+    let expected =
+        expected.unwrap_or_else(|| panic!("not strict: {}", String::from_utf8_lossy(payload)));
     assert!(refusals(&expected).is_empty(), "{expected}");
     let found = Value::Object(claims.by_name().clone());
     assert!(is_same(&found, &expected), "{found}, expected {expected}");
     let object = claims.by_name();
 
-    let judged = identity::identity(value, &identity::Claims { alb: object, access: None });
+    let judged = identity::identity(
+        value,
+        &identity::Claims {
+            alb: object,
+            access: None,
+        },
+    );
     let found = config.identity.identity(&claims);
     match (found, judged) {
         (Ok(found), Ok(judged)) => {
             // The user id's own header is the gate's to add.
-            let user_id = (config.identity.user_id_header.clone(), found.user_id.clone());
+            let user_id = (
+                config.identity.user_id_header.clone(),
+                found.user_id.clone(),
+            );
             let headers = std::iter::once(user_id).chain(found.headers);
-            let headers: Vec<_> = headers.map(|(name, value)| (name, value.into_bytes())).collect();
+            let headers: Vec<_> = headers
+                .map(|(name, value)| (name, value.into_bytes()))
+                .collect();
             assert_eq!(headers, judged.headers, "{expected}");
             assert_eq!(
-                (found.user_id, found.email_domain, found.groups, found.subject),
+                (
+                    found.user_id,
+                    found.email_domain,
+                    found.groups,
+                    found.subject
+                ),
                 (judged.user_id, judged.domain, judged.groups, judged.subject),
                 "{expected}"
             );
         }
         (found, judged) => {
-            let (found, judged) = (found.map(|_| ()).map_err(|reason| reason.name()), judged.map(|_| ()));
+            let (found, judged) = (
+                found.map(|_| ()).map_err(|reason| reason.name()),
+                judged.map(|_| ()),
+            );
             assert_eq!(found, judged, "{expected}\n{value}");
         }
     }
@@ -95,12 +132,19 @@ pub fn run(data: &[u8]) {
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => {
-            let (a, b) = (a.as_f64().unwrap_or_default(), b.as_f64().unwrap_or_default());
+            let (a, b) = (
+                a.as_f64().unwrap_or_default(),
+                b.as_f64().unwrap_or_default(),
+            );
             (a - b).abs() <= a.abs() * 2.0 * f64::EPSILON + f64::from_bits(1)
         }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b))
+        }
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| is_same(a, b)))
+            a.len() == b.len()
+                && a.iter()
+                    .all(|(name, a)| b.get(name).is_some_and(|b| is_same(a, b)))
         }
         (one, other) => one == other,
     }
@@ -109,7 +153,10 @@ fn is_same(one: &Value, other: &Value) -> bool {
 /// Why these claims do not hold.
 fn refusals(claims: &Value) -> Vec<&'static str> {
     let mut reasons = Vec::new();
-    match claims.get("exp").map(|found| found.as_u64().filter(|date| *date < 253_402_300_800)) {
+    match claims
+        .get("exp")
+        .map(|found| found.as_u64().filter(|date| *date < 253_402_300_800))
+    {
         None => {}
         Some(None) => return vec!["token-malformed"],
         Some(Some(date)) if date + 30 <= NOW => reasons.push("token-expired"),
@@ -125,17 +172,30 @@ fn refusals(claims: &Value) -> Vec<&'static str> {
 
 /// The claims in a token that is genuine but for them. `None`: too long for one.
 fn claims(config: &Config, payload: &[u8]) -> Option<Result<Claims, &'static str>> {
-    let header =
-        json!({"alg": "ES256", "kid": KIDS[0], "signer": ARNS[0], "iss": ISSUERS[0], "client": CLIENTS[0], "exp": NOW});
-    let signed = format!("{}.{}", BASE64URL.encode(header.to_string().as_bytes()), BASE64URL.encode(payload));
-    let token = format!("{signed}.{}", BASE64URL.encode(&toy::sign_es256(0, signed.as_bytes())));
+    let header = json!({"alg": "ES256", "kid": KIDS[0], "signer": ARNS[0], "iss": ISSUERS[0], "client": CLIENTS[0], "exp": NOW});
+    let signed = format!(
+        "{}.{}",
+        BASE64URL.encode(header.to_string().as_bytes()),
+        BASE64URL.encode(payload)
+    );
+    let token = format!(
+        "{signed}.{}",
+        BASE64URL.encode(&toy::sign_es256(0, signed.as_bytes()))
+    );
     let (now, skew) = (Timestamp::from_seconds(NOW), Duration::from_secs(30));
-    let screened = UntrustedToken::parse(token.as_bytes()).ok()?.screen(&config.load_balancers, now, skew).ok()?;
-    let verified = toy::verifier().verify(&screened, toy::p256(0)).expect("a genuine signature");
+    let screened = UntrustedToken::parse(token.as_bytes())
+        .ok()?
+        .screen(&config.load_balancers, now, skew)
+        .ok()?;
+    let verified = toy::verifier()
+        .verify(&screened, toy::p256(0))
+        .expect("a genuine signature");
     Some(verified.claims(now, skew).map_err(|reason| reason.name()))
 }
 
 /// The claims of a token that says nothing.
 pub(crate) fn of_nobody() -> Claims {
-    claims(&CONFIGS[0].1, b"{}").expect("a short token").unwrap_or_else(|reason| panic!("{reason}"))
+    claims(&CONFIGS[0].1, b"{}")
+        .expect("a short token")
+        .unwrap_or_else(|reason| panic!("{reason}"))
 }

@@ -1,4 +1,5 @@
-//! `pluginConfig`: never a panic, every mistake in one line, and nothing accepted that the README's table rules out.
+//! `pluginConfig`: never a panic, every mistake in one line, and nothing accepted that the README's
+//! table rules out.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -19,7 +20,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Some(format!("{{{balancers},{members}}}"))
     }));
     texts.extend(
-        TABLE.0.iter().flat_map(|(field, (holds, _))| at_the_edges(field, holds)).map(|value| value.to_string()),
+        TABLE
+            .0
+            .iter()
+            .flat_map(|(field, (holds, _))| at_the_edges(field, holds))
+            .map(|value| value.to_string()),
     );
     let mut seeds: Vec<Vec<u8>> = texts.into_iter().map(String::into_bytes).collect();
     for bytes in seeds::random(40, 400) {
@@ -46,18 +51,25 @@ const FULL: &str = r#"{
     "mode": "report"
 }"#;
 
-/// The full configuration with this field at the least and the most that it may hold, and one beyond.
+/// The full configuration with this field at the least and the most that it may hold, and one
+/// beyond.
 fn at_the_edges(field: &str, holds: &str) -> Vec<Value> {
     let full: Value = serde_json::from_str(FULL).expect("JSON");
     let place = |value: &Value| {
         let mut pointer = String::new();
         for name in field.split('.') {
-            pointer.push_str(if value.pointer(&pointer).is_some_and(Value::is_array) { "/0/" } else { "/" });
+            pointer.push_str(if value.pointer(&pointer).is_some_and(Value::is_array) {
+                "/0/"
+            } else {
+                "/"
+            });
             pointer.push_str(name);
         }
         pointer
     };
-    let Some(bounds) = BOUNDS.captures(holds) else { return vec![full] };
+    let Some(bounds) = BOUNDS.captures(holds) else {
+        return vec![full];
+    };
     let bound = |number: usize| bounds[number].parse::<u64>().expect("a number");
     let edges = [bound(1).saturating_sub(1), bound(1), bound(2), bound(2) + 1];
     let with = |edge: u64| {
@@ -68,7 +80,9 @@ fn at_the_edges(field: &str, holds: &str) -> Vec<Value> {
         *held = match held {
             Value::Number(_) => Value::from(edge),
             Value::Array(items) => Value::from(vec![items[0].clone(); edge as usize]),
-            Value::String(text) => Value::from(text.chars().cycle().take(edge as usize).collect::<String>()),
+            Value::String(text) => {
+                Value::from(text.chars().cycle().take(edge as usize).collect::<String>())
+            }
             _ => return None,
         };
         Some(value)
@@ -84,7 +98,8 @@ pub fn run(data: &[u8]) {
     let strict = jws::json(data, DEPTH);
     let mistakes = match Config::parse(data) {
         Ok(config) => {
-            let value = strict.unwrap_or_else(|| panic!("no strict JSON: {}", String::from_utf8_lossy(data)));
+            let value = strict
+                .unwrap_or_else(|| panic!("no strict JSON: {}", String::from_utf8_lossy(data)));
             let again = Config::from_value(&value).expect("the same config");
             assert_eq!(format!("{config:?}"), format!("{again:?}"));
             assert_eq!(TABLE.objection("", &value), None, "{value}");
@@ -96,14 +111,30 @@ pub fn run(data: &[u8]) {
     for mistake in &mistakes {
         let line = mistake.to_string();
         assert!(!line.chars().any(char::is_control), "{line:?}");
-        assert!(line.contains("found ") && line.contains(", expected "), "{line}");
+        assert!(
+            line.contains("found ") && line.contains(", expected "),
+            "{line}"
+        );
         // An unknown field is named in full, a value is cut short.
-        assert!(line.len() < 2000 + 8 * data.len(), "{} bytes: {line}", line.len());
+        assert!(
+            line.len() < 2000 + 8 * data.len(),
+            "{} bytes: {line}",
+            line.len()
+        );
     }
-    // Whether it is JSON at all the two readers agree on; the filter says so in one mistake about the whole.
-    let not_json = mistakes.len() == 1 && mistakes[0].to_string().contains("text that is not strict JSON");
+    // Whether it is JSON at all the two readers agree on; the filter says so in one mistake about
+    // the whole.
+    let not_json = mistakes.len() == 1
+        && mistakes[0]
+            .to_string()
+            .contains("text that is not strict JSON");
     if data.len() <= 256 * 1024 && !data.trim_ascii().is_empty() {
-        assert_eq!(not_json, strict.is_none(), "{}", String::from_utf8_lossy(data));
+        assert_eq!(
+            not_json,
+            strict.is_none(),
+            "{}",
+            String::from_utf8_lossy(data)
+        );
     }
 }
 
@@ -114,13 +145,20 @@ const DEPTH: usize = 8;
 struct Table(BTreeMap<String, (String, bool)>);
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).expect("the README");
-    let (_, table) = readme.split_once("<!-- config reference").expect("the table");
-    let rows = table.lines().skip(3).take_while(|line| line.starts_with('|')).map(|line| {
-        let cells: Vec<&str> = line.split(" | ").collect();
-        let path = cells[0].trim_matches(['|', ' ', '`']).to_owned();
-        (path, (cells[1].to_owned(), cells[2] == "required"))
-    });
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md"))
+        .expect("the README");
+    let (_, table) = readme
+        .split_once("<!-- config reference")
+        .expect("the table");
+    let rows = table
+        .lines()
+        .skip(3)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let cells: Vec<&str> = line.split(" | ").collect();
+            let path = cells[0].trim_matches(['|', ' ', '`']).to_owned();
+            (path, (cells[1].to_owned(), cells[2] == "required"))
+        });
     let table = Table(rows.collect());
     assert!(table.0.len() > 50, "the table has {} rows", table.0.len());
     table
@@ -129,10 +167,20 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 impl Table {
     /// What the table says against this object, which stands at `path`.
     fn objection(&self, path: &str, object: &Value) -> Option<String> {
-        let Some(members) = object.as_object() else { return Some(format!("{path} is no object")) };
-        let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        let Some(members) = object.as_object() else {
+            return Some(format!("{path} is no object"));
+        };
+        let below = |name: &str| {
+            if path.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{path}.{name}")
+            }
+        };
         let missing = self.0.iter().find(|(field, (_, required))| {
-            let name = field.strip_prefix(&below("")).filter(|name| !name.contains('.'));
+            let name = field
+                .strip_prefix(&below(""))
+                .filter(|name| !name.contains('.'));
             *required && name.is_some_and(|name| !members.contains_key(name))
         });
         if let Some((field, _)) = missing {
@@ -140,22 +188,26 @@ impl Table {
         }
         members.iter().find_map(|(name, value)| {
             let field = below(name);
-            let Some((holds, _)) = self.0.get(&field) else { return Some(format!("{field} is unknown")) };
+            let Some((holds, _)) = self.0.get(&field) else {
+                return Some(format!("{field} is unknown"));
+            };
             if !is(value, holds) {
                 return Some(format!("{field} is {value}, not {holds}"));
             }
             match value {
                 Value::Object(_) => self.objection(&field, value),
-                Value::Array(items) => {
-                    items.iter().filter(|item| item.is_object()).find_map(|item| self.objection(&field, item))
-                }
+                Value::Array(items) => items
+                    .iter()
+                    .filter(|item| item.is_object())
+                    .find_map(|item| self.objection(&field, item)),
                 _ => None,
             }
         })
     }
 }
 
-static BOUNDS: LazyLock<Regex> = LazyLock::new(|| Regex::new("([0-9]+) to ([0-9]+)").expect("a regex"));
+static BOUNDS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new("([0-9]+) to ([0-9]+)").expect("a regex"));
 
 /// Whether the value is what the table says in words.
 fn is(value: &Value, holds: &str) -> bool {
@@ -169,11 +221,19 @@ fn is(value: &Value, holds: &str) -> bool {
         (_, Value::Null) => null,
         ("true or false", value) => value.is_boolean(),
         ("an object", value) => value.is_object(),
-        (holds, Value::String(text)) if holds.starts_with('"') => holds.contains(&format!("\"{text}\"")),
+        (holds, Value::String(text)) if holds.starts_with('"') => {
+            holds.contains(&format!("\"{text}\""))
+        }
         (holds, Value::String(text)) if holds.starts_with("a string") => within(text.len() as u64),
-        (holds, Value::Number(number)) if holds.starts_with("a whole number") => number.as_u64().is_some_and(within),
+        (holds, Value::Number(number)) if holds.starts_with("a whole number") => {
+            number.as_u64().is_some_and(within)
+        }
         (holds, Value::Array(items)) if holds.starts_with("an array") => {
-            let of_kind = if holds.ends_with("strings") { Value::is_string } else { Value::is_object };
+            let of_kind = if holds.ends_with("strings") {
+                Value::is_string
+            } else {
+                Value::is_object
+            };
             within(items.len() as u64) && items.iter().all(of_kind)
         }
         _ => false,
@@ -191,7 +251,10 @@ mod tests {
         let text = FULL.replace(['\n', ' '], "");
         for field in TABLE.0.keys().filter_map(|field| field.rsplit('.').next()) {
             let is_there = text.contains(&format!("\"{field}\":"));
-            assert!(is_there || ["exact", "suffix", "regex"].contains(&field), "{field}");
+            assert!(
+                is_there || ["exact", "suffix", "regex"].contains(&field),
+                "{field}"
+            );
         }
     }
 }

@@ -23,7 +23,9 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
 /// The cookie headers of the scenarios.
 pub fn seeds() -> Vec<Vec<u8>> {
     let headers = seeds::scenarios(&["headers", "cookie"]);
-    let values = headers.iter().map(|header| header.strip_prefix("cookie: ").unwrap_or(header));
+    let values = headers
+        .iter()
+        .map(|header| header.strip_prefix("cookie: ").unwrap_or(header));
     let mut seeds: Vec<Vec<u8>> = values.map(|value| value.as_bytes().to_vec()).collect();
     seeds.push(format!("a=1\n{STEM}-0=x; {STEM}-1=\"y;z\"\n\n;;b").into_bytes());
     seeds
@@ -33,35 +35,62 @@ pub fn seeds() -> Vec<Vec<u8>> {
 pub fn run(data: &[u8]) {
     let headers: Vec<&[u8]> = data.split(|byte| *byte == b'\n').take(4).collect();
     let upstream = match decide(&headers, b"/") {
-        Decision::Skip(edits) => {
-            edits.into_iter().fold(headers.iter().map(|header| header.to_vec()).collect(), applied)
-        }
+        Decision::Skip(edits) => edits.into_iter().fold(
+            headers.iter().map(|header| header.to_vec()).collect(),
+            applied,
+        ),
         other => panic!("not skipped but {other:?}"),
     };
-    // The other library takes off any white space of Unicode's: RFC 6265 has no name with it, and neither has the load balancer.
+    // The other library takes off any white space of Unicode's: RFC 6265 has no name with it, and
+    // neither has the load balancer.
     let is_odd = |character: char| character.is_whitespace() && !character.is_ascii_whitespace();
     let is_comparable = !String::from_utf8_lossy(data).contains(is_odd);
     let expected: Vec<_> = headers.iter().flat_map(|header| kept(header)).collect();
-    let found: Vec<_> = upstream.iter().flat_map(|header| cookies::split(&String::from_utf8_lossy(header))).collect();
-    assert!(found == expected || !is_comparable, "{found:?}, another library: {expected:?}");
+    let found: Vec<_> = upstream
+        .iter()
+        .flat_map(|header| cookies::split(&String::from_utf8_lossy(header)))
+        .collect();
+    assert!(
+        found == expected || !is_comparable,
+        "{found:?}, another library: {expected:?}"
+    );
     // Byte for byte, and whoever reads names without values too.
     let pairs = |headers: &[Vec<u8>]| -> Vec<Vec<u8>> {
-        let all = headers.iter().flat_map(|header| header.split(|byte| *byte == b';'));
-        all.map(|pair| pair.trim_ascii().to_vec()).filter(|pair| !pair.is_empty()).collect()
+        let all = headers
+            .iter()
+            .flat_map(|header| header.split(|byte| *byte == b';'));
+        all.map(|pair| pair.trim_ascii().to_vec())
+            .filter(|pair| !pair.is_empty())
+            .collect()
     };
     let before: Vec<Vec<u8>> = headers.iter().map(|header| header.to_vec()).collect();
-    let is_session = |pair: &Vec<u8>| cookies::names(pair).iter().any(|name| cookies::is_session(name, STEM));
-    let expected: Vec<_> = pairs(&before).into_iter().filter(|pair| !is_session(pair)).collect();
+    let is_session = |pair: &Vec<u8>| {
+        cookies::names(pair)
+            .iter()
+            .any(|name| cookies::is_session(name, STEM))
+    };
+    let expected: Vec<_> = pairs(&before)
+        .into_iter()
+        .filter(|pair| !is_session(pair))
+        .collect();
     assert_eq!(pairs(&upstream), expected);
 
-    let Decision::SignOut(expired) = decide(&headers, b"/logout") else { panic!("no sign-out") };
-    let mut names: Vec<String> = headers.iter().flat_map(|header| cookies::names(header)).collect();
+    let Decision::SignOut(expired) = decide(&headers, b"/logout") else {
+        panic!("no sign-out")
+    };
+    let mut names: Vec<String> = headers
+        .iter()
+        .flat_map(|header| cookies::names(header))
+        .collect();
     names.retain(|name| cookies::is_session(name, STEM));
     names.sort_by_key(|name| (name.len(), name.clone()));
     names.dedup();
     names.truncate(16);
     assert_eq!(expired, names);
-    let is_plain = |name: &String| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let is_plain = |name: &String| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
     assert!(expired.iter().all(is_plain), "{expired:?}");
 }
 
@@ -72,12 +101,28 @@ fn kept(header: &[u8]) -> Vec<(String, String)> {
 }
 
 fn decide(headers: &[&[u8]], path: &[u8]) -> Decision {
-    let mut head = vec![(&b":method"[..], &b"GET"[..]), (b":authority", b"a"), (b":path", path)];
+    let mut head = vec![
+        (&b":method"[..], &b"GET"[..]),
+        (b":authority", b"a"),
+        (b":path", path),
+    ];
     head.extend(headers.iter().map(|header| (&b"cookie"[..], *header)));
     let mut gate = Gate::new(CONFIG.clone(), toy::verifier());
-    let mut ring = KeyCache::new(CONFIG.key_ttl, CONFIG.key_sources.iter().map(|source| source.timeout), 0);
+    let mut ring = KeyCache::new(
+        CONFIG.key_ttl,
+        CONFIG.key_sources.iter().map(|source| source.timeout),
+        0,
+    );
     let now = Timestamp::from_seconds(0);
-    gate.decide(&RequestHead::new(head), &mut ring, Now { wall: now, steady: now }).0
+    gate.decide(
+        &RequestHead::new(head),
+        &mut ring,
+        Now {
+            wall: now,
+            steady: now,
+        },
+    )
+    .0
 }
 
 fn applied(headers: Vec<Vec<u8>>, edit: HeaderEdit) -> Vec<Vec<u8>> {

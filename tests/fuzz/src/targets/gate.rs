@@ -1,11 +1,12 @@
-//! The whole gate: one config, a few requests one after the other, and for each what the second reading of the rules says. Made of
-//! the fuzzer's bytes, or written out as [`written`] has it: so are the scenarios, which are what it begins with.
+//! The whole gate: one config, a few requests one after the other, and for each what the second
+//! reading of the rules says. Made of the fuzzer's bytes, or written out as [`written`] has it: so
+//! are the scenarios, which are what it begins with.
 
 use std::collections::BTreeMap;
 
 use alb_oidc_filter::{
-    ACCESS_TOKEN, ClientAddress, Config, Decision, FetchResult, Gate, HeaderEdit, KeyCache, KeyFormat, KeyName, Now,
-    OIDC_DATA, PublicKey, Reason, RequestHead, Rule, Timestamp,
+    ACCESS_TOKEN, ClientAddress, Config, Decision, FetchResult, Gate, HeaderEdit, KeyCache,
+    KeyFormat, KeyName, Now, OIDC_DATA, PublicKey, Reason, RequestHead, Rule, Timestamp,
 };
 use arbitrary::{Result, Unstructured};
 use serde_json::Value;
@@ -20,7 +21,10 @@ mod written;
 /// The scenarios, and bytes: the structure makes sense of any.
 pub fn seeds() -> Vec<Vec<u8>> {
     let rows = seeds::rows();
-    rows.iter().flat_map(written::seeds).chain(seeds::random(64, 1200)).collect()
+    rows.iter()
+        .flat_map(written::seeds)
+        .chain(seeds::random(64, 1200))
+        .collect()
 }
 
 /// Plays what `data` says.
@@ -75,23 +79,41 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
         if rarely(u, 4)? {
             wall += u.int_in_range(0..=1999u64)?;
         }
-        judge(&config_value, &mut gate, &mut ring, &head, wall, &mut steady);
+        judge(
+            &config_value,
+            &mut gate,
+            &mut ring,
+            &head,
+            wall,
+            &mut steady,
+        );
     }
     Ok(())
 }
 
 fn worker(config: Config) -> (Gate, KeyCache) {
-    let ring = KeyCache::new(config.key_ttl, config.key_sources.iter().map(|source| source.timeout), 0);
+    let ring = KeyCache::new(
+        config.key_ttl,
+        config.key_sources.iter().map(|source| source.timeout),
+        0,
+    );
     (Gate::new(config, toy::verifier()), ring)
 }
 
-fn request(u: &mut Unstructured<'_>, config: &Value, token: &[u8], access_token: &[u8]) -> Result<Headers> {
+fn request(
+    u: &mut Unstructured<'_>,
+    config: &Value,
+    token: &[u8],
+    access_token: &[u8],
+) -> Result<Headers> {
     let (method, authority) = mint::target(u)?;
     let mut path = mint::path(u)?;
     if let Some(sign_out) = config.pointer("/logout/path").and_then(Value::as_str)
         && rarely(u, 3)?
     {
-        path = [sign_out, *mint::pick(u, &["", "", "?x=/", "/"])?].concat().into_bytes();
+        path = [sign_out, *mint::pick(u, &["", "", "?x=/", "/"])?]
+            .concat()
+            .into_bytes();
     }
     let mut head = vec![
         (":method".to_owned(), method.into_bytes()),
@@ -99,7 +121,11 @@ fn request(u: &mut Unstructured<'_>, config: &Value, token: &[u8], access_token:
         (":path".to_owned(), path),
     ];
     for (name, value) in [(OIDC_DATA, token), (ACCESS_TOKEN, access_token)] {
-        let copies = if rarely(u, 16)? { u.int_in_range(0..=2)? } else { 1 };
+        let copies = if rarely(u, 16)? {
+            u.int_in_range(0..=2)?
+        } else {
+            1
+        };
         head.extend((0..copies).map(|_| (name.to_owned(), value.to_vec())));
         if rarely(u, 48)? {
             head.push((name.to_owned(), Vec::new()));
@@ -118,13 +144,20 @@ fn judge(
     steady: &mut u64,
 ) -> Decision {
     let (edits, decision) = decide(gate, ring, head, wall, steady);
-    let regex_sizes: Vec<usize> = gate.config().access.rules.iter().map(Rule::regex_size).collect();
+    let regex_sizes: Vec<usize> = gate
+        .config()
+        .access
+        .rules
+        .iter()
+        .map(Rule::regex_size)
+        .collect();
     let world = World {
         config,
         regex_sizes: &regex_sizes,
         key: &published,
         is_signed: &|number, signed, signature| {
-            signature == toy::sign_es256(number, signed) || signature == toy::sign_rs256(number, signed)
+            signature == toy::sign_es256(number, signed)
+                || signature == toy::sign_rs256(number, signed)
         },
         now: wall,
     };
@@ -135,13 +168,18 @@ fn judge(
         shown(head)
     );
     let passes = match &decision {
-        Decision::Admit(more) | Decision::Skip(more) | Decision::Report(_, more) => Some(applied(head, &edits, more)),
+        Decision::Admit(more) | Decision::Skip(more) | Decision::Report(_, more) => {
+            Some(applied(head, &edits, more))
+        }
         _ => None,
     };
     if let Some(upstream) = passes {
         cookies_are_kept(config, head, &upstream);
         if !matches!(decision, Decision::Admit(_)) {
-            assert!(!upstream.iter().any(|(name, _)| is_owned(config, name)), "an identity without a verified one");
+            assert!(
+                !upstream.iter().any(|(name, _)| is_owned(config, name)),
+                "an identity without a verified one"
+            );
         }
     }
     decision
@@ -155,14 +193,26 @@ fn decide(
     wall: u64,
     steady: &mut u64,
 ) -> (Vec<HeaderEdit>, Decision) {
-    let raw = RequestHead::new(head.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect());
+    let raw = RequestHead::new(
+        head.iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_slice()))
+            .collect(),
+    );
     let edits = gate.strip(&raw);
     let mut waited_for: Option<KeyName> = None;
     loop {
-        let now = Now { wall: Timestamp::from_millis(wall), steady: Timestamp::from_millis(*steady) };
+        let now = Now {
+            wall: Timestamp::from_millis(wall),
+            steady: Timestamp::from_millis(*steady),
+        };
         let (decision, _) = gate.decide(&raw, ring, now);
-        let Decision::NeedKey(name) = decision else { return (edits, decision) };
-        assert!(name.may_be_waited_for_after(waited_for), "{name:?} after {waited_for:?}");
+        let Decision::NeedKey(name) = decision else {
+            return (edits, decision);
+        };
+        assert!(
+            name.may_be_waited_for_after(waited_for),
+            "{name:?} after {waited_for:?}"
+        );
         waited_for = Some(name);
         if let Err(reason) = wait(gate, ring, name, steady) {
             return (edits, gate.refusal(&raw, reason));
@@ -171,9 +221,19 @@ fn decide(
 }
 
 /// Fetches keys until this waiter is woken.
-fn wait(gate: &Gate, ring: &mut KeyCache, name: KeyName, steady: &mut u64) -> std::result::Result<(), Reason> {
+fn wait(
+    gate: &Gate,
+    ring: &mut KeyCache,
+    name: KeyName,
+    steady: &mut u64,
+) -> std::result::Result<(), Reason> {
     const WAITER: u32 = 1;
-    ring.wait(name, WAITER, || ClientAddress::Unknown, Timestamp::from_millis(*steady))?;
+    ring.wait(
+        name,
+        WAITER,
+        || ClientAddress::Unknown,
+        Timestamp::from_millis(*steady),
+    )?;
     for _ in 0..100 {
         let now = Timestamp::from_millis(*steady);
         let due = ring.tick(now);
@@ -196,11 +256,21 @@ fn wait(gate: &Gate, ring: &mut KeyCache, name: KeyName, steady: &mut u64) -> st
 }
 
 fn answer(gate: &Gate, name: KeyName) -> FetchResult {
-    let source = gate.config().key_source(name.source).expect("a source of this config");
-    let (place, kid) = (format!("{}{}", source.authority, source.path), name.id.to_string());
+    let source = gate
+        .config()
+        .key_source(name.source)
+        .expect("a source of this config");
+    let (place, kid) = (
+        format!("{}{}", source.authority, source.path),
+        name.id.to_string(),
+    );
     match (published(&place, &kid), source.format) {
-        (Key::Known(number), KeyFormat::Pem) => FetchResult::Key(PublicKey::P256(toy::p256(number).clone())),
-        (Key::Known(number), KeyFormat::KeySet) => FetchResult::Key(PublicKey::Rsa(toy::rsa(number))),
+        (Key::Known(number), KeyFormat::Pem) => {
+            FetchResult::Key(PublicKey::P256(toy::p256(number).clone()))
+        }
+        (Key::Known(number), KeyFormat::KeySet) => {
+            FetchResult::Key(PublicKey::Rsa(toy::rsa(number)))
+        }
         (Key::NotFound, _) => FetchResult::NotFound,
         (Key::Invalid, _) => FetchResult::Invalid,
         (Key::Unavailable, _) => FetchResult::Failed,
@@ -214,9 +284,8 @@ fn agrees(verdict: &Verdict, decision: &Decision, edits: &[HeaderEdit], head: &H
         counted(&seen) == counted(expected)
     };
     match (verdict, decision) {
-        (Verdict::Admitted(expected), Decision::Admit(more)) | (Verdict::Skipped(expected), Decision::Skip(more)) => {
-            sees(more, expected)
-        }
+        (Verdict::Admitted(expected), Decision::Admit(more))
+        | (Verdict::Skipped(expected), Decision::Skip(more)) => sees(more, expected),
         (Verdict::Reported(reasons, expected), Decision::Report(reason, more)) => {
             reasons.contains(&reason.name()) && sees(more, expected)
         }
@@ -251,7 +320,9 @@ fn applied(head: &Headers, first: &[HeaderEdit], then: &[HeaderEdit]) -> Headers
 fn cookies_are_kept(config: &Value, head: &Headers, upstream: &Headers) {
     let of = |headers: &Headers| -> Vec<(String, String)> {
         let values = headers.iter().filter(|(name, _)| name == "cookie");
-        values.flat_map(|(_, value)| cookies::split(&String::from_utf8_lossy(value))).collect()
+        values
+            .flat_map(|(_, value)| cookies::split(&String::from_utf8_lossy(value)))
+            .collect()
     };
     let forwards = config.pointer("/forward/sessionCookies") == Some(&Value::Bool(true));
     let mut expected = of(head);
@@ -260,5 +331,7 @@ fn cookies_are_kept(config: &Value, head: &Headers, upstream: &Headers) {
 }
 
 fn shown(head: &Headers) -> String {
-    head.iter().map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value))).collect()
+    head.iter()
+        .map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value)))
+        .collect()
 }

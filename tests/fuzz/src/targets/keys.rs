@@ -1,8 +1,9 @@
-//! Key servers' answers, and signatures: PEM, DER, key sets, ES256 by the filter's two ways, each beside `aws-lc-rs`.
+//! Key servers' answers, and signatures: PEM, DER, key sets, ES256 by the filter's two ways, each
+//! beside `aws-lc-rs`.
 
 use alb_oidc_filter::{
-    FetchResult, KeyId, P256, P256Key, PublicKey, RsaKey, Timestamp, UntrustedAccessToken, VerifySignature,
-    find_in_key_set, host_verdict,
+    FetchResult, KeyId, P256, P256Key, PublicKey, RsaKey, Timestamp, UntrustedAccessToken,
+    VerifySignature, find_in_key_set, host_verdict,
 };
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
@@ -33,9 +34,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
         of(3, b"\0\0message"),
         of(3, b"\x05\x07m"),
     ];
-    for odd in
-        [format!("{pem}{pem}"), format!("{pem}more"), format!("before\n{pem}"), pem.replace("-\nM", "-\nA: b\n\nM")]
-    {
+    for odd in [
+        format!("{pem}{pem}"),
+        format!("{pem}more"),
+        format!("before\n{pem}"),
+        pem.replace("-\nM", "-\nA: b\n\nM"),
+    ] {
         seeds.push(of(0, odd.as_bytes()));
     }
     seeds.extend(seeds::vectors("bad-keys").iter().map(|pem| of(0, pem)));
@@ -44,7 +48,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let spki = hex(&group["publicKeyDer"]);
         // One in eight: the rest differ in numbers that a fuzzer cannot tell apart.
         for test in group["tests"].as_array().into_iter().flatten().step_by(8) {
-            seeds.push(of(2, &[spki.clone(), hex(&test["sig"]), hex(&test["msg"])].concat()));
+            seeds.push(of(
+                2,
+                &[spki.clone(), hex(&test["sig"]), hex(&test["msg"])].concat(),
+            ));
         }
     }
     let (modulus, exponent) = (BASE64URL_NOPAD.encode(&[0x81; 256]), "AQAB");
@@ -52,14 +59,26 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut full = key.clone();
     (full["use"], full["alg"]) = (json!("sig"), json!("RS256"));
     let ec = json!({"kty": "EC", "crv": "P-256", "kid": ID, "x": "AA", "y": "AA"});
-    for keys in
-        [json!([key]), json!([full]), json!([]), json!([key, full]), json!([ec, key]), json!([ec, 1, {"kid": "other"}])]
-    {
+    for keys in [
+        json!([key]),
+        json!([full]),
+        json!([]),
+        json!([key, full]),
+        json!([ec, key]),
+        json!([ec, 1, {"kid": "other"}]),
+    ] {
         seeds.push(of(4, json!({"keys": keys}).to_string().as_bytes()));
     }
     seeds.push(of(5, &[&[3, 1, 0, 1][..], &[0x81; 256]].concat()));
     // Exponents and moduli that are no use.
-    for (exponent, modulus) in [(1, 0x81), (0, 0x81), (2, 0x81), (3, 0x81), (3, 0x80), (3, 0x7f)] {
+    for (exponent, modulus) in [
+        (1, 0x81),
+        (0, 0x81),
+        (2, 0x81),
+        (3, 0x81),
+        (3, 0x80),
+        (3, 0x7f),
+    ] {
         seeds.push(of(5, &[&[1, exponent][..], &[modulus; 256]].concat()));
     }
     seeds.push(of(5, &[&[4, 0, 1, 0, 1, 0][..], &[0xff; 1024]].concat()));
@@ -67,12 +86,16 @@ pub fn seeds() -> Vec<Vec<u8>> {
 }
 
 fn hex(value: &Value) -> Vec<u8> {
-    HEXLOWER.decode(value.as_str().expect("text").as_bytes()).expect("hex")
+    HEXLOWER
+        .decode(value.as_str().expect("text").as_bytes())
+        .expect("hex")
 }
 
 /// The first byte says what the rest is.
 pub fn run(data: &[u8]) {
-    let Some((kind, rest)) = data.split_first() else { return };
+    let Some((kind, rest)) = data.split_first() else {
+        return;
+    };
     match kind % 6 {
         0 => pem(rest),
         1 => der(rest),
@@ -100,24 +123,46 @@ fn pem(text: &[u8]) {
     let told = || String::from_utf8_lossy(text).into_owned();
     match (found, of_other) {
         (Some(found), other) => {
-            assert!(judge::is_nothing_but(text, found.spki()) && judge::is_p256(found.spki()), "{}", told());
-            assert!(other.is_none_or(|other| other == found.spki()), "{}", told());
+            assert!(
+                judge::is_nothing_but(text, found.spki()) && judge::is_p256(found.spki()),
+                "{}",
+                told()
+            );
+            assert!(
+                other.is_none_or(|other| other == found.spki()),
+                "{}",
+                told()
+            );
         }
-        // RFC 7468 has a parser ignore text outside the block, and PEM of before had headers in it: not so an answer that is
-        // one key and nothing else.
+        // RFC 7468 has a parser ignore text outside the block, and PEM of before had headers in it:
+        // not so an answer that is one key and nothing else.
         (None, Some(other)) => {
-            assert!(!judge::is_p256(&other) || !judge::is_plain_pem(text), "only another library reads {}", told());
+            assert!(
+                !judge::is_p256(&other) || !judge::is_plain_pem(text),
+                "only another library reads {}",
+                told()
+            );
         }
         (None, None) => {}
     }
 }
 
 fn der(spki: &[u8]) {
-    assert_eq!(P256Key::from_spki(spki).is_some(), judge::is_p256(spki), "{}", HEXLOWER.encode(spki));
-    // Of uncompressed points the filter takes whatever another library takes at this length; of hybrid ones (X9.62) none.
+    assert_eq!(
+        P256Key::from_spki(spki).is_some(),
+        judge::is_p256(spki),
+        "{}",
+        HEXLOWER.encode(spki)
+    );
+    // Of uncompressed points the filter takes whatever another library takes at this length; of
+    // hybrid ones (X9.62) none.
     let is_uncompressed = spki.get(26) == Some(&4);
     let refused = P256Key::from_spki(spki).is_none();
-    assert!(!(refused && is_uncompressed && judge::is_any_p256(spki)), "{}", HEXLOWER.encode(spki));
+    assert!(
+        !(refused && is_uncompressed && judge::is_any_p256(spki)),
+        "{}",
+        HEXLOWER.encode(spki)
+    );
 }
 
 /// All that verify ES256 say the same.
@@ -125,17 +170,31 @@ fn verdicts(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
     if P256Key::from_spki(spki).is_none() {
         return false;
     }
-    let expected = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, spki).verify(message, signature).is_ok();
+    let expected = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, spki)
+        .verify(message, signature)
+        .is_ok();
     let told = || format!("{} {}", HEXLOWER.encode(spki), HEXLOWER.encode(signature));
-    assert_eq!(P256::verify_es256(spki, message, signature), expected, "{}", told());
+    assert_eq!(
+        P256::verify_es256(spki, message, signature),
+        expected,
+        "{}",
+        told()
+    );
     // By way of DER and the host's function, which `host.rs` stands in for.
-    assert_eq!(host_verdict(spki, message, signature), Some(expected), "{}", told());
+    assert_eq!(
+        host_verdict(spki, message, signature),
+        Some(expected),
+        "{}",
+        told()
+    );
     expected
 }
 
 /// A genuine signature, and what the first two bytes make of it.
 fn spoiled(data: &[u8]) {
-    let [how, place, message @ ..] = data else { return };
+    let [how, place, message @ ..] = data else {
+        return;
+    };
     let key = SigningKey::from_slice(&[7; 32]).expect("a scalar");
     let genuine: Signature = key.sign(message);
     let mut signature = genuine.to_bytes().to_vec();
@@ -147,7 +206,12 @@ fn spoiled(data: &[u8]) {
         2 => signature.truncate(at),
         3 => signature.push(*place),
         4 => signature = [s, r].concat(),
-        5 => signature = Signature::from_scalars(genuine.r(), -genuine.s()).expect("n - s").to_bytes().to_vec(),
+        5 => {
+            signature = Signature::from_scalars(genuine.r(), -genuine.s())
+                .expect("n - s")
+                .to_bytes()
+                .to_vec()
+        }
         6 => signature[..32].fill(*place),
         7 => signature[32..].fill(*place),
         _ => signature = genuine.to_der().as_bytes().to_vec(),
@@ -178,8 +242,12 @@ fn key_set(text: &[u8]) {
 
 /// The exponent's length, the exponent, the modulus.
 fn components(data: &[u8]) {
-    let Some((length, rest)) = data.split_first() else { return };
-    let Some((exponent, modulus)) = rest.split_at_checked(usize::from(length % 8)) else { return };
+    let Some((length, rest)) = data.split_first() else {
+        return;
+    };
+    let Some((exponent, modulus)) = rest.split_at_checked(usize::from(length % 8)) else {
+        return;
+    };
     let found = RsaKey::from_components(modulus, exponent);
     assert_eq!(
         found.is_some(),
@@ -200,7 +268,8 @@ fn spki(key: &RsaKey) -> Vec<u8> {
     let text = format!("{header}.e30.AAAA");
     let token = UntrustedAccessToken::parse(text.as_bytes()).unwrap_or_else(|_| panic!("a token"));
     let (now, skew) = (Timestamp::from_seconds(0), Duration::ZERO);
-    let verdict = toy::verifier().verify_access_token(&token, key, claims::of_nobody(), "", now, skew);
+    let verdict =
+        toy::verifier().verify_access_token(&token, key, claims::of_nobody(), "", now, skew);
     assert!(verdict.is_err(), "a signature of three bytes");
     toy::last_rsa_key()
 }

@@ -17,11 +17,39 @@ pub struct Target {
 
 /// All of them.
 pub const ALL: [Target; 7] = [
-    Target { name: "claims", run: claims::run, seeds: claims::seeds },
-    Target { name: "config", run: config::run, seeds: config::seeds },
-    Target { name: "cookies", run: cookies::run, seeds: cookies::seeds },
-    Target { name: "gate", run: gate::run, seeds: gate::seeds },
-    Target { name: "keys", run: keys::run, seeds: keys::seeds },
-    Target { name: "paths", run: paths::run, seeds: paths::seeds },
-    Target { name: "token", run: token::run, seeds: token::seeds },
+    Target {
+        name: "claims",
+        run: claims::run,
+        seeds: claims::seeds,
+    },
+    Target {
+        name: "config",
+        run: config::run,
+        seeds: config::seeds,
+    },
+    Target {
+        name: "cookies",
+        run: cookies::run,
+        seeds: cookies::seeds,
+    },
+    Target {
+        name: "gate",
+        run: gate::run,
+        seeds: gate::seeds,
+    },
+    Target {
+        name: "keys",
+        run: keys::run,
+        seeds: keys::seeds,
+    },
+    Target {
+        name: "paths",
+        run: paths::run,
+        seeds: paths::seeds,
+    },
+    Target {
+        name: "token",
+        run: token::run,
+        seeds: token::seeds,
+    },
 ];

@@ -1,4 +1,5 @@
-//! Access rules and the readings of a path: nobody gets past a rule by spelling its path differently.
+//! Access rules and the readings of a path: nobody gets past a rule by spelling its path
+//! differently.
 
 use alb_oidc_filter::{Config, Identity, RequestHead, Rule};
 use arbitrary::{Result, Unstructured};
@@ -13,7 +14,8 @@ use crate::seeds;
 /// How many bytes rules by chance take.
 const RULES: usize = 48;
 
-/// Rules that a reading more or less makes a difference to: little is open, little is protected, and patterns of each kind.
+/// Rules that a reading more or less makes a difference to: little is open, little is protected,
+/// and patterns of each kind.
 static TELLING: LazyLock<[Value; 4]> = LazyLock::new(|| {
     let admins = json!({"groups": ["admins"]});
     [
@@ -47,20 +49,30 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ] {
         paths.push(path.to_owned());
     }
-    let written = paths.iter().flat_map(|path| (0..4).map(move |rules| [&[rules, 0], path.as_bytes()].concat()));
-    let pieced =
-        (0..).zip(seeds::random(120, RULES + 40)).map(|(number, bytes)| [&[number % 5, 1], &bytes[..]].concat());
+    let written = paths
+        .iter()
+        .flat_map(|path| (0..4).map(move |rules| [&[rules, 0], path.as_bytes()].concat()));
+    let pieced = (0..)
+        .zip(seeds::random(120, RULES + 40))
+        .map(|(number, bytes)| [&[number % 5, 1], &bytes[..]].concat());
     written.chain(pieced).collect()
 }
 
-/// The first byte chooses the rules, the second says whether the rest is the path, or which pieces it is made of.
+/// The first byte chooses the rules, the second says whether the rest is the path, or which pieces
+/// it is made of.
 pub fn run(data: &[u8]) {
-    let [choice, kind, rest @ ..] = data else { return };
+    let [choice, kind, rest @ ..] = data else {
+        return;
+    };
     let (head, rest) = match usize::from(choice % 5) {
         4 => rest.split_at(RULES.min(rest.len())),
         _ => (&[][..], rest),
     };
-    let path = if kind % 2 == 0 { Ok(rest.to_vec()) } else { mint::path(&mut Unstructured::new(rest)) };
+    let path = if kind % 2 == 0 {
+        Ok(rest.to_vec())
+    } else {
+        mint::path(&mut Unstructured::new(rest))
+    };
     let _ = path.and_then(|path| match TELLING.get(usize::from(choice % 5)) {
         Some(rules) => judge(rules, "GET", "gateway", &path),
         None => {
@@ -80,7 +92,11 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
     let parsed = match Config::parse(config.to_string().as_bytes()) {
         Ok(parsed) => parsed,
         // Too many regexes by chance.
-        Err(mistakes) if mistakes.iter().all(|mistake| mistake.to_string().contains(" once compiled, ")) => {
+        Err(mistakes)
+            if mistakes
+                .iter()
+                .all(|mistake| mistake.to_string().contains(" once compiled, ")) =>
+        {
             return Ok(());
         }
         Err(mistakes) => panic!("{config}: {mistakes:?}"),
@@ -93,16 +109,34 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
     let requirement = parsed.access.requirement(&head);
     let sizes: Vec<usize> = parsed.access.rules.iter().map(Rule::regex_size).collect();
     let demands = access::demands(&config, &sizes, method, authority, path);
-    let about = || format!("{method} {authority} {}\n{}", String::from_utf8_lossy(path), config["rules"]);
+    let about = || {
+        format!(
+            "{method} {authority} {}\n{}",
+            String::from_utf8_lossy(path),
+            config["rules"]
+        )
+    };
     // What cannot be read is never let pass without a token.
-    assert!(requirement.is_open() == access::is_open(&demands), "open: {}\n{}", requirement.is_open(), about());
+    assert!(
+        requirement.is_open() == access::is_open(&demands),
+        "open: {}\n{}",
+        requirement.is_open(),
+        about()
+    );
     for (user_id, domain, groups) in [
         ("nobody", None, &[][..]),
         ("ann@example.com", Some("example.com"), &["admins"]),
-        ("user:ann", Some("sub.example.com"), &["oidc:admins", "g-ml"]),
+        (
+            "user:ann",
+            Some("sub.example.com"),
+            &["oidc:admins", "g-ml"],
+        ),
         ("bob", Some("ops.example.org"), &[]),
     ] {
-        let groups: Vec<String> = groups.iter().map(|group: &&str| (*group).to_owned()).collect();
+        let groups: Vec<String> = groups
+            .iter()
+            .map(|group: &&str| (*group).to_owned())
+            .collect();
         let domain = domain.map(str::to_owned);
         let found = requirement.admits(&Identity {
             user_id: user_id.to_owned(),
@@ -112,8 +146,18 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
             headers: Vec::new(),
             dropped: 0,
         });
-        let user = judged::Identity { user_id: user_id.to_owned(), domain, groups, subject: None, headers: Vec::new() };
-        assert!(found == access::admits(&demands, &user), "{user_id}: {found}\n{}", about());
+        let user = judged::Identity {
+            user_id: user_id.to_owned(),
+            domain,
+            groups,
+            subject: None,
+            headers: Vec::new(),
+        };
+        assert!(
+            found == access::admits(&demands, &user),
+            "{user_id}: {found}\n{}",
+            about()
+        );
     }
     Ok(())
 }

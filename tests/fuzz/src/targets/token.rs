@@ -19,16 +19,41 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .filter_map(|(_, value)| value.as_str())
         .map(|text| [b"\x00", text.as_bytes()].concat())
         .collect();
-    let values = seeds::scenarios(&["oidc_data", "text", "payload_base64", "header_base64", "kid"]);
-    seeds.extend(values.iter().map(|text| [b"\x00", text.as_bytes()].concat()));
+    let values = seeds::scenarios(&[
+        "oidc_data",
+        "text",
+        "payload_base64",
+        "header_base64",
+        "kid",
+    ]);
+    seeds.extend(
+        values
+            .iter()
+            .map(|text| [b"\x00", text.as_bytes()].concat()),
+    );
     for header in [GENUINE, OF_PROVIDER] {
         seeds.push([b"\x01", header.as_bytes()].concat());
-        seeds.push(format!("\0{}.e30.{}", BASE64URL_NOPAD.encode(header.as_bytes()), "A".repeat(86)).into_bytes());
+        seeds.push(
+            format!(
+                "\0{}.e30.{}",
+                BASE64URL_NOPAD.encode(header.as_bytes()),
+                "A".repeat(86)
+            )
+            .into_bytes(),
+        );
     }
     let genuine = serde_json::from_str(GENUINE).expect("JSON");
-    seeds.extend(seeds::scenario_tables("header", &genuine).iter().map(|header| format!("\x01{header}").into_bytes()));
+    seeds.extend(
+        seeds::scenario_tables("header", &genuine)
+            .iter()
+            .map(|header| format!("\x01{header}").into_bytes()),
+    );
     // Members that the scenarios add to the header, in place of the genuine ones or beside them.
-    seeds.extend(seeds::scenarios(&["header_text"]).iter().map(|text| [b"\x01", text.as_bytes()].concat()));
+    seeds.extend(
+        seeds::scenarios(&["header_text"])
+            .iter()
+            .map(|text| [b"\x01", text.as_bytes()].concat()),
+    );
     seeds.extend(
         seeds::scenarios(&["header_append"])
             .iter()
@@ -39,7 +64,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
 
 /// The first byte says whether the rest is a token, or the JSON of a header.
 pub fn run(data: &[u8]) {
-    let Some((kind, rest)) = data.split_first() else { return };
+    let Some((kind, rest)) = data.split_first() else {
+        return;
+    };
     if kind % 2 == 0 {
         token(rest);
         if let Ok(text) = std::str::from_utf8(rest) {
@@ -62,19 +89,36 @@ fn key_id(text: &str) {
     let of_set = KeyId::of_key_set(text.as_bytes());
     assert_eq!(of_set.is_some(), jws::is_key_id(text), "{text:?}");
     for id in [found, of_set].into_iter().flatten() {
-        assert_eq!((id.as_bytes(), id.to_string().as_str()), (text.as_bytes(), text));
+        assert_eq!(
+            (id.as_bytes(), id.to_string().as_str()),
+            (text.as_bytes(), text)
+        );
     }
 }
 
 fn token(text: &[u8]) {
-    let header = text.split(|byte| *byte == b'.').next().and_then(|part| std::str::from_utf8(part).ok());
-    if header.and_then(jws::base64).is_some_and(|header| jws::has_minus_zero(&header)) {
+    let header = text
+        .split(|byte| *byte == b'.')
+        .next()
+        .and_then(|part| std::str::from_utf8(part).ok());
+    if header
+        .and_then(jws::base64)
+        .is_some_and(|header| jws::has_minus_zero(&header))
+    {
         return;
     }
-    let found = UntrustedToken::parse(text).map(|_| ()).map_err(|reason| reason.name());
-    let expected = if text.is_empty() { Err("token-missing") } else { jws::alb_token(text).map(|_| ()) };
+    let found = UntrustedToken::parse(text)
+        .map(|_| ())
+        .map_err(|reason| reason.name());
+    let expected = if text.is_empty() {
+        Err("token-missing")
+    } else {
+        jws::alb_token(text).map(|_| ())
+    };
     assert_eq!(found, expected, "{}", String::from_utf8_lossy(text));
-    let found = UntrustedAccessToken::parse(text).ok().map(|token| token.key_id().to_string());
+    let found = UntrustedAccessToken::parse(text)
+        .ok()
+        .map(|token| token.key_id().to_string());
     let expected = jws::access_token(text).map(|token| token.kid);
     assert_eq!(found, expected, "{}", String::from_utf8_lossy(text));
 }
