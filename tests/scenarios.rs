@@ -460,7 +460,8 @@ impl<'a> Scene<'a> {
         if step.refused.is_none() {
             self.accesses.push(Access {
                 id: id.clone(),
-                user: step.is_admitted().then(|| step.user.clone()),
+                passed: step.passed(),
+                user: (self.row.logs_user && step.is_admitted()).then(|| step.user.clone()),
                 reasons: reasons.clone(),
                 details: step.details().map(str::to_owned),
             });
