@@ -8,12 +8,12 @@
 //! plugin = '{"userId": {"prefix": "user:"}}'     # JSON, merged over the `default` configuration
 //!
 //! [[row]]
-//! name = "The prefix is put before the user id"
+//! name = "The user id starts with the configured prefix"
 //! config = "prefix"
 //! user = "user:ann@example.com"
 //!
 //! [[row]]
-//! name = "A token without exp is refused"
+//! name = "A token without exp in its header is denied"
 //! token = { header_without = ["exp"] }
 //! deny = "token-malformed"
 //! ```
