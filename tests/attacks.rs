@@ -8,11 +8,12 @@ use std::fmt::Write as _;
 use support::table::{Row, Step, Table};
 
 /// What may come of an attack beside a reason.
-const OUTCOMES: [&str; 5] = [
+const OUTCOMES: [&str; 6] = [
     "own-identity",
     "no-identity",
     "signed-out",
     "envoy-refuses",
+    "interlock-denies",
     "bounded",
 ];
 
