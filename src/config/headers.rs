@@ -52,8 +52,8 @@ const FORBIDDEN_HEADER_PREFIXES: [&str; 14] = [
     "x-request-id",
 ];
 
-/// The headers `x-forwarded-*` that neither Envoy nor the ALB gives a meaning, and that some
-/// applications obey.
+/// The `x-forwarded-*` headers that Envoy and the ALB do not use but some applications trust. They
+/// may be stripped, but may not carry an identity.
 const FORWARDED_BY_OTHERS: [&str; 8] = [
     "x-forwarded-email",
     "x-forwarded-groups",
@@ -67,7 +67,7 @@ const FORWARDED_BY_OTHERS: [&str; 8] = [
 
 /// The name of a header that carries an identity.
 pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
-    let name = checked_header(object, field, object.string(field));
+    let name = checked_header(object, field, object.string(field), &[]);
     if PATH_OVERRIDES.contains(&folded(&name).as_str()) {
         object.mistake(
             field,
@@ -83,24 +83,21 @@ pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
     names
         .map(|(position, name)| {
             let field = format!("reservedHeaders[{position}]");
-            // To remove one of these harms nobody, and some applications trust it. An identity may
-            // not be written into it.
-            if FORWARDED_BY_OTHERS.contains(&folded(&name.to_ascii_lowercase()).as_str()) {
-                return name.to_ascii_lowercase();
-            }
-            checked_header(root, &field, name)
+            checked_header(root, &field, name, &FORWARDED_BY_OTHERS)
         })
         .collect()
 }
 
-/// The header name `text`, in lower case, which the field holds.
-fn checked_header(object: &Object<'_>, field: &str, text: &str) -> String {
+/// The header name `text` in lower case. Adds a mistake in `field` if it is malformed, or forbidden
+/// and not in `allowed`.
+fn checked_header(object: &Object<'_>, field: &str, text: &str, allowed: &[&str]) -> String {
     let name = text.to_ascii_lowercase();
     let known = folded(&name);
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
         || FORBIDDEN_HEADER_PREFIXES
             .iter()
             .any(|prefix| known.starts_with(prefix));
+    let forbidden = forbidden && !allowed.contains(&known.as_str());
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token_byte) {
         object.mistake(
             field,

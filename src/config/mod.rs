@@ -688,6 +688,8 @@ mod tests {
             "X-Forwarded-Proto",
             "x-forwarded-client-cert",
             "authorization",
+            "x forwarded-user",
+            "x-forwarded-user:",
         ] {
             assert_eq!(reserve(name).len(), 1, "{name}");
         }
