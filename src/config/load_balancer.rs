@@ -13,10 +13,11 @@ pub(super) fn read(
     public_keys: &Object<'_>,
     timeout: Duration,
 ) -> (Vec<LoadBalancer>, Vec<KeySource>) {
+    let before = root.mistake_count();
     let endpoint = public_keys.optional_string("endpoint").and_then(|text| {
         public_keys.check("endpoint", text, Endpoint::parse(text), Endpoint::EXPECTED)
     });
-    let is_derived = public_keys.optional_string("endpoint").is_none();
+    let is_endpoint_sound = before == root.mistake_count();
     let cluster = public_keys.optional_string("cluster").map(str::to_owned);
     let mut key_sources: Vec<KeySource> = Vec::new();
     let mut load_balancers: Vec<LoadBalancer> = Vec::new();
@@ -28,7 +29,7 @@ pub(super) fn read(
             continue;
         };
         let Some(endpoint) = endpoint.clone().or_else(|| arn.key_endpoint()) else {
-            if is_derived {
+            if is_endpoint_sound {
                 let partition = quoted(arn.partition);
                 let required = format!(
                     "`publicKeys.endpoint`: AWS documents no key server for the partition {partition}"
