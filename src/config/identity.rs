@@ -1,4 +1,4 @@
-//! `userId`, `groups` and `claimHeaders` of the plugin config into [`IdentityRules`].
+//! Reads `userId`, `groups` and `claimHeaders` of the plugin config into [`IdentityRules`].
 
 use super::headers::{check_headers_are_distinct, is_header_text, read_header};
 use super::reader::{Object, quoted, read_regex};
@@ -9,17 +9,15 @@ use crate::token::claims::ACCESS_TOKEN_CLAIM;
 pub(super) fn read(root: &Object<'_>) -> IdentityRules {
     let user_id = root.object("userId");
     let with_access_token = root.optional_object("accessToken").is_some();
-    if user_id.boolean("requireVerifiedEmail")
-        && user_id
-            .strings("claims")
-            .iter()
-            .any(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM))
-    {
-        let expected = "`userId.claims` of the load balancer's token alone: its `email_verified` says nothing of another's";
-        user_id.mistake(
+    let from_access_token = user_id
+        .strings("claims")
+        .into_iter()
+        .find(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM));
+    if let Some(claim) = from_access_token.filter(|_| user_id.boolean("requireVerifiedEmail")) {
+        user_id.conflict(
             "requireVerifiedEmail",
-            "true beside a claim of the access token",
-            expected,
+            &format!("the claim {}", quoted(claim)),
+            "`email_verified` covers only the load balancer's token",
         );
     }
     let rules = IdentityRules {
@@ -50,7 +48,11 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
             .objects("claimHeaders")
             .iter()
             .map(|entry| ClaimHeader {
-                claim: read_claim(entry, "claim", entry.string("claim"), with_access_token),
+                claim: entry
+                    .optional_string("claim")
+                    .map_or_else(String::new, |claim| {
+                        read_claim(entry, "claim", claim, with_access_token)
+                    }),
                 header: read_header(entry, "header"),
             })
             .collect(),
@@ -64,25 +66,25 @@ fn read_prefix(object: &Object<'_>) -> String {
     if !is_header_text(prefix) {
         object.mistake(
             "prefix",
-            quoted(prefix),
-            "printable ASCII without spaces at its start",
+            &quoted(prefix),
+            "printable ASCII without leading spaces",
         );
     }
     if prefix.starts_with(KUBERNETES_PREFIX) {
         object.mistake(
             "prefix",
-            quoted(prefix),
-            "a prefix without \"system:\" at its start, which Kubernetes reserves",
+            &quoted(prefix),
+            "a prefix that does not start with \"system:\", which Kubernetes reserves",
         );
     }
     prefix.to_owned()
 }
 
-/// A comma would make two groups of each in the joined header.
+/// A comma in the prefix would split each group in the joined header.
 fn read_group_prefix(groups: &Object<'_>) -> String {
     let prefix = read_prefix(groups);
     if prefix.contains(',') {
-        groups.mistake("prefix", quoted(&prefix), "no comma");
+        groups.mistake("prefix", &quoted(&prefix), "a prefix without commas");
     }
     prefix
 }
@@ -91,26 +93,28 @@ fn read_claims(object: &Object<'_>, with_access_token: bool) -> Vec<String> {
     let mut claims: Vec<String> = Vec::new();
     for (position, claim) in object.strings("claims").into_iter().enumerate() {
         let field = format!("claims[{position}]");
-        if claims.iter().any(|earlier| earlier == claim) {
-            object.mistake(&field, quoted(claim), "each claim once");
-        }
-        claims.push(read_claim(object, &field, claim, with_access_token));
+        let claim = if claims.iter().any(|earlier| earlier == claim) {
+            object.mistake(&field, &quoted(claim), "each claim once");
+            claim.to_owned()
+        } else {
+            read_claim(object, &field, claim, with_access_token)
+        };
+        claims.push(claim);
     }
     claims
 }
 
 fn read_claim(object: &Object<'_>, field: &str, claim: &str, with_access_token: bool) -> String {
     let name = claim.strip_prefix(ACCESS_TOKEN_CLAIM);
-    if name.is_some() && !with_access_token {
-        object.mistake(
-            field,
-            quoted(claim),
-            "`accessToken` beside a claim of the access token",
-        );
-    }
     if name.unwrap_or(claim).is_empty() || claim.len() > 128 || claim.chars().any(char::is_control)
     {
-        object.mistake(field, quoted(claim), "a claim's name of 1 to 128 bytes");
+        object.mistake(field, &quoted(claim), "a claim name of 1 to 128 bytes");
+    } else if name.is_some() && !with_access_token {
+        let required = format!(
+            "`accessToken`: {} is a claim of the access token",
+            quoted(claim)
+        );
+        object.requirement(field, &required);
     }
     claim.to_owned()
 }
@@ -120,8 +124,8 @@ fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
     if !(replaces.is_empty() || is_header_text(replaces)) {
         rule.mistake(
             "replaces",
-            quoted(replaces),
-            "printable ASCII without spaces at its start",
+            &quoted(replaces),
+            "printable ASCII without leading spaces",
         );
     }
     Some(Transformer {

@@ -1,5 +1,5 @@
-//! Claims into groups, and groups into headers. Nothing here may let a group's name say more than
-//! its name: no comma into the joined header, no other header's name into a member header.
+//! Maps claims to groups, and groups to headers. A group cannot inject another: the joined header
+//! has no commas in names, and member headers have encoded names.
 
 use regex_lite::Regex;
 use serde_json::Value;
@@ -8,52 +8,51 @@ use super::value::{KUBERNETES_PREFIX, is_safe_value};
 use crate::json;
 use crate::token::claims::{MAX_CLAIMS_DEPTH, Sources};
 
-/// The most groups that are read of one user.
+/// The most groups of one user.
 pub const MAX_GROUPS: usize = 512;
-/// The most member headers that are set: a sidecar behind the gateway takes 100 headers in all,
-/// unless told otherwise.
+/// The most member headers: a sidecar behind the gateway accepts 100 headers in total by default.
 pub const MAX_MEMBER_HEADERS: usize = 64;
-/// The longest group name, in bytes, its prefix included.
+/// The longest group name, in bytes, prefix included.
 pub const MAX_GROUP_BYTES: usize = 256;
 
-/// How claims become groups: `groups` of the plugin config.
+/// How claims map to groups: `groups` of the plugin config.
 #[derive(Clone, Debug)]
 pub struct GroupRules {
-    /// The groups of all these claims together.
+    /// The claims; their groups are merged.
     pub claims: Vec<String>,
-    /// The header that carries them, joined by commas.
+    /// The header with all groups, joined by commas.
     pub header: String,
-    /// Put before each.
+    /// Prepended to each group.
     pub prefix: String,
-    /// Only groups that match it; `None`: all.
+    /// The groups to keep; `None`: all.
     pub keep: Option<Regex>,
-    /// What the name of each group's own header begins with; `None`: there are none.
+    /// The prefix of each group's member header; `None`: no member headers.
     pub member_header_prefix: Option<String>,
 }
 
 /// The groups of one user.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Groups {
-    /// In the order of the claims, each once, with their prefix.
+    /// Distinct, in the order of the claims, with prefix.
     pub(crate) names: Vec<String>,
-    /// How many could not be named in a header.
+    /// The number of groups that were dropped because no header can carry them.
     pub(crate) dropped: usize,
 }
 
-/// Why upstream is not told of a group.
+/// The reason why a group was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
-    /// It is none of those to keep.
+    /// `keep` does not match it.
     NotKept,
-    /// It cannot be named in a header.
+    /// No header can carry it.
     Unfit,
 }
 
 impl GroupRules {
-    /// The group of which a claim's `name` makes a user a member: with its prefix, as it stands in
-    /// headers.
+    /// The group for a `name` in a claim: with its prefix, as in headers.
     ///
     /// # Errors
+    /// [`Dropped`].
     /// [`Dropped`].
     pub fn made_of(&self, name: &str) -> Result<String, Dropped> {
         let fits = is_safe_value(name) && !name.contains(',') && name.len() <= MAX_GROUP_BYTES;
@@ -65,15 +64,14 @@ impl GroupRules {
         if fits { Ok(group) } else { Err(Dropped::Unfit) }
     }
 
-    /// The name of the header that members of `group` have, and others do not; `None`: groups have
-    /// no such headers.
+    /// The name of the header that only members of `group` have. `None`: no member headers.
     pub fn member_header(&self, group: &str) -> Option<String> {
         self.member_header_prefix
             .as_ref()
             .map(|prefix| [prefix.as_str(), &encoded(group)].concat())
     }
 
-    /// The groups that `claims` give, those of all configured claims together.
+    /// The groups of the user with these `claims`, from all configured claims.
     pub(super) fn groups(&self, claims: Sources<'_>) -> Groups {
         let mut groups = Groups::default();
         for claim in self.claims.iter().filter_map(|path| claims.find(path)) {
@@ -91,8 +89,7 @@ impl GroupRules {
         groups
     }
 
-    /// The headers that tell upstream of `groups`: the joined one, and one for each group. Counts
-    /// what finds no place.
+    /// The headers for `groups`: the joined one, and the member headers. Counts dropped groups.
     pub(crate) fn headers(&self, groups: &mut Groups) -> Vec<(String, String)> {
         let mut headers = Vec::new();
         if !groups.names.is_empty() {
@@ -109,9 +106,8 @@ impl GroupRules {
     }
 }
 
-/// The names in a groups claim: a JSON array, also one that is written into a string, or a string
-/// `a,b` or `[a, b]`, which is what Cognito makes of a SAML list. A name with a comma in it can
-/// only come from an array.
+/// The names in a groups claim: a JSON array, a string with a JSON array, or a string `a,b` or `[a,
+/// b]`, Cognito's form of a SAML list. Only a JSON array can contain a name with a comma.
 fn names(claim: &Value) -> Vec<String> {
     let in_array = |elements: &[Value]| {
         elements
@@ -130,7 +126,7 @@ fn names(claim: &Value) -> Vec<String> {
             if inner.is_some_and(|inner| inner.contains('"')) {
                 return match json::parse(text.as_bytes(), MAX_CLAIMS_DEPTH) {
                     Ok(Value::Array(elements)) => in_array(&elements),
-                    // Nobody can tell where a name ends: it counts as one that fits no header.
+                    // The ends of the names are ambiguous: count one dropped group.
                     _ => vec![String::new()],
                 };
             }
@@ -146,8 +142,8 @@ fn names(claim: &Value) -> Vec<String> {
 }
 
 /// The names in a comma-separated list. Cognito writes a comma inside a name as `\\,`, so a comma
-/// after a backslash separates nothing, even where that backslash may be escaped itself: a name
-/// that could be read in two ways grants no group.
+/// after a backslash never separates, even if that backslash may be escaped itself: an ambiguous
+/// name grants no group.
 fn split_unescaped(list: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let mut is_escaped = false;
@@ -165,10 +161,10 @@ fn split_unescaped(list: &str) -> Vec<String> {
     names
 }
 
-/// A group's name as the end of a header's name. Lower-case letters, digits, `-` and `.` stand for
-/// themselves; every other byte is `%` and two hexadecimal digits: two groups never share a header,
-/// though header names know no case and some upstreams take `_` for `-`. Those that take `.` or `%`
-/// for it must go by the header's value, which is the group.
+/// A group's name, encoded as the end of a header name. Lower-case letters, digits, `-` and `.`
+/// stay; other bytes become `%` and two hexadecimal digits. Two groups never share a header,
+/// although header names ignore case and some upstreams map `_` to `-`. Upstreams that also map `.`
+/// or `%` must compare the header's value, the group.
 fn encoded(name: &str) -> String {
     let mut header = String::with_capacity(name.len());
     for byte in name.bytes() {
@@ -206,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_a_list_and_a_list_in_brackets_are_the_same_groups() {
+    fn accepts_arrays_lists_and_bracketed_lists() {
         for claim in [
             json!(["a", "b c"]),
             json!("a,b c"),
@@ -234,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_in_a_string_is_read_as_the_array_and_quotes_elsewhere_are_part_of_a_name() {
+    fn parses_a_json_array_in_a_string() {
         assert_eq!(
             of(json!(r#" ["x,admins,y", "b\u002ca", "c"] "#)),
             (vec!["c".to_owned()], 2)
@@ -258,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escaped_comma_is_part_of_a_name() {
+    fn escaped_comma_is_part_of_a_name() {
         for (claim, names, dropped) in [
             (r"[sales\,admins, users]", &["users"][..], 1),
             (r"sales\,admins,users", &["users"], 1),
@@ -320,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_would_be_misread_is_left_out_and_counted() {
+    fn drops_and_counts_ambiguous_names() {
         assert_eq!(
             of(json!([
                 "a,admins",
@@ -336,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn the_groups_of_all_claims_are_joined_each_once() {
+    fn merges_groups_of_all_claims() {
         let groups = groups(
             &rules(),
             json!({"custom:groups": "b,a", "realm": {"groups": ["a", "c"]}}),
@@ -345,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn keep_looks_at_the_name_without_its_prefix() {
+    fn keep_matches_the_name_without_prefix() {
         let mut rules = rules();
         rules.prefix = "oidc:".to_owned();
         rules.keep = Some(Regex::new("^team-").unwrap());
@@ -357,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn two_groups_never_share_a_member_header() {
+    fn groups_never_share_a_member_header() {
         let mut rules = rules();
         rules.member_header_prefix = Some("x-group-".to_owned());
         let mut groups = groups(
@@ -383,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn more_groups_than_there_is_room_for_are_counted() {
+    fn counts_groups_over_the_limits() {
         let mut rules = rules();
         rules.member_header_prefix = Some("x-".to_owned());
         let many: Vec<_> = (0..600).map(|number| format!("g{number}")).collect();
