@@ -1,18 +1,22 @@
 //! Maps claims to an identity: user id, groups, claim headers. Sees only verified claims, and no
 //! request.
 
+mod group_claim;
 mod groups;
+mod transformer;
 pub(crate) mod value;
 
 use std::borrow::Cow;
 
-use regex_lite::Regex;
 use serde_json::Value;
 
 use crate::reason::Reason;
 use crate::token::claims::{Claims, Sources};
+pub use group_claim::{GroupClaimRules, Members};
 use groups::Groups;
 pub use groups::{Dropped, GroupRules, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
+pub use transformer::Transformer;
+use transformer::{transformed, transformer_for};
 use value::{KUBERNETES_PREFIX, is_safe_value};
 
 /// The longest user id, in bytes: an email address of up to 254 and a prefix.
@@ -149,15 +153,6 @@ fn header_value(claim: &Value) -> Option<String> {
     (is_safe_value(&value) && value.len() <= MAX_CLAIM_HEADER_BYTES).then_some(value)
 }
 
-/// One rule of `userId.transformers`.
-#[derive(Clone, Debug)]
-pub struct Transformer {
-    /// Matched anywhere in the user id; all matches are replaced.
-    pub matches: Regex,
-    /// The replacement.
-    pub replaces: String,
-}
-
 /// How claims map to the user id: `userId` of the plugin config.
 #[derive(Clone, Debug)]
 pub struct UserIdRules {
@@ -207,12 +202,7 @@ impl UserIdRules {
             return Err(Reason::UserIdInvalid);
         }
         let id = self.cased(claim);
-        let id = match self.transformer(&id) {
-            Some((_, Transformer { matches, replaces })) => {
-                matches.replace_all(&id, replaces.as_str())
-            }
-            None => id,
-        };
+        let id = transformed(&self.transformers, &id);
         if !is_safe_value(&id) {
             return Err(Reason::UserIdInvalid);
         }
@@ -227,10 +217,7 @@ impl UserIdRules {
     /// `USERID_TRANSFORMERS`, the first regex that matches anywhere replaces all its matches, and
     /// later ones are not tried.
     pub fn transformer(&self, id: &str) -> Option<(usize, &Transformer)> {
-        self.transformers
-            .iter()
-            .enumerate()
-            .find(|(_, transformer)| transformer.matches.is_match(id))
+        transformer_for(&self.transformers, id)
     }
 
     /// `claim` in lower case, if configured. ASCII only: Unicode's lower case merges distinct
@@ -256,6 +243,7 @@ fn is_true(claim: Option<&Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use regex_lite::Regex;
     use serde_json::json;
 
     fn rules(claims: &[&str]) -> UserIdRules {

@@ -6,29 +6,30 @@ use crate::access::regex::PathRegex;
 use crate::access::rules::{
     Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Rule, canonical_host,
 };
+use crate::identity::GroupRules;
 use crate::identity::value::KUBERNETES_PREFIX;
 
 const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
 
-pub(super) fn read(root: &Object<'_>) -> AccessRules {
-    let has_groups = root.optional_object("groups").is_some();
+/// `groups`: the rules of the top-level field.
+pub(super) fn read(root: &Object<'_>, groups: Option<&GroupRules>) -> AccessRules {
     let mut regexes = 0;
     AccessRules {
         rules: root
             .objects("rules")
             .iter()
-            .map(|rule| read_rule(rule, has_groups, &mut regexes))
+            .map(|rule| read_rule(rule, groups, &mut regexes))
             .collect(),
     }
 }
 
 /// Adds the compiled size of the rule's regexes to `regexes`.
-fn read_rule(rule: &Object<'_>, has_groups: bool, regexes: &mut usize) -> Rule {
+fn read_rule(rule: &Object<'_>, groups: Option<&GroupRules>, regexes: &mut usize) -> Rule {
     let require = rule.string("require");
     let before = rule.mistake_count();
     let access = match rule.optional_object("allow") {
         Some(allow) => {
-            let read = read_allow(&allow, has_groups);
+            let read = read_allow(&allow, groups);
             let is_empty =
                 read.users.is_empty() && read.domains.is_empty() && read.groups.is_empty();
             if is_empty && before == rule.mistake_count() {
@@ -70,7 +71,7 @@ fn read_rule(rule: &Object<'_>, has_groups: bool, regexes: &mut usize) -> Rule {
     read
 }
 
-fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
+fn read_allow(allow: &Object<'_>, groups: Option<&GroupRules>) -> Allow {
     let texts = |field: &str| {
         let names = allow.strings(field);
         for (position, name) in names
@@ -88,11 +89,24 @@ fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
         domains: read_names(allow, "domains", false),
         groups: texts("groups"),
     };
-    if !read.groups.is_empty() && !has_groups {
-        allow.requirement(
+    match groups {
+        None if !read.groups.is_empty() => allow.requirement(
             "groups",
             "the top-level field `groups`: without it, users have no groups",
-        );
+        ),
+        None => {}
+        Some(rules) => {
+            for (position, group) in read.groups.iter().enumerate() {
+                // Reported already.
+                if group.starts_with(KUBERNETES_PREFIX) {
+                    continue;
+                }
+                if let Err(expected) = rules.can_make(group) {
+                    let expected = ["a group that users can have: ", expected].concat();
+                    allow.mistake(&format!("groups[{position}]"), &quoted(group), &expected);
+                }
+            }
+        }
     }
     read
 }

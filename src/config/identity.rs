@@ -3,7 +3,9 @@
 use super::headers::{check_headers_are_distinct, is_header_text, read_header};
 use super::reader::{Object, quoted, read_regex};
 use crate::identity::value::KUBERNETES_PREFIX;
-use crate::identity::{ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
+use crate::identity::{
+    ClaimHeader, GroupClaimRules, GroupRules, IdentityRules, Members, Transformer, UserIdRules,
+};
 use crate::token::claims::ACCESS_TOKEN_CLAIM;
 
 pub(super) fn read(root: &Object<'_>) -> IdentityRules {
@@ -27,23 +29,11 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
             prefix: read_prefix(&user_id),
             lowercase: user_id.boolean("lowercase"),
             require_verified_email: user_id.boolean("requireVerifiedEmail"),
-            transformers: user_id
-                .objects("transformers")
-                .iter()
-                .filter_map(read_transformer)
-                .collect(),
+            transformers: read_transformers(&user_id),
         },
-        groups: root.optional_object("groups").map(|groups| GroupRules {
-            claims: read_claims(&groups, with_access_token),
-            header: read_header(&groups, "header"),
-            prefix: read_group_prefix(&groups),
-            keep: groups
-                .given_string("keep")
-                .and_then(|_| read_regex(&groups, "keep")),
-            member_header_prefix: groups
-                .given_string("memberHeaderPrefix")
-                .map(|_| read_header(&groups, "memberHeaderPrefix")),
-        }),
+        groups: root
+            .optional_object("groups")
+            .map(|groups| read_groups(&groups, with_access_token)),
         claim_headers: root
             .objects("claimHeaders")
             .iter()
@@ -59,6 +49,40 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
     };
     check_headers_are_distinct(root, &rules);
     rules
+}
+
+fn read_groups(groups: &Object<'_>, with_access_token: bool) -> GroupRules {
+    let before = groups.mistake_count();
+    let claims = read_claims(groups, with_access_token);
+    let is_sound = before == groups.mistake_count();
+    let is_form_encoded = groups.optional_string("decode") == Some("form");
+    let is_of_access_token = |claim: &String| claim.starts_with(ACCESS_TOKEN_CLAIM);
+    if is_sound && is_form_encoded && claims.iter().all(is_of_access_token) {
+        let reason = "claims of the access token are never form-encoded";
+        groups.conflict("decode", "`claims` of the access token only", reason);
+    }
+    GroupRules {
+        claims,
+        form: GroupClaimRules {
+            separator: groups.string("separator").chars().next().unwrap_or(','),
+            members: groups
+                .optional_string("members")
+                .map(|members| match members {
+                    "keys" => Members::Keys,
+                    _ => Members::Name,
+                }),
+            is_form_encoded,
+        },
+        transformers: read_transformers(groups),
+        header: read_header(groups, "header"),
+        prefix: read_group_prefix(groups),
+        keep: groups
+            .given_string("keep")
+            .and_then(|_| read_regex(groups, "keep")),
+        member_header_prefix: groups
+            .given_string("memberHeaderPrefix")
+            .map(|_| read_header(groups, "memberHeaderPrefix")),
+    }
 }
 
 fn read_prefix(object: &Object<'_>) -> String {
@@ -117,6 +141,11 @@ fn read_claim(object: &Object<'_>, field: &str, claim: &str, with_access_token: 
         object.requirement(field, &required);
     }
     claim.to_owned()
+}
+
+fn read_transformers(object: &Object<'_>) -> Vec<Transformer> {
+    let table = object.objects("transformers");
+    table.iter().filter_map(read_transformer).collect()
 }
 
 fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {

@@ -145,13 +145,14 @@ fn read(root: &Object<'_>) -> Config {
 
     let (session_cookie, sign_out) = logout::read(&root.object("logout"));
     let forward = root.object("forward");
+    let identity = identity::read(root);
     Config {
         load_balancers,
         key_sources,
         key_ttl: Duration::from_secs(public_keys.number("cacheTtlSeconds")),
         clock_skew: Duration::from_secs(root.number("clockSkewSeconds")),
-        access: access::read(root),
-        identity: identity::read(root),
+        access: access::read(root, identity.groups.as_ref()),
+        identity,
         access_token,
         upgrades: upgrades::read(root),
         reserved_headers: headers::read_reserved_headers(root),
@@ -820,7 +821,11 @@ mod tests {
                 "transformers": [{"matches": "a", "replaces": ""}],
             },
             "groups": {
-                "claims": ["access:groups"],
+                "claims": ["access:groups", "groups"],
+                "separator": ";",
+                "members": "keys",
+                "decode": "form",
+                "transformers": [{"matches": "b", "replaces": ""}],
                 "header": "x-groups",
                 "prefix": "",
                 "keep": "a",
@@ -856,6 +861,7 @@ mod tests {
                 "sessionCookies": true,
                 "pathOverrides": true,
             },
+            "accessLog": {"user": true},
             "mode": "report",
         })
     }
@@ -890,8 +896,8 @@ mod tests {
                 names.collect::<Vec<_>>().join("/") == wanted
             })
         };
-        for field in FIELDS.iter().filter(|field| !is_covered(field)) {
-            panic!("{} is missing in `full`", field.path);
+        for field in &FIELDS {
+            assert!(is_covered(field), "{} is missing in `full`", field.path);
         }
         for pointer in &pointers {
             for wrong in [json!(-1), json!(""), json!([{}]), json!([""]), json!({})] {

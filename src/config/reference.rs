@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 60] = [
+pub static FIELDS: [Field; 66] = [
     Field {
         path: "loadBalancers",
         kind: Kind::Objects { least: 1, most: 64 },
@@ -166,6 +166,42 @@ pub static FIELDS: [Field; 60] = [
         path: "groups.claims",
         kind: Kind::Strings { least: 1, most: 16 },
         default: Default::Texts(&["custom:groups"]),
+    },
+    Field {
+        path: "groups.separator",
+        kind: Kind::Choice(&[",", ";", "|", " "]),
+        default: Default::Text(","),
+    },
+    Field {
+        path: "groups.members",
+        kind: Kind::Choice(&["keys", "name"]),
+        default: Default::Absent,
+    },
+    Field {
+        path: "groups.decode",
+        kind: Kind::Choice(&["form"]),
+        default: Default::Absent,
+    },
+    Field {
+        path: "groups.transformers",
+        kind: Kind::Objects { least: 0, most: 32 },
+        default: Default::Empty,
+    },
+    Field {
+        path: "groups.transformers.matches",
+        kind: Kind::String {
+            least: 0,
+            most: 1024,
+        },
+        default: Default::Required,
+    },
+    Field {
+        path: "groups.transformers.replaces",
+        kind: Kind::String {
+            least: 0,
+            most: 320,
+        },
+        default: Default::Required,
     },
     Field {
         path: "groups.header",

@@ -2,11 +2,11 @@
 //! has no commas in names, and member headers have encoded names.
 
 use regex_lite::Regex;
-use serde_json::Value;
 
+use super::group_claim::{GroupClaimRules, Names};
+use super::transformer::{Transformer, transformed};
 use super::value::{KUBERNETES_PREFIX, is_safe_value};
-use crate::json;
-use crate::token::claims::{MAX_CLAIMS_DEPTH, Sources};
+use crate::token::claims::{ACCESS_TOKEN_CLAIM, Claims, Sources};
 
 /// The most groups of one user.
 pub const MAX_GROUPS: usize = 512;
@@ -14,12 +14,19 @@ pub const MAX_GROUPS: usize = 512;
 pub const MAX_MEMBER_HEADERS: usize = 64;
 /// The longest group name, in bytes, prefix included.
 pub const MAX_GROUP_BYTES: usize = 256;
+/// The longest name that transformers are applied to, in bytes: the time that a regex takes may
+/// grow with the square of it.
+const MAX_NAME_BYTES: usize = 1024;
 
 /// How claims map to groups: `groups` of the plugin config.
 #[derive(Clone, Debug)]
 pub struct GroupRules {
     /// The claims; their groups are merged.
     pub claims: Vec<String>,
+    /// How a claim lists groups.
+    pub form: GroupClaimRules,
+    /// Applied to each name: the first whose regex matches.
+    pub transformers: Vec<Transformer>,
     /// The header with all groups, joined by commas.
     pub header: String,
     /// Prepended to each group.
@@ -44,24 +51,58 @@ pub(crate) struct Groups {
 pub enum Dropped {
     /// `keep` does not match it.
     NotKept,
-    /// No header can carry it.
+    /// A control character, a blank at an end, too long, or `system:` at its start.
     Unfit,
+    /// The claim, or this part of it, has none of the forms that the rules allow.
+    Unreadable,
+    /// The user has [`MAX_GROUPS`] others.
+    TooMany,
 }
 
 impl GroupRules {
-    /// The group for a `name` in a claim: with its prefix, as in headers.
+    /// The group for a `name` in a claim: transformed, kept by `keep`, and with its prefix, in that
+    /// order.
     ///
     /// # Errors
-    /// [`Dropped`].
-    /// [`Dropped`].
+    /// [`Dropped::NotKept`] and [`Dropped::Unfit`].
     pub fn made_of(&self, name: &str) -> Result<String, Dropped> {
-        let fits = is_safe_value(name) && !name.contains(',') && name.len() <= MAX_GROUP_BYTES;
-        if fits && self.keep.as_ref().is_some_and(|keep| !keep.is_match(name)) {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(Dropped::Unfit);
+        }
+        let name = transformed(&self.transformers, name);
+        if !is_safe_value(&name) {
+            return Err(Dropped::Unfit);
+        }
+        if self.keep.as_ref().is_some_and(|keep| !keep.is_match(&name)) {
             return Err(Dropped::NotKept);
         }
-        let group = [self.prefix.as_str(), name].concat();
-        let fits = fits && group.len() <= MAX_GROUP_BYTES && !group.starts_with(KUBERNETES_PREFIX);
+        let group = [self.prefix.as_str(), &name].concat();
+        let fits = group.len() <= MAX_GROUP_BYTES && !group.starts_with(KUBERNETES_PREFIX);
         if fits { Ok(group) } else { Err(Dropped::Unfit) }
+    }
+
+    /// Whether some name in a claim can become `group`.
+    ///
+    /// # Errors
+    /// What the group must be.
+    pub(crate) fn can_make(&self, group: &str) -> Result<(), &'static str> {
+        let Some(name) = group.strip_prefix(&self.prefix) else {
+            return Err("it begins with `groups.prefix`");
+        };
+        if !is_safe_value(name) || group.len() > MAX_GROUP_BYTES {
+            return Err(
+                "at most 256 bytes, without control or invisible characters, no space at an end",
+            );
+        }
+        if self.keep.as_ref().is_some_and(|keep| !keep.is_match(name)) {
+            return Err("`groups.keep` matches it without its prefix");
+        }
+        Ok(())
+    }
+
+    /// Whether the joined header can carry `group`: in it, a comma would begin another group.
+    pub fn is_listed(group: &str) -> bool {
+        !group.contains(',')
     }
 
     /// The name of the header that only members of `group` have. `None`: no member headers.
@@ -71,30 +112,74 @@ impl GroupRules {
             .map(|prefix| [prefix.as_str(), &encoded(group)].concat())
     }
 
+    /// Each name in the configured claims, with its group or the reason why it has none, in the
+    /// order of the claims. For a person to read.
+    pub fn explained(&self, claims: &Claims) -> Vec<(String, Result<String, Dropped>)> {
+        let mut seen = Vec::new();
+        self.read(Sources::of(claims), &mut Vec::new(), |name, group| {
+            seen.push((name.to_owned(), group.map(str::to_owned)));
+        });
+        seen
+    }
+
     /// The groups of the user with these `claims`, from all configured claims.
     pub(super) fn groups(&self, claims: Sources<'_>) -> Groups {
-        let mut groups = Groups::default();
-        for claim in self.claims.iter().filter_map(|path| claims.find(path)) {
-            for name in names(claim) {
-                match self.made_of(&name) {
-                    Ok(group) if groups.names.contains(&group) => {}
-                    Ok(group) if groups.names.len() < MAX_GROUPS => groups.names.push(group),
-                    Ok(_) | Err(Dropped::Unfit) => {
-                        groups.dropped = groups.dropped.saturating_add(1)
+        let Groups {
+            mut names,
+            mut dropped,
+        } = Groups::default();
+        self.read(claims, &mut names, |_, group| {
+            if group.is_err_and(|reason| reason != Dropped::NotKept) {
+                dropped = dropped.saturating_add(1);
+            }
+        });
+        Groups { names, dropped }
+    }
+
+    /// Adds each group to `groups` once, and tells of each name what became of it.
+    fn read(
+        &self,
+        claims: Sources<'_>,
+        groups: &mut Vec<String>,
+        mut tell: impl FnMut(&str, Result<&str, Dropped>),
+    ) {
+        for path in &self.claims {
+            let Some(claim) = claims.find(path) else {
+                continue;
+            };
+            let is_of_access_token = path.starts_with(ACCESS_TOKEN_CLAIM);
+            let Names { names, unreadable } = self.form.names(claim, is_of_access_token);
+            for name in &names {
+                match self.made_of(name) {
+                    Ok(group) if groups.contains(&group) => {}
+                    Ok(_) if groups.len() >= MAX_GROUPS => tell(name, Err(Dropped::TooMany)),
+                    Ok(group) => {
+                        tell(name, Ok(&group));
+                        groups.push(group);
                     }
-                    Err(Dropped::NotKept) => {}
+                    Err(dropped) => tell(name, Err(dropped)),
                 }
             }
+            for part in &unreadable {
+                tell(part, Err(Dropped::Unreadable));
+            }
         }
-        groups
     }
 
     /// The headers for `groups`: the joined one, and the member headers. Counts dropped groups.
     pub(crate) fn headers(&self, groups: &mut Groups) -> Vec<(String, String)> {
         let mut headers = Vec::new();
-        if !groups.names.is_empty() {
-            headers.push((self.header.clone(), groups.names.join(",")));
+        let listed: Vec<&str> = groups
+            .names
+            .iter()
+            .map(String::as_str)
+            .filter(|group| Self::is_listed(group))
+            .collect();
+        let unlisted = groups.names.len().saturating_sub(listed.len());
+        if !listed.is_empty() {
+            headers.push((self.header.clone(), listed.join(",")));
         }
+        groups.dropped = groups.dropped.saturating_add(unlisted);
         if self.member_header_prefix.is_some() {
             let members = groups.names.iter().take(MAX_MEMBER_HEADERS);
             headers
@@ -104,61 +189,6 @@ impl GroupRules {
         }
         headers
     }
-}
-
-/// The names in a groups claim: a JSON array, a string with a JSON array, or a string `a,b` or `[a,
-/// b]`, Cognito's form of a SAML list. Only a JSON array can contain a name with a comma.
-fn names(claim: &Value) -> Vec<String> {
-    let in_array = |elements: &[Value]| {
-        elements
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect()
-    };
-    match claim {
-        Value::Array(elements) => in_array(elements),
-        Value::String(text) => {
-            let inner = text
-                .trim()
-                .strip_prefix('[')
-                .and_then(|text| text.strip_suffix(']'));
-            if inner.is_some_and(|inner| inner.contains('"')) {
-                return match json::parse(text.as_bytes(), MAX_CLAIMS_DEPTH) {
-                    Ok(Value::Array(elements)) => in_array(&elements),
-                    // The ends of the names are ambiguous: count one dropped group.
-                    _ => vec![String::new()],
-                };
-            }
-            let list = split_unescaped(inner.unwrap_or(text));
-            list.iter()
-                .map(|name| name.trim())
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-                .collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// The names in a comma-separated list. Cognito writes a comma inside a name as `\\,`, so a comma
-/// after a backslash never separates, even if that backslash may be escaped itself: an ambiguous
-/// name grants no group.
-fn split_unescaped(list: &str) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    let mut is_escaped = false;
-    for part in list.split(',') {
-        match names.last_mut().filter(|_| is_escaped) {
-            Some(name) => {
-                name.pop();
-                name.push(',');
-                name.push_str(part);
-            }
-            None => names.push(part.to_owned()),
-        }
-        is_escaped = part.ends_with('\\');
-    }
-    names
 }
 
 /// A group's name, encoded as the end of a header name. Lower-case letters, digits, `-` and `.`
@@ -180,11 +210,17 @@ fn encoded(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn rules() -> GroupRules {
         GroupRules {
             claims: vec!["custom:groups".to_owned(), "realm.groups".to_owned()],
+            form: GroupClaimRules {
+                separator: ',',
+                members: None,
+                is_form_encoded: false,
+            },
+            transformers: Vec::new(),
             header: "kubeflow-groups".to_owned(),
             prefix: String::new(),
             keep: None,
@@ -199,84 +235,6 @@ mod tests {
     fn of(claim: Value) -> (Vec<String>, usize) {
         let groups = groups(&rules(), json!({"custom:groups": claim}));
         (groups.names, groups.dropped)
-    }
-
-    #[test]
-    fn accepts_arrays_lists_and_bracketed_lists() {
-        for claim in [
-            json!(["a", "b c"]),
-            json!("a,b c"),
-            json!("[a, b c]"),
-            json!(" [ a ,b c ] "),
-            json!(r#"["a", "b c"]"#),
-        ] {
-            assert_eq!(
-                of(claim.clone()),
-                (vec!["a".to_owned(), "b c".to_owned()], 0),
-                "{claim}"
-            );
-        }
-        for claim in [
-            json!([]),
-            json!(""),
-            json!("[]"),
-            json!(null),
-            json!(7),
-            json!({"a": "b"}),
-            json!([1, null]),
-        ] {
-            assert_eq!(of(claim.clone()), (vec![], 0), "{claim}");
-        }
-    }
-
-    #[test]
-    fn parses_a_json_array_in_a_string() {
-        assert_eq!(
-            of(json!(r#" ["x,admins,y", "b\u002ca", "c"] "#)),
-            (vec!["c".to_owned()], 2)
-        );
-        assert_eq!(of(json!(r#"["a", 1, ["b"]]"#)), (vec!["a".to_owned()], 0));
-        assert_eq!(
-            of(json!(r#""a",b"#)),
-            (vec![r#""a""#.to_owned(), "b".to_owned()], 0)
-        );
-        for unreadable in [
-            r#"["a", b]"#,
-            r#"["x,admins,y\ud800"]"#,
-            r#"["x,admins", {"a": 1, "a": 2}]"#,
-        ] {
-            assert_eq!(of(json!(unreadable)), (vec![], 1), "{unreadable}");
-        }
-        assert_eq!(
-            of(json!("[1001, true]")),
-            (vec!["1001".to_owned(), "true".to_owned()], 0)
-        );
-    }
-
-    #[test]
-    fn escaped_comma_is_part_of_a_name() {
-        for (claim, names, dropped) in [
-            (r"[sales\,admins, users]", &["users"][..], 1),
-            (r"sales\,admins,users", &["users"], 1),
-            (r"sales\\,admins,users", &["users"], 1),
-            (r"[a\, b\, admins]", &[], 1),
-            (r"users\,", &[], 1),
-            (r"[users, CORP\admins]", &["users", r"CORP\admins"], 0),
-            (r"users,admins\", &["users", r"admins\"], 0),
-        ] {
-            assert_eq!(
-                of(json!(claim)),
-                (
-                    names.iter().map(|name| (*name).to_owned()).collect(),
-                    dropped
-                ),
-                "{claim}"
-            );
-        }
-        assert_eq!(
-            split_unescaped(r"sales\,admins, users"),
-            ["sales,admins", " users"]
-        );
     }
 
     #[test]
@@ -319,7 +277,6 @@ mod tests {
     fn drops_and_counts_ambiguous_names() {
         assert_eq!(
             of(json!([
-                "a,admins",
                 "b\r\nx: y",
                 "",
                 " c",
@@ -327,8 +284,72 @@ mod tests {
                 "ok",
                 "x".repeat(257)
             ])),
-            (vec!["ok".to_owned()], 6)
+            (vec!["ok".to_owned()], 5)
         );
+    }
+
+    #[test]
+    fn a_group_with_a_comma_has_a_member_header_only() {
+        let mut rules = rules();
+        rules.member_header_prefix = Some("x-".to_owned());
+        let mut groups = groups(&rules, json!({"custom:groups": ["a,b", "c"]}));
+        assert_eq!((groups.names.len(), groups.dropped), (2, 0));
+        let headers = rules.headers(&mut groups);
+        let expected = [("kubeflow-groups", "c"), ("x-a%2cb", "a,b"), ("x-c", "c")];
+        assert_eq!(
+            headers,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+        assert_eq!(groups.dropped, 1);
+    }
+
+    #[test]
+    fn transforms_before_keep_and_prefix() {
+        let transformer = |matches: &str, replaces: &str| Transformer {
+            matches: Regex::new(matches).unwrap(),
+            replaces: replaces.to_owned(),
+        };
+        let rules = GroupRules {
+            prefix: "oidc:".to_owned(),
+            keep: Some(Regex::new("^[A-Z]").unwrap()),
+            transformers: vec![
+                transformer("^CN=([^,]+),OU=Groups,DC=example,DC=com$", "$1"),
+                transformer("^evil$", "system:masters"),
+                transformer("^gone$", ""),
+            ],
+            ..rules()
+        };
+        let claim = json!([
+            "CN=Admins,OU=Groups,DC=example,DC=com",
+            "CN=Admins,OU=Others,DC=example,DC=com",
+            "lower",
+            "evil",
+            "gone",
+        ]);
+        let found = groups(&rules, json!({"custom:groups": claim}));
+        let expected = ["oidc:Admins", "oidc:CN=Admins,OU=Others,DC=example,DC=com"];
+        assert_eq!(found.names, expected);
+        assert_eq!(found.dropped, 1);
+    }
+
+    #[test]
+    fn says_which_groups_no_user_can_have() {
+        let rules = GroupRules {
+            prefix: "oidc:".to_owned(),
+            keep: Some(Regex::new("^team-").unwrap()),
+            ..rules()
+        };
+        assert_eq!(rules.can_make("oidc:team-a,b"), Ok(()));
+        for (group, why) in [
+            ("team-a", "begins with `groups.prefix`"),
+            ("OIDC:team-a", "begins with `groups.prefix`"),
+            ("oidc:Team-a", "`groups.keep` matches"),
+            ("oidc:team-a ", "no space at an end"),
+            ("oidc:", "at most 256 bytes"),
+        ] {
+            let found = rules.can_make(group).unwrap_err();
+            assert!(found.contains(why), "{group}: {found}");
+        }
     }
 
     #[test]

@@ -137,12 +137,10 @@ impl Filter {
             Filter::JwtAuthn => vec![jwt_authn(kid, key, None)],
             Filter::JwtAuthnWithCache => vec![jwt_authn(kid, key, Some(10_000))],
             Filter::Ours => plugin(BTreeMap::new()),
-            Filter::OursAlone => {
-                plugin(BTreeMap::from([(
-                    "ALB_OIDC_VERIFIER".to_owned(),
-                    "module".to_owned(),
-                )]))
-            }
+            Filter::OursAlone => plugin(BTreeMap::from([(
+                "ALB_OIDC_VERIFIER".to_owned(),
+                "module".to_owned(),
+            )])),
             Filter::Lua => {
                 let lua =
                     json!({"default_source_code": {"inline_string": include_str!("decode.lua")}});

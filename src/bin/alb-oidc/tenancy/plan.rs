@@ -280,8 +280,8 @@ impl Planner<'_> {
             Err(Dropped::NotKept) => {
                 format!("found {name:?}, expected a group that `groups.keep` of the plugin config matches")
             }
-            Err(Dropped::Unfit) => format!(
-                "found {name:?}, which the filter leaves out, expected a group without comma, control characters and space at its ends, which does not begin with `system:`"
+            Err(_) => format!(
+                "found {name:?}, which the filter drops, expected a group without control characters and without spaces at its ends, which does not begin with `system:`"
             ),
         };
         self.mistake(field, what);
