@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use support::table::{Row, Step, Table};
 
 /// Outcomes of an attack other than a reason.
-const OUTCOMES: [&str; 5] = [
+const OUTCOMES: [&str; 6] = [
     "own-identity",
     "no-identity",
     "signed-out",
     "envoy-refuses",
+    "interlock-denies",
     "bounded",
 ];
 

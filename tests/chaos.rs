@@ -243,6 +243,7 @@ fn config(listener: &str, ttl_seconds: u64, timeout_ms: u64) -> Value {
     config["publicKeys"]["timeoutMs"] = json!(timeout_ms);
     config["publicKeys"]["cacheTtlSeconds"] = json!(ttl_seconds);
     config["rules"] = json!([{"match": {"paths": [{"prefix": "/open/"}]}, "require": "none"}]);
+    config["accessLog"] = json!({"user": true});
     config
 }
 

@@ -3,6 +3,7 @@
 
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::BTreeSet;
+use support::envoy::interlock;
 
 fn file(name: &str) -> String {
     let path = format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -156,7 +157,7 @@ fn access_log_matches_the_scenarios() {
         .and_then(|(_, rest)| rest.split_once("\n```"));
     let format: serde_json::Value =
         serde_json::from_str(format.expect("a format").0).expect("JSON");
-    for field in ["user", "reason", "details", "status"] {
+    for field in ["passed", "user", "reason", "details", "status"] {
         assert!(
             harness.contains(&format!("\"{field}\": {}", format[field])),
             "{field}: {}",
@@ -196,6 +197,10 @@ fn plugin_config_of_the_local_stack_is_valid() {
         manager["http_filters"][0]["typed_config"]["config"]["configuration"]["value"].as_str();
     let config = serde_json::from_str(config.expect("pluginConfig")).expect("JSON");
     Config::from_value(&config).expect("a good config");
+    // The interlock that the tests know, between the filter and the router.
+    let filters = manager["http_filters"].as_array().expect("filters");
+    assert_eq!(filters.len(), 3);
+    assert_eq!(filters[1], interlock(&["admitted", "skipped"]));
 }
 
 #[test]

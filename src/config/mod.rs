@@ -60,6 +60,9 @@ pub struct Config {
     pub session_cookie: String,
     /// Sign-out at the gateway; `None`: off.
     pub sign_out: Option<SignOut>,
+    /// Whether the access log can read the user id of an admitted request, as the filter state
+    /// `wasm.alb_oidc_user`.
+    pub log_user: bool,
     /// Whether requests to deny are forwarded without identity, and only counted and logged.
     pub report_only: bool,
 }
@@ -160,6 +163,7 @@ fn read(root: &Object<'_>) -> Config {
         },
         session_cookie,
         sign_out,
+        log_user: root.object("accessLog").boolean("user"),
         report_only: root.string("mode") == "report",
     }
 }
@@ -387,7 +391,7 @@ mod tests {
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, upgrades, reservedHeaders, forward, mode",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, upgrades, reservedHeaders, forward, accessLog, mode",
             ),
             (
                 "/upgrades",

@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 58] = [
+pub static FIELDS: [Field; 60] = [
     Field {
         path: "loadBalancers",
         kind: Kind::Objects { least: 1, most: 64 },
@@ -389,6 +389,16 @@ pub static FIELDS: [Field; 58] = [
     },
     Field {
         path: "forward.pathOverrides",
+        kind: Kind::Boolean,
+        default: Default::Boolean(false),
+    },
+    Field {
+        path: "accessLog",
+        kind: Kind::Object,
+        default: Default::Empty,
+    },
+    Field {
+        path: "accessLog.user",
         kind: Kind::Boolean,
         default: Default::Boolean(false),
     },
