@@ -857,6 +857,7 @@ mod tests {
                 "pathOverrides": true,
             },
             "mode": "report",
+            "accessLog": {"user": true},
         })
     }
 
