@@ -1,6 +1,5 @@
-//! Holds the README and the local stack against the code: config reference, reasons, metrics, the
-//! first WasmPlugin, the make targets, the stack's plugin config and dashboard. It says nothing
-//! about whether the code is right.
+//! Compares the README and the local stack with the code: config reference, reasons, metrics, the
+//! first WasmPlugin, make targets, the stack's plugin config and dashboard. Does not test the code.
 
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::BTreeSet;
@@ -11,7 +10,7 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The cells of the table that follows the comment `<!-- NAME: …`, without its head.
+/// The cells of the table after the comment `<!-- NAME: …`, without its header.
 fn table(name: &str) -> Vec<Vec<String>> {
     table_of("README.md", name)
 }
@@ -27,7 +26,7 @@ fn table_of(readme: &str, name: &str) -> Vec<Vec<String>> {
         .skip(1)
         .take_while(|line| line.starts_with('|'))
         .skip(2);
-    // `\|` is no border of a cell.
+    // `\|` does not separate cells.
     let cells = |line: &str| -> Vec<String> {
         let line = line.replace("\\|", "\u{0}");
         line.trim_matches('|')
@@ -43,7 +42,7 @@ fn code(text: impl std::fmt::Display) -> String {
 }
 
 #[test]
-fn the_config_reference_is_the_one_that_the_reader_uses() {
+fn config_reference_matches_the_code() {
     let found = table("config reference");
     let expected: Vec<Vec<String>> = FIELDS
         .iter()
@@ -68,7 +67,7 @@ fn the_config_reference_is_the_one_that_the_reader_uses() {
 }
 
 #[test]
-fn the_reasons_are_those_of_the_code_in_their_order_with_their_status() {
+fn reasons_match_the_code() {
     let found: Vec<_> = table("reasons")
         .iter()
         .map(|row| (row[0].clone(), row[1].clone()))
@@ -80,7 +79,7 @@ fn the_reasons_are_those_of_the_code_in_their_order_with_their_status() {
 }
 
 #[test]
-fn the_metrics_are_those_of_the_code() {
+fn metrics_match_the_code() {
     let found: BTreeSet<_> = table("metrics").iter().map(|row| row[0].clone()).collect();
     let mut names = vec![
         "admitted".to_owned(),
@@ -106,7 +105,7 @@ fn the_metrics_are_those_of_the_code() {
 }
 
 #[test]
-fn the_first_wasm_plugin_of_the_readme_has_a_config_that_is_taken() {
+fn first_wasm_plugin_is_valid() {
     let readme = file("README.md");
     let yaml = readme
         .split_once("```yaml\n")
@@ -117,7 +116,7 @@ fn the_first_wasm_plugin_of_the_readme_has_a_config_that_is_taken() {
     let plugin: serde_json::Value = serde_saphyr::from_str(plugin).expect("YAML");
     assert_eq!(plugin["kind"], "WasmPlugin");
     let config = Config::from_value(&plugin["spec"]["pluginConfig"]).expect("a good config");
-    // The ServiceEntry beside it makes the cluster that the config derives.
+    // The ServiceEntry next to it defines the cluster that the config derives.
     let entry = yaml
         .split("\n---\n")
         .find(|document| document.contains("kind: ServiceEntry"))
@@ -134,7 +133,7 @@ fn the_first_wasm_plugin_of_the_readme_has_a_config_that_is_taken() {
 }
 
 #[test]
-fn every_plugin_config_of_the_readme_is_taken() {
+fn plugin_configs_of_the_readme_are_valid() {
     let readme = file("README.md");
     let blocks: Vec<_> = readme.split("```yaml\npluginConfig:").skip(1).collect();
     assert!(blocks.len() >= 2, "rules and sign-out");
@@ -151,7 +150,7 @@ fn every_plugin_config_of_the_readme_is_taken() {
 }
 
 #[test]
-fn the_access_log_of_the_readme_is_the_one_that_the_scenarios_read() {
+fn access_log_matches_the_scenarios() {
     let (readme, harness) = (file("README.md"), file("tests/support/envoy.rs"));
     let format = readme
         .split_once("accessLogFormat: |\n")
@@ -168,7 +167,7 @@ fn the_access_log_of_the_readme_is_the_one_that_the_scenarios_read() {
 }
 
 #[test]
-fn each_line_of_coming_from_is_shown_by_a_row_of_the_scenario_table() {
+fn migration_table_has_a_row_for_each_line() {
     let mut names = BTreeSet::new();
     for file in std::fs::read_dir(format!("{}/tests/scenarios", env!("CARGO_MANIFEST_DIR")))
         .expect("the table")
@@ -191,7 +190,7 @@ fn each_line_of_coming_from_is_shown_by_a_row_of_the_scenario_table() {
 }
 
 #[test]
-fn the_plugin_config_of_the_local_stack_is_taken() {
+fn plugin_config_of_the_local_stack_is_valid() {
     let envoy: serde_json::Value = serde_saphyr::from_str(&file("envoy/envoy.yaml")).expect("YAML");
     let manager = &envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
     let config =
@@ -205,7 +204,7 @@ fn the_plugin_config_of_the_local_stack_is_taken() {
 }
 
 #[test]
-fn the_dashboard_asks_for_every_metric_of_the_filter_and_for_no_other() {
+fn dashboard_uses_every_metric() {
     let dashboard = file("envoy/grafana/dashboards/alb-oidc.json");
     let name = |rest: &str| {
         rest.chars()
@@ -217,7 +216,7 @@ fn the_dashboard_asks_for_every_metric_of_the_filter_and_for_no_other() {
         .skip(1)
         .map(name)
         .collect();
-    // Prometheus of the local stack makes a label of what comes after the second dot.
+    // The local stack's Prometheus turns the part after the second dot into a label.
     let known = table("metrics")
         .iter()
         .map(|row| row[0].trim_matches('`').replace(METRIC_PREFIX, ""))
@@ -232,7 +231,7 @@ fn the_dashboard_asks_for_every_metric_of_the_filter_and_for_no_other() {
 }
 
 #[test]
-fn every_make_target_that_the_readme_names_is_there() {
+fn make_targets_of_the_readme_exist() {
     let (readme, makefile) = (file("README.md"), file("Makefile"));
     let named: BTreeSet<_> = readme
         .split("make ")
@@ -257,7 +256,7 @@ fn every_make_target_that_the_readme_names_is_there() {
 }
 
 #[test]
-fn the_workflows_take_each_action_by_its_commit() {
+fn workflows_pin_actions_by_commit() {
     for workflow in ["ci", "release"] {
         let text = file(&format!(".github/workflows/{workflow}.yaml"));
         let actions: Vec<_> = text
@@ -283,7 +282,7 @@ fn the_workflows_take_each_action_by_its_commit() {
     }
 }
 
-/// Every YAML file under `istio/`, and what is in it.
+/// Every YAML file under `istio/`, parsed.
 fn manifests() -> Vec<(String, Vec<serde_json::Value>)> {
     let mut folders = vec!["istio".to_owned()];
     let mut found = Vec::new();
@@ -310,7 +309,7 @@ fn documents(name: &str, text: &str) -> Vec<serde_json::Value> {
     text.split("\n---\n").map(parse).collect()
 }
 
-/// What a kustomization's patches say.
+/// The patches of a kustomization.
 fn patches(name: &str, kustomization: &serde_json::Value) -> Vec<serde_json::Value> {
     let patches = kustomization["patches"]
         .as_array()
@@ -322,7 +321,7 @@ fn patches(name: &str, kustomization: &serde_json::Value) -> Vec<serde_json::Val
         .collect()
 }
 
-/// What these patches put into the list at `path`.
+/// The elements that these patches add to the list at `path`.
 fn added<'p>(
     patches: &'p [serde_json::Value],
     path: &'p str,
@@ -338,8 +337,7 @@ fn added<'p>(
 
 const FIRST_RULE: &str = "/spec/pluginConfig/rules/0";
 
-/// A patch laid over a configuration as kustomize does it: objects are merged, anything else is
-/// replaced.
+/// Applies a patch as kustomize does: merges objects, replaces anything else.
 fn merge(over: &mut serde_json::Value, patch: &serde_json::Value) {
     match (over.as_object_mut(), patch.as_object()) {
         (Some(over), Some(patch)) => {
@@ -351,7 +349,7 @@ fn merge(over: &mut serde_json::Value, patch: &serde_json::Value) {
     }
 }
 
-/// A configuration with the values of a `values.yaml` in their places.
+/// A configuration with the values of a `values.yaml` filled in.
 fn with_values(config: &serde_json::Value, values: &serde_json::Value) -> serde_json::Value {
     let mut config = config.clone();
     let balancer = &mut config["loadBalancers"][0];
@@ -369,7 +367,7 @@ fn with_values(config: &serde_json::Value, values: &serde_json::Value) -> serde_
 }
 
 #[test]
-fn every_manifest_begins_by_saying_what_it_is_for_and_what_to_change() {
+fn manifests_start_with_a_description() {
     for (name, _) in manifests() {
         let text = file(&name);
         let head = text
@@ -385,7 +383,7 @@ fn every_manifest_begins_by_saying_what_it_is_for_and_what_to_change() {
 }
 
 #[test]
-fn the_configuration_of_every_manifest_is_taken_with_values_and_refused_without() {
+fn manifests_are_valid_only_with_values() {
     let manifests = manifests();
     let of = |wanted: &str| {
         &manifests
@@ -436,7 +434,7 @@ fn the_configuration_of_every_manifest_is_taken_with_values_and_refused_without(
 }
 
 #[test]
-fn what_a_manifest_lets_pass_without_a_token_its_policy_lets_pass_without_a_user() {
+fn manifest_policies_match_open_rules() {
     let mut overlays = 0;
     for (name, documents) in manifests() {
         let patches: Vec<_> = documents
@@ -481,7 +479,7 @@ fn what_a_manifest_lets_pass_without_a_token_its_policy_lets_pass_without_a_user
 }
 
 #[test]
-fn the_manifests_of_the_readme_are_those_that_are_there() {
+fn manifests_of_the_readme_exist() {
     let named: BTreeSet<_> = table("manifests")
         .iter()
         .map(|row| row[0].trim_matches('`').to_owned())
@@ -508,7 +506,7 @@ fn the_manifests_of_the_readme_are_those_that_are_there() {
 }
 
 #[test]
-fn the_ways_to_the_public_keys_are_those_that_the_filter_takes() {
+fn service_entries_match_the_key_sources() {
     for (region, partition, manifest) in [
         ("eu-central-1", "aws", "istio/base/public-keys.yaml"),
         (
@@ -559,8 +557,7 @@ fn the_ways_to_the_public_keys_are_those_that_the_filter_takes() {
     }
 }
 
-/// The name of a file or folder of `tests/` that holds tests, or that a make target of its own
-/// runs.
+/// The name of a file or folder of `tests/` that contains tests or has its own make target.
 fn test_name(entry: &std::fs::DirEntry) -> Option<String> {
     let (path, name) = (
         entry.path(),

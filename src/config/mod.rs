@@ -863,6 +863,7 @@ mod tests {
             },
             "accessLog": {"user": true},
             "mode": "report",
+            "accessLog": {"user": true},
         })
     }
 

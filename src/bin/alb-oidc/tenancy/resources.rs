@@ -1,6 +1,5 @@
-//! The Kubernetes resources of a plan, as Kubeflow's profile controller and its access management
-//! (KFAM) want to find them: what they make themselves is left to them. Nothing here decides who
-//! gets in.
+//! Builds the Kubernetes resources of a plan in the form of Kubeflow's profile controller and access
+//! management (KFAM). Omits the resources that those create. Decides on no access.
 
 use serde_json::{Map, Value, json};
 
@@ -23,7 +22,7 @@ impl Plan {
             profile(namespace, tenant),
         ];
         for (name, binding) in &tenant.bindings {
-            // By these, KFAM knows whom a RoleBinding is for; groups it takes no notice of so far.
+            // KFAM identifies a RoleBinding's user by these annotations. It ignores groups so far.
             let subject = binding.subject.kind().to_ascii_lowercase();
             let metadata = json!({
                 "name": name, "namespace": namespace, "labels": labels(),
@@ -35,7 +34,7 @@ impl Plan {
         resources
     }
 
-    /// As KFAM has it: any path, if the gateway says who is asking.
+    /// KFAM's policy: any path, if the request came through the gateway with the header.
     fn authorization_policy(&self, metadata: &Value, binding: &Binding) -> Value {
         let key = format!("request.headers[{}]", binding.header);
         let rule = json!({
@@ -53,7 +52,8 @@ fn labels() -> Value {
     json!({"app.kubernetes.io/managed-by": "alb-oidc"})
 }
 
-/// Has Argo CD and Flux keep what goes from the file: with a namespace goes all that is in it.
+/// Annotations that keep Argo CD and Flux from deleting a namespace, with all its content, once the
+/// file no longer lists it.
 fn kept() -> Map<String, Value> {
     let annotations = [
         ("argocd.argoproj.io/sync-options", "Prune=false"),
@@ -65,9 +65,9 @@ fn kept() -> Map<String, Value> {
         .collect()
 }
 
-/// The profile controller would make it, but later: what lies in it can be applied at once so. The
-/// annotation is what the controller takes for its own; it adds the labels that Kubeflow and Istio
-/// want.
+/// The profile controller would create the namespace later, so it is created here: resources in it
+/// can then be applied at once. The controller adopts it by its annotation and adds the labels for
+/// Kubeflow and Istio.
 fn namespace(name: &str, tenant: &Tenant) -> Value {
     let mut annotations = kept();
     annotations.insert("owner".to_owned(), json!(tenant.owner));
