@@ -458,11 +458,11 @@ fn reports_mistakes_with_line_and_field() {
         ),
         (
             "groups: [{group: 'system:authenticated', namespace: a}]",
-            "1: groups[0].group: found \"system:authenticated\", which the filter drops, expected a visible group without commas",
+            "1: groups[0].group: found \"system:authenticated\", which the filter drops, expected a visible group without outer spaces",
         ),
         (
-            "groups: [{group: 'a,b', namespace: a}]",
-            "1: groups[0].group: found \"a,b\", which the filter drops, expected a visible group without",
+            "groups: [{group: ' a', namespace: a}]",
+            "1: groups[0].group: found \" a\", which the filter drops, expected a visible group without",
         ),
         (
             "groups: [{group: \"a\\r\\nx: y\", namespace: a}]",
