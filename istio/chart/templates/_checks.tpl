@@ -2,6 +2,11 @@
 {{- define "alb-oidc.check" -}}
 {{- $values := .Values }}
 
+{{- /* YAML takes these characters for the end of a line, in a quoted string, too. */}}
+{{- if regexMatch "[\\x{85}\\x{feff}]|\\\\u202[89]" (toJson $values) }}
+{{- fail "found a line separator (U+0085, U+2028, U+2029) or U+FEFF in the values. Remove it: it is invisible, and YAML changes it." }}
+{{- end }}
+
 {{- /* Placeholders: words in capital letters, as documentation has them. */}}
 {{- $config := $values.pluginConfig }}
 {{- $filled := dict "image" $values.image "gateway" $values.gateway "machineClients" $values.machineClients "pluginConfig" (pick $config "loadBalancers" "accessToken" "publicKeys" "logout") }}
@@ -87,7 +92,9 @@
 {{- if has $host $hosts }}
 {{- fail (printf "machineClients.host: found %q, which is a host of routes. The filter asks for no token there. Use another host." $host) }}
 {{- end }}
-{{- $_ := required "machineClients.clientIds is empty: list the ids of the clients that may pass." .clientIds }}
+{{- if not .clientIds }}
+{{- fail "machineClients.clientIds is empty: list the ids of the clients that may pass." }}
+{{- end }}
 {{- $issuer := .issuer | default (index $config.loadBalancers 0).issuer }}
 {{- $issuer = required "machineClients.issuer is empty, and the first load balancer has none: set the issuer of the access tokens." $issuer }}
 {{- if not (hasPrefix "https://" (.jwksUri | default $issuer)) }}

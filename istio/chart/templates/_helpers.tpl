@@ -153,10 +153,11 @@ selector:
 {{/* pluginConfig, with what the other values add to it. */}}
 {{- define "alb-oidc.pluginConfig" -}}
 {{- $config := deepCopy .Values.pluginConfig -}}
+{{- /* Without machine clients, too: their route may go later than their other resources. */ -}}
+{{- $_ := set $config "reservedHeaders" (append ($config.reservedHeaders | default list) "x-machine-client" | uniq) -}}
 {{- if .Values.machineClients.enabled -}}
 {{- $rule := dict "match" (dict "hosts" (list .Values.machineClients.host)) "require" "none" -}}
 {{- $_ := set $config "rules" (prepend ($config.rules | default list) $rule) -}}
-{{- $_ := set $config "reservedHeaders" (append ($config.reservedHeaders | default list) "x-machine-client" | uniq) -}}
 {{- end -}}
 {{- $egress := .Values.keyServers.egressGateway -}}
 {{- if $egress.enabled -}}
@@ -174,7 +175,7 @@ selector:
 {{- list . (printf "%s:*" .) (printf "%s." .) (printf "%s.:*" .) | toJson -}}
 {{- end -}}
 
-{{/* All routes: an array of {name, host, service, userIdFrom}. */}}
+{{/* All routes: an array of {name, host, service}. The one of machine clients has clientIds. */}}
 {{- define "alb-oidc.routes" -}}
 {{- $routes := list -}}
 {{- range .Values.routes -}}
@@ -184,7 +185,7 @@ selector:
 {{- with .Values.machineClients -}}
 {{- if .enabled -}}
 {{- $name := printf "%s-machine-clients" $.Values.name -}}
-{{- $routes = append $routes (dict "name" $name "host" .host "service" .service "userIdFrom" "x-machine-client") -}}
+{{- $routes = append $routes (dict "name" $name "host" .host "service" .service "clientIds" .clientIds) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $routes -}}
