@@ -3,8 +3,9 @@
 //! resources is tested on its own control plane.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use alb_oidc_filter::{Config, config_schema};
 use serde_json::{Value, json};
@@ -441,6 +442,90 @@ fn renders_every_example() {
         let text = template(&example).unwrap_or_else(|error| panic!("{example}: {error}"));
         assert_sound(&resources(&text));
     }
+}
+
+/// `alb-oidc check` on what Helm rendered: its warnings, too.
+fn checked(text: &str) -> (bool, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_alb-oidc"))
+        .args(["check", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("alb-oidc runs");
+    let mut stdin = child.stdin.take().expect("its input");
+    stdin.write_all(text.as_bytes()).expect("the input written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("its end");
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    (output.status.success(), said)
+}
+
+#[test]
+fn passes_the_check_of_the_tool() {
+    for example in examples() {
+        let (good, said) = checked(&template(&example).expect(&example));
+        assert!(good && !said.contains("spec."), "{example}: {said}");
+    }
+    // A schema cannot say this.
+    let values = with(&[&json!({"pluginConfig": {"userId": {"header": "Host"}}})]);
+    let file = values_file(&values);
+    let text = template(file.path().to_str().expect("a path")).expect("a chart");
+    let (good, said) = checked(&text);
+    assert!(!good && said.contains("userId.header"), "{said}");
+}
+
+#[test]
+fn renders_the_values_of_the_readme() {
+    let readme = read("README.md");
+    let yaml = readme
+        .split_once("```yaml\n")
+        .and_then(|(_, rest)| rest.split_once("\n```"))
+        .expect("a YAML block")
+        .0;
+    let values: Value = serde_saphyr::from_str(yaml).expect("YAML");
+    assert_sound(&rendered(&values));
+}
+
+#[test]
+fn readme_lists_the_examples() {
+    let readme = read("README.md");
+    let rows = readme.split_once("<!-- examples: ").expect("the table").1;
+    let named: BTreeSet<_> = rows
+        .lines()
+        .skip(3)
+        .map_while(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, _)| format!("istio/chart/examples/{name}"))
+        .collect();
+    assert_eq!(named, examples().into_iter().collect());
+}
+
+/// The component removes each policy that Kubeflow has for oauth2-proxy and Dex at its gateway.
+#[test]
+fn removes_the_policies_of_kubeflow() {
+    let component: Value =
+        serde_saphyr::from_str(&read("istio/kubeflow/kustomization.yaml")).expect("YAML");
+    assert_eq!(component["kind"], "Component");
+    let targets: Vec<_> = elements(&component["patches"])
+        .iter()
+        .map(|patch| {
+            let deletes = text(&patch["patch"]).starts_with("$patch: delete\n");
+            assert!(deletes && patch["target"]["namespace"] == "istio-system");
+            (
+                text(&patch["target"]["kind"]),
+                text(&patch["target"]["name"]),
+            )
+        })
+        .collect();
+    assert_eq!(
+        targets,
+        [
+            (
+                "AuthorizationPolicy",
+                "istio-ingressgateway-(require-jwt|oauth2-proxy)"
+            ),
+            ("RequestAuthentication", "dex-jwt|m2m-token-issuer"),
+        ]
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ userId:
 groups: {prefix: "oidc:", keep: '^team-', memberHeaderPrefix: x-member-of-}
 "#;
 
-/// Changes no name, and has the headers of `istio/overlays/kubeflow`.
+/// Changes no name, and has the headers of `istio/chart/examples/kubeflow-cognito.yaml`.
 const KUBEFLOW: &str = r#"
 loadBalancers:
 - arn: arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188
