@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::plan::{Binding, Plan, Tenant};
+use super::plan::{Binding, MANAGED_BY, Plan, Tenant};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -19,7 +19,7 @@ impl Plan {
 
     fn of(&self, namespace: &str, tenant: &Tenant) -> Vec<Value> {
         let mut resources = vec![
-            self::namespace(namespace, tenant),
+            self.namespace(namespace, tenant),
             profile(namespace, tenant),
         ];
         for (name, binding) in &tenant.bindings {
@@ -33,6 +33,20 @@ impl Plan {
             resources.push(self.authorization_policy(&metadata, binding));
         }
         resources
+    }
+
+    /// The profile controller would create it, but later: other resources of the namespace can be
+    /// applied at once. The controller takes the namespace over by its annotation, and adds labels
+    /// of Kubeflow. It adds no label of Istio to a namespace that exists.
+    fn namespace(&self, name: &str, tenant: &Tenant) -> Value {
+        let mut annotations = kept();
+        annotations.insert("owner".to_owned(), json!(tenant.owner));
+        let mut labels = labels();
+        for (name, value) in &self.namespace_labels {
+            labels.insert(name.clone(), json!(value));
+        }
+        let metadata = json!({"name": name, "labels": labels, "annotations": annotations});
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     }
 
     /// As KFAM has it: any path, if the gateway says who is asking.
@@ -49,8 +63,10 @@ impl Plan {
     }
 }
 
-fn labels() -> Value {
-    json!({"app.kubernetes.io/managed-by": "alb-oidc"})
+fn labels() -> Map<String, Value> {
+    [(MANAGED_BY.to_owned(), json!("alb-oidc"))]
+        .into_iter()
+        .collect()
 }
 
 /// Has Argo CD and Flux keep what goes from the file: with a namespace goes all that is in it.
@@ -63,16 +79,6 @@ fn kept() -> Map<String, Value> {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), json!(value)))
         .collect()
-}
-
-/// The profile controller would make it, but later: what lies in it can be applied at once so. The
-/// annotation is what the controller takes for its own; it adds the labels that Kubeflow and Istio
-/// want.
-fn namespace(name: &str, tenant: &Tenant) -> Value {
-    let mut annotations = kept();
-    annotations.insert("owner".to_owned(), json!(tenant.owner));
-    let metadata = json!({"name": name, "labels": labels(), "annotations": annotations});
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 }
 
 fn profile(name: &str, tenant: &Tenant) -> Value {
