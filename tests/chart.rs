@@ -892,6 +892,12 @@ fn refuses_missing_and_contradictory_values_in_a_sentence() {
             "a key server in the cluster",
         ),
         (
+            json!({"keyServers": {"egressGateway": {"enabled": true}}, "pluginConfig": {
+                "publicKeys": {"endpoint": "https://idp.example.com:8443"},
+                "accessToken": {"issuer": "https://idp.example.com"}}}),
+            "two ports of one key server (found idp.example.com)",
+        ),
+        (
             route("App.example.com"),
             "routes[0].host: found \"App.example.com\"",
         ),
@@ -1029,6 +1035,39 @@ fn refuses_values_of_wrong_type_or_out_of_bounds() {
     ] {
         let error = render(&with(&[&change])).expect_err(place);
         assert!(error.contains(place), "{change}\n{error}");
+    }
+}
+
+/// Paths of the default values below `value`.
+fn paths(value: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}/{name}");
+        paths(value, &path, found);
+        found.push(path);
+    }
+}
+
+/// Helm removes a value that is null: a template would render nothing in its place.
+#[test]
+fn refuses_the_removal_of_any_value() {
+    let defaults: Value = serde_saphyr::from_str(&read("istio/chart/values.yaml")).expect("YAML");
+    let mut found = Vec::new();
+    paths(&defaults, "", &mut found);
+    // Free-form maps: a removed member is not there.
+    found.retain(|path| {
+        !path.starts_with("/pluginConfig/") && !path.starts_with("/machineClients/requiredClaims/")
+    });
+    assert!(found.len() > 40, "{found:?}");
+    for path in found {
+        let change = path.rsplit('/').fold(Value::Null, |value, name| {
+            if name.is_empty() {
+                value
+            } else {
+                json!({name: value})
+            }
+        });
+        let error = render(&with(&[&change])).expect_err(&path);
+        assert!(error.contains("missing propert"), "{path}: {error}");
     }
 }
 

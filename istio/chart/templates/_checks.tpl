@@ -71,6 +71,11 @@
 {{- fail (printf "keyServers.egressGateway cannot be combined with a key server in the cluster (found %s)." .host) }}
 {{- end }}
 {{- end }}
+{{- range $host, $ports := include "alb-oidc.keyServers" . | fromJson }}
+{{- if gt (len $ports) 1 }}
+{{- fail (printf "keyServers.egressGateway cannot be combined with two ports of one key server (found %s)." $host) }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- /* Routes. */}}
