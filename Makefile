@@ -32,6 +32,10 @@ export ALB_OIDC_VERIFIER_PROBE := $(CURDIR)/$(PROBE)
 empty :=
 export ENVOY_BINARIES = $(subst $(empty) $(empty),:,$(abspath $(ENVOYS)))
 
+# Helm, from the Go module proxy: tests/chart.rs renders istio/chart with it.
+HELM := target/helm/3.22.0/bin/helm
+export ALB_OIDC_HELM := $(CURDIR)/$(HELM)
+
 .PHONY: module
 module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the default)
 	@.ci/wasm-cargo build --release --lib --locked
@@ -39,7 +43,7 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 	@cmp -s $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED) || cp $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED)
 
 .PHONY: test
-test: lint module probe envoy ## Run every test, on each supported Envoy
+test: lint module probe envoy $(HELM) ## Run every test, on each supported Envoy
 	cargo test --locked --features cli --lib --bins --tests
 	cargo test --locked --features cli --doc
 	cargo test --locked $(FUZZ_CARGO)
@@ -82,6 +86,14 @@ fuzz: rust ## Fuzz each target for ten minutes, or FUZZ=target FUZZ_SECONDS=60; 
 test-browser: up ## Try the local stack in a real browser; screenshots go to target/browser
 	@command -v chromedriver >/dev/null || .ci/install "a browser and its driver" chromium chromium-driver fonts-dejavu-core
 	@cargo test --locked --test browser; status=$$?; envoy/stack down; exit $$status
+
+.PHONY: helm
+helm: $(HELM) ## Install Helm as target/helm/VERSION/bin/helm
+
+.PHONY: chart
+chart: export ALB_OIDC_WRITE := 1
+chart: rust $(HELM) ## Write what is generated in istio/chart: the schema of pluginConfig, the rendered example
+	@cargo test --quiet --locked --features cli --test chart -- --exact matches_generated_files
 
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
@@ -191,6 +203,11 @@ target/istio/built: tests/istio/go.mod tests/istio/go.sum
 	cd tests/istio && nice go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$(@D)/ tool
 	@cd tests/istio && install -m 644 "$$(go list -m -f '{{.Dir}}' istio.io/istio)/tools/packaging/common/envoy_bootstrap.json" $(CURDIR)/$(@D)/
 	@touch $@
+
+target/helm/%/bin/helm:
+	@echo "building Helm $*: this takes minutes"
+	@mkdir -p $(@D)
+	@GOBIN=$(CURDIR)/$(@D) nice .ci/go install -p 2 -trimpath -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@v$*
 
 target/cargo-deny/%/bin/cargo-deny:
 	@echo "installing cargo-deny $*: this takes minutes"

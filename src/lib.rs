@@ -88,6 +88,7 @@ pub use access::regex::PathRegex;
 pub use access::rules::{
     Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Requirement, Rule,
 };
+pub use config::json_schema::config_schema;
 pub use config::reference::{FIELDS, Field};
 pub use config::{Config, ConfigError, Forward, MAX_CONFIG_BYTES};
 pub use crypto::PublicKey;

@@ -1,5 +1,5 @@
 //! Compares the README and the local stack with the code: config reference, reasons, metrics, the
-//! first WasmPlugin, make targets, the stack's plugin config and dashboard. Does not test the code.
+//! manifests, make targets, the stack's plugin config and dashboard. Does not test the code.
 
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::BTreeSet;
@@ -101,34 +101,6 @@ fn metrics_match_the_code() {
             .iter()
             .map(|name| code(format!("{METRIC_PREFIX}{name}")))
             .collect()
-    );
-}
-
-#[test]
-fn first_wasm_plugin_is_valid() {
-    let readme = file("README.md");
-    let yaml = readme
-        .split_once("```yaml\n")
-        .and_then(|(_, rest)| rest.split_once("\n```"))
-        .expect("a YAML block")
-        .0;
-    let plugin = yaml.split("\n---\n").next().expect("a first document");
-    let plugin: serde_json::Value = serde_saphyr::from_str(plugin).expect("YAML");
-    assert_eq!(plugin["kind"], "WasmPlugin");
-    let config = Config::from_value(&plugin["spec"]["pluginConfig"]).expect("a good config");
-    // The ServiceEntry next to it defines the cluster that the config derives.
-    let entry = yaml
-        .split("\n---\n")
-        .find(|document| document.contains("kind: ServiceEntry"))
-        .expect("a ServiceEntry");
-    let entry: serde_json::Value = serde_saphyr::from_str(entry).expect("YAML");
-    let (host, port) = (
-        &entry["spec"]["hosts"][0],
-        &entry["spec"]["ports"][0]["number"],
-    );
-    assert_eq!(
-        config.key_sources[0].cluster,
-        format!("outbound|{port}||{}", host.as_str().expect("a host"))
     );
 }
 
@@ -282,8 +254,8 @@ fn workflows_pin_actions_by_commit() {
     }
 }
 
-/// Every YAML file under `istio/`, parsed.
-fn manifests() -> Vec<(String, Vec<serde_json::Value>)> {
+/// The name of every YAML file under `istio/` but the chart's templates.
+fn manifests() -> Vec<String> {
     let mut folders = vec!["istio".to_owned()];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -294,81 +266,17 @@ fn manifests() -> Vec<(String, Vec<serde_json::Value>)> {
             let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
             if entry.path().is_dir() {
                 folders.push(name);
-            } else if name.ends_with(".yaml") {
-                let documents = documents(&name, &file(&name));
-                found.push((name, documents));
+            } else if name.ends_with(".yaml") && folder != "istio/chart/templates" {
+                found.push(name);
             }
         }
     }
     found
 }
 
-fn documents(name: &str, text: &str) -> Vec<serde_json::Value> {
-    let parse =
-        |text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
-    text.split("\n---\n").map(parse).collect()
-}
-
-/// The patches of a kustomization.
-fn patches(name: &str, kustomization: &serde_json::Value) -> Vec<serde_json::Value> {
-    let patches = kustomization["patches"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    patches
-        .iter()
-        .flat_map(|patch| documents(name, patch["patch"].as_str().expect("an inline patch")))
-        .collect()
-}
-
-/// The elements that these patches add to the list at `path`.
-fn added<'p>(
-    patches: &'p [serde_json::Value],
-    path: &'p str,
-) -> impl Iterator<Item = &'p serde_json::Value> {
-    let operations = patches
-        .iter()
-        .filter_map(serde_json::Value::as_array)
-        .flatten();
-    operations
-        .filter(move |operation| operation["path"] == path)
-        .map(|operation| &operation["value"])
-}
-
-const FIRST_RULE: &str = "/spec/pluginConfig/rules/0";
-
-/// Applies a patch as kustomize does: merges objects, replaces anything else.
-fn merge(over: &mut serde_json::Value, patch: &serde_json::Value) {
-    match (over.as_object_mut(), patch.as_object()) {
-        (Some(over), Some(patch)) => {
-            patch.iter().for_each(|(name, value)| {
-                merge(over.entry(name).or_insert(serde_json::Value::Null), value)
-            });
-        }
-        _ => *over = patch.clone(),
-    }
-}
-
-/// A configuration with the values of a `values.yaml` filled in.
-fn with_values(config: &serde_json::Value, values: &serde_json::Value) -> serde_json::Value {
-    let mut config = config.clone();
-    let balancer = &mut config["loadBalancers"][0];
-    for field in ["arn", "issuer", "clientId"] {
-        assert_eq!(balancer[field], "FROM-VALUES", "{field}");
-        balancer[field] = values[field].clone();
-    }
-    assert_eq!(config["logout"]["redirectTo"], "FROM-VALUES");
-    config["logout"]["redirectTo"] = values["signOutUrl"].clone();
-    if let Some(token) = config.get_mut("accessToken") {
-        assert_eq!(token["issuer"], "FROM-VALUES");
-        token["issuer"] = values["issuer"].clone();
-    }
-    config
-}
-
 #[test]
 fn manifests_start_with_a_description() {
-    for (name, _) in manifests() {
+    for name in manifests() {
         let text = file(&name);
         let head = text
             .lines()
@@ -383,178 +291,20 @@ fn manifests_start_with_a_description() {
 }
 
 #[test]
-fn manifests_are_valid_only_with_values() {
-    let manifests = manifests();
-    let of = |wanted: &str| {
-        &manifests
-            .iter()
-            .find(|(name, _)| name == wanted)
-            .expect("the file")
-            .1[0]
-    };
-    let base = &of("istio/base/wasm-plugin.yaml")["spec"]["pluginConfig"];
-    let example = &of("istio/install/values.example.yaml")["data"];
-    let real = serde_json::json!({
-        "arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188",
-        "issuer": "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE",
-        "clientId": "1example23456789",
-        "signOutUrl": "https://kubeflow.auth.us-west-2.amazoncognito.com/logout?client_id=1example23456789",
-    });
-    let mut configs = vec![("istio/base/wasm-plugin.yaml".to_owned(), base.clone())];
-    for (name, documents) in &manifests {
-        let patches: Vec<_> = documents
-            .iter()
-            .flat_map(|document| patches(name, document))
-            .collect();
-        let merged = patches
-            .iter()
-            .filter_map(|patch| patch["spec"].get("pluginConfig"))
-            .cloned();
-        let ruled = added(&patches, FIRST_RULE).map(|rule| serde_json::json!({"rules": [rule]}));
-        for patch in merged.chain(ruled) {
-            let mut config = base.clone();
-            merge(&mut config, &patch);
-            configs.push((name.clone(), config));
-        }
-    }
-    assert!(configs.len() >= 5, "{configs:?}");
-    for (name, config) in configs {
-        Config::from_value(&with_values(&config, &real))
-            .unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
-        for unchanged in [config.clone(), with_values(&config, example)] {
-            let errors = Config::from_value(&unchanged)
-                .err()
-                .unwrap_or_else(|| panic!("{name} is taken unchanged"));
-            let arn = errors
-                .iter()
-                .any(|error| error.to_string().starts_with("loadBalancers[0].arn"));
-            assert!(arn, "{name}: {errors:?}");
-        }
-    }
-}
-
-#[test]
-fn manifest_policies_match_open_rules() {
-    let mut overlays = 0;
-    for (name, documents) in manifests() {
-        let patches: Vec<_> = documents
-            .iter()
-            .flat_map(|document| patches(&name, document))
-            .collect();
-        let mut skipped = BTreeSet::new();
-        for rule in added(&patches, FIRST_RULE).filter(|rule| rule["require"] == "none") {
-            let paths = rule["match"]["paths"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|path| &path["exact"]);
-            skipped.extend(
-                rule["match"]["hosts"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .chain(paths)
-                    .map(ToString::to_string),
-            );
-        }
-        let mut exempt = BTreeSet::new();
-        let operations = added(&patches, "/spec/rules/0/to")
-            .filter_map(|to| to.as_array())
-            .flatten();
-        let operations =
-            operations.flat_map(|to| ["notHosts", "notPaths"].map(|list| &to["operation"][list]));
-        let hosts = added(&patches, "/spec/rules/0/when/1").map(|when| &when["notValues"]);
-        for list in operations.chain(hosts) {
-            exempt.extend(
-                list.as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(ToString::to_string),
-            );
-        }
-        assert_eq!(skipped, exempt, "{name}");
-        overlays += usize::from(!skipped.is_empty());
-    }
-    assert_eq!(overlays, 2);
-}
-
-#[test]
 fn manifests_of_the_readme_exist() {
     let named: BTreeSet<_> = table("manifests")
         .iter()
         .map(|row| row[0].trim_matches('`').to_owned())
         .collect();
-    let mut found = BTreeSet::new();
-    for folder in ["istio", "istio/overlays"] {
-        for entry in
-            std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).expect("a folder")
-        {
-            found.insert(format!(
-                "{folder}/{}",
-                entry.expect("an entry").file_name().to_string_lossy()
-            ));
-        }
-    }
-    found.remove("istio/overlays");
-    assert_eq!(
-        named
-            .iter()
-            .map(|name| format!("istio/{name}"))
-            .collect::<BTreeSet<_>>(),
-        found
-    );
-}
-
-#[test]
-fn service_entries_match_the_key_sources() {
-    for (region, partition, manifest) in [
-        ("eu-central-1", "aws", "istio/base/public-keys.yaml"),
-        (
-            "us-gov-west-1",
-            "aws-us-gov",
-            "istio/overlays/govcloud/public-keys.yaml",
-        ),
-        (
-            "us-gov-east-1",
-            "aws-us-gov",
-            "istio/overlays/govcloud/public-keys.yaml",
-        ),
-    ] {
-        let arn = format!(
-            "arn:{partition}:elasticloadbalancing:{region}:123456789012:loadbalancer/app/kf/50dc6c495c0c9188"
-        );
-        let config =
-            serde_json::json!({"loadBalancers": [{"arn": arn, "issuer": null, "clientId": null}]});
-        let cluster = Config::from_value(&config)
-            .expect("a good config")
-            .key_sources[0]
-            .cluster
-            .clone();
-        let documents = documents(manifest, &file(manifest).replace("REGION", region));
-        let of = |kind: &'static str| {
-            documents
-                .iter()
-                .filter(move |document| document["kind"] == kind)
-        };
-        let named = |host: &serde_json::Value| {
-            format!("outbound|443||{}", host.as_str().expect("a host")) == cluster
-        };
-        let entry = of("ServiceEntry").find(|entry| named(&entry["spec"]["hosts"][0]));
-        assert_eq!(
-            entry.expect("a ServiceEntry")["spec"]["ports"][0]["number"],
-            443,
-            "{cluster}"
-        );
-        let rule = of("DestinationRule")
-            .find(|rule| named(&rule["spec"]["host"]))
-            .expect("a DestinationRule");
-        let tls = &rule["spec"]["trafficPolicy"]["tls"];
-        assert_eq!(tls["mode"], "SIMPLE", "{cluster}");
-        assert!(
-            named(&tls["sni"]) && named(&tls["subjectAltNames"][0]),
-            "{cluster}"
-        );
-    }
+    let entries =
+        std::fs::read_dir(format!("{}/istio", env!("CARGO_MANIFEST_DIR"))).expect("a folder");
+    let found: BTreeSet<_> = entries
+        .map(|entry| {
+            let name = entry.expect("an entry").file_name();
+            name.to_string_lossy().into_owned()
+        })
+        .collect();
+    assert_eq!(named, found);
 }
 
 /// The name of a file or folder of `tests/` that contains tests or has its own make target.

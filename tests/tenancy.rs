@@ -20,7 +20,7 @@ userId:
 groups: {prefix: "oidc:", keep: '^team-', memberHeaderPrefix: x-member-of-}
 "#;
 
-/// A config that changes no name, with the headers of `istio/overlays/kubeflow`.
+/// A config that changes no name, with the headers of `istio/chart/examples/kubeflow-cognito.yaml`.
 const KUBEFLOW: &str = r#"
 loadBalancers:
 - arn: arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188
@@ -125,6 +125,19 @@ fn readmes() -> String {
 }
 
 #[test]
+fn reads_the_config_that_the_chart_renders() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/istio/kubeflow-cognito.rendered.yaml"
+    );
+    let chart = std::fs::read_to_string(path).expect("the rendered example");
+    assert_eq!(
+        resources(&readmes(), Some(&chart)),
+        resources(&readmes(), Some(KUBEFLOW))
+    );
+}
+
+#[test]
 fn user_gets_a_profile_and_a_namespace() {
     let resources = resources(&readmes(), Some(KUBEFLOW));
     let profile = one(&resources, "Profile", "ann");
@@ -152,6 +165,38 @@ fn user_gets_a_profile_and_a_namespace() {
         profile["spec"],
         json!({"owner": {"kind": "User", "name": "bob@example.com"}})
     );
+}
+
+/// The profile controller adds no such label to a namespace that exists. Without it, pods get no
+/// sidecar, and no policy is enforced.
+#[test]
+fn labels_namespaces_for_the_mesh() {
+    let labels = |kubeflow: &str| {
+        let file = format!("kubeflow: {kubeflow}\nusers: [{{user: ann}}]\ngroups: [{{group: ml}}]");
+        let resources = resources(&file, Some(KUBEFLOW));
+        let of = |name| one(&resources, "Namespace", name)["metadata"]["labels"].clone();
+        assert_eq!(of("ann"), of("ml"));
+        of("ann")
+    };
+    let managed_by = "app.kubernetes.io/managed-by";
+    assert_eq!(
+        labels("{}"),
+        json!({managed_by: "alb-oidc", "istio-injection": "enabled"})
+    );
+    for (given, expected) in [
+        (
+            "{istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint}",
+            json!({"istio.io/dataplane-mode": "ambient", "istio.io/use-waypoint": "waypoint"}),
+        ),
+        (
+            "{istio.io/rev: 1-31, team: ''}",
+            json!({"istio.io/rev": "1-31", "team": ""}),
+        ),
+    ] {
+        let mut expected = expected;
+        expected[managed_by] = json!("alb-oidc");
+        assert_eq!(labels(&format!("{{namespaceLabels: {given}}}")), expected);
+    }
 }
 
 #[test]
@@ -312,8 +357,8 @@ fn resources_have_the_label_and_unique_names() {
         .iter()
         .map(|resource| {
             assert_eq!(
-                resource["metadata"]["labels"],
-                json!({"app.kubernetes.io/managed-by": "alb-oidc"})
+                resource["metadata"]["labels"]["app.kubernetes.io/managed-by"],
+                "alb-oidc"
             );
             format!(
                 "{} {} {}",
@@ -399,6 +444,34 @@ fn reports_mistakes_with_line_and_field() {
         (
             "{kubeflow: {principals: [cluster.local/ns/kubeflow/sa/*]}, users: [{user: a}]}",
             "1: kubeflow.principals[0]: found \"cluster.local/ns/kubeflow/sa/*\", expected TRUST_DOMAIN/",
+        ),
+        (
+            "{kubeflow: {namespaceLabels: {}}, users: [{user: a}]}",
+            "1: kubeflow.namespaceLabels: found no label that adds a namespace to the mesh, expected istio-injection: enabled,",
+        ),
+        (
+            "{kubeflow: {namespaceLabels: {istio-injection: disabled}}, users: [{user: a}]}",
+            "1: kubeflow.namespaceLabels: found no label that adds a namespace to the mesh",
+        ),
+        (
+            "{kubeflow: {namespaceLabels: {istio.io/rev: ''}}, users: [{user: a}]}",
+            "1: kubeflow.namespaceLabels: found no label that adds a namespace to the mesh",
+        ),
+        (
+            "{kubeflow: {namespaceLabels: {istio.io/rev: a, 'a b': c}}, users: [{user: a}]}",
+            "1: kubeflow.namespaceLabels.a b: found \"a b\", expected the name of a Kubernetes label",
+        ),
+        (
+            "{kubeflow: {namespaceLabels: {istio.io/rev: -a}}, users: [{user: a}]}",
+            "1: kubeflow.namespaceLabels.istio.io/rev: found \"-a\", expected the value of a Kubernetes label",
+        ),
+        (
+            "{kubeflow: {namespaceLabels: {istio.io/rev: a, app.kubernetes.io/managed-by: me}}, users: [{user: a}]}",
+            "1: kubeflow.namespaceLabels.app.kubernetes.io/managed-by: found a label of alb-oidc's own, expected another",
+        ),
+        (
+            "{kubeflow: {namespaceLabels: {istio-injection: true}}, users: [{user: a}]}",
+            "1: kubeflow.namespaceLabels.istio-injection: invalid type: boolean `true`, expected a string",
         ),
         (
             "{kubeflow: {userIdPrefix: 'oidc:'}, users: [{user: 'oidc: group ml', namespace: a}]}",
@@ -541,7 +614,7 @@ fn groups_require_the_config_of_the_gateway() {
 fn reports_all_mistakes() {
     assert_eq!(
         mistakes(
-            "users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a,'}",
+            "users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a '}",
             Some(KUBEFLOW)
         )
         .len(),

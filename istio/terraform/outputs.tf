@@ -1,4 +1,4 @@
-# What istio/install/values.yaml and istio/alb/cognito.yaml want to know; the first four are named as in the filter's configuration.
+# What values of istio/chart and istio/alb/cognito.yaml need; the first four are named as in the filter's configuration.
 # Change nothing here.
 
 locals {
@@ -8,17 +8,17 @@ locals {
 }
 
 output "issuer" {
-  description = "loadBalancers.issuer, and issuer of values.yaml."
+  description = "loadBalancers.issuer of pluginConfig."
   value       = "https://${aws_cognito_user_pool.users.endpoint}"
 }
 
 output "clientId" {
-  description = "loadBalancers.clientId, and clientId of values.yaml."
+  description = "loadBalancers.clientId of pluginConfig."
   value       = aws_cognito_user_pool_client.load_balancer.id
 }
 
 output "redirectTo" {
-  description = "logout.redirectTo: signOutUrl of values.yaml."
+  description = "logout.redirectTo of pluginConfig."
   value       = "${local.sign_in}/logout?client_id=${aws_cognito_user_pool_client.load_balancer.id}&logout_uri=${urlencode("https://${var.hosts[0]}/")}"
 }
 

@@ -29,7 +29,7 @@ variable "identity_providers" {
 }
 
 variable "machine_clients" {
-  description = "Names of machine clients (istio/overlays/machine-clients)."
+  description = "Names of machine clients (machineClients of istio/chart)."
   type        = list(string)
   default     = []
 }

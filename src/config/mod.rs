@@ -6,6 +6,7 @@ mod access_token;
 mod endpoint;
 mod headers;
 mod identity;
+pub(crate) mod json_schema;
 mod load_balancer;
 mod logout;
 mod reader;

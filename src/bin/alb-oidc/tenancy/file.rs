@@ -26,6 +26,8 @@ pub(crate) struct Kubeflow {
     /// The workloads that may forward the user id header: `ISTIO_INGRESS_GATEWAY_PRINCIPAL` and
     /// `KFP_UI_PRINCIPAL`.
     pub(crate) principals: Vec<String>,
+    /// Labels of each namespace: they add its pods to the mesh.
+    pub(crate) namespace_labels: BTreeMap<String, String>,
 }
 
 impl Default for Kubeflow {
@@ -38,6 +40,7 @@ impl Default for Kubeflow {
         Self {
             user_id_prefix: String::new(),
             principals,
+            namespace_labels: [("istio-injection".to_owned(), "enabled".to_owned())].into(),
         }
     }
 }

@@ -18,9 +18,14 @@ const QUANTITY: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE
 /// The longest name of a RoleBinding and its AuthorizationPolicy, in bytes.
 const MAX_NAME_BYTES: usize = 253;
 
+/// The label of every resource that `alb-oidc` prints.
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
 /// All namespaces by name, and their common settings.
 pub(crate) struct Plan {
     pub(crate) principals: Vec<String>,
+    /// Labels of each namespace.
+    pub(crate) namespace_labels: BTreeMap<String, String>,
     pub(crate) tenants: BTreeMap<String, Tenant>,
 }
 
@@ -97,6 +102,7 @@ impl Plan {
             planner.mistake("", "found no users and no groups, expected at least one");
         }
         planner.principals();
+        planner.namespace_labels();
         for (position, user) in file.users.iter().enumerate() {
             planner.user(&format!("users[{position}]"), user);
         }
@@ -106,10 +112,10 @@ impl Plan {
         let Planner {
             tenants, mistakes, ..
         } = planner;
-        let principals = file.kubeflow.principals.clone();
         if mistakes.is_empty() {
             Ok(Plan {
-                principals,
+                principals: file.kubeflow.principals.clone(),
+                namespace_labels: file.kubeflow.namespace_labels.clone(),
                 tenants,
             })
         } else {
@@ -147,6 +153,29 @@ impl Planner<'_> {
                 "found {principal:?}, expected TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT without `*`"
             );
             self.mistake(&format!("kubeflow.principals[{position}]"), what);
+        }
+    }
+
+    /// Istio enforces the policies of a namespace only where it has a proxy for its pods.
+    fn namespace_labels(&mut self) {
+        let labels = &self.file.kubeflow.namespace_labels;
+        if !labels.iter().any(|(name, value)| adds_to_mesh(name, value)) {
+            let what = "found no label that adds a namespace to the mesh, expected istio-injection: enabled, istio.io/rev or \
+                        istio.io/dataplane-mode: ambient: without it, none of its policies is enforced";
+            self.mistake("kubeflow.namespaceLabels", what);
+            return;
+        }
+        for (name, value) in labels {
+            let field = format!("kubeflow.namespaceLabels.{name}");
+            if name == MANAGED_BY {
+                self.mistake(&field, "found a label of alb-oidc's own, expected another");
+            } else if !is_label_name(name) {
+                let what = format!("found {name:?}, expected the name of a Kubernetes label");
+                self.mistake(&field, what);
+            } else if !is_label_value(value) {
+                let what = format!("found {value:?}, expected the value of a Kubernetes label");
+                self.mistake(&field, what);
+            }
         }
     }
 
@@ -423,6 +452,38 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// Whether Istio injects a sidecar, or its ambient mode takes the pods, by this label.
+fn adds_to_mesh(name: &str, value: &str) -> bool {
+    match name {
+        "istio-injection" => value == "enabled",
+        "istio.io/rev" => !value.is_empty(),
+        "istio.io/dataplane-mode" => value == "ambient",
+        _ => false,
+    }
+}
+
+/// A label's name: a part of 1 to 63 bytes, after an optional DNS subdomain and `/`.
+fn is_label_name(name: &str) -> bool {
+    let (prefix, name) = match name.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, name),
+    };
+    let is_prefix =
+        |prefix: &str| prefix.len() <= MAX_NAME_BYTES && prefix.split('.').all(is_label);
+    !name.is_empty() && is_label_value(name) && prefix.is_none_or(is_prefix)
+}
+
+/// A label's value: up to 63 letters, digits, `-`, `_` and `.`, with a letter or digit at each end.
+fn is_label_value(value: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_end = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
+    let bytes = value.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().copied().all(inner)
+        && is_end(bytes.first())
+        && is_end(bytes.last())
 }
 
 fn is_principal(text: &str) -> bool {

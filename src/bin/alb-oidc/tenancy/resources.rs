@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::plan::{Binding, Plan, Tenant};
+use super::plan::{Binding, MANAGED_BY, Plan, Tenant};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -18,7 +18,7 @@ impl Plan {
 
     fn of(&self, namespace: &str, tenant: &Tenant) -> Vec<Value> {
         let mut resources = vec![
-            self::namespace(namespace, tenant),
+            self.namespace(namespace, tenant),
             profile(namespace, tenant),
         ];
         for (name, binding) in &tenant.bindings {
@@ -32,6 +32,20 @@ impl Plan {
             resources.push(self.authorization_policy(&metadata, binding));
         }
         resources
+    }
+
+    /// The profile controller would create the namespace later, so it is created here: resources in
+    /// it can then be applied at once. The controller adopts it by its annotation and adds the
+    /// labels of Kubeflow, but none of Istio: it labels only namespaces that it creates.
+    fn namespace(&self, name: &str, tenant: &Tenant) -> Value {
+        let mut annotations = kept();
+        annotations.insert("owner".to_owned(), json!(tenant.owner));
+        let mut labels = labels();
+        for (name, value) in &self.namespace_labels {
+            labels.insert(name.clone(), json!(value));
+        }
+        let metadata = json!({"name": name, "labels": labels, "annotations": annotations});
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     }
 
     /// KFAM's policy: any path, if the request came through the gateway with the header.
@@ -48,8 +62,10 @@ impl Plan {
     }
 }
 
-fn labels() -> Value {
-    json!({"app.kubernetes.io/managed-by": "alb-oidc"})
+fn labels() -> Map<String, Value> {
+    [(MANAGED_BY.to_owned(), json!("alb-oidc"))]
+        .into_iter()
+        .collect()
 }
 
 /// Annotations that keep Argo CD and Flux from deleting a namespace, with all its content, once the
@@ -63,16 +79,6 @@ fn kept() -> Map<String, Value> {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), json!(value)))
         .collect()
-}
-
-/// The profile controller would create the namespace later, so it is created here: resources in it
-/// can then be applied at once. The controller adopts it by its annotation and adds the labels for
-/// Kubeflow and Istio.
-fn namespace(name: &str, tenant: &Tenant) -> Value {
-    let mut annotations = kept();
-    annotations.insert("owner".to_owned(), json!(tenant.owner));
-    let metadata = json!({"name": name, "labels": labels(), "annotations": annotations});
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 }
 
 fn profile(name: &str, tenant: &Tenant) -> Value {

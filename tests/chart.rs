@@ -1,0 +1,1137 @@
+//! `istio/chart` as Helm renders it: every example, the combinations of its options, and values
+//! that it must refuse. The library reads each rendered `pluginConfig`. Whether Istio accepts the
+//! resources is tested on its own control plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use alb_oidc_filter::{Config, config_schema};
+use serde_json::{Value, json};
+
+const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
+const IMAGE: &str = "oci://registry.example.com/alb-oidc-filter@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
+fn repository(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Runs Helm: what it prints, or its error.
+fn helm(arguments: &[&str]) -> Result<String, String> {
+    let helm = std::env::var_os("ALB_OIDC_HELM").map_or_else(installed_helm, PathBuf::from);
+    let output = Command::new(&helm)
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}: run `make helm`", helm.display()));
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    if output.status.success() {
+        Ok(text(output.stdout))
+    } else {
+        Err(text(output.stdout) + &text(output.stderr))
+    }
+}
+
+/// The one that `make helm` leaves.
+fn installed_helm() -> PathBuf {
+    let versions = std::fs::read_dir(repository("target/helm"));
+    let mut versions = versions.into_iter().flatten().flatten();
+    let version = versions.next().expect("no Helm: run `make helm`");
+    version.path().join("bin/helm")
+}
+
+fn template(values: &str) -> Result<String, String> {
+    let arguments = ["template", "alb-oidc", "istio/chart", "--values", values];
+    helm(&[&arguments[..], &["--namespace", "istio-system"]].concat())
+}
+
+fn resources(text: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// A file with these values.
+fn values_file(values: &Value) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::with_suffix(".json").expect("a file");
+    // Escaped: some characters end a line in YAML, in a string, too.
+    let escape = |c: char| match c {
+        c if c.is_ascii() => c.to_string(),
+        c => format!("\\u{:04x}", u32::from(c)),
+    };
+    let text: String = values.to_string().chars().map(escape).collect();
+    std::fs::write(file.path(), text).expect("the values written");
+    file
+}
+
+/// What Helm renders with these values.
+fn render(values: &Value) -> Result<Vec<Value>, String> {
+    let file = values_file(values);
+    let text = template(file.path().to_str().expect("a path"))?;
+    Ok(resources(&text))
+}
+
+#[track_caller]
+fn rendered(values: &Value) -> Vec<Value> {
+    render(values).unwrap_or_else(|error| panic!("{error}\n{values:#}"))
+}
+
+fn examples() -> Vec<String> {
+    let folder = "istio/chart/examples";
+    let entries = std::fs::read_dir(repository(folder)).expect("the examples");
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| format!("{folder}/{}", name.to_string_lossy()))
+        .collect();
+    names.sort();
+    names
+}
+
+/// The least values that the chart accepts, with these changes: objects are merged.
+fn with(changes: &[&Value]) -> Value {
+    let mut values = json!({
+        "image": {"url": IMAGE},
+        "pluginConfig": {"loadBalancers": [{"arn": ARN, "issuer": ISSUER, "clientId": "client"}]},
+    });
+    changes.iter().for_each(|change| merge(&mut values, change));
+    values
+}
+
+fn merge(over: &mut Value, change: &Value) {
+    match (over.as_object_mut(), change.as_object()) {
+        (Some(over), Some(change)) => {
+            for (name, value) in change {
+                merge(over.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        _ => *over = change.clone(),
+    }
+}
+
+fn of_kind<'r>(resources: &'r [Value], kind: &'r str) -> impl Iterator<Item = &'r Value> {
+    resources
+        .iter()
+        .filter(move |resource| resource["kind"] == kind)
+}
+
+#[track_caller]
+fn one<'r>(resources: &'r [Value], kind: &'r str) -> &'r Value {
+    let found: Vec<_> = of_kind(resources, kind).collect();
+    assert_eq!(found.len(), 1, "{kind}: {resources:#?}");
+    found[0]
+}
+
+fn text(value: &Value) -> &str {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("no string: {value}"))
+}
+
+fn elements(value: &Value) -> &[Value] {
+    value
+        .as_array()
+        .unwrap_or_else(|| panic!("no array: {value}"))
+}
+
+/// The WasmPlugin or TrafficExtension.
+#[track_caller]
+fn extension(resources: &[Value]) -> &Value {
+    let found: Vec<_> = ["WasmPlugin", "TrafficExtension"]
+        .iter()
+        .flat_map(|kind| of_kind(resources, kind))
+        .collect();
+    assert_eq!(found.len(), 1, "{resources:#?}");
+    found[0]
+}
+
+/// The fields that a WasmPlugin has in `spec` and a TrafficExtension in `spec.wasm`.
+fn wasm(resources: &[Value]) -> &Value {
+    let spec = &extension(resources)["spec"];
+    spec.get("wasm").unwrap_or(spec)
+}
+
+#[track_caller]
+fn config(resources: &[Value]) -> Config {
+    let config = &wasm(resources)["pluginConfig"];
+    Config::from_value(config).unwrap_or_else(|errors| panic!("{errors:?}\n{config:#}"))
+}
+
+/// Asserts what holds for any values.
+#[track_caller]
+fn assert_sound(resources: &[Value]) {
+    assert_names_are_valid(resources);
+    assert_targets_agree(resources);
+    assert_key_servers_are_those_of_the_filter(resources);
+    assert_interlock_is_shut(resources);
+    assert_routes_may_use_their_services(resources);
+}
+
+fn is_subdomain(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.chars().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+fn assert_names_are_valid(resources: &[Value]) {
+    let mut known = BTreeSet::new();
+    for resource in resources {
+        let metadata = &resource["metadata"];
+        let (kind, name) = (text(&resource["kind"]), text(&metadata["name"]));
+        assert!(is_subdomain(name), "{kind} {name}");
+        let namespace = text(&metadata["namespace"]);
+        assert!(known.insert((kind, namespace, name)), "{kind} {name} twice");
+        assert_eq!(metadata["labels"]["app.kubernetes.io/instance"], "alb-oidc");
+    }
+}
+
+/// The pods that a `spec` selects, as labels.
+fn pods(spec: &Value) -> Value {
+    match spec.get("targetRefs") {
+        Some(targets) => {
+            let target = &elements(targets)[0];
+            assert_eq!(target["kind"], "Gateway");
+            json!({GATEWAY_NAME: target["name"]})
+        }
+        None => spec["selector"]["matchLabels"].clone(),
+    }
+}
+
+fn assert_targets_agree(resources: &[Value]) {
+    let extension = extension(resources);
+    let (pods_of_filter, namespace) = (
+        pods(&extension["spec"]),
+        &extension["metadata"]["namespace"],
+    );
+    assert!(
+        pods_of_filter
+            .as_object()
+            .is_some_and(|pods| !pods.is_empty())
+    );
+    let egress = |resource: &Value| text(&resource["metadata"]["name"]).ends_with("-egress");
+    for resource in resources {
+        let (kind, spec) = (text(&resource["kind"]), &resource["spec"]);
+        let selected = match kind {
+            "EnvoyFilter" => spec["workloadSelector"]["labels"].clone(),
+            "AuthorizationPolicy" | "RequestAuthentication" => pods(spec),
+            "NetworkPolicy" => spec["podSelector"]["matchLabels"].clone(),
+            "Gateway" if !egress(resource) => spec["selector"].clone(),
+            "HTTPRoute" => json!({GATEWAY_NAME: spec["parentRefs"][0]["name"]}),
+            _ => pods_of_filter.clone(),
+        };
+        assert_eq!(selected, pods_of_filter, "{kind}");
+        if kind != "ReferenceGrant" && !(kind == "Gateway" && egress(resource)) {
+            assert_eq!(&resource["metadata"]["namespace"], namespace, "{kind}");
+        }
+    }
+}
+
+/// The ServiceEntries have the hosts and ports of the filter's key sources, each with TLS.
+fn assert_key_servers_are_those_of_the_filter(resources: &[Value]) {
+    let mut wanted: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    let egress = of_kind(resources, "DestinationRule")
+        .find(|rule| text(&rule["metadata"]["name"]).ends_with("-egress"));
+    let own_clusters = ["mirror", "idp"];
+    for source in &config(resources).key_sources {
+        let (host, port) = match egress {
+            Some(rule) => {
+                let subset = text(&rule["spec"]["subsets"][0]["name"]);
+                let cluster = format!("outbound|443|{subset}|{}", text(&rule["spec"]["host"]));
+                assert_eq!(source.cluster, cluster);
+                let authority = source.authority.split_once(':');
+                let (host, port) = authority.unwrap_or((&source.authority, "443"));
+                (host.to_owned(), port.to_owned())
+            }
+            None if own_clusters.contains(&source.cluster.as_str()) => continue,
+            None => {
+                let (port, host) = source
+                    .cluster
+                    .strip_prefix("outbound|")
+                    .and_then(|rest| rest.split_once("||"))
+                    .expect("a cluster of Istio");
+                (host.to_owned(), port.to_owned())
+            }
+        };
+        if !host.ends_with(".svc.cluster.local") {
+            let port = port.parse().expect("a port");
+            wanted.entry(host).or_default().insert(port);
+        }
+    }
+    let mut found: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    for entry in of_kind(resources, "ServiceEntry") {
+        let spec = &entry["spec"];
+        assert_eq!(elements(&spec["hosts"]).len(), 1);
+        let ports = found.entry(text(&spec["hosts"][0]).to_owned()).or_default();
+        for port in elements(&spec["ports"]) {
+            assert_eq!(port["protocol"], "HTTPS");
+            ports.insert(port["number"].as_u64().expect("a port"));
+        }
+    }
+    assert_eq!(found, wanted);
+    let tls: BTreeMap<_, _> = of_kind(resources, "DestinationRule")
+        .filter(|rule| rule["spec"].get("subsets").is_none())
+        .map(|rule| {
+            (
+                text(&rule["spec"]["host"]),
+                &rule["spec"]["trafficPolicy"]["tls"],
+            )
+        })
+        .collect();
+    assert_eq!(tls.len(), wanted.len());
+    for host in wanted.keys() {
+        let tls = tls.get(host.as_str()).expect("a DestinationRule");
+        assert_eq!(tls["mode"], "SIMPLE");
+        assert_eq!(tls["sni"], host.as_str());
+        assert_eq!(tls["subjectAltNames"], json!([host]));
+        assert!(tls["caCertificates"].is_string());
+    }
+}
+
+/// The values of the filter state that the interlock admits.
+fn admitted(resources: &[Value]) -> Vec<&str> {
+    let spec = &one(resources, "EnvoyFilter")["spec"];
+    let patch = &elements(&spec["configPatches"])[0]["patch"];
+    let rules = &patch["value"]["typed_config"]["rules"];
+    assert_eq!(rules["action"], "ALLOW");
+    let policies = rules["policies"].as_object().expect("policies");
+    assert_eq!(policies.len(), 1);
+    let principals = elements(&policies["filter-ran"]["principals"]);
+    let value = |principal: &'_ Value| {
+        assert_eq!(principal.as_object().map(serde_json::Map::len), Some(1));
+        assert_eq!(principal["filter_state"]["key"], "wasm.alb_oidc");
+    };
+    principals.iter().for_each(value);
+    principals
+        .iter()
+        .map(|principal| text(&principal["filter_state"]["string_match"]["exact"]))
+        .collect()
+}
+
+fn assert_interlock_is_shut(resources: &[Value]) {
+    let interlock = one(resources, "EnvoyFilter");
+    let patches = elements(&interlock["spec"]["configPatches"]);
+    assert_eq!(patches.len(), 1);
+    assert_eq!(patches[0]["applyTo"], "HTTP_FILTER");
+    assert_eq!(patches[0]["match"]["context"], "GATEWAY");
+    assert_eq!(
+        patches[0]["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"],
+        "envoy.filters.http.router"
+    );
+    assert_eq!(patches[0]["patch"]["operation"], "INSERT_BEFORE");
+    assert_eq!(
+        interlock["metadata"]["annotations"]["helm.sh/resource-policy"],
+        "keep"
+    );
+    let reports = config(resources).report_only;
+    let expected: &[&str] = if reports {
+        &["admitted", "skipped", "reported"]
+    } else {
+        &["admitted", "skipped"]
+    };
+    assert_eq!(admitted(resources), expected);
+    let spec = &extension(resources)["spec"];
+    assert_eq!(spec["phase"], "AUTHN");
+    assert_eq!(spec["match"], json!([{"mode": "CLIENT"}]));
+    assert_ne!(wasm(resources)["failStrategy"], "FAIL_OPEN");
+}
+
+/// A ReferenceGrant lets a route use a Service of another namespace.
+fn assert_routes_may_use_their_services(resources: &[Value]) {
+    let granted: BTreeSet<_> = of_kind(resources, "ReferenceGrant")
+        .flat_map(|grant| {
+            let namespace = text(&grant["metadata"]["namespace"]);
+            let to = elements(&grant["spec"]["to"]).iter();
+            to.map(move |service| (namespace, text(&service["name"])))
+        })
+        .collect();
+    let used: BTreeSet<_> = of_kind(resources, "HTTPRoute")
+        .map(|route| {
+            let service = &route["spec"]["rules"][0]["backendRefs"][0];
+            let namespace = text(&service["namespace"]);
+            assert_ne!(namespace, text(&route["metadata"]["namespace"]));
+            (namespace, text(&service["name"]))
+        })
+        .collect();
+    assert_eq!(granted, used);
+}
+
+/// What is generated: its path, and its content.
+fn generated() -> Vec<(&'static str, String)> {
+    let schema_path = "istio/chart/values.schema.json";
+    let mut schema: Value = serde_json::from_str(&read(schema_path)).expect("JSON");
+    schema["properties"]["pluginConfig"] = plugin_config_schema();
+    let schema = serde_json::to_string_pretty(&schema).expect("JSON") + "\n";
+    let example = "istio/chart/examples/kubeflow-cognito.yaml";
+    let rendered = format!(
+        "# What the chart renders with {example}: helm template alb-oidc istio/chart\n\
+         # Change nothing here: `make chart` writes this file. Without Helm, copy it, change the copy, and\n\
+         # apply it with kubectl.\n{}",
+        template(example).expect("the example rendered")
+    );
+    vec![
+        (schema_path, schema),
+        ("istio/kubeflow-cognito.rendered.yaml", rendered),
+    ]
+}
+
+/// The schema of `pluginConfig`, but for what the chart says in a sentence of its own.
+fn plugin_config_schema() -> Value {
+    let mut schema = config_schema();
+    schema["properties"]["loadBalancers"]["minItems"] = json!(0);
+    schema
+}
+
+#[test]
+fn matches_generated_files() {
+    for (path, expected) in generated() {
+        if std::env::var_os("ALB_OIDC_WRITE").is_some() {
+            std::fs::write(repository(path), &expected).expect("the file written");
+        }
+        let found = std::fs::read_to_string(repository(path)).unwrap_or_default();
+        assert!(
+            found == expected,
+            "{path} is not what the code generates: run `make chart`"
+        );
+    }
+}
+
+#[test]
+fn has_the_version_of_the_package() {
+    let chart: Value = serde_saphyr::from_str(&read("istio/chart/Chart.yaml")).expect("YAML");
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn lints_every_example() {
+    for example in examples() {
+        helm(&["lint", "--strict", "istio/chart", "--values", &example])
+            .unwrap_or_else(|error| panic!("{example}: {error}"));
+    }
+}
+
+#[test]
+fn renders_every_example() {
+    let names: Vec<_> = examples()
+        .iter()
+        .map(|path| path.rsplit('/').next().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "entra-id.yaml",
+            "gateway-api.yaml",
+            "govcloud.yaml",
+            "key-server-mirror.yaml",
+            "kubeflow-cognito.yaml",
+            "machine-clients.yaml",
+            "okta.yaml",
+            "standalone-apps.yaml"
+        ]
+    );
+    for example in examples() {
+        let text = template(&example).unwrap_or_else(|error| panic!("{example}: {error}"));
+        assert_sound(&resources(&text));
+    }
+}
+
+/// `alb-oidc check` on what Helm rendered: its warnings, too.
+fn checked(text: &str) -> (bool, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_alb-oidc"))
+        .args(["check", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("alb-oidc runs");
+    let mut stdin = child.stdin.take().expect("its input");
+    stdin.write_all(text.as_bytes()).expect("the input written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("its end");
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    (output.status.success(), said)
+}
+
+#[test]
+fn passes_the_check_of_the_tool() {
+    for example in examples() {
+        let (good, said) = checked(&template(&example).expect(&example));
+        assert!(good, "{example}: {said}");
+        // The host of machine clients is open for the filter alone.
+        let is_expected = |line: &&str| !line.contains("rules[0]: opens every path");
+        let warnings = said.lines().filter(|line| line.contains("warning:"));
+        assert_eq!(warnings.filter(is_expected).count(), 0, "{example}: {said}");
+    }
+    // A schema cannot say this.
+    let values = with(&[&json!({"pluginConfig": {"userId": {"header": "Host"}}})]);
+    let file = values_file(&values);
+    let text = template(file.path().to_str().expect("a path")).expect("a chart");
+    let (good, said) = checked(&text);
+    assert!(!good && said.contains("userId.header"), "{said}");
+}
+
+#[test]
+fn renders_the_values_of_the_readme() {
+    let readme = read("README.md");
+    let yaml = readme
+        .split_once("```yaml\n")
+        .and_then(|(_, rest)| rest.split_once("\n```"))
+        .expect("a YAML block")
+        .0;
+    let values: Value = serde_saphyr::from_str(yaml).expect("YAML");
+    assert_sound(&rendered(&values));
+}
+
+#[test]
+fn readme_lists_the_examples() {
+    let readme = read("README.md");
+    let rows = readme.split_once("<!-- examples: ").expect("the table").1;
+    let named: BTreeSet<_> = rows
+        .lines()
+        .skip(3)
+        .map_while(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, _)| format!("istio/chart/examples/{name}"))
+        .collect();
+    assert_eq!(named, examples().into_iter().collect());
+}
+
+/// The component removes each policy that Kubeflow has for oauth2-proxy and Dex at its gateway.
+#[test]
+fn removes_the_policies_of_kubeflow() {
+    let component: Value =
+        serde_saphyr::from_str(&read("istio/kubeflow/kustomization.yaml")).expect("YAML");
+    assert_eq!(component["kind"], "Component");
+    let targets: Vec<_> = elements(&component["patches"])
+        .iter()
+        .map(|patch| {
+            let deletes = text(&patch["patch"]).starts_with("$patch: delete\n");
+            assert!(deletes && patch["target"]["namespace"] == "istio-system");
+            (
+                text(&patch["target"]["kind"]),
+                text(&patch["target"]["name"]),
+            )
+        })
+        .collect();
+    assert_eq!(
+        targets,
+        [
+            (
+                "AuthorizationPolicy",
+                "istio-ingressgateway-(require-jwt|oauth2-proxy)"
+            ),
+            ("RequestAuthentication", "dex-jwt|m2m-token-issuer"),
+        ]
+    );
+}
+
+#[test]
+fn renders_every_combination_of_options() {
+    let gateways = [
+        json!({}),
+        json!({"gateway": {"namespace": "ingress", "selector": {"app": "edge"}, "istioGateways": ["kubeflow/kubeflow-gateway"], "tcpPorts": [9443]}}),
+        json!({"gateway": {"namespace": "ingress", "name": "edge", "allowPolicy": true}}),
+    ];
+    let machine_clients = [
+        json!({}),
+        json!({"machineClients": {"enabled": true, "host": "machines.example.com", "clientIds": ["a", "b"]}}),
+    ];
+    let endpoint = |url: &str| json!({"pluginConfig": {"publicKeys": {"endpoint": url}}});
+    let arn = |partition: &str, region: &str| {
+        ARN.replace("arn:aws:", &format!("arn:{partition}:"))
+            .replace("us-west-2", region)
+    };
+    let access_token =
+        |token: Value| json!({"pluginConfig": {"accessToken": token}, "acceptAnonymous": true});
+    let key_servers = [
+        json!({}),
+        json!({"pluginConfig": {"loadBalancers": [
+            {"arn": ARN, "issuer": null, "clientId": null},
+            {"arn": arn("aws", "eu-central-1"), "issuer": null, "clientId": null},
+            {"arn": arn("aws-us-gov", "us-gov-east-1"), "issuer": null, "clientId": null}]},
+            "machineClients": {"issuer": ISSUER}}),
+        json!({"pluginConfig": {"loadBalancers": [{"arn": arn("aws-cn", "cn-north-1"), "issuer": ISSUER, "clientId": null}],
+            "publicKeys": {"endpoint": "https://public-keys.auth.elb.cn-north-1.amazonaws.com.cn"}}}),
+        endpoint("https://Keys.example.com:8443/alb/"),
+        endpoint("http://mirror.kubeflow.svc.cluster.local:8080/alb"),
+        json!({"pluginConfig": {"publicKeys": {"cluster": "mirror"}}}),
+        access_token(json!({"issuer": ISSUER})),
+        access_token(json!({"issuer": "any", "jwksUri": "https://idp.example.com/oauth2/v1/keys"})),
+        access_token(
+            json!({"issuer": "any", "jwksUri": "https://idp.example.com/keys", "jwksCluster": "idp"}),
+        ),
+        json!({"pluginConfig": {"publicKeys": {"endpoint": "https://idp.example.com:8443"},
+            "accessToken": {"issuer": "https://idp.example.com"}}}),
+        json!({"keyServers": {"egressGateway": {"enabled": true, "namespace": "egress"}},
+            "pluginConfig": {"accessToken": {"issuer": ISSUER}}}),
+        endpoint(&format!("https://{}.example.com", ["label"; 40].join("."))),
+    ];
+    let others = [
+        json!({}),
+        json!({"extension": "TrafficExtension"}),
+        json!({"failStrategy": "FAIL_CLOSE", "name": "second"}),
+        json!({"acceptAnonymous": true, "pluginConfig": {"mode": "report"}}),
+        json!({"vmEnv": {"ALB_OIDC_VERIFIER": "module"}, "priority": 10, "image": {"pullSecret": "ecr"}}),
+        json!({"networkPolicy": {"enabled": true, "albSubnets": ["10.0.0.0/20", "fd00::/8"],
+            "inCluster": [{"namespace": "knative-serving", "ports": [8080, 8081]}]}}),
+        json!({"extension": "TrafficExtension", "routes": [
+            {"host": "a.example.com", "service": {"name": "a", "namespace": "apps", "port": 80}},
+            {"host": "*.b.example.com", "service": {"name": "b", "namespace": "apps", "port": 8080}}]}),
+    ];
+    let mut number = 0;
+    for gateway in &gateways {
+        for machine_clients in &machine_clients {
+            for key_servers in &key_servers {
+                // Each option meets each value of every other one.
+                for other in [number, number + 3].map(|number| &others[number % others.len()]) {
+                    assert_sound(&rendered(&with(&[
+                        gateway,
+                        machine_clients,
+                        key_servers,
+                        other,
+                    ])));
+                }
+                number += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn takes_a_module_from_a_file_and_by_https() {
+    let sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    for (image, digest) in [
+        (json!({"url": "file:///modules/plugin.wasm"}), Value::Null),
+        (
+            json!({"url": "https://files.example.com/plugin.wasm", "sha256": sha256}),
+            json!(sha256),
+        ),
+    ] {
+        let resources = rendered(&with(&[&json!({"image": image})]));
+        assert_eq!(wasm(&resources)["url"], image["url"]);
+        assert_eq!(wasm(&resources)["sha256"], digest);
+    }
+}
+
+#[test]
+fn keeps_null_issuer_and_client() {
+    let any = json!([{"arn": ARN, "issuer": null, "clientId": null}]);
+    let resources = rendered(&with(&[&json!({"pluginConfig": {"loadBalancers": any}})]));
+    assert_eq!(wasm(&resources)["pluginConfig"]["loadBalancers"], any);
+}
+
+#[test]
+fn reserves_the_header_of_machine_clients_always() {
+    let reserved = |values: &Value| config(&rendered(values)).reserved_headers;
+    assert_eq!(reserved(&with(&[])), ["x-machine-client"]);
+    let own = json!({"pluginConfig": {"reservedHeaders": ["x-own"]}});
+    assert_eq!(reserved(&with(&[&own])), ["x-own", "x-machine-client"]);
+}
+
+#[test]
+fn names_machine_clients_on_their_host_only() {
+    let machine_clients = json!({
+        "machineClients": {"enabled": true, "host": "machines.example.com", "clientIds": ["m1", "m2"]},
+        "pluginConfig": {"userId": {"header": "X-User"}, "rules": [{"match": {"methods": ["OPTIONS"]}, "require": "none"}]},
+        "gateway": {"tcpPorts": [9443]},
+    });
+    let resources = rendered(&with(&[&machine_clients]));
+    assert_sound(&resources);
+    let first_rule = &wasm(&resources)["pluginConfig"]["rules"][0];
+    assert_eq!(
+        *first_rule,
+        json!({"match": {"hosts": ["machines.example.com"]}, "require": "none"})
+    );
+    assert_eq!(config(&resources).access.rules.len(), 2);
+
+    let route = &one(&resources, "VirtualService")["spec"];
+    assert_eq!(route["hosts"], json!(["machines.example.com"]));
+    let rules = elements(&route["http"]);
+    assert_eq!(rules.len(), 1);
+    let set = json!({"x-user": "%REQ(x-machine-client)%"});
+    assert_eq!(rules[0]["headers"]["request"]["set"], set);
+    let client = |id: &str| json!({"headers": {"x-machine-client": {"exact": id}}});
+    assert_eq!(rules[0]["match"], json!([client("m1"), client("m2")]));
+
+    let rule = &one(&resources, "RequestAuthentication")["spec"]["jwtRules"][0];
+    assert_eq!(rule["issuer"], ISSUER);
+    assert_eq!(rule["jwksUri"], format!("{ISSUER}/.well-known/jwks.json"));
+    assert_eq!(
+        rule["outputClaimToHeaders"],
+        json!([{"header": "x-machine-client", "claim": "client_id"}])
+    );
+
+    let policy = &one(&resources, "AuthorizationPolicy")["spec"];
+    assert_eq!(policy["action"], "DENY");
+    let operation = json!({
+        "hosts": ["machines.example.com", "machines.example.com:*", "machines.example.com.", "machines.example.com.:*"],
+        "notPorts": ["9443"],
+    });
+    let rules = elements(&policy["rules"]);
+    for rule in rules {
+        assert_eq!(rule["to"], json!([{"operation": operation}]));
+    }
+    let conditions: Vec<_> = rules.iter().map(|rule| &rule["when"]).collect();
+    assert_eq!(
+        rules[0]["from"][0]["source"]["notRequestPrincipals"][0],
+        "*"
+    );
+    let claim = |name: &str, values: &[&str]| json!([{"key": format!("request.auth.claims[{name}]"), "notValues": values}]);
+    assert_eq!(
+        conditions,
+        [
+            &Value::Null,
+            &claim("client_id", &["m1", "m2"]),
+            &claim("token_use", &["access"])
+        ]
+    );
+}
+
+#[test]
+fn names_machine_clients_by_http_route() {
+    let values = with(&[
+        &json!({"gateway": {"name": "edge"}, "machineClients": {"enabled": true, "host": "machines.example.com",
+            "clientIds": ["m1", "m2"], "requiredClaims": {"token_use": []}}}),
+    ]);
+    let resources = rendered(&values);
+    assert_sound(&resources);
+    let rule = &one(&resources, "HTTPRoute")["spec"]["rules"][0];
+    let client = |id: &str| json!({"headers": [{"name": "x-machine-client", "value": id}]});
+    assert_eq!(rule["matches"], json!([client("m1"), client("m2")]));
+    assert_eq!(
+        rule["filters"][0]["requestHeaderModifier"]["set"],
+        json!([{"name": "kubeflow-userid", "value": "%REQ(x-machine-client)%"}])
+    );
+    let policy = &one(&resources, "AuthorizationPolicy")["spec"];
+    assert_eq!(elements(&policy["rules"]).len(), 2);
+}
+
+#[test]
+fn renames_the_interlock_with_its_target() {
+    let name = |gateway: Value| {
+        let resources = rendered(&with(&[&json!({"gateway": gateway})]));
+        text(&one(&resources, "EnvoyFilter")["metadata"]["name"]).to_owned()
+    };
+    let names: BTreeSet<_> = [
+        json!({}),
+        json!({"selector": {"istio": "other"}}),
+        json!({"name": "ingressgateway"}),
+    ]
+    .map(name)
+    .into();
+    assert_eq!(names.len(), 3);
+    // The port of a route is no part of the target.
+    assert!(names.contains(&name(json!({"port": 8080}))));
+}
+
+#[test]
+fn opens_the_pods_for_named_sources_only() {
+    let policy = |values: Value| {
+        let resources = rendered(&with(&[&values]));
+        one(&resources, "NetworkPolicy")["spec"].clone()
+    };
+    let ports = |rule: &Value| -> Vec<u64> {
+        elements(&rule["ports"])
+            .iter()
+            .map(|port| port["port"].as_u64().expect("a port"))
+            .collect()
+    };
+    let values = json!({"networkPolicy": {"enabled": true, "albSubnets": ["10.0.0.0/20"],
+        "inCluster": [{"namespace": "knative-serving", "ports": [8080, 8081]}]}});
+    let rules = policy(values.clone())["ingress"].clone();
+    let rules = elements(&rules);
+    assert_eq!(rules.len(), 3);
+    for rule in rules {
+        assert!(!elements(&rule["from"]).is_empty() && !ports(rule).is_empty());
+    }
+    assert_eq!(ports(&rules[0]), [8080, 15021]);
+    assert_eq!(
+        rules[0]["from"],
+        json!([{"ipBlock": {"cidr": "10.0.0.0/20"}}])
+    );
+    assert_eq!(ports(&rules[1]), [15020, 15090]);
+    assert_eq!(ports(&rules[2]), [8080, 8081]);
+
+    let mut gateway_api = values;
+    merge(&mut gateway_api, &json!({"gateway": {"name": "edge"}}));
+    assert_eq!(ports(&policy(gateway_api)["ingress"][0]), [80, 15021]);
+}
+
+/// Values that a template refuses, and a part of the sentence that says why.
+#[test]
+fn refuses_missing_and_contradictory_values_in_a_sentence() {
+    let arn = |arn: &str| json!({"pluginConfig": {"loadBalancers": [{"arn": arn, "issuer": ISSUER, "clientId": "c"}]}});
+    let issuer = |issuer: &str| json!({"pluginConfig": {"loadBalancers": [{"arn": ARN, "issuer": issuer, "clientId": "c"}]}});
+    let endpoint = |url: &str| json!({"pluginConfig": {"publicKeys": {"endpoint": url}}});
+    let machine_clients = |change: Value| {
+        let mut values = json!({"machineClients": {"enabled": true, "host": "machines.example.com", "clientIds": ["m"]}});
+        merge(&mut values["machineClients"], &change);
+        values
+    };
+    let route = |host: &str| json!({"routes": [{"host": host, "service": {"name": "a", "namespace": "a", "port": 80}}]});
+    let long_host = format!("https://{}example.com", "a.".repeat(130));
+    for (change, sentence) in [
+        (
+            json!({"image": {"url": ""}}),
+            "image.url is empty: set it to the filter's image",
+        ),
+        (
+            json!({"image": {"url": "oci://registry.example.com/alb-oidc-filter:1"}}),
+            "Pin the image by its digest",
+        ),
+        (
+            json!({"image": {"url": "oci://REGISTRY/alb-oidc-filter@sha256:DIGEST"}}),
+            "image: found the placeholder REGISTRY. Replace it",
+        ),
+        (
+            json!({"image": {"url": "http://files.example.com/plugin.wasm"}}),
+            "Expected a URL that begins with oci://",
+        ),
+        (
+            json!({"image": {"url": "https://files.example.com/plugin.wasm"}}),
+            "image.sha256 is empty",
+        ),
+        (
+            json!({"gateway": {"name": "edge", "selector": {"istio": "x"}}}),
+            "gateway.name cannot be combined with gateway.selector",
+        ),
+        (
+            json!({"gateway": {"name": "edge", "istioGateways": ["a/b"]}}),
+            "gateway.istioGateways cannot be combined with gateway.name",
+        ),
+        (
+            json!({"gateway": {"allowPolicy": true}}),
+            "gateway.allowPolicy needs gateway.name",
+        ),
+        (
+            json!({"pluginConfig": {"loadBalancers": []}}),
+            "pluginConfig.loadBalancers is empty: add arn, issuer and clientId",
+        ),
+        (
+            arn("arn:aws:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/app/NAME/ID"),
+            "pluginConfig: found the placeholder REGION",
+        ),
+        (
+            arn(&ARN.replace("/app/", "/net/")),
+            "Expected the ARN of an Application Load Balancer",
+        ),
+        (
+            arn(&format!("{ARN}/listener")),
+            "Expected the ARN of an Application Load Balancer",
+        ),
+        (
+            arn(&format!("{ARN}\n")),
+            "Expected the ARN of an Application Load Balancer",
+        ),
+        (
+            arn("not an ARN"),
+            "pluginConfig.loadBalancers[0].arn: found \"not an ARN\"",
+        ),
+        (
+            arn(&ARN
+                .replace("aws:", "aws-cn:")
+                .replace("us-west-2", "cn-north-1")),
+            "https://public-keys.auth.elb.cn-north-1.amazonaws.com.cn",
+        ),
+        (
+            arn(&ARN.replace("aws:", "aws-iso:")),
+            "AWS documents no key server for this partition",
+        ),
+        (
+            issuer("https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE/"),
+            "without a slash at the end",
+        ),
+        (
+            issuer("https://cognito-idp.us-west-2.amazonaws.com/POOL"),
+            "found the placeholder POOL",
+        ),
+        (
+            json!({"pluginConfig": {"mode": "report"}}),
+            "Set acceptAnonymous: true to accept that",
+        ),
+        (
+            endpoint("https://keys.example.com./a"),
+            "The host must not end with a dot",
+        ),
+        (
+            endpoint("https://user@keys.example.com"),
+            "Expected a URL such as",
+        ),
+        (
+            endpoint("https://keys.example.com/a?b"),
+            "Expected a URL such as",
+        ),
+        (endpoint("ftp://keys.example.com"), "Expected a URL such as"),
+        (endpoint("https://10.0.0.5"), "Expected a host name"),
+        (
+            endpoint("https://keys_a.example.com"),
+            "Expected a host in lower case",
+        ),
+        (
+            endpoint("http://keys.example.com"),
+            "Use https: without TLS",
+        ),
+        (endpoint(&long_host), "Expected at most 253"),
+        (
+            json!({"pluginConfig": {"accessToken": {"issuer": "idp"}}}),
+            "pluginConfig.accessToken.issuer: found \"idp\"",
+        ),
+        (
+            json!({"keyServers": {"egressGateway": {"enabled": true}}, "pluginConfig": {"publicKeys": {"cluster": "x"}}}),
+            "keyServers.egressGateway cannot be combined with publicKeys.cluster",
+        ),
+        (
+            json!({"keyServers": {"egressGateway": {"enabled": true}}, "pluginConfig": {"publicKeys": {"endpoint": "http://a.b.svc.cluster.local"}}}),
+            "a key server in the cluster",
+        ),
+        (
+            json!({"keyServers": {"egressGateway": {"enabled": true}}, "pluginConfig": {
+                "publicKeys": {"endpoint": "https://idp.example.com:8443"},
+                "accessToken": {"issuer": "https://idp.example.com"}}}),
+            "two ports of one key server (found idp.example.com)",
+        ),
+        (
+            route("App.example.com"),
+            "routes[0].host: found \"App.example.com\"",
+        ),
+        (
+            route("app.example.com."),
+            "routes[0].host: found \"app.example.com.\". The host must not end with a dot",
+        ),
+        (route("*.*.example.com"), "routes[0].host"),
+        (
+            json!({"routes": [route("a.example.com")["routes"][0], route("a.example.com")["routes"][0]]}),
+            "routes[1].host: found \"a.example.com\" again",
+        ),
+        (
+            machine_clients(json!({"host": ""})),
+            "machineClients.host is empty",
+        ),
+        (
+            machine_clients(json!({"host": "machines.example.com."})),
+            "machineClients.host: found \"machines.example.com.\". The host must not end with a dot",
+        ),
+        (
+            machine_clients(json!({"host": "*.example.com"})),
+            "machineClients.host: found",
+        ),
+        (
+            machine_clients(json!({"clientIds": []})),
+            "machineClients.clientIds is empty",
+        ),
+        (
+            machine_clients(json!({"clientIds": ["CLIENT-ID"]})),
+            "machineClients: found the placeholder CLIENT-ID",
+        ),
+        (
+            machine_clients(json!({"jwksUri": "http://idp.example.com/keys"})),
+            "machineClients.jwksUri",
+        ),
+        (
+            {
+                let mut values = machine_clients(json!({}));
+                merge(&mut values, &route("machines.example.com"));
+                values
+            },
+            "which is a host of routes",
+        ),
+        (
+            {
+                let mut values = machine_clients(json!({}));
+                merge(
+                    &mut values,
+                    &json!({"pluginConfig": {"loadBalancers": [{"arn": ARN, "issuer": null, "clientId": null}]}}),
+                );
+                values
+            },
+            "machineClients.issuer is empty, and the first load balancer has none",
+        ),
+        (
+            json!({"networkPolicy": {"enabled": true}}),
+            "networkPolicy.albSubnets is empty",
+        ),
+        (issuer("a\u{85}b"), "found a line separator"),
+        (issuer("a\u{2028}b"), "found a line separator"),
+    ] {
+        let error = render(&with(&[&change])).expect_err(sentence);
+        assert!(error.contains(sentence), "{change}\n{error}");
+    }
+}
+
+/// Values that the schema refuses, and where.
+#[test]
+fn refuses_values_of_wrong_type_or_out_of_bounds() {
+    for (change, place) in [
+        (json!({"imag": {}}), "'imag' not allowed"),
+        (json!({"extension": "EnvoyFilter"}), "/extension"),
+        (json!({"failStrategy": "FAIL_OPEN"}), "/failStrategy"),
+        (json!({"name": "a".repeat(41)}), "/name"),
+        (json!({"name": "a\nkind: Secret"}), "/name"),
+        (
+            json!({"gateway": {"namespace": "a b"}}),
+            "/gateway/namespace",
+        ),
+        (json!({"gateway": {"name": "GATEWAY"}}), "/gateway/name"),
+        (
+            json!({"gateway": {"selector": {"istio": "a b"}}}),
+            "/gateway/selector/istio",
+        ),
+        (
+            json!({"gateway": {"selector": {"istio": 1}}}),
+            "/gateway/selector/istio",
+        ),
+        (json!({"acceptAnonymous": "yes"}), "/acceptAnonymous"),
+        (
+            json!({"pluginConfig": {"loadBalancer": []}}),
+            "'loadBalancer' not allowed",
+        ),
+        (
+            json!({"pluginConfig": {"userId": {"headr": "x"}}}),
+            "'headr' not allowed",
+        ),
+        (
+            json!({"pluginConfig": {"clockSkewSeconds": 301}}),
+            "/pluginConfig/clockSkewSeconds",
+        ),
+        (
+            json!({"pluginConfig": {"clockSkewSeconds": 1.5}}),
+            "/pluginConfig/clockSkewSeconds",
+        ),
+        (
+            json!({"pluginConfig": {"userId": {"claims": []}}}),
+            "/pluginConfig/userId/claims",
+        ),
+        (
+            json!({"pluginConfig": {"mode": "warn"}}),
+            "/pluginConfig/mode",
+        ),
+        (
+            json!({"pluginConfig": {"loadBalancers": [{"arn": ARN, "clientId": null}]}}),
+            "missing property 'issuer'",
+        ),
+        (
+            json!({"machineClients": {"clientIds": ["*"]}}),
+            "/machineClients/clientIds/0",
+        ),
+        (
+            json!({"machineClients": {"claim": "a] b["}}),
+            "/machineClients/claim",
+        ),
+        (
+            json!({"networkPolicy": {"albSubnets": ["10.0.0.0"]}}),
+            "/networkPolicy/albSubnets/0",
+        ),
+        (
+            json!({"routes": [{"host": "a.example.com", "service": {"name": "a", "namespace": "b", "port": 0}}]}),
+            "/routes/0/service/port",
+        ),
+    ] {
+        let error = render(&with(&[&change])).expect_err(place);
+        assert!(error.contains(place), "{change}\n{error}");
+    }
+}
+
+/// Paths of the default values below `value`.
+fn paths(value: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}/{name}");
+        paths(value, &path, found);
+        found.push(path);
+    }
+}
+
+/// Helm removes a value that is null: a template would render nothing in its place.
+#[test]
+fn refuses_the_removal_of_any_value() {
+    let defaults: Value = serde_saphyr::from_str(&read("istio/chart/values.yaml")).expect("YAML");
+    let mut found = Vec::new();
+    paths(&defaults, "", &mut found);
+    // Free-form maps: a removed member is not there.
+    found.retain(|path| {
+        !path.starts_with("/pluginConfig/") && !path.starts_with("/machineClients/requiredClaims/")
+    });
+    assert!(found.len() > 40, "{found:?}");
+    for path in found {
+        let change = path.rsplit('/').fold(Value::Null, |value, name| {
+            if name.is_empty() {
+                value
+            } else {
+                json!({name: value})
+            }
+        });
+        let error = render(&with(&[&change])).expect_err(&path);
+        assert!(error.contains("missing propert"), "{path}: {error}");
+    }
+}
+
+/// Strings stay strings, whatever YAML makes of their characters.
+#[test]
+fn quotes_every_string() {
+    for hostile in [
+        "a\nb: c",
+        "a: b # c",
+        "\"}\n---\nkind: Secret",
+        "yes",
+        "1e3",
+        "{{ .Values.image.url }}",
+        "'\"\\\t*&!%@`",
+        " leading and trailing ",
+        "é\u{200b}",
+        "- a\n\n  - b\n",
+    ] {
+        let values = with(&[&json!({
+            "vmEnv": {"TEXT": hostile},
+            "pluginConfig": {
+                "loadBalancers": [{"arn": ARN, "issuer": hostile, "clientId": hostile}],
+                "rules": [{"allow": {"users": [hostile]}}],
+            },
+        })]);
+        let resources = rendered(&values);
+        let plain = rendered(&with(&[]));
+        assert_eq!(resources.len(), plain.len(), "{hostile:?}");
+        let wasm = wasm(&resources);
+        let balancer = &wasm["pluginConfig"]["loadBalancers"][0];
+        assert_eq!(balancer["issuer"], hostile);
+        assert_eq!(balancer["clientId"], hostile);
+        assert_eq!(
+            wasm["pluginConfig"]["rules"][0]["allow"]["users"][0],
+            hostile
+        );
+        assert_eq!(wasm["vmConfig"]["env"][0]["value"], hostile);
+    }
+}
+
+/// The values that a schema cannot check are quoted, too.
+#[test]
+fn quotes_what_only_the_schema_checks() {
+    let hostile = "a\nkind: Secret";
+    let values = with(&[&json!({
+        "name": hostile, "gateway": {"namespace": hostile, "selector": {hostile: hostile}},
+        "machineClients": {"enabled": true, "host": "machines.example.com", "clientIds": [hostile], "claim": hostile,
+            "service": {"name": hostile, "namespace": hostile, "port": 80}},
+        "networkPolicy": {"enabled": true, "albSubnets": [hostile], "scrapers": [hostile]},
+        "clusterDomain": hostile, "failStrategy": hostile, "image": {"pullSecret": hostile},
+    })]);
+    let file = values_file(&values);
+    let path = file.path().to_str().expect("a path");
+    let text = helm(&[
+        "template",
+        "alb-oidc",
+        "istio/chart",
+        "--skip-schema-validation",
+        "--values",
+        path,
+    ])
+    .unwrap_or_else(|error| panic!("{error}"));
+    let resources = resources(&text);
+    assert_eq!(of_kind(&resources, "Secret").count(), 0);
+    assert_eq!(one(&resources, "WasmPlugin")["metadata"]["name"], hostile);
+    assert_eq!(wasm(&resources)["failStrategy"], hostile);
+}
