@@ -36,6 +36,8 @@ pub enum Reason {
     SignatureInvalid,
     /// The access token is not a valid one of the same user's sign-in.
     AccessTokenInvalid,
+    /// The user did not sign in through the identity provider of `userId.provider`.
+    ProviderMismatch,
     /// No configured claim contains a user id.
     UserIdMissing,
     /// `email_verified` is not true, and `requireVerifiedEmail` is set.
@@ -50,7 +52,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::UpgradeNotAllowed,
         Self::TokenDuplicate,
         Self::TokenMissing,
@@ -67,6 +69,7 @@ impl Reason {
         Self::KeyUnavailable,
         Self::SignatureInvalid,
         Self::AccessTokenInvalid,
+        Self::ProviderMismatch,
         Self::UserIdMissing,
         Self::EmailUnverified,
         Self::UserIdInvalid,
@@ -93,6 +96,7 @@ impl Reason {
             Self::KeyUnavailable => "key-unavailable",
             Self::SignatureInvalid => "signature-invalid",
             Self::AccessTokenInvalid => "access-token-invalid",
+            Self::ProviderMismatch => "provider-mismatch",
             Self::UserIdMissing => "user-id-missing",
             Self::EmailUnverified => "email-unverified",
             Self::UserIdInvalid => "user-id-invalid",
@@ -107,6 +111,7 @@ impl Reason {
         match self {
             Self::KeyUnavailable | Self::InternalError => 503,
             Self::UpgradeNotAllowed
+            | Self::ProviderMismatch
             | Self::UserIdMissing
             | Self::UserIdInvalid
             | Self::EmailUnverified
@@ -138,6 +143,7 @@ impl Reason {
             }
             Self::SignatureInvalid => "the signature of the sign-in token is invalid",
             Self::AccessTokenInvalid => "the access token is not a valid one of this sign-in",
+            Self::ProviderMismatch => "the user signed in through another identity provider",
             Self::UserIdMissing => "the signed-in user has no user id",
             Self::EmailUnverified => "the signed-in user's email address is not verified",
             Self::UserIdInvalid => "the signed-in user's id cannot be used",

@@ -5,7 +5,7 @@ use crate::headers::{KUBEFLOW_HEADERS, PATH_OVERRIDES, folded};
 use crate::identity::IdentityRules;
 
 /// Headers with a meaning in HTTP, in proxies or in this filter. The config cannot name them.
-const FORBIDDEN_HEADERS: [&str; 27] = [
+const FORBIDDEN_HEADERS: [&str; 38] = [
     "alt-used",
     "authorization",
     "b3",
@@ -33,8 +33,19 @@ const FORBIDDEN_HEADERS: [&str; 27] = [
     "upgrade",
     "user-agent",
     "via",
+    "x-forwarded-by",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
 ];
-const FORBIDDEN_HEADER_PREFIXES: [&str; 14] = [
+const FORBIDDEN_HEADER_PREFIXES: [&str; 13] = [
     ":",
     "accept",
     "access-control-",
@@ -46,23 +57,13 @@ const FORBIDDEN_HEADER_PREFIXES: [&str; 14] = [
     "x-amzn-",
     "x-b3-",
     "x-envoy-",
-    "x-forwarded-",
     "x-http-method",
     "x-request-id",
 ];
 
-/// The `x-forwarded-*` headers that Envoy and the ALB do not use but some applications trust. They
-/// may be stripped, but may not carry an identity.
-const FORWARDED_BY_OTHERS: [&str; 8] = [
-    "x-forwarded-email",
-    "x-forwarded-groups",
-    "x-forwarded-name",
-    "x-forwarded-path",
-    "x-forwarded-preferred-username",
-    "x-forwarded-prefix",
-    "x-forwarded-uri",
-    "x-forwarded-user",
-];
+/// Headers that some applications take as the request's path. They may be stripped, but may not
+/// carry an identity.
+const FORWARDED_PATHS: [&str; 3] = ["x-forwarded-path", "x-forwarded-prefix", "x-forwarded-uri"];
 
 /// The name of a header that carries an identity. Empty only after a mistake.
 pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
@@ -70,7 +71,12 @@ pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
     if text.is_empty() {
         return String::new();
     }
-    if PATH_OVERRIDES.contains(&folded(text).as_str()) {
+    let known = folded(text);
+    if PATH_OVERRIDES
+        .iter()
+        .chain(&FORWARDED_PATHS)
+        .any(|name| known == *name)
+    {
         object.mistake(
             field,
             &quoted(text),
@@ -78,7 +84,7 @@ pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
         );
         return text.to_ascii_lowercase();
     }
-    checked_header(object, field, text, &[])
+    checked_header(object, field, text)
 }
 
 pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
@@ -86,21 +92,19 @@ pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
     names
         .map(|(position, name)| {
             let field = format!("reservedHeaders[{position}]");
-            checked_header(root, &field, name, &FORWARDED_BY_OTHERS)
+            checked_header(root, &field, name)
         })
         .collect()
 }
 
-/// The header name `text` in lower case. Adds a mistake in `field` if it is malformed, or forbidden
-/// and not in `allowed`.
-fn checked_header(object: &Object<'_>, field: &str, text: &str, allowed: &[&str]) -> String {
+/// The header name `text` in lower case. Adds a mistake in `field` if it is malformed or forbidden.
+fn checked_header(object: &Object<'_>, field: &str, text: &str) -> String {
     let name = text.to_ascii_lowercase();
     let known = folded(&name);
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
         || FORBIDDEN_HEADER_PREFIXES
             .iter()
             .any(|prefix| known.starts_with(prefix));
-    let forbidden = forbidden && !allowed.contains(&known.as_str());
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token_byte) {
         object.mistake(
             field,

@@ -29,6 +29,7 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
             prefix: read_prefix(&user_id),
             lowercase: user_id.boolean("lowercase"),
             require_verified_email: user_id.boolean("requireVerifiedEmail"),
+            provider: user_id.optional_string("provider").map(str::to_owned),
             transformers: read_transformers(&user_id),
         },
         groups: root
@@ -44,6 +45,7 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
                         read_claim(entry, "claim", claim, with_access_token)
                     }),
                 header: read_header(entry, "header"),
+                is_percent_encoded: entry.optional_string("encoding") == Some("percent"),
             })
             .collect(),
     };

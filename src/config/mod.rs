@@ -368,7 +368,7 @@ mod tests {
             (
                 "/userId",
                 json!({"headr": "x"}),
-                "userId.headr: found an unknown field, expected one of: claims, header, prefix, lowercase, requireVerifiedEmail, transformers",
+                "userId.headr: found an unknown field, expected one of: claims, header, prefix, lowercase, requireVerifiedEmail, provider, transformers",
             ),
             (
                 "/accessToken",
@@ -723,6 +723,34 @@ mod tests {
     }
 
     #[test]
+    fn identities_may_use_forwarded_headers_that_applications_read() {
+        let carried = |name: &str| {
+            let user = mistakes(&with(|config| config["userId"] = json!({"header": name})));
+            let claim = mistakes(&with(|config| {
+                config["claimHeaders"] = json!([{"claim": "name", "header": name}]);
+            }));
+            assert_eq!(user.len(), claim.len(), "{user:?} {claim:?}");
+            user
+        };
+        for name in ["user", "email", "groups", "preferred-username", "Name"] {
+            assert_eq!(carried(&format!("X-Forwarded-{name}")), [""; 0], "{name}");
+        }
+        for name in [
+            "for",
+            "proto",
+            "host",
+            "port",
+            "client-cert",
+            "prefix",
+            "uri",
+            "user:",
+        ] {
+            assert_eq!(carried(&format!("x-forwarded-{name}")).len(), 1, "{name}");
+            assert_eq!(carried(&format!("x_forwarded_{name}")).len(), 1, "{name}");
+        }
+    }
+
+    #[test]
     fn stops_compiling_when_regexes_are_too_large() {
         let rules = |regexes: &[&str]| {
             let paths: Vec<_> = regexes
@@ -819,6 +847,7 @@ mod tests {
                 "prefix": "",
                 "lowercase": true,
                 "requireVerifiedEmail": true,
+                "provider": "Okta",
                 "transformers": [{"matches": "a", "replaces": ""}],
             },
             "groups": {
@@ -832,7 +861,7 @@ mod tests {
                 "keep": "a",
                 "memberHeaderPrefix": "x-group-",
             },
-            "claimHeaders": [{"claim": "name", "header": "x-name"}],
+            "claimHeaders": [{"claim": "name", "header": "x-name", "encoding": "percent"}],
             "accessToken": {
                 "issuer": "https://idp.test",
                 "jwksUri": "https://idp.test/keys",

@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 66] = [
+pub static FIELDS: [Field; 68] = [
     Field {
         path: "loadBalancers",
         kind: Kind::Objects { least: 1, most: 64 },
@@ -135,6 +135,11 @@ pub static FIELDS: [Field; 66] = [
         path: "userId.requireVerifiedEmail",
         kind: Kind::Boolean,
         default: Default::Boolean(false),
+    },
+    Field {
+        path: "userId.provider",
+        kind: Kind::String { least: 1, most: 32 },
+        default: Default::Absent,
     },
     Field {
         path: "userId.transformers",
@@ -243,6 +248,11 @@ pub static FIELDS: [Field; 66] = [
         path: "claimHeaders.header",
         kind: Kind::String { least: 1, most: 64 },
         default: Default::Required,
+    },
+    Field {
+        path: "claimHeaders.encoding",
+        kind: Kind::Choice(&["percent"]),
+        default: Default::Absent,
     },
     Field {
         path: "accessToken",

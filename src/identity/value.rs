@@ -14,6 +14,19 @@ pub(super) fn is_safe_value(value: &str) -> bool {
         && !value.chars().any(|c| c.is_control() || is_invisible(c))
 }
 
+/// As [`is_safe_value`], for text that people only read. Joiners are allowed inside it: names in
+/// Persian and in Indian scripts need them.
+pub(super) fn is_safe_text(text: &str) -> bool {
+    const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
+    !text.is_empty()
+        && text.trim() == text
+        && !text.starts_with(JOINERS)
+        && !text.ends_with(JOINERS)
+        && !text
+            .chars()
+            .any(|c| c.is_control() || (is_invisible(c) && !JOINERS.contains(&c)))
+}
+
 fn is_invisible(c: char) -> bool {
     matches!(c,
         // Format characters (Unicode category Cf) and others that are invisible, in numeric order.

@@ -186,6 +186,7 @@ fn status_of(reason: &str) -> u16 {
         | "access-token-invalid" => 401,
         "user-id-missing"
         | "user-id-invalid"
+        | "provider-mismatch"
         | "email-unverified"
         | "user-not-allowed"
         | "upgrade-not-allowed" => 403,

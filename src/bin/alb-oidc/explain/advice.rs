@@ -132,6 +132,9 @@ fn general(reason: Reason) -> &'static str {
         Reason::AccessTokenInvalid => {
             "it must be the x-amzn-oidc-accesstoken of the same request (--access-token), signed by a key of accessToken.jwksUri (--jwks)"
         }
+        Reason::ProviderMismatch => {
+            "compare userId.provider with `identities[].providerName` and the start of `username`"
+        }
         Reason::UserIdMissing => {
             "set userId.claims to a claim that the token has, or have the identity provider put the claim into its userinfo"
         }
