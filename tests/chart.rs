@@ -714,6 +714,64 @@ fn names_machine_clients_by_http_route() {
 }
 
 #[test]
+fn sends_fetches_through_the_egress_gateway() {
+    let host = "public-keys.auth.elb.us-west-2.amazonaws.com";
+    for (namespace, export_to) in [
+        ("istio-system", json!(["."])),
+        ("egress", json!([".", "egress"])),
+    ] {
+        let egress = json!({"enabled": true, "namespace": namespace});
+        let resources = rendered(&with(&[&json!({"keyServers": {"egressGateway": egress}})]));
+        assert_sound(&resources);
+        let named = |kind, name: &str| {
+            let is_it = |resource: &&Value| resource["metadata"]["name"] == name;
+            of_kind(&resources, kind).find(is_it).expect(name)
+        };
+        let entry = &one(&resources, "ServiceEntry")["spec"];
+        assert_eq!(entry["exportTo"], export_to);
+        let rule = &named("DestinationRule", &format!("alb-oidc-{host}"))["spec"];
+        assert_eq!(rule["exportTo"], export_to);
+
+        let subset = &named("DestinationRule", "alb-oidc-egress")["spec"]["subsets"][0];
+        let tls = json!({"mode": "ISTIO_MUTUAL", "sni": host});
+        assert_eq!(subset["trafficPolicy"]["tls"], tls);
+        let gateway = one(&resources, "Gateway");
+        assert_eq!(gateway["metadata"]["namespace"], namespace);
+        assert_eq!(
+            gateway["spec"]["selector"],
+            json!({"istio": "egressgateway"})
+        );
+        let server = &gateway["spec"]["servers"][0];
+        assert_eq!(server["hosts"], json!([host]));
+        assert_eq!(server["tls"]["mode"], "ISTIO_MUTUAL");
+        let route = &one(&resources, "VirtualService")["spec"];
+        assert_eq!(
+            route["gateways"],
+            json!([format!("{namespace}/alb-oidc-egress")])
+        );
+        assert_eq!(route["exportTo"], export_to);
+        assert_eq!(route["hosts"], json!([host]));
+        let destination = json!({"host": host, "port": {"number": 443}});
+        assert_eq!(route["http"][0]["route"][0]["destination"], destination);
+    }
+}
+
+#[test]
+fn allows_requests_to_a_gateway_by_name_where_asked() {
+    let policies = |allow: bool| {
+        let gateway = json!({"gateway": {"name": "edge", "allowPolicy": allow}});
+        let resources = rendered(&with(&[&gateway]));
+        of_kind(&resources, "AuthorizationPolicy")
+            .map(|policy| policy["spec"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(policies(false), [Value::Null; 0]);
+    let target = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}]);
+    let expected = json!({"targetRefs": target, "action": "ALLOW", "rules": [{}]});
+    assert_eq!(policies(true), [expected]);
+}
+
+#[test]
 fn renames_the_interlock_with_its_target() {
     let name = |gateway: Value| {
         let resources = rendered(&with(&[&json!({"gateway": gateway})]));
