@@ -1,13 +1,12 @@
-//! Takes the load balancer's session cookies out of a `cookie` header, leaving every other byte as
-//! it was, and names them for whoever signs out.
+//! Finds the ALB's session cookies in `cookie` headers and removes them, keeping every other byte.
 
-/// How many session cookies one answer expires. An ALB sets four at most.
+/// The most session cookies that one answer expires. An ALB sets at most four.
 const MOST_EXPIRED: usize = 16;
 
-/// `header` without the cookies named `stem` or `stem-N`; `None` if it has no such cookie.
+/// `header` without the cookies named `stem` or `stem-N`; `None` if it has none of them.
 ///
-/// `header` is a `cookie` header's value (RFC 6265, section 4.2.1). What is left keeps its bytes,
-/// its order and its separators; an empty result means that no other cookie was there.
+/// `header` is a `cookie` header's value (RFC 6265, section 4.2.1). The remaining cookies keep
+/// their bytes, order and separators. An empty result means that no other cookie was present.
 pub(crate) fn without_session(header: &[u8], stem: &str) -> Option<Vec<u8>> {
     let mut kept = Vec::with_capacity(header.len());
     let mut found = false;
@@ -26,8 +25,8 @@ pub(crate) fn without_session(header: &[u8], stem: &str) -> Option<Vec<u8>> {
     found.then_some(kept)
 }
 
-/// The names of the session cookies in these headers, each once. Of more than [`MOST_EXPIRED`], the
-/// shortest and lowest: an ALB counts from 0. A name is `stem`, or `stem-` and digits.
+/// The distinct names of the session cookies in these headers: `stem`, or `stem-` and digits. At
+/// most [`MOST_EXPIRED`], the shortest and lowest first, as an ALB counts from 0.
 pub(crate) fn session_names<'a>(
     headers: impl Iterator<Item = &'a [u8]>,
     stem: &str,
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shard_goes_and_the_rest_stays_byte_for_byte() {
+    fn removes_every_shard_and_keeps_other_bytes() {
         for (header, expected) in [
             ("AWSELBAuthSessionCookie-0=x", Some("")),
             (
@@ -100,7 +99,7 @@ mod tests {
         }
     }
     #[test]
-    fn each_shard_is_named_once_the_lowest_first_and_nothing_but_stem_and_digits() {
+    fn lists_each_shard_once_lowest_first() {
         let names =
             |headers: &[&str]| session_names(headers.iter().map(|header| header.as_bytes()), "S");
         assert_eq!(

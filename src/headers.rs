@@ -1,24 +1,23 @@
-//! Request headers: the head of a request, the edits that the filter makes to it, the names that
-//! mean something here, and which names upstream applications cannot tell apart. No I/O and no
-//! rules.
+//! Request headers: the request's head, edits of it, special names, and aliases: names that
+//! upstream applications cannot tell apart. No I/O, no rules.
 
 /// The ALB's token.
 pub const OIDC_DATA: &str = "x-amzn-oidc-data";
-/// The IdP's own access token, passed on by the ALB.
+/// The identity provider's access token, which the ALB adds.
 pub const ACCESS_TOKEN: &str = "x-amzn-oidc-accesstoken";
-/// The user's `sub` in plain text, signed by nobody.
+/// The user's `sub` in plain text, unsigned.
 pub const OIDC_IDENTITY: &str = "x-amzn-oidc-identity";
 
 pub(crate) const ALB_HEADERS: [&str; 3] = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY];
 
-/// The headers that Kubeflow believes. Whatever a client sends in them is removed, whichever header
-/// the user id goes into.
+/// The headers that Kubeflow trusts. They are stripped from every request, even if the user id is
+/// in another header.
 pub(crate) const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-groups"];
 
-/// Headers by which an application takes another path or method than those of the request line,
-/// which the rules judged: gunicorn and CGI gateways (`SCRIPT_NAME`, `PATH_INFO`), WSGI middleware
-/// (`X-Script-Name`), Symfony and Zend Framework (`X-Original-URL`, `X-Rewrite-URL`), and the
-/// method override of Express, Rails, Laravel and others. README, Path overrides.
+/// Headers that override the request's path or method in some applications: gunicorn and CGI
+/// gateways (`SCRIPT_NAME`, `PATH_INFO`), WSGI middleware (`X-Script-Name`), Symfony and Zend
+/// Framework (`X-Original-URL`, `X-Rewrite-URL`), and the method override of Express, Rails,
+/// Laravel and others. See README, Path overrides.
 pub(crate) const PATH_OVERRIDES: [&str; 10] = [
     "path-info",
     "script-name",
@@ -32,19 +31,19 @@ pub(crate) const PATH_OVERRIDES: [&str; 10] = [
     "x-traversal-path",
 ];
 
-/// The head of a request: its headers in order, names in lower case, duplicates and all.
+/// The head of a request: its headers in order, including duplicates, with names in lower case.
 #[derive(Default)]
 pub struct RequestHead<'a> {
     headers: Vec<(&'a [u8], &'a [u8])>,
 }
 
 impl<'a> RequestHead<'a> {
-    /// A head of these names and values.
+    /// A head with these names and values.
     pub fn new(headers: Vec<(&'a [u8], &'a [u8])>) -> Self {
         Self { headers }
     }
 
-    /// Every value of `name`, which is lower case.
+    /// Every value of `name` (lower case).
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.headers
             .iter()
@@ -56,7 +55,7 @@ impl<'a> RequestHead<'a> {
         self.headers.iter().map(|(name, _)| *name)
     }
 
-    /// The first value of `name`, which is lower case.
+    /// The first value of `name` (lower case).
     pub fn first(&self, name: &str) -> Option<&'a [u8]> {
         self.values(name).next()
     }
@@ -65,9 +64,9 @@ impl<'a> RequestHead<'a> {
 /// A change to the request's headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderEdit {
-    /// Remove each header of this name.
+    /// Remove every header of this name.
     Remove(String),
-    /// Put this one header in place of all of its name.
+    /// Replace all headers of this name with one.
     Set(String, Vec<u8>),
 }
 
@@ -78,10 +77,10 @@ pub(crate) fn same_but_for_signs(name: &[u8], reserved: &str) -> bool {
         .eq(reserved.bytes().map(without_sign))
 }
 
-/// A byte of a header's name as the most careless upstream reads it: CGI and its kin cannot tell
-/// `a-b` from `a_b`, some of them neither from `a.b` nor from any other sign.
+/// A byte of a header name as the least precise upstream sees it: CGI and similar gateways cannot
+/// tell `a-b` from `a_b`, and some of them from `a.b` or any other punctuation.
 pub(crate) fn without_sign(byte: u8) -> u8 {
-    // The colon of `:path` is none of them.
+    // The colon of `:path` stays.
     if byte.is_ascii_alphanumeric() || byte == b':' {
         byte.to_ascii_lowercase()
     } else {
@@ -89,7 +88,7 @@ pub(crate) fn without_sign(byte: u8) -> u8 {
     }
 }
 
-/// A header's name as the most careless upstream reads it.
+/// A header name as the least precise upstream sees it.
 pub(crate) fn folded(name: &str) -> String {
     name.bytes()
         .map(|byte| char::from(without_sign(byte)))

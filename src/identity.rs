@@ -1,40 +1,43 @@
-//! Claims into an identity: user id, groups, claim headers. Nothing here may see a claim that is
-//! not of a verified token, or touch a request.
+//! Maps claims to an identity: user id, groups, claim headers. Sees only verified claims, and no
+//! request.
 
+mod group_claim;
 mod groups;
+mod transformer;
 pub(crate) mod value;
 
 use std::borrow::Cow;
 
-use regex_lite::Regex;
 use serde_json::Value;
 
 use crate::reason::Reason;
 use crate::token::claims::{Claims, Sources};
+pub use group_claim::{GroupClaimRules, Members};
 use groups::Groups;
 pub use groups::{Dropped, GroupRules, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
+pub use transformer::Transformer;
+use transformer::{transformed, transformer_for};
 use value::{KUBERNETES_PREFIX, is_safe_value};
 
-/// The longest user id, in bytes: an email address has at most 254, and a prefix comes on top.
+/// The longest user id, in bytes: an email address of up to 254 and a prefix.
 pub const MAX_USER_ID_BYTES: usize = 320;
 
-/// The longest claim that is made a user id of, in bytes: a regex may take a time that grows with
-/// its square.
+/// The longest claim for a user id, in bytes: a regex may take time quadratic in its length.
 pub const MAX_USER_ID_CLAIM_BYTES: usize = 1024;
 
 /// The longest value of a claim header, in bytes.
 pub const MAX_CLAIM_HEADER_BYTES: usize = 4096;
 
-/// How claims become an identity, and which headers carry it. Header names are in lower case.
+/// How claims map to an identity and its headers. Header names are in lower case.
 #[derive(Clone, Debug)]
 pub struct IdentityRules {
     /// The header that carries the user id.
     pub user_id_header: String,
-    /// How claims become the user id.
+    /// How claims map to the user id.
     pub user_id: UserIdRules,
-    /// `None`: groups are not read.
+    /// How claims map to groups; `None`: no groups.
     pub groups: Option<GroupRules>,
-    /// Claims that go into headers of their own.
+    /// Claims with a header of their own.
     pub claim_headers: Vec<ClaimHeader>,
 }
 
@@ -47,34 +50,35 @@ pub struct ClaimHeader {
     pub header: String,
 }
 
-/// Who the user is, and the headers that say so.
+/// The user's identity, and its headers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The user id.
     pub user_id: String,
-    /// What follows the last `@` of the `email` claim, in lower case; not where `email_verified` is
-    /// there and not true.
+    /// The part of the `email` claim after the last `@`, in lower case. `None` if `email_verified`
+    /// is present and not true.
     pub email_domain: Option<String>,
     /// The groups, with their prefix.
     pub groups: Vec<String>,
     /// The `sub` claim.
     pub subject: Option<String>,
-    /// Names and values of the headers that tell upstream, beside the user id's own.
+    /// Names and values of the identity headers, without the user id's.
     pub headers: Vec<(String, String)>,
-    /// How many group names and claims could not be put into a header.
+    /// The number of groups and claims that were dropped because no header can carry them.
     pub dropped: usize,
 }
 
 impl IdentityRules {
-    /// The identity that `claims` give.
+    /// The identity of the user with these `claims`.
     ///
     /// # Errors
-    /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`]: a user may lack everything else.
+    /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`] or [`Reason::UserIdInvalid`].
+    /// Everything but the user id is optional.
     pub fn identity(&self, claims: &Claims) -> Result<Identity, Reason> {
         self.read(Sources::of(claims))
     }
 
-    /// The headers whose whole names are known beforehand.
+    /// The identity headers with fixed names: user id, groups, claims, in this order.
     pub(crate) fn header_names(&self) -> impl Iterator<Item = &str> {
         let groups = self.groups.iter().map(|groups| groups.header.as_str());
         let claims = self.claim_headers.iter().map(|claim| claim.header.as_str());
@@ -106,7 +110,7 @@ impl IdentityRules {
             .get("sub")
             .and_then(Value::as_str)
             .map(str::to_owned);
-        // What the IdP says is unverified, anyone may have typed.
+        // Anyone may have entered an email address that is not verified.
         let may_hold = claims
             .token
             .get("email_verified")
@@ -127,8 +131,8 @@ impl IdentityRules {
     }
 }
 
-/// A claim as a header's value: text, a number, a boolean, or a list of these joined by commas.
-/// `None` for anything else, and for text that may not stand in a header.
+/// A claim as a header value: text, a number, a boolean, or a list of these joined by commas.
+/// `None` for anything else, and for text that is unsafe in a header.
 fn header_value(claim: &Value) -> Option<String> {
     let plain = |claim: &Value| match claim {
         Value::String(text) => Some(text.clone()),
@@ -149,33 +153,24 @@ fn header_value(claim: &Value) -> Option<String> {
     (is_safe_value(&value) && value.len() <= MAX_CLAIM_HEADER_BYTES).then_some(value)
 }
 
-/// One rule of `userId.transformers`.
-#[derive(Clone, Debug)]
-pub struct Transformer {
-    /// What is replaced, wherever it stands.
-    pub matches: Regex,
-    /// What replaces it.
-    pub replaces: String,
-}
-
-/// How claims become a user id: `userId` of the plugin config.
+/// How claims map to the user id: `userId` of the plugin config.
 #[derive(Clone, Debug)]
 pub struct UserIdRules {
-    /// The first that is a non-empty string counts.
+    /// The first non-empty string of these is the user id.
     pub claims: Vec<String>,
-    /// Put before the id at the end.
+    /// Prepended last.
     pub prefix: String,
-    /// Whether the claim's ASCII letters are lower-cased at the start.
+    /// Whether ASCII letters are lower-cased first.
     pub lowercase: bool,
     /// Whether `email_verified` must be true.
     pub require_verified_email: bool,
-    /// The first that matches is applied.
+    /// Only the first match is applied.
     pub transformers: Vec<Transformer>,
 }
 
 impl UserIdRules {
-    /// The user id that `claims` give: the first claim that is a non-empty string, lower-cased if
-    /// asked, transformed, prefixed, in that order.
+    /// The user id of the user with these `claims`: the first claim that is a non-empty string,
+    /// lower-cased if configured, then transformed, then prefixed.
     ///
     /// # Errors
     /// [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`].
@@ -187,7 +182,7 @@ impl UserIdRules {
         self.made_of(claim)
     }
 
-    /// The claim that the user id is made of: its name as configured, and what it holds.
+    /// The name, as configured, and the value of the claim for the user id.
     pub fn claim<'a>(&'a self, claims: &'a Claims) -> Option<(&'a str, &'a str)> {
         self.first(Sources::of(claims))
     }
@@ -198,7 +193,7 @@ impl UserIdRules {
             .find_map(|path| Some((path.as_str(), non_empty_string(claims.find(path)?)?)))
     }
 
-    /// The user id that is made of `claim`.
+    /// The user id for the claim value `claim`.
     ///
     /// # Errors
     /// [`Reason::UserIdInvalid`].
@@ -207,12 +202,7 @@ impl UserIdRules {
             return Err(Reason::UserIdInvalid);
         }
         let id = self.cased(claim);
-        let id = match self.transformer(&id) {
-            Some((_, Transformer { matches, replaces })) => {
-                matches.replace_all(&id, replaces.as_str())
-            }
-            None => id,
-        };
+        let id = transformed(&self.transformers, &id);
         if !is_safe_value(&id) {
             return Err(Reason::UserIdInvalid);
         }
@@ -223,18 +213,15 @@ impl UserIdRules {
         Ok(id)
     }
 
-    /// The transformer that applies to `id`, and its position. AuthService's `USERID_TRANSFORMERS`:
-    /// the first whose regex matches anywhere replaces all its matches, and no later one is tried;
-    /// where none matches, the id stays.
+    /// The transformer that applies to `id`, and its position. As in AuthService's
+    /// `USERID_TRANSFORMERS`, the first regex that matches anywhere replaces all its matches, and
+    /// later ones are not tried.
     pub fn transformer(&self, id: &str) -> Option<(usize, &Transformer)> {
-        self.transformers
-            .iter()
-            .enumerate()
-            .find(|(_, transformer)| transformer.matches.is_match(id))
+        transformer_for(&self.transformers, id)
     }
 
-    /// `claim` in lower case, where that is asked for. ASCII only: Unicode's lower case makes one
-    /// of letters that are two, such as k and the Kelvin sign.
+    /// `claim` in lower case, if configured. ASCII only: Unicode's lower case merges distinct
+    /// letters, such as k and the Kelvin sign.
     pub fn cased<'c>(&self, claim: &'c str) -> Cow<'c, str> {
         if self.lowercase {
             claim.to_ascii_lowercase().into()
@@ -256,6 +243,7 @@ fn is_true(claim: Option<&Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use regex_lite::Regex;
     use serde_json::json;
 
     fn rules(claims: &[&str]) -> UserIdRules {
@@ -284,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_of_the_access_token_is_never_that_of_the_other_token() {
+    fn separates_claims_of_both_tokens() {
         let (token, access) = (
             json!({"a": 1, "b": 2, "access:c": 3}),
             json!({"a": 4, "c": {"d": 5}}),
@@ -307,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_claim_that_is_a_non_empty_string_is_the_user_id() {
+    fn takes_first_non_empty_string_claim() {
         let rules = rules(&["email", "username", "sub"]);
         assert_eq!(
             id(&rules, json!({"email": "ann@x", "sub": "1"})),
@@ -324,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_descend_and_a_claim_with_dots_in_its_name_wins() {
+    fn dots_descend_unless_a_claim_has_that_name() {
         let claims = json!({"a": {"b": {"c": "deep"}}, "a.b": {"c": "middle"}});
         assert_eq!(
             id(&rules(&["a.b.c"]), claims.clone()),
@@ -345,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_matching_transformer_replaces_and_it_replaces_every_match() {
+    fn applies_first_matching_transformer() {
         for (table, before, after) in [
             (&[(r"@example\.com$", "")][..], "ann@example.com", "ann"),
             (&[("n", "N"), ("a", "A")], "ann", "aNN"),
@@ -367,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn lower_case_comes_first_and_the_prefix_last() {
+    fn lower_cases_first_and_prefixes_last() {
         let mut rules = rules(&["email"]);
         rules.lowercase = true;
         rules.prefix = "OIDC:".to_owned();
@@ -384,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verified_email_is_true_or_the_string_true() {
+    fn accepts_true_and_the_string_true() {
         let mut rules = rules(&["email"]);
         rules.require_verified_email = true;
         for (verified, expected) in [
@@ -406,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_header_is_text_a_number_a_boolean_or_a_list_of_these() {
+    fn claim_headers_hold_scalars_and_lists() {
         for (claim, expected) in [
             (json!("Ann"), Some("Ann")),
             (json!(7), Some("7")),
@@ -426,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_place_in_a_header_is_left_out_and_counted_and_the_user_is_let_in() {
+    fn drops_and_counts_unsafe_values() {
         let claim_header = |claim: &str| ClaimHeader {
             claim: claim.to_owned(),
             header: format!("x-{claim}"),
@@ -455,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_id_that_could_be_misread_is_refused() {
+    fn rejects_ambiguous_user_ids() {
         let unseen = [
             "a\u{200b}",
             "\u{202e}a",
@@ -534,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_does_not_stand_in_for_a_user_id() {
+    fn prefix_alone_is_no_user_id() {
         let mut rules = rules(&["email"]);
         rules.prefix = "team:".to_owned();
         rules.transformers = transformers(&[(".*", "")]);

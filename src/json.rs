@@ -1,15 +1,13 @@
-//! Strict JSON: an object names each key once, nesting is bounded, nothing follows the value. Says
-//! nothing about what the value means.
+//! Strict JSON: rejects duplicate keys, deep nesting and trailing data. Gives values no meaning.
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Parses `text` as one JSON value (RFC 8259) in UTF-8, at most `max_depth` arrays and objects
-/// deep.
+/// Parses `text` (UTF-8) as one JSON value (RFC 8259), nested at most `max_depth` deep.
 ///
 /// # Errors
-/// Says what is wrong with line and column: the syntax, a key that stands twice, a number out of
-/// range, the depth.
+/// The problem with its line and column: invalid syntax, a duplicate key, a number out of range, or
+/// the depth.
 pub(crate) fn parse(text: &[u8], max_depth: usize) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Strict {
@@ -107,14 +105,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_read_as_it_stands() {
+    fn preserves_values() {
         let text = br#"{"a":[1,-2,1.5,"x",null,true],"b":{"c":"\u00e9"}}"#;
         let expected: Value = serde_json::from_slice(text).unwrap();
         assert_eq!(parse(text, 4).unwrap(), expected);
     }
 
     #[test]
-    fn what_is_not_strict_is_refused() {
+    fn rejects_lenient_json() {
         for (text, complaint) in [
             (&br#"{"a":1,"a":1}"#[..], "a key stands twice"),
             (br#"{"a":{"b":1,"\u0062":2}}"#, "a key stands twice"),
@@ -134,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_counted_in_arrays_and_objects() {
+    fn counts_depth_in_arrays_and_objects() {
         assert!(parse(b"[[[[1]]]]", 4).is_ok());
         assert!(parse(br#"{"a":[{"b":[]}]}"#, 4).is_ok());
     }

@@ -1,45 +1,58 @@
-//! Verifies the token that an AWS Application Load Balancer signs, and only then sets the identity
-//! headers.
+//! Verifies the token that an AWS Application Load Balancer signs, and sets the identity headers
+//! only if it is valid.
 //!
 //! The path of a request:
 //!
-//! 1. [`Gate::strip`] names the headers that only this filter may set, and every alias of their names. They are removed before any
+//! 1. [`Gate::strip`] lists the identity headers and all their aliases. They are removed before any
 //!    other decision, on every path.
-//! 2. [`Gate::decide`] denies protocol upgrades that the config does not list ([`Upgrades`]), answers a sign-out ([`SignOut`]), and
-//!    asks the rules ([`AccessRules`]) whether the request needs a token.
-//! 3. [`UntrustedToken`] parses `x-amzn-oidc-data`. [`UntrustedToken::screen`] compares its signer, issuer, client and expiry with the
-//!    configured load balancers. A forged token is denied here, without a fetch.
-//! 4. [`KeyCache`] has the key, or the request waits until the root context has fetched it.
-//! 5. **Trust is earned in [`Verifier::verify`]**, the only function that makes a [`VerifiedToken`]; only that yields [`Claims`].
-//!    Where the config asks for an access token, it is verified there too. It only adds claims.
-//! 6. [`IdentityRules`] turn claims into a user id and groups. The rules say whether that user may pass.
+//! 2. [`Gate::decide`] denies protocol upgrades that the config does not list ([`Upgrades`]) and
+//!    answers a sign-out ([`SignOut`]). The rules ([`AccessRules`]) decide whether the request
+//!    needs a token.
+//! 3. [`UntrustedToken`] parses `x-amzn-oidc-data`. [`UntrustedToken::screen`] compares its signer,
+//!    issuer, client and expiry with the configured load balancers. A forged token is denied here,
+//!    without a fetch.
+//! 4. [`KeyCache`] returns the key, or the request waits until the root context has fetched it.
+//! 5. **[`Verifier::verify`] establishes trust**: it is the only function that makes a
+//!    [`VerifiedToken`], and only that yields [`Claims`]. It also verifies the access token if the
+//!    config requires one, which only adds claims.
+//! 6. [`IdentityRules`] map claims to a user id and groups. The rules decide whether that user may
+//!    pass.
 //!
-//! The modules form layers; an import only points downward, and `tests/layers.rs` holds that. Only
-//! `filter`, the proxy-wasm side, reaches a host call, a clock or a random source. Time, keys and
-//! randomness are arguments of everything else, and `filter` decides nothing.
+//! The modules form layers, and imports only point downward: `tests/layers.rs` enforces it. Only
+//! `filter`, the proxy-wasm side, uses host calls, clocks and random sources, and it decides
+//! nothing. Everything else takes time, keys and randomness as arguments.
 //!
 //! ```
 //! # use alb_oidc_filter::*;
 //! # use std::time::Duration;
-//! // A token is parsed and screened without a key; only a verified one yields claims and an identity.
-//! fn user_id(token: &[u8], config: &Config, key: &P256Key, now: Timestamp) -> Result<String, Reason> {
+//! // A token is parsed and screened without a key. Only a verified token yields claims.
+//! fn user_id(
+//!     token: &[u8],
+//!     config: &Config,
+//!     key: &P256Key,
+//!     now: Timestamp,
+//! ) -> Result<String, Reason> {
 //!     let verifier = Verifier::install(&P256_PROVIDER);
-//!     let token = UntrustedToken::parse(token)?.screen(&config.load_balancers, now, config.clock_skew)?;
-//!     let claims = verifier.verify(&token, key)?.claims(now, config.clock_skew)?;
+//!     let skew = config.clock_skew;
+//!     let token = UntrustedToken::parse(token)?.screen(&config.load_balancers, now, skew)?;
+//!     let claims = verifier.verify(&token, key)?.claims(now, skew)?;
 //!     Ok(config.identity.identity(&claims)?.user_id)
 //! }
 //!
-//! let config = Config::parse(br#"{"loadBalancers": [{
-//!     "arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188",
-//!     "issuer": "https://issuer.example", "clientId": "client"}]}"#).map_err(|errors| format!("{errors:?}"))?;
+//! let config = br#"{"loadBalancers": [{
+//!     "arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188",
+//!     "issuer": "https://issuer.example",
+//!     "clientId": "client"
+//! }]}"#;
+//! let config = Config::parse(config).map_err(|errors| format!("{errors:?}"))?;
 //! let key = P256Key::from_spki(&known_answer::SPKI).ok_or("no key")?;
 //! let now = Timestamp::from_seconds(1_700_000_000);
 //! assert_eq!(user_id(b"not.a.token", &config, &key, now), Err(Reason::TokenMalformed));
 //! # Ok::<(), String>(())
 //! ```
 
-// A panic in the filter leaves its waiting requests without an answer: no code that can panic
-// compiles. Tests may panic.
+// A panic in the filter leaves its waiting requests without an answer, so code that can panic does
+// not compile. Tests may panic.
 #![cfg_attr(
     not(test),
     deny(
@@ -86,9 +99,9 @@ pub use filter::{Backend, FetchOutcome, METRIC_PREFIX, host_verdict};
 pub use gate::{Decision, Gate, Work};
 pub use headers::{ACCESS_TOKEN, HeaderEdit, OIDC_DATA, OIDC_IDENTITY, RequestHead};
 pub use identity::{
-    ClaimHeader, Dropped, GroupRules, Identity, IdentityRules, MAX_CLAIM_HEADER_BYTES,
-    MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS, MAX_USER_ID_BYTES, MAX_USER_ID_CLAIM_BYTES,
-    Transformer, UserIdRules,
+    ClaimHeader, Dropped, GroupClaimRules, GroupRules, Identity, IdentityRules,
+    MAX_CLAIM_HEADER_BYTES, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS, MAX_USER_ID_BYTES,
+    MAX_USER_ID_CLAIM_BYTES, Members, Transformer, UserIdRules,
 };
 pub use keys::cache::{Actions, KeyCache, Lookup, Woken};
 pub use keys::client_address::ClientAddress;

@@ -1,8 +1,7 @@
-//! The closed list of reasons why a request is denied. One name each, in the log line, the counter,
-//! the response and the README. Nothing else may invent a reason.
+//! The closed list of reasons for a denial. Each has one name in the log, the counters, the
+//! response and the README.
 
-/// Why a request got no identity, in the order in which a request meets them. [`Reason::name`] is
-/// the one name it has everywhere.
+/// The reason why a request was denied, in the order of the checks. [`Reason::name`] is its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A protocol upgrade that `upgrades` does not list.
@@ -19,7 +18,7 @@ pub enum Reason {
     AlgorithmNotEs256,
     /// `kid` is not a UUID.
     KeyIdInvalid,
-    /// `signer` is none of the configured load balancers.
+    /// `signer` is not a configured load balancer.
     SignerUnknown,
     /// `iss` is not the issuer configured for that load balancer.
     IssuerMismatch,
@@ -27,25 +26,25 @@ pub enum Reason {
     ClientMismatch,
     /// `exp` of the JOSE header or of the payload has passed.
     TokenExpired,
-    /// The key server has no key of that id.
+    /// The key server has no key with that id.
     KeyNotFound,
-    /// The key server's answer is not one public key of the right kind.
+    /// The key server's answer is not a single public key of the right kind.
     KeyInvalid,
-    /// The key server could not be asked, or not in time.
+    /// The key server did not answer, or not in time.
     KeyUnavailable,
     /// The signature does not verify.
     SignatureInvalid,
-    /// The access token is not a valid one of the same sign-in.
+    /// The access token is not a valid one of the same user's sign-in.
     AccessTokenInvalid,
-    /// No configured claim holds a user id.
+    /// No configured claim contains a user id.
     UserIdMissing,
-    /// `email_verified` is not true, though `requireVerifiedEmail` asks for it.
+    /// `email_verified` is not true, and `requireVerifiedEmail` is set.
     EmailUnverified,
-    /// The user id may not be put into a header.
+    /// The user id is not safe as a header value.
     UserIdInvalid,
-    /// No entry of the rule's `allow` names the user.
+    /// The rule's `allow` has no entry for the user.
     UserNotAllowed,
-    /// The filter could not do its work: the host refused a call that it always takes.
+    /// An internal error: the host rejected a call that always succeeds.
     InternalError,
 }
 
@@ -102,8 +101,8 @@ impl Reason {
         }
     }
 
-    /// The HTTP status of the answer: 401 for the token, 403 for the user or an upgrade, 503 where
-    /// trying again helps.
+    /// The HTTP status of the answer: 401 for the token, 403 for the user or an upgrade, 503 if a
+    /// retry may help.
     pub const fn status(self) -> u16 {
         match self {
             Self::KeyUnavailable | Self::InternalError => 503,
@@ -116,7 +115,7 @@ impl Reason {
         }
     }
 
-    /// One sentence for the person who is refused. Says no more than the reason does.
+    /// One sentence for the user. Reveals no more than the reason.
     pub const fn message(self) -> &'static str {
         match self {
             Self::UpgradeNotAllowed => "the gateway does not allow this protocol upgrade",
@@ -161,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_has_a_name_of_its_own() {
+    fn names_are_unique() {
         let names: std::collections::BTreeSet<_> =
             Reason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), Reason::ALL.len());

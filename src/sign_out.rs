@@ -1,21 +1,21 @@
-//! Sign-out at the gateway: which requests ask for it, and which cookies go. Nothing of a request
-//! decides where the browser goes next: that is the operator's URL alone.
+//! Sign-out at the gateway: detects requests to sign out, and expires the session cookies. The
+//! redirect target is never taken from the request.
 
 use crate::cookies;
 use crate::headers::RequestHead;
 
-/// `logout`: the path that signs out, and where that leads.
+/// `logout`: the path that signs out, and the redirect target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignOut {
-    /// The request's path without query, exactly. Letters, digits, `-`, `.`, `_`, `~` and `/`, so
-    /// that it may stand in HTML.
+    /// The exact path without query. Only letters, digits, `-`, `.`, `_`, `~` and `/`, so it is
+    /// safe in HTML.
     pub path: String,
-    /// An absolute URL, in visible ASCII.
+    /// The redirect target: an absolute URL in visible ASCII.
     pub redirect_to: String,
 }
 
 impl SignOut {
-    /// Whether `head` asks to sign out.
+    /// Whether `head` is a request to sign out.
     pub(crate) fn is_asked(&self, head: &RequestHead<'_>) -> bool {
         let path = head.first(":path").unwrap_or_default();
         let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
@@ -26,18 +26,19 @@ impl SignOut {
     }
 }
 
-/// Whether nobody goes there: another site's image, script, frame or `fetch`, or anybody's prefetch
-/// or WebSocket. A browser that does not say so is believed.
+/// Whether another site's page or the browser itself sent the request: a cross-site image, script,
+/// frame or `fetch`, a prefetch, or a WebSocket. Browsers without `sec-fetch-*` headers count as
+/// the user.
 fn is_from_elsewhere(head: &RequestHead<'_>) -> bool {
     let says = |name, value: &[u8]| head.first(name) == Some(value);
     let is_there = |name| head.first(name).is_some();
     let goes_there = says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document");
     let is_prefetch = is_there("sec-purpose") || is_there("purpose");
-    // Browsers do not say of a WebSocket whose it is.
+    // Browsers send no `sec-fetch-site` for a WebSocket.
     says("sec-fetch-site", b"cross-site") && !goes_there || is_prefetch || is_there("upgrade")
 }
 
-/// The session cookies that `head` carries.
+/// The names of the session cookies in `head`.
 pub(crate) fn session_cookies(head: &RequestHead<'_>, stem: &str) -> Vec<String> {
     cookies::session_names(head.values("cookie"), stem)
 }
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_path_and_these_methods_ask_to_sign_out_and_another_site_does_not() {
+    fn signs_out_by_path_method_and_site() {
         let sign_out = SignOut {
             path: "/logout".to_owned(),
             redirect_to: "https://id.example.com/".to_owned(),

@@ -1,18 +1,18 @@
-//! Points in time, as arguments. Nothing here may ask a clock.
+//! Points in time, passed as arguments. No clock.
 
 use std::time::Duration;
 
-/// The time by two clocks: tokens expire by the wall clock, which can be set; waits end by one that
-/// cannot.
+/// The current time of two clocks: the wall clock, which can be set, for token expiry, and a steady
+/// clock for waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// Since the Unix epoch.
     pub wall: Timestamp,
-    /// Since some moment of its own; it never goes back.
+    /// Since an arbitrary moment; it never goes back.
     pub steady: Timestamp,
 }
 
-/// A time in whole milliseconds since an epoch: Unix's, or a steady clock's own. Sums saturate.
+/// Whole milliseconds since an epoch: Unix's, or the steady clock's. Sums saturate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -22,7 +22,7 @@ impl Timestamp {
         Self(millis)
     }
 
-    /// The time `seconds` seconds after the epoch: the unit of a JWT's `exp` (RFC 7519, section 2,
+    /// The time `seconds` after the epoch, the unit of a JWT's `exp` (RFC 7519, section 2,
     /// NumericDate).
     pub const fn from_seconds(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
@@ -33,19 +33,19 @@ impl Timestamp {
         self.0
     }
 
-    /// This time, moved `by` into the past.
+    /// This time minus `by`.
     pub fn minus(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_sub(millis))
     }
 
-    /// This time, moved `by` into the future.
+    /// This time plus `by`.
     pub fn plus(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// How long it is from here until `later`; zero if that is past.
+    /// The duration from this time until `later`; zero if `later` is in the past.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(later.0.saturating_sub(self.0))
     }
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_past_time_is_zero_away() {
+    fn duration_until_a_past_time_is_zero() {
         let (early, late) = (Timestamp::from_seconds(1), Timestamp::from_seconds(3));
         assert_eq!(early.until(late), Duration::from_secs(2));
         assert_eq!(late.until(early), Duration::ZERO);

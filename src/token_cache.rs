@@ -1,5 +1,4 @@
-//! Verified tokens and whom they name, so that none is verified twice. Takes only what has been
-//! verified, and gives nobody's name but for exactly the token that was verified, byte for byte.
+//! Cache of verified tokens, keyed by the exact token bytes. Only verified tokens enter it.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
@@ -10,23 +9,22 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::identity::Identity;
 use crate::time::Timestamp;
 
-/// How many bytes of memory remembered tokens take, at most: those of 10,000 users with 1.2 KB
-/// each, in a module that takes 16 MiB in all.
+/// The most bytes of all entries: 10,000 users with 1.2 KB each, in a module that takes 16 MiB in
+/// total.
 const MAX_BYTES: usize = 14 * 1024 * 1024 + 832 * 1024;
 
-/// How many bytes at a token's end are hashed: its signature in base64, padded or not, which is as
-/// good as random.
+/// The number of bytes hashed at a token's end: its signature in base64, padded or not, which is
+/// close to random.
 const HASHED: usize = 88;
 
-/// The tokens that one plugin in one worker remembers. Where there are too many, the oldest go that
-/// nobody has asked for since their turn last came.
+/// The token cache of one plugin in one worker. Eviction is second-chance: the oldest entry that
+/// was not used since its last turn goes first.
 #[derive(Default)]
 pub(crate) struct TokenCache {
-    /// In boxes: as tokens come and go the table doubles, which is to cost a few pages and not
-    /// megabytes.
+    /// Boxed: the table doubles as it grows, and should then copy a few pages instead of megabytes.
     entries: HashTable<Box<Entry>>,
-    /// The hash of each entry, in the order in which their turn comes.
-    turns: VecDeque<u64>,
+    /// The hash of each entry in eviction order.
+    order: VecDeque<u64>,
     bytes: usize,
     hasher: DefaultHashBuilder,
 }
@@ -34,7 +32,7 @@ pub(crate) struct TokenCache {
 struct Entry {
     hash: u64,
     token: Box<[u8]>,
-    /// The access token that was verified beside it.
+    /// The access token that was verified together with it.
     access_token: Option<Box<[u8]>>,
     identity: Rc<Identity>,
     expires: Timestamp,
@@ -42,10 +40,10 @@ struct Entry {
 }
 
 impl Entry {
-    /// What an entry takes beyond its texts.
+    /// The memory of an entry without its texts.
     const OVERHEAD: usize = 208;
-    /// What a group or one side of a header takes beyond its letters: its place in a list that may
-    /// be half full, and what the allocator adds.
+    /// The memory of a group or of a header's name or value without its letters: its slot in a list
+    /// that may be half full, and the allocator's overhead.
     const OVERHEAD_OF_TEXT: usize = 40;
 
     fn cost(&self) -> usize {
@@ -78,8 +76,8 @@ impl Entry {
 }
 
 impl TokenCache {
-    /// Whom `token` names, with just these access tokens beside it, if it was verified so and has
-    /// not expired since.
+    /// The identity of `token`, if it was verified with exactly these access tokens and has not
+    /// expired.
     pub(crate) fn get<'a>(
         &mut self,
         token: &[u8],
@@ -87,8 +85,7 @@ impl TokenCache {
         now: Timestamp,
     ) -> Option<Rc<Identity>> {
         let hash = hash(&self.hasher, token);
-        // Only one with the same signature is compared: how long that takes tells nothing to
-        // whoever guesses.
+        // Only a token with the same signature is compared, so timing reveals nothing to a guesser.
         let entry = self.entries.find_mut(hash, |entry| {
             entry.hash == hash && is_same(&entry.token, token)
         })?;
@@ -99,8 +96,7 @@ impl TokenCache {
         Some(Rc::clone(&entry.identity))
     }
 
-    /// Remembers that `token`, with this access token beside it, was verified and names `identity`
-    /// until it `expires`.
+    /// Adds `identity` for `token`, verified with this access token, until it `expires`.
     pub(crate) fn put(
         &mut self,
         token: &[u8],
@@ -119,7 +115,7 @@ impl TokenCache {
             is_used: false,
         };
         let cost = entry.cost();
-        while self.bytes.saturating_add(cost) > MAX_BYTES && self.forget_one() {}
+        while self.bytes.saturating_add(cost) > MAX_BYTES && self.evict_one() {}
         self.bytes = self.bytes.saturating_add(cost);
         if let Some(known) = self
             .entries
@@ -128,21 +124,21 @@ impl TokenCache {
             let before = std::mem::replace(&mut **known, entry);
             self.bytes = self.bytes.saturating_sub(before.cost());
         } else {
-            self.turns.push_back(hash);
+            self.order.push_back(hash);
             self.entries
                 .insert_unique(hash, Box::new(entry), |entry| entry.hash);
         }
     }
 
-    /// Whether there was one to forget.
-    fn forget_one(&mut self) -> bool {
-        while let Some(hash) = self.turns.pop_front() {
-            // Of two with one hash either may go first: both have a turn.
+    /// Evicts one entry; `false` if the cache is empty.
+    fn evict_one(&mut self) -> bool {
+        while let Some(hash) = self.order.pop_front() {
+            // Two entries with one hash may swap order.
             let Ok(mut found) = self.entries.find_entry(hash, |entry| entry.hash == hash) else {
                 continue;
             };
             if std::mem::take(&mut found.get_mut().is_used) {
-                self.turns.push_back(hash);
+                self.order.push_back(hash);
                 continue;
             }
             self.bytes = self.bytes.saturating_sub(found.remove().0.cost());
@@ -156,8 +152,8 @@ fn hash(hasher: &DefaultHashBuilder, token: &[u8]) -> u64 {
     hasher.hash_one(token.get(token.len().saturating_sub(HASHED)..))
 }
 
-/// Whether both are the same bytes. WebAssembly has no instruction for it, and its C library
-/// compares byte by byte.
+/// Whether both are equal. WebAssembly has no instruction for it, and its C library compares single
+/// bytes.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     let ((one, rest), (other, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
     let mut pairs = one.iter().zip(other);
@@ -192,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_differs_anywhere_is_another() {
+    fn distinguishes_tokens_that_differ_in_one_bit() {
         let mut tokens = TokenCache::default();
         let token: Vec<u8> = (0..203).map(|byte| byte as u8).collect();
         tokens.put(&token, None, &identity("ann"), LATER);
@@ -218,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_counts_with_the_access_token_it_was_verified_with_alone() {
+    fn hits_only_with_the_same_access_token() {
         let mut tokens = TokenCache::default();
         tokens.put(b"token", Some(b"access"), &identity("ann"), LATER);
         let (access, another) = (&b"access"[..], &b"another"[..]);
@@ -242,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_token_names_nobody() {
+    fn expired_entry_is_a_miss() {
         let mut tokens = TokenCache::default();
         tokens.put(b"token", None, &identity("ann"), LATER);
         assert!(tokens.get(b"token", std::iter::empty(), LATER).is_none());
@@ -250,23 +246,23 @@ mod tests {
     }
 
     #[test]
-    fn they_stay_within_their_bytes_and_those_that_are_used_stay() {
+    fn stays_within_bytes_and_keeps_used_entries() {
         let mut tokens = TokenCache::default();
         let token = |number: usize| format!("{number:01200}").into_bytes();
         for number in 0..40_000 {
             tokens.put(&token(number), None, &identity("ann"), LATER);
             assert!(
                 tokens.user(&token(0), &[]).is_some(),
-                "forgotten after {number}"
+                "evicted after {number}"
             );
             assert!(tokens.bytes <= MAX_BYTES);
         }
         assert!(tokens.user(&token(1), &[]).is_none());
-        let remembered = (0..40_000)
+        let cached = (0..40_000)
             .filter(|number| tokens.user(&token(*number), &[]).is_some())
             .count();
-        assert!(remembered >= 10_000, "{remembered}");
-        assert_eq!(tokens.turns.len(), tokens.entries.len());
+        assert!(cached >= 10_000, "{cached}");
+        assert_eq!(tokens.order.len(), tokens.entries.len());
         assert_eq!(
             tokens.bytes,
             tokens

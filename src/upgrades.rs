@@ -1,24 +1,23 @@
-//! Which protocol upgrades a request may ask for: `upgrades` of the plugin config. No I/O, no
-//! clock, no token.
+//! Allowed protocol upgrades: `upgrades` of the plugin config. No I/O, no clock, no token.
 //!
-//! Envoy shows an extended CONNECT of HTTP/2 and HTTP/3 (RFC 8441) to its filters as a GET with
-//! `upgrade`, and removes `upgrade: h2c` and an `upgrade` that `connection` does not name. CONNECT
-//! itself, with or without `:protocol: bytestream`, stays as it is.
+//! Envoy presents an extended CONNECT of HTTP/2 and HTTP/3 (RFC 8441) to its filters as a GET with
+//! `upgrade`. It removes `upgrade: h2c`, and an `upgrade` that `connection` does not name. It
+//! leaves plain CONNECT unchanged, with or without `:protocol: bytestream`.
 
 use crate::headers::RequestHead;
 
-/// The upgrade types that requests may ask for.
+/// The allowed upgrade types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrades {
-    /// Protocol names in lower case, each with its version where it has one: `websocket`,
-    /// `spdy/3.1`. The method CONNECT is `connect`. Empty: no upgrade.
+    /// Protocol names in lower case, with their version if they have one: `websocket`, `spdy/3.1`.
+    /// `connect` is the method CONNECT. Empty: no upgrade.
     pub allowed: Vec<String>,
 }
 
 impl Upgrades {
-    /// Whether each type that `head` asks for is allowed. True for a request without an upgrade.
+    /// Whether every upgrade type in `head` is allowed. True for a request without an upgrade.
     ///
-    /// An empty element of a list is a type too, and never allowed.
+    /// An empty list element is a type that is never allowed.
     pub(crate) fn admit(&self, head: &RequestHead<'_>) -> bool {
         let named = ["upgrade", ":protocol"]
             .into_iter()
@@ -44,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn allows_the_listed_types_alone() {
+    fn allows_only_listed_types() {
         let websocket = &["websocket"][..];
         for (allowed, headers, expected) in [
             (websocket, &[][..], true),

@@ -1,18 +1,18 @@
-//! Holds the catalogue of attacks (`tests/attacks.toml`) against the rows and tests that it names,
-//! and README's table of classes against the catalogue. The rows themselves run in
-//! `tests/scenarios.rs`.
+//! Compares the catalogue of attacks (`tests/attacks.toml`) with the rows and tests that it names,
+//! and README's table of classes with the catalogue. `tests/scenarios.rs` runs the rows.
 
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use support::table::{Row, Step, Table};
 
-/// What may come of an attack beside a reason.
-const OUTCOMES: [&str; 5] = [
+/// Outcomes of an attack other than a reason.
+const OUTCOMES: [&str; 6] = [
     "own-identity",
     "no-identity",
     "signed-out",
     "envoy-refuses",
+    "interlock-denies",
     "bounded",
 ];
 
@@ -28,7 +28,7 @@ struct Class {
     name: String,
     /// What the attacker does.
     what: String,
-    /// Where it is known from.
+    /// The source of the attack.
     from: Vec<Reference>,
     attack: Vec<Attack>,
 }
@@ -88,7 +88,7 @@ fn reasons() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What the row says will come of a request.
+/// The outcomes that the row expects.
 fn outcomes(step: &Step) -> Vec<&str> {
     match step {
         _ if step.hang_up_ms.is_some() => vec![],
@@ -101,7 +101,7 @@ fn outcomes(step: &Step) -> Vec<&str> {
 }
 
 #[test]
-fn each_attack_is_tried_by_rows_or_tests_that_are_there_and_has_the_outcomes_that_they_expect() {
+fn every_attack_has_rows_or_tests_with_its_outcomes() {
     let (rows, reasons, mut wrong) = (rows(), reasons(), Vec::new());
     for class in catalogue().class {
         assert!(
@@ -157,7 +157,7 @@ fn each_attack_is_tried_by_rows_or_tests_that_are_there_and_has_the_outcomes_tha
 }
 
 #[test]
-fn the_tests_that_the_catalogue_names_are_there() {
+fn tests_in_the_catalogue_exist() {
     for class in catalogue().class {
         for test in class.attack.iter().flat_map(|attack| &attack.tests) {
             let (path, function) = test
@@ -181,7 +181,7 @@ fn the_tests_that_the_catalogue_names_are_there() {
 }
 
 #[test]
-fn the_readme_has_the_classes_of_the_catalogue() {
+fn readme_has_the_classes_of_the_catalogue() {
     let mut expected =
         "| attack | how | what comes of it | known from |\n|---|---|---|---|\n".to_owned();
     for class in catalogue().class {
@@ -222,7 +222,7 @@ fn the_readme_has_the_classes_of_the_catalogue() {
 }
 
 #[test]
-fn the_readme_promises_something_against_each_class() {
+fn readme_has_a_promise_for_each_class() {
     let readme = file("README.md");
     let rest = readme
         .split_once("| promise | by | attacks that try it |\n")
@@ -251,10 +251,10 @@ fn the_readme_promises_something_against_each_class() {
     );
 }
 
-/// How long such a refusal takes depends on the request alone: no key is waited for, nothing is
-/// computed with one.
+/// How long such a denial takes depends on the request alone: it waits for no key and computes
+/// nothing with one.
 #[test]
-fn what_is_refused_without_a_key_fetches_none_and_checks_no_signature() {
+fn denials_before_the_key_check_no_signature() {
     let needs_none: BTreeSet<_> = reasons()
         .into_iter()
         .filter(|(_, before)| before == "no")

@@ -1,6 +1,5 @@
-//! The local stack in a real browser, as a newcomer meets it: Chromium by its WebDriver, on what
-//! `make up` started. Leaves screenshots in `target/browser`, to be looked at. Everything about
-//! headers and tokens is tested elsewhere.
+//! The local stack in a real browser: Chromium through its WebDriver, on the services that `make
+//! up` started. Leaves screenshots in `target/browser`. Other tests cover headers and tokens.
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -15,13 +14,13 @@ use tokio::sync::{Mutex, MutexGuard};
 const FRONT: &str = "http://localhost:8080";
 const OPERATOR: &str = "http://localhost:9000";
 
-/// What a page does not show by then it never will.
+/// The deadline for a page to show something.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One browser at a time: the misbehaviours are everybody's.
+/// Locked by each test: the misbehaviours are shared.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// A browser without a past, gone when dropped.
+/// A browser with an empty profile, closed when dropped.
 struct Browser {
     client: Client,
     _driver: Child,
@@ -54,7 +53,7 @@ impl Browser {
             }
         };
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        // Chromium's own sandbox needs rights that containers and root do not have.
+        // Chromium's own sandbox needs rights that containers and root lack.
         let options = json!({"args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,1000"]});
         let capabilities = [("goog:chromeOptions".to_owned(), options)]
             .into_iter()
@@ -78,7 +77,7 @@ impl Browser {
             .unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
-    /// Clicks what this CSS selector finds first.
+    /// Clicks the first match of this CSS selector.
     async fn click(&self, selector: &str) {
         self.client
             .find(Locator::Css(selector))
@@ -89,10 +88,10 @@ impl Browser {
             .expect("a click");
     }
 
-    /// Clicks a link or a button that leads to another page, and waits until that page has loaded.
+    /// Clicks a link or button that leads to another page, and waits until that page has loaded.
     ///
     /// WebDriver's click does not wait for the answer to a form. A `goto` right after it would
-    /// start a second navigation beside the form's, and the browser may end on either page.
+    /// start a second navigation, and the browser may end on either page.
     async fn follow(&self, selector: &str) {
         let left = "document.documentElement.dataset.left = 'yes'";
         self.client
@@ -104,7 +103,7 @@ impl Browser {
             "return document.readyState === 'complete' && !document.documentElement.dataset.left";
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
-            // A script that meets a navigation fails, and is repeated on the page that comes.
+            // A script that coincides with a navigation fails. It is repeated on the next page.
             if self
                 .client
                 .execute(arrived, Vec::new())
@@ -131,7 +130,7 @@ impl Browser {
         field.send_keys(text).await.expect("to type");
     }
 
-    /// The text of the page, once it has this in it.
+    /// Waits until the page's text contains this, and returns the text.
     async fn shows(&self, expected: &str) -> String {
         let mut text = String::new();
         let began = Instant::now();
@@ -155,7 +154,7 @@ impl Browser {
             .to_string()
     }
 
-    /// What a script on the page calls its last argument with.
+    /// The argument that a script on the page passes to its callback.
     async fn script(&self, script: &str) -> Value {
         self.client
             .execute_async(script, Vec::new())
@@ -181,7 +180,7 @@ impl Browser {
 }
 
 #[tokio::test]
-async fn ann_signs_in_and_the_service_knows_her_by_name() {
+async fn signed_in_user_reaches_the_service() {
     let browser = Browser::open().await;
     browser.goto(&format!("{FRONT}/dashboard?tab=1")).await;
     browser.shows("There are no passwords").await;
@@ -210,7 +209,7 @@ async fn ann_signs_in_and_the_service_knows_her_by_name() {
 }
 
 #[tokio::test]
-async fn bob_is_refused_where_only_admins_may_enter_and_reads_why() {
+async fn denied_user_sees_the_reason() {
     let browser = Browser::open().await;
     browser.goto(FRONT).await;
     browser.sign_in("bob@example.com").await;
@@ -221,14 +220,14 @@ async fn bob_is_refused_where_only_admins_may_enter_and_reads_why() {
     browser.follow("a[href='/admin/']").await;
     browser.shows("user-not-allowed").await;
     browser.screenshot("4-not-allowed").await;
-    // The page's own way out.
+    // The page's own sign-out link.
     browser.follow("a[href='/logout']").await;
     browser.shows("You are signed out").await;
     browser.close().await;
 }
 
 #[tokio::test]
-async fn who_signs_out_is_asked_again_who_they_are() {
+async fn sign_out_requires_a_new_sign_in() {
     let browser = Browser::open().await;
     browser.goto(FRONT).await;
     browser.sign_in("ann@example.com").await;
@@ -242,7 +241,7 @@ async fn who_signs_out_is_asked_again_who_they_are() {
 }
 
 #[tokio::test]
-async fn an_operator_sees_what_users_see_of_expired_tokens_and_of_a_key_server_that_is_down() {
+async fn users_see_pages_for_expired_tokens_and_outages() {
     let browser = Browser::open().await;
     browser.goto(FRONT).await;
     browser.sign_in("ann@example.com").await;
@@ -284,7 +283,7 @@ async fn an_operator_sees_what_users_see_of_expired_tokens_and_of_a_key_server_t
 }
 
 #[tokio::test]
-async fn somebody_typed_in_is_told_what_is_wrong_and_then_let_in() {
+async fn new_user_form_reports_mistakes() {
     let browser = Browser::open().await;
     browser.goto(FRONT).await;
     browser.shows("Another user").await;
@@ -303,7 +302,7 @@ async fn somebody_typed_in_is_told_what_is_wrong_and_then_let_in() {
 }
 
 #[tokio::test]
-async fn a_page_talks_over_a_websocket_and_its_scripts_fail_once_the_session_is_over() {
+async fn websocket_works_and_scripts_fail_after_sign_out() {
     let browser = Browser::open().await;
     browser.goto(FRONT).await;
     browser.sign_in("ann@example.com").await;
@@ -324,7 +323,7 @@ async fn a_page_talks_over_a_websocket_and_its_scripts_fail_once_the_session_is_
         .delete_cookie("AWSELBAuthSessionCookie-0")
         .await
         .expect("a cookie less");
-    // The redirect to another origin, which is the ALB's answer to scripts too.
+    // The redirect to another origin, which is also the ALB's answer to scripts.
     assert_eq!(browser.script(fetch).await, "failed");
     browser.close().await;
 }

@@ -1,19 +1,18 @@
-//! Everything at once on a real Envoy with two workers: a key server that misbehaves in every way
-//! it can, keys that rotate, clients that hang up, a configuration that is replaced again and
-//! again, bodies and WebSockets, and among them users who have done nothing wrong. Then the books
-//! are balanced: what each client sent against what it was answered, what upstream was told, what
-//! the access log says and what the filter counted.
+//! Many faults at once on a real Envoy with two workers: a misbehaving key server, key rotation,
+//! clients that hang up, repeated configuration updates, bodies and WebSockets, mixed with requests
+//! of well-behaved users. The ledger then compares what each client sent with its answer, the
+//! request upstream, the access log and the counters.
 //!
-//! `CHAOS_REQUESTS` and `CHAOS_SEED` set how many requests there are and what is drawn; `make
-//! chaos` makes 20,000.
+//! `CHAOS_REQUESTS` and `CHAOS_SEED` set the number of requests and the random seed. `make chaos`
+//! sends 20,000.
 
-#[path = "chaos/books.rs"]
-mod books;
+#[path = "chaos/ledger.rs"]
+mod ledger;
 use support::load;
 
-use books::{Books, Sent};
 use fastrand::Rng;
 use hyper::body::Bytes;
+use ledger::{Ledger, Sent};
 use load::memory::Memory;
 use load::{Lane, Outcome, Protocol, number};
 use serde_json::{Value, json};
@@ -31,44 +30,45 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-/// How many requests begin in a second.
+/// New requests a second.
 const RATE: u64 = 220;
-/// How many are under way at once. A machine that cannot keep up gets fewer in a second.
+/// The most requests under way at once. A slow machine gets fewer a second.
 const AT_ONCE: usize = 128;
 const USERS: u32 = 500;
-/// A user's token comes again until it is so old.
+/// A user's token is reused up to this age.
 const TOKEN_LIVES: Duration = Duration::from_secs(60);
-/// One fetch may take so long, and a request wait three times as long.
+/// The time-out of a fetch. A request waits three times as long.
 const TIMEOUT_MS: u64 = 500;
-/// After an outage the token buckets have to fill up again before every new key is fetched at once.
+/// After an outage, the token buckets need this long to refill before every new key is fetched at
+/// once.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// What a request is, apart from how it comes.
+/// The kind of a request, apart from its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Kind {
-    /// A user's whose key every worker knows.
+    /// By a user whose key every worker has.
     Steady,
-    /// A user's whose key has just been published.
+    /// By a user whose key was just published.
     Rotated,
-    /// A user's whose key was published under the id of another, which may have taken its place
-    /// again.
+    /// By a user whose key was published under the id of another key, which may have replaced it
+    /// since.
     Swapped,
-    /// A user's whose key the key server does not give as it should: one of [`FAULTS`].
+    /// By a user whose key the key server serves with one of [`FAULTS`].
     Faulty(usize),
-    /// By a key id that there is not.
+    /// With a key id that does not exist.
     Invented,
     /// With a known key's id and another key's signature.
     Forged,
     Expired,
-    /// Of another load balancer.
+    /// By another load balancer.
     Foreign,
     /// Without a token.
     Bare,
-    /// For a path that needs none.
+    /// For a path that needs no token.
     Open,
 }
 
-/// A way to misbehave: its name, how the key is served, the answers that its users get for it.
+/// A misbehaviour: its name, how the key is served, and the users' possible answers.
 type Misbehaviour = (&'static str, fn() -> Answer, &'static [&'static str]);
 
 const FAULTS: [Misbehaviour; 12] = [
@@ -145,21 +145,18 @@ fn answer(status: u16, body: &str) -> Answer {
     }
 }
 
-/// Of a listener: its name, what share of the requests it gets, and what they are, each so many
-/// times as likely.
-type Crowd = (&'static str, usize, &'static [(Kind, usize)]);
+/// A listener: its name, its share of the requests, and the weight of each kind of request.
+type Listener = (&'static str, usize, &'static [(Kind, usize)]);
 
-/// The listener without the filter, and the path of the requests that only show how fast the
-/// machine is.
+/// The listener without the filter, and the path of requests that measure the machine's speed.
 const BARE: &str = "bare";
 const PROBE: &str = "/probe";
-/// Of what size they and their answers are, and how many are under way at once.
+/// The size of these requests and answers, and the number under way at once.
 const PROBE_BYTES: usize = 16 << 10;
 const PROBES: usize = 4;
 const FAULTY: Kind = Kind::Faulty(0);
-const CROWDS: [Crowd; 4] = [
-    // Its keys are good for two seconds only: an outage of the key server is many of their lives
-    // long.
+const LISTENERS: [Listener; 4] = [
+    // Keys are used for two seconds only, so an outage of the key server is many TTLs long.
     ("known", 10, &[(Kind::Steady, 1)]),
     (
         "calm",
@@ -174,7 +171,7 @@ const CROWDS: [Crowd; 4] = [
             (Kind::Open, 8),
         ],
     ),
-    // Whose fetches are fought for.
+    // Its fetches compete for tokens.
     (
         "storm",
         30,
@@ -185,7 +182,7 @@ const CROWDS: [Crowd; 4] = [
             (Kind::Forged, 5),
         ],
     ),
-    // Whose configuration is replaced.
+    // Its configuration is replaced.
     (
         "moving",
         20,
@@ -198,7 +195,7 @@ const CROWDS: [Crowd; 4] = [
     ),
 ];
 
-/// How a request comes.
+/// The form of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Plain,
@@ -207,11 +204,11 @@ enum Form {
     WebSocket,
 }
 
-/// The keys that are in use now.
+/// The keys in use.
 struct Signers {
     steady: Arc<Signer>,
     rotated: VecDeque<Arc<Signer>>,
-    /// Of one key id.
+    /// Two keys with one key id.
     swapped: [Arc<Signer>; 2],
     faulty: VecDeque<(usize, Arc<Signer>)>,
     stranger: Arc<Signer>,
@@ -225,28 +222,28 @@ struct World {
     upstream: Upstream,
     lanes: HashMap<&'static str, Lane>,
     signers: Mutex<Signers>,
-    /// Tokens that come again, by user and key.
+    /// Reused tokens, by user and key.
     tokens: Mutex<HashMap<(u32, String), (String, Instant)>>,
-    books: Mutex<Books>,
-    /// Requests that have begun.
+    ledger: Mutex<Ledger>,
+    /// The number of started requests.
     begun: AtomicUsize,
-    /// While the key server is down, and until the token buckets have filled up again.
+    /// True while the key server is down, and until the token buckets are full again.
     disturbed: AtomicBool,
     messages: AtomicUsize,
-    /// The longest that the machine alone made a request wait: one to a listener without the
-    /// filter.
+    /// The longest time that a request to the listener without the filter took.
     slowest: Mutex<Duration>,
     file: PathBuf,
     _folder: tempfile::TempDir,
 }
 
-/// Each plugin has a key server's name of its own, by which its fetches are known.
+/// Each plugin has its own key server name, to tell their fetches apart.
 fn config(listener: &str, ttl_seconds: u64, timeout_ms: u64) -> Value {
     let mut config = gateway_config();
-    config["publicKeys"]["endpoint"] = json!(format!("https://{}", books::key_host(listener)));
+    config["publicKeys"]["endpoint"] = json!(format!("https://{}", ledger::key_host(listener)));
     config["publicKeys"]["timeoutMs"] = json!(timeout_ms);
     config["publicKeys"]["cacheTtlSeconds"] = json!(ttl_seconds);
     config["rules"] = json!([{"match": {"paths": [{"prefix": "/open/"}]}, "require": "none"}]);
+    config["accessLog"] = json!({"user": true});
     config
 }
 
@@ -258,7 +255,7 @@ fn moving(version: u64) -> Plugin {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else() {
+async fn answers_and_identities_stay_correct_under_faults() {
     let seed = number("CHAOS_SEED", fastrand::u64(..1_000_000));
     let requests = usize::try_from(number("CHAOS_REQUESTS", 3500)).expect("a number of requests");
     println!("seed {seed}: CHAOS_SEED={seed} CHAOS_REQUESTS={requests} draws the same again");
@@ -270,7 +267,7 @@ async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else()
         .map(|_| tokio::spawn(probe(Arc::clone(&world))))
         .collect();
     let mut half = None;
-    let mut crowd = JoinSet::new();
+    let mut running = JoinSet::new();
     let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let began = Instant::now();
@@ -280,18 +277,18 @@ async fn whatever_goes_wrong_everybody_is_answered_and_nobody_is_somebody_else()
             seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 .wrapping_add(number as u64),
         );
-        load::at_most(AT_ONCE, &mut crowd).await;
+        load::at_most(AT_ONCE, &mut running).await;
         world.begun.store(number, Ordering::Relaxed);
-        crowd.spawn(Arc::clone(&world).request(rng));
+        running.spawn(Arc::clone(&world).request(rng));
         if number % 100 == 0 {
             let seen = world.upstream.take_seen();
-            world.books.lock().expect("the books").arrived(seen);
+            world.ledger.lock().expect("the ledger").arrived(seen);
         }
         if number == requests / 2 {
             half = Some(Memory::of(&world.envoy).await);
         }
     }
-    load::at_most(0, &mut crowd).await;
+    load::at_most(0, &mut running).await;
     director.abort();
     world.keys.set_outage(None);
     world.catch_up().await;
@@ -349,7 +346,11 @@ impl World {
             stranger,
         };
         let mut lanes = HashMap::new();
-        for name in CROWDS.map(|crowd| crowd.0).into_iter().chain([BARE]) {
+        for name in LISTENERS
+            .map(|listener| listener.0)
+            .into_iter()
+            .chain([BARE])
+        {
             let mut address = None;
             while address.is_none() {
                 address = envoy.listener(name).await;
@@ -365,7 +366,7 @@ impl World {
             lanes,
             signers: Mutex::new(signers),
             tokens: Mutex::default(),
-            books: Mutex::default(),
+            ledger: Mutex::default(),
             begun: AtomicUsize::new(0),
             disturbed: AtomicBool::new(false),
             messages: AtomicUsize::new(0),
@@ -378,10 +379,10 @@ impl World {
         world
     }
 
-    /// Has every worker fetch the steady key, on each listener: the kernel chooses the worker for
+    /// Makes every worker fetch the steady key on each listener: the kernel chooses the worker for
     /// each connection.
     async fn warm_up(self: &Arc<World>) {
-        for (listener, ..) in CROWDS {
+        for (listener, ..) in LISTENERS {
             for _ in 0..40 {
                 let (id, request, _) =
                     self.prepare(&mut Rng::with_seed(0), Kind::Steady, Form::Plain);
@@ -389,15 +390,15 @@ impl World {
                 let outcome = lane
                     .send(Protocol::Http1, &request, Bytes::new(), None)
                     .await;
-                self.books
+                self.ledger
                     .lock()
-                    .expect("the books")
+                    .expect("the ledger")
                     .came(id, outcome, "warm-up".into());
             }
         }
     }
 
-    /// Publishes a key that nobody has seen yet.
+    /// Publishes a new key.
     fn rotate(&self) {
         let signer = Arc::new(Signer::new());
         self.keys
@@ -409,7 +410,7 @@ impl World {
         );
     }
 
-    /// Publishes a key that is served as [`FAULTS`] has it.
+    /// Publishes a key with one of [`FAULTS`].
     fn misbehave(&self, fault: usize) {
         let signer = Arc::new(Signer::new());
         self.keys
@@ -421,15 +422,15 @@ impl World {
         );
     }
 
-    /// Plays the misbehaviours that nobody has felt: whenever they were due, the key server was
-    /// down or no token was left. Now they come one by one, where nobody fights for tokens.
+    /// Repeats the misbehaviours that affected no request, because the key server was down or no
+    /// token was left. Now they come one by one, without competition for tokens.
     async fn catch_up(&self) {
         let deadline = Instant::now() + Duration::from_secs(30);
         for fault in 0..FAULTS.len() {
             while !self
-                .books
+                .ledger
                 .lock()
-                .expect("the books")
+                .expect("the ledger")
                 .felt(fault, &self.keys)
                 && Instant::now() < deadline
             {
@@ -439,18 +440,21 @@ impl World {
                 let outcome = self.lanes["calm"]
                     .send(Protocol::Http1, &request, Bytes::new(), None)
                     .await;
-                self.books
+                self.ledger
                     .lock()
-                    .expect("the books")
+                    .expect("the ledger")
                     .came(id, outcome, "catching up".into());
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
 
-    /// One request: draws what it is, sends it, and enters it into the books.
+    /// Draws one request, sends it, and records it in the ledger.
     async fn request(self: Arc<World>, mut rng: Rng) {
-        let (listener, _, kinds) = *weighted(&mut rng, CROWDS.iter().map(|crowd| (crowd, crowd.1)));
+        let (listener, _, kinds) = *weighted(
+            &mut rng,
+            LISTENERS.iter().map(|listener| (listener, listener.1)),
+        );
         let kind = weighted(&mut rng, kinds.iter().copied());
         let form = match rng.u32(..100) {
             0..2 => Form::Upload(rng.usize(1..(1 << 20))),
@@ -460,7 +464,7 @@ impl World {
         };
         let lane = &self.lanes[listener];
         let (id, request, body) = self.prepare(&mut rng, kind, form);
-        // Those who wait are those who lose their patience.
+        // Mostly waiting clients lose their patience.
         let waits = matches!(
             kind,
             Kind::Faulty(_) | Kind::Invented | Kind::Rotated | Kind::Swapped
@@ -477,10 +481,13 @@ impl World {
             _ => lane.send(protocol, &request, body.into(), hangs_up).await,
         };
         let how = format!("{listener}, {protocol:?}, {form:?}");
-        self.books.lock().expect("the books").came(id, outcome, how);
+        self.ledger
+            .lock()
+            .expect("the ledger")
+            .came(id, outcome, how);
     }
 
-    /// Opens a WebSocket; where it is granted, exchanges a few messages over it.
+    /// Opens a WebSocket, and exchanges a few messages if it is accepted.
     async fn talk(&self, lane: &Lane, request: &Request, rng: &mut Rng) -> Outcome {
         let (reply, connection) = match send_upgrade(lane.address, request).await {
             Ok(answer) => answer,
@@ -505,7 +512,7 @@ impl World {
         Outcome::Answered(reply)
     }
 
-    /// A request, entered into the books as one that was sent, and its body.
+    /// A request, recorded in the ledger as sent, and its body.
     fn prepare(&self, rng: &mut Rng, mut kind: Kind, form: Form) -> (usize, Request, String) {
         let user = rng.u32(..USERS);
         let signer = {
@@ -565,7 +572,7 @@ impl World {
             Form::Upload(size) => "u".repeat(size),
             _ => String::new(),
         };
-        let id = self.books.lock().expect("the books").send(Sent {
+        let id = self.ledger.lock().expect("the ledger").send(Sent {
             kind,
             websocket: form == Form::WebSocket,
             may_be: genuine.then_some(email),
@@ -605,7 +612,7 @@ impl World {
             headers.push(("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="));
         }
         if rng.u32(..100) < 40 {
-            headers.extend(books::SPOOFED.map(|name| (name, "root")));
+            headers.extend(ledger::SPOOFED.map(|name| (name, "root")));
         }
         let method = if matches!(form, Form::Upload(_)) {
             "POST"
@@ -620,8 +627,8 @@ impl World {
     }
 }
 
-/// Sees how long the machine makes a request wait that no filter sees: each on a new connection, of
-/// which the kernel gives every worker some, and through upstream, with a body both ways.
+/// Measures how long the machine delays requests without the filter: each on a new connection, so
+/// that the kernel spreads them over the workers, and through upstream with a body both ways.
 async fn probe(world: Arc<World>) {
     let size = PROBE_BYTES.to_string();
     let request = Request::get(PROBE, &[("host", "gateway.test"), (ANSWER_BYTES, &size)]);
@@ -647,21 +654,21 @@ async fn probe(world: Arc<World>) {
     }
 }
 
-/// Has keys rotate, the key server misbehave and go down, and the configuration be replaced, until
-/// it is stopped. It counts requests for seconds: where the machine is slow, as many keys rotate
-/// under as many requests, and the tokens suffice.
+/// Rotates keys, lets the key server misbehave and fail, and replaces the configuration, until it
+/// is stopped. It counts requests instead of seconds, so a slow machine rotates as many keys for as
+/// many requests, and tokens suffice.
 async fn direct(world: Arc<World>) {
     let mut rng = Rng::with_seed(world.seed);
     let whole = Duration::from_secs_f64(world.requests as f64 / RATE as f64);
     let share = |of: f64, least_ms: u64| whole.mul_f64(of).max(Duration::from_millis(least_ms));
-    // Of each fault, two turns.
+    // Two rounds of each fault.
     let (fault_turn, rotation, swap, reload) = (
         share(0.5 / FAULTS.len() as f64, 400),
         share(0.02, 600),
         share(0.04, 500),
         share(0.05, 1000),
     );
-    // Longer than the shortest-lived keys live, and a request waits, together.
+    // Longer than the shortest TTL and the longest wait together.
     let outage = (whole.mul_f64(0.4), whole.mul_f64(0.4) + share(0.2, 6000));
     let elapsed =
         || Duration::from_secs_f64(world.begun.load(Ordering::Relaxed) as f64 / RATE as f64);
@@ -731,7 +738,7 @@ fn weighted<T>(rng: &mut Rng, choices: impl Iterator<Item = (T, usize)> + Clone)
         .0
 }
 
-/// Adds one, and forgets the oldest where there are more than `most`.
+/// Appends one, and drops the oldest if there are more than `most`.
 fn push<T>(queue: &mut VecDeque<T>, one: T, most: usize) {
     queue.push_back(one);
     if queue.len() > most {

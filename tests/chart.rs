@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use alb_oidc_filter::{Config, config_schema};
 use serde_json::{Value, json};
+use support::envoy::interlock;
 
 const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
@@ -296,29 +297,9 @@ fn assert_key_servers_are_those_of_the_filter(resources: &[Value]) {
     }
 }
 
-/// The values of the filter state that the interlock admits.
-fn admitted(resources: &[Value]) -> Vec<&str> {
-    let spec = &one(resources, "EnvoyFilter")["spec"];
-    let patch = &elements(&spec["configPatches"])[0]["patch"];
-    let rules = &patch["value"]["typed_config"]["rules"];
-    assert_eq!(rules["action"], "ALLOW");
-    let policies = rules["policies"].as_object().expect("policies");
-    assert_eq!(policies.len(), 1);
-    let principals = elements(&policies["filter-ran"]["principals"]);
-    let value = |principal: &'_ Value| {
-        assert_eq!(principal.as_object().map(serde_json::Map::len), Some(1));
-        assert_eq!(principal["filter_state"]["key"], "wasm.alb_oidc");
-    };
-    principals.iter().for_each(value);
-    principals
-        .iter()
-        .map(|principal| text(&principal["filter_state"]["string_match"]["exact"]))
-        .collect()
-}
-
 fn assert_interlock_is_shut(resources: &[Value]) {
-    let interlock = one(resources, "EnvoyFilter");
-    let patches = elements(&interlock["spec"]["configPatches"]);
+    let envoy_filter = one(resources, "EnvoyFilter");
+    let patches = elements(&envoy_filter["spec"]["configPatches"]);
     assert_eq!(patches.len(), 1);
     assert_eq!(patches[0]["applyTo"], "HTTP_FILTER");
     assert_eq!(patches[0]["match"]["context"], "GATEWAY");
@@ -328,7 +309,7 @@ fn assert_interlock_is_shut(resources: &[Value]) {
     );
     assert_eq!(patches[0]["patch"]["operation"], "INSERT_BEFORE");
     assert_eq!(
-        interlock["metadata"]["annotations"]["helm.sh/resource-policy"],
+        envoy_filter["metadata"]["annotations"]["helm.sh/resource-policy"],
         "keep"
     );
     let reports = config(resources).report_only;
@@ -337,7 +318,7 @@ fn assert_interlock_is_shut(resources: &[Value]) {
     } else {
         &["admitted", "skipped"]
     };
-    assert_eq!(admitted(resources), expected);
+    assert_eq!(patches[0]["patch"]["value"], interlock(expected));
     let spec = &extension(resources)["spec"];
     assert_eq!(spec["phase"], "AUTHN");
     assert_eq!(spec["match"], json!([{"mode": "CLIENT"}]));

@@ -1,5 +1,5 @@
-//! `alb-oidc` as an operator runs it: what it prints, and with which status it ends. What the
-//! checks themselves decide is tested where they are.
+//! Runs `alb-oidc` as an operator does, and checks output and exit status. Unit tests beside the code
+//! cover the decisions.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -41,10 +41,10 @@ spec:
       allow: {groups: [admins]}
 "#;
 
-/// A directory with a config in it, in which commands run.
+/// A working directory with a config, for the commands.
 struct Desk(TempDir);
 
-/// What came of a command.
+/// The result of a command.
 struct Ran {
     status: i32,
     stdout: String,
@@ -62,7 +62,7 @@ impl Desk {
         std::fs::write(self.0.path().join(name), content).expect("a file");
     }
 
-    /// The config with `from` in place of `to`, as another file.
+    /// Writes the config, with `from` replaced by `to`, to another file.
     fn put_changed(&self, name: &str, from: &str, to: &str) {
         assert!(CONFIG.contains(from), "{from}");
         self.put(name, CONFIG.replace(from, to));
@@ -72,7 +72,7 @@ impl Desk {
         self.output(Command::new(env!("CARGO_BIN_EXE_alb-oidc")).args(arguments))
     }
 
-    /// Runs a line of shell, in which `alb-oidc` is the tool.
+    /// Runs a shell command with `alb-oidc` on the path.
     fn shell(&self, line: &str) -> Ran {
         let directory = Path::new(env!("CARGO_BIN_EXE_alb-oidc"))
             .parent()
@@ -104,7 +104,7 @@ impl Desk {
         }
     }
 
-    /// Mints a token into `token.txt`, its key's public half into `keys`.
+    /// Mints a token into `token.txt`, and its public key into `keys`.
     fn mint(&self, more: &[&str]) {
         let arguments = [
             "token",
@@ -165,16 +165,16 @@ fn vector() -> (String, String) {
 }
 
 #[test]
-fn a_good_config_is_told_in_words() {
+fn check_describes_a_good_config() {
     let ran = Desk::new().run(&["check", "wasm-plugin.yaml"]).says(
         0,
         &[
             "wasm-plugin.yaml: WasmPlugin istio-system/alb-oidc: the config is good",
-            &format!("believes tokens of {ARN}, issued by https://issuer.example, for client 1example23456789"),
+            &format!("trusts tokens of {ARN}, issuer https://issuer.example, client 1example23456789"),
             "fetches keys from https://public-keys.auth.elb.us-west-2.amazonaws.com/KID through the Envoy cluster outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com",
-            r"takes the user id from the claim `email`, be the email verified or not, with `@example\.com$` removed, and sets it in the header kubeflow-userid",
-            "takes groups from `custom:groups`, and sets them in the header kubeflow-groups",
-            "by rules[0], lets requests at /healthz pass without a token, and without a user id",
+            r"takes the user id from the claim `email` (verified or not), with `@example\.com$` removed, and sends it in the header kubeflow-userid",
+            "takes groups from `custom:groups`, and sends them in the header kubeflow-groups",
+            "by rules[0], lets requests at /healthz pass without a token or a user id",
             "by rules[1], lets only groups admins make requests to argocd.example.com",
             "hides the load balancer's tokens and session cookies",
         ],
@@ -187,25 +187,31 @@ fn a_good_config_is_told_in_words() {
 }
 
 #[test]
-fn tells_what_regexes_cost() {
+fn check_reports_the_cost_of_regexes() {
     let desk = Desk::new();
     desk.put_changed("one.yaml", "exact: /healthz", "regex: '^/v[0-9]+/ready$'");
     desk.run(&["check", "one.yaml"])
-        .says(0, &["takes paths of more than 920 bytes"]);
+        .says(0, &["applies every rule to paths over 920 bytes"]);
     desk.put_changed("much.yaml", "exact: /healthz", "regex: '^/[a-z]{1,26}$'");
     desk.run(&["check", "much.yaml"]).says(
         0,
-        &["warning: rules: found regexes of 3", "above 4096 bytes"],
+        &[
+            "warning: rules: found regexes of about 3",
+            "above 4096 bytes",
+        ],
     );
     desk.put_changed("more.yaml", "exact: /healthz", "regex: '^/[a-z]{1,400}$'");
     desk.run(&["check", "more.yaml"]).says(
         1,
-        &["rules[0].match.paths[0].regex: found", "at most 4096 bytes"],
+        &[
+            "rules[0].match.paths[0].regex: found",
+            "at most 4096 compiled bytes",
+        ],
     );
 }
 
 #[test]
-fn an_access_token_and_a_sign_out_are_told_in_words() {
+fn check_describes_access_token_and_sign_out() {
     let desk = Desk::new();
     let more = "  pluginConfig:\n    accessToken: {issuer: 'https://issuer.example/pool'}\n    logout: {path: /logout, redirectTo: 'https://issuer.example/out'}\n";
     desk.put("more.yaml", CONFIG.replace("  pluginConfig:\n", more));
@@ -213,15 +219,15 @@ fn an_access_token_and_a_sign_out_are_told_in_words() {
         0,
         &[
             "fetches keys from https://issuer.example/pool/.well-known/jwks.json through the Envoy cluster outbound|443||issuer.example",
-            "reads the access token of https://issuer.example/pool too",
-            "signs out who gets or posts /logout, and sends them to https://issuer.example/out",
-            "takes cookies named AWSELBAuthSessionCookie and AWSELBAuthSessionCookie-N for the load balancer's session",
+            "requires a valid access token of https://issuer.example/pool for the same user",
+            "signs users out at /logout, and redirects them to https://issuer.example/out",
+            "treats cookies named AWSELBAuthSessionCookie and AWSELBAuthSessionCookie-N as the load balancer's session",
         ],
     );
 }
 
 #[test]
-fn a_mistake_in_the_arguments_is_told_in_one_line() {
+fn reports_wrong_arguments_on_one_line() {
     for (arguments, says) in [
         (
             &["explain", "x", "--at", "yesterday"][..],
@@ -241,7 +247,7 @@ fn a_mistake_in_the_arguments_is_told_in_one_line() {
 }
 
 #[test]
-fn every_mistake_is_told_with_its_line_and_field() {
+fn check_reports_mistakes_with_line_and_field() {
     let desk = Desk::new();
     desk.put(
         "bad.yaml",
@@ -257,14 +263,14 @@ fn every_mistake_is_told_with_its_line_and_field() {
             "bad.yaml:19: loadBalancers[0].clientId: found nothing, expected a string of 1 to 512 bytes, or null for any\n",
             "bad.yaml:21: loadBalancers[0].clientID: found an unknown field, expected one of: arn, issuer, clientId\n",
             "bad.yaml:24: userId.transformers[0].matches: found \"(example",
-            "the config is wrong in 4 places",
+            "the config has 4 mistakes",
         ],
     );
     assert!(!ran.stdout.contains("The filter"), "{}", ran.stdout);
 }
 
 #[test]
-fn a_bare_config_a_list_and_a_traffic_extension_are_read_too() {
+fn check_reads_bare_configs_and_istio_resources() {
     let desk = Desk::new();
     desk.put(
         "bare.json",
@@ -297,7 +303,7 @@ fn a_bare_config_a_list_and_a_traffic_extension_are_read_too() {
 }
 
 #[test]
-fn what_is_allowed_and_seldom_meant_is_warned_of() {
+fn check_warns_of_rarely_intended_settings() {
     let desk = Desk::new();
     for (from, to, warning) in [
         (
@@ -328,7 +334,7 @@ fn what_is_allowed_and_seldom_meant_is_warned_of() {
         (
             "- match: {hosts: [argocd.example.com]}",
             "- match: {paths: [{exact: /healthz}]}",
-            ":30: warning: rules[1]: never decides",
+            ":30: warning: rules[1]: never applies",
         ),
         (
             "phase: AUTHN",
@@ -358,7 +364,7 @@ fn what_is_allowed_and_seldom_meant_is_warned_of() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_in_one_line() {
+fn reports_unreadable_input_on_one_line() {
     let desk = Desk::new();
     for (name, content, expected) in [
         (
@@ -374,23 +380,19 @@ fn what_cannot_be_read_is_told_in_one_line() {
         (
             "tabs.yaml",
             b"a:\n\tb: 1\n",
-            "tabs.yaml:2: found text that cannot be read, expected YAML or JSON: tabs disallowed",
+            "tabs.yaml:2: found invalid text, expected YAML or JSON: tabs disallowed",
         ),
         (
             "twice.json",
             b"{\"mode\": \"report\",\n\"mode\": \"enforce\"}",
-            "twice.json:2: found text that cannot be read, expected YAML or JSON: duplicate mapping key `mode`",
+            "twice.json:2: found invalid text, expected YAML or JSON: duplicate mapping key `mode`",
         ),
         (
             "comma.json",
             b"{\n\"a\": [1,]}",
-            "comma.json:2: found text that cannot be read, expected YAML or JSON: trailing comma",
+            "comma.json:2: found invalid text, expected YAML or JSON: trailing comma",
         ),
-        (
-            "deep.yaml",
-            &[b'['; 100],
-            "deep.yaml:1: found text that cannot be read",
-        ),
+        ("deep.yaml", &[b'['; 100], "deep.yaml:1: found invalid text"),
         (
             "other.yaml",
             b"apiVersion: v1\nkind: Secret\n",
@@ -457,7 +459,7 @@ fn what_cannot_be_read_is_told_in_one_line() {
 }
 
 #[test]
-fn the_real_token_of_2019_is_admitted_on_its_day_and_has_expired_today() {
+fn admits_the_real_token_of_2019_on_its_day_only() {
     let desk = Desk::new();
     let (token, pem) = vector();
     desk.put("token.txt", token + "\n");
@@ -497,7 +499,7 @@ fn the_real_token_of_2019_is_admitted_on_its_day_and_has_expired_today() {
 }
 
 #[test]
-fn a_token_without_a_config_is_only_decoded_and_keeps_its_signature_to_itself() {
+fn explain_without_config_hides_the_signature() {
     let desk = Desk::new();
     let (token, _) = vector();
     let ran = desk.run(&["explain", &token]).says(
@@ -517,7 +519,7 @@ fn a_token_without_a_config_is_only_decoded_and_keeps_its_signature_to_itself() 
 }
 
 #[test]
-fn a_minted_token_is_admitted_and_its_headers_are_shown() {
+fn explain_shows_the_headers_of_a_minted_token() {
     let desk = Desk::new();
     desk.mint(&[
         "--claim",
@@ -570,7 +572,7 @@ fn a_minted_token_is_admitted_and_its_headers_are_shown() {
 }
 
 #[test]
-fn without_the_key_nothing_is_decided_and_the_way_to_it_is_told() {
+fn explain_shows_how_to_fetch_a_missing_key() {
     let desk = Desk::new();
     desk.mint(&["--kid", "31d3e334-9a02-440a-867b-356248ecfb7d"]);
     let url =
@@ -586,7 +588,7 @@ fn without_the_key_nothing_is_decided_and_the_way_to_it_is_told() {
 }
 
 #[test]
-fn what_makes_a_token_fail_is_found() {
+fn explain_finds_why_a_token_fails() {
     let desk = Desk::new();
     let minted = |more: &[&str]| {
         desk.mint(
@@ -675,7 +677,7 @@ fn what_makes_a_token_fail_is_found() {
 }
 
 #[test]
-fn a_private_key_is_readable_by_its_owner_alone() {
+fn only_the_owner_can_read_a_private_key() {
     use std::os::unix::fs::PermissionsExt as _;
     let desk = Desk::new();
     desk.mint(&[]);
@@ -687,7 +689,7 @@ fn a_private_key_is_readable_by_its_owner_alone() {
 }
 
 #[test]
-fn what_would_steer_the_terminal_is_shown_as_text() {
+fn escapes_terminal_control_characters() {
     let desk = Desk::new();
     desk.mint(&[
         "--claim",
@@ -706,7 +708,7 @@ fn what_would_steer_the_terminal_is_shown_as_text() {
 }
 
 #[test]
-fn user_ids_are_transformed_and_refused_ones_fail() {
+fn transform_shows_results_and_denials() {
     let desk = Desk::new();
     let ids = [
         "transform",
@@ -728,7 +730,7 @@ fn user_ids_are_transformed_and_refused_ones_fail() {
         .says(0, &["ann@example.com -> ann", "bob -> bob"]);
 }
 
-/// The lines of the help's examples, joined where they are continued.
+/// The commands in the help's examples, with continued lines joined.
 fn examples(help: &str) -> Vec<String> {
     let (_, examples) = help
         .split_once("Example")
@@ -757,7 +759,7 @@ fn commands(desk: &Desk) -> Vec<String> {
 }
 
 #[test]
-fn every_example_of_a_help_runs() {
+fn every_example_in_the_help_runs() {
     let desk = Desk::new();
     desk.mint(&["--claim", "email=ann@example.com"]);
     desk.put("tenancy.yaml", "users: [{user: ann@example.com}]");
@@ -772,7 +774,7 @@ fn every_example_of_a_help_runs() {
 }
 
 #[test]
-fn the_readme_lists_every_command_and_no_other() {
+fn readme_lists_every_command() {
     let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR")))
         .expect("a README");
     let (_, section) = readme.split_once("\n## alb-oidc\n").expect("a section");

@@ -1,7 +1,6 @@
-//! What a request costs, in what a machine's mood does not change: instructions of the compiled
-//! module as an interpreter counts them, calls of the host, bytes copied, memory, and how long one
-//! entry into the module keeps the worker. `make bench` measures the time that it takes; this keeps
-//! it so.
+//! The cost of a request, in values that do not depend on the machine's load: instructions of the
+//! compiled module, counted by an interpreter; host calls; copied bytes; memory; and how long one
+//! entry occupies the worker. `make bench` measures time.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -16,11 +15,11 @@ use support::module::{Fate, Headers, Meter, Process, Response, Vm, headers};
 use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec, now};
 
 const MIB: usize = 1 << 20;
-/// A token of this size has a user with few claims.
+/// The size of a token of a user with few claims.
 const TOKEN_BYTES: usize = 1200;
 const KID: &str = "31d3e334-9a02-440a-867b-356248ecfb7d";
 
-/// What the module asks of the host for a request whose token it remembers.
+/// The host calls for a request with a cached token.
 const CALLS: [(&str, u64); 7] = [
     ("proxy_get_header_map_pairs", 1),
     ("proxy_get_current_time_nanoseconds", 1),
@@ -32,7 +31,7 @@ const CALLS: [(&str, u64); 7] = [
     ("proxy_set_property", 1),
 ];
 
-/// A worker that has the key.
+/// A worker with the key in its cache.
 struct Worker {
     process: Rc<RefCell<Process>>,
     vm: Vm,
@@ -45,13 +44,13 @@ impl Worker {
         Worker::of(Key::generate(), &gateway_config(), &[])
     }
 
-    /// One of this config, in whose region tokens are signed with this key, and whose VM has these
-    /// environment variables.
+    /// A worker with this config and these environment variables, in the region where this key
+    /// signs.
     fn of(key: Key, config: &Value, environment: &[(&str, &str)]) -> Worker {
         Worker::taking(key, config, environment).expect("a config that is taken")
     }
 
-    /// As [`Worker::of`]; `None` where the config is rejected.
+    /// As [`Worker::of`]; `None` if the config is rejected.
     fn taking(key: Key, config: &Value, environment: &[(&str, &str)]) -> Option<Worker> {
         let wall = Duration::from_secs(u64::try_from(now()).expect("a time after 1970"));
         let process = Process::at(wall, Duration::from_secs(1000));
@@ -66,10 +65,10 @@ impl Worker {
     }
 
     fn with_key() -> Worker {
-        Worker::start().that_has_the_key()
+        Worker::start().with_key_cached()
     }
 
-    fn that_has_the_key(mut self) -> Worker {
+    fn with_key_cached(mut self) -> Worker {
         let waiting = self.send(&self.token(0));
         self.fetch();
         assert_eq!(self.vm.end(waiting).fate, Fate::Continued);
@@ -87,7 +86,7 @@ impl Worker {
         token
     }
 
-    /// A browser's request, as an ALB passes it on.
+    /// A browser's request, as forwarded by an ALB.
     fn head(token: &str) -> Headers {
         headers(&[
             (":authority", "kubeflow.example.com"),
@@ -120,14 +119,14 @@ impl Worker {
         self.vm.request(self.root, Worker::head(token))
     }
 
-    /// Lets a request with this token pass.
+    /// Sends a request with this token, which must be admitted.
     fn pass(&mut self, token: &str) {
         let id = self.send(token);
         let stream = self.vm.end(id);
         assert_eq!(stream.fate, Fate::Continued);
     }
 
-    /// Has the key fetched.
+    /// Answers the fetch of the key.
     fn fetch(&mut self) {
         self.process.borrow_mut().steady += Duration::from_millis(1);
         self.vm.tick(self.root);
@@ -142,7 +141,7 @@ impl Worker {
         self.vm.take_meter()
     }
 
-    /// The instructions that it takes to deny a request of this path without a token.
+    /// The instructions to deny a request for this path without a token.
     fn without_a_token(&mut self, path: &str) -> u64 {
         self.vm.take_meter();
         let head = [
@@ -156,7 +155,7 @@ impl Worker {
         self.vm.take_meter().fuel
     }
 
-    /// The instructions that it takes to refuse this token.
+    /// The instructions to deny this token.
     fn refusal(&mut self, token: &str) -> u64 {
         self.vm.take_meter();
         let id = self.send(token);
@@ -178,9 +177,8 @@ fn spec(user: usize) -> TokenSpec {
     spec
 }
 
-/// That the module was entered, and called the host, just so often, and took no more instructions
-/// than these. How many it takes depends on the toolchain that built it: the bound leaves it a
-/// fifth.
+/// Checks entries and host calls exactly, and the instructions against a bound. The bound leaves a
+/// fifth for differences between toolchains.
 fn assert_cost(found: &Meter, calls: &[(&str, u64)], most_instructions: u64) {
     assert_eq!(
         found
@@ -191,7 +189,7 @@ fn assert_cost(found: &Meter, calls: &[(&str, u64)], most_instructions: u64) {
         calls.iter().copied().collect()
     );
     println!("{} instructions", found.fuel);
-    // Made, judged, forgotten.
+    // Create, decide, delete.
     assert_eq!(found.entries, 3, "{found:?}");
     assert!(
         found.fuel <= most_instructions,
@@ -206,7 +204,7 @@ fn assert_cost(found: &Meter, calls: &[(&str, u64)], most_instructions: u64) {
 }
 
 #[test]
-fn a_remembered_token_costs_nine_calls_of_the_host_and_is_copied_once() {
+fn cached_token_takes_nine_host_calls_and_one_copy() {
     let mut worker = Worker::with_key();
     let token = worker.token(1);
     worker.pass(&token);
@@ -230,7 +228,7 @@ fn a_remembered_token_costs_nine_calls_of_the_host_and_is_copied_once() {
 }
 
 #[test]
-fn a_new_token_costs_one_call_more_and_is_copied_once_more() {
+fn new_token_takes_one_more_host_call_and_copy() {
     let mut worker = Worker::with_key();
     let token = worker.token(1);
     let found = worker.cost(&token);
@@ -244,7 +242,7 @@ fn a_new_token_costs_one_call_more_and_is_copied_once_more() {
 }
 
 #[test]
-fn a_forged_token_costs_less_than_a_good_one() {
+fn forged_token_costs_less_than_a_valid_one() {
     let mut worker = Worker::with_key();
     let good = worker.token(1);
     let good = worker.cost(&good);
@@ -265,14 +263,14 @@ fn a_forged_token_costs_less_than_a_good_one() {
     );
 }
 
-/// The most instructions that may go into regexes. Measured on Envoy 1.36 and 1.40 as the costliest
-/// below: 17.1 million in 0.67 ms, and 10.9 million in 0.60 ms.
+/// The most instructions in regexes. Measured on Envoy 1.36 and 1.40 with the most expensive
+/// regexes below: 17.1 million in 0.67 ms, and 10.9 million in 0.60 ms.
 const REGEX_FUEL: u64 = 18_000_000;
 
-/// Regexes that take long for their compiled size, as large as a config may have them, on the
-/// longest paths that they are tried on.
+/// The slowest regexes for their compiled size, at the largest allowed size, on the longest paths
+/// that they are tried on.
 #[test]
-fn regexes_cost_less_than_a_millisecond_without_a_token() {
+fn regexes_take_less_than_a_millisecond() {
     type Make = fn(usize) -> Vec<String>;
     let costly: [(&str, Make); 10] = [
         ("bounded class", |count| {
@@ -347,9 +345,9 @@ fn regexes_cost_less_than_a_millisecond_without_a_token() {
     );
 }
 
-/// Before anybody has shown a token, regexes are tried on whatever path a client sends.
+/// Regexes run on any path before a client is authenticated.
 #[test]
-fn no_path_however_long_or_ambiguous_keeps_the_worker_for_more_than_a_few_milliseconds() {
+fn no_path_occupies_the_worker_for_long() {
     let patterns = ["/api/[a-z]+/admin$", "^/(health|ready)z?$", r"\.(css|js)$"];
     let rules =
         patterns.map(|regex| json!({"match": {"paths": [{"regex": regex}]}, "require": "none"}));
@@ -377,36 +375,35 @@ fn no_path_however_long_or_ambiguous_keeps_the_worker_for_more_than_a_few_millis
 }
 
 #[test]
-fn a_new_token_costs_thirty_times_the_instructions_where_the_module_verifies_it() {
+fn module_verification_takes_thirty_times_as_long() {
     let mut worker = Worker::of(
         Key::generate(),
         &gateway_config(),
         &[("ALB_OIDC_VERIFIER", "module")],
     )
-    .that_has_the_key();
+    .with_key_cached();
     let token = worker.token(1);
     let found = worker.cost(&token);
     assert_cost(&found, &CALLS, 8_000_000);
 }
 
-/// Two workers that differ in nothing but the signature of the token that they remember: in one's
-/// region another key signs than in the other's. What differs in a refusal's cost between them, the
-/// signature is the reason of.
-struct Twins {
+/// Two workers that differ only in the signature of their cached token: another key signs in the
+/// other's region. Any difference in the cost of a denial comes from that signature.
+struct Pair {
     workers: [Worker; 2],
-    /// What the first one remembers.
+    /// The cached token of the first worker.
     token: String,
-    /// Where its payload begins, and the part of its signature that it is looked up by.
+    /// The offsets of the payload, and of the hashed part of the signature.
     payload: usize,
     hashed: usize,
 }
 
-impl Twins {
-    fn start() -> Twins {
+impl Pair {
+    fn start() -> Pair {
         let mut workers = [1, 2]
-            .map(|key| Worker::of(Key::numbered(key), &gateway_config(), &[]).that_has_the_key());
+            .map(|key| Worker::of(Key::numbered(key), &gateway_config(), &[]).with_key_cached());
         let mut spec = spec(1);
-        // The same for both, though a second may pass.
+        // The same in both, even if a second passes.
         for claims in [&mut spec.header, &mut spec.payload] {
             claims.insert("exp".into(), Value::from(now() + 3600));
         }
@@ -422,7 +419,7 @@ impl Twins {
         );
         assert_ne!(token, other);
         let (payload, hashed) = (token.find('.').expect("a payload") + 1, token.len() - 64);
-        Twins {
+        Pair {
             workers,
             token,
             payload,
@@ -430,14 +427,13 @@ impl Twins {
         }
     }
 
-    /// What it costs to refuse this where the one token is remembered, and how much more than where
-    /// the other is.
+    /// The instructions to deny this token on the first worker, and the difference to the second.
     fn refusal(&mut self, token: &str) -> (u64, i64) {
         let [one, other] = self.workers.each_mut().map(|worker| worker.refusal(token));
         (one, one as i64 - other as i64)
     }
 
-    /// The first one's token with another letter in one of these places, for each of them.
+    /// The first worker's token with another letter in one of these places, once for each.
     fn guesses(&self, places: Range<usize>) -> Vec<String> {
         let mut guesses = Vec::new();
         for (place, letter) in places.flat_map(|place| b"aZ5k".map(|letter| (place, letter))) {
@@ -451,9 +447,8 @@ impl Twins {
     }
 }
 
-/// That these differ in almost none. The table of remembered tokens has seven bits of each one's
-/// hash at hand: of a hundred other tokens one or two have the same ones as a token there, by
-/// chance, and are compared with it, to no end.
+/// Checks that almost none differ. The hash table compares seven bits of each entry's hash first:
+/// one or two of a hundred other tokens share them by chance, and are then compared in full.
 fn assert_none(differences: &[i64]) {
     let found = differences
         .iter()
@@ -467,24 +462,23 @@ fn assert_none(differences: &[i64]) {
 }
 
 #[test]
-fn how_long_a_guess_at_a_remembered_signature_takes_to_refuse_does_not_tell_how_much_of_it_is_right()
- {
-    let mut twins = Twins::start();
-    let guesses = twins.guesses(twins.hashed..twins.token.len());
+fn denial_time_does_not_reveal_a_cached_signature() {
+    let mut pair = Pair::start();
+    let guesses = pair.guesses(pair.hashed..pair.token.len());
     assert_none(
         &guesses
             .iter()
-            .map(|guess| twins.refusal(guess).1)
+            .map(|guess| pair.refusal(guess).1)
             .collect::<Vec<_>>(),
     );
 }
 
 #[test]
-fn a_token_with_the_end_of_a_remembered_signature_is_compared_with_the_remembered_one_at_most() {
-    let mut twins = Twins::start();
-    // By whom the last 62 letters of the signature are known, the token is.
-    let guesses = twins.guesses(twins.payload..twins.hashed);
-    let found: Vec<_> = guesses.iter().map(|guess| twins.refusal(guess).1).collect();
+fn tokens_are_compared_only_after_a_signature_match() {
+    let mut pair = Pair::start();
+    // An attacker who knows the last 62 letters of the signature knows the token.
+    let guesses = pair.guesses(pair.payload..pair.hashed);
+    let found: Vec<_> = guesses.iter().map(|guess| pair.refusal(guess).1).collect();
     let (first, last) = (found[0], found[found.len() - 1]);
     println!(
         "{first} instructions more where the payload's first letter differs, {last} where the last does that is not hashed"
@@ -493,18 +487,18 @@ fn a_token_with_the_end_of_a_remembered_signature_is_compared_with_the_remembere
 }
 
 #[test]
-fn a_token_of_another_signer_issuer_or_client_costs_the_same_whichever_token_is_remembered() {
-    let mut twins = Twins::start();
+fn early_denials_do_not_depend_on_the_cache() {
+    let mut pair = Pair::start();
     let mut differences = Vec::new();
     for (name, value) in [("signer", ARN), ("iss", ISSUER), ("client", CLIENT)] {
-        // They are no secrets: what differs later costs more.
+        // They are no secrets: a later difference costs more.
         let costs = [0, value.len() / 2, value.len() - 1].map(|place| {
             let mut spec = spec(1);
             let mut other = value.to_owned();
             other.replace_range(place..=place, "~");
             spec.header.insert(name.into(), other.into());
             let forged = (3..19).map(|key| spec.mint(KID, &Key::numbered(key)).text);
-            let (costs, more): (Vec<_>, Vec<_>) = forged.map(|token| twins.refusal(&token)).unzip();
+            let (costs, more): (Vec<_>, Vec<_>) = forged.map(|token| pair.refusal(&token)).unzip();
             differences.extend(more);
             costs.into_iter().min().expect("a cost")
         });
@@ -516,7 +510,7 @@ fn a_token_of_another_signer_issuer_or_client_costs_the_same_whichever_token_is_
 }
 
 #[test]
-fn memory_stays_within_sixteen_mib_with_ten_thousand_users_and_then_grows_no_more() {
+fn memory_of_ten_thousand_users_is_bounded() {
     const USERS: usize = 10_000;
     let mut worker = Worker::with_key();
     assert!(
@@ -545,7 +539,7 @@ fn memory_stays_within_sixteen_mib_with_ten_thousand_users_and_then_grows_no_mor
         .copied()
         .unwrap_or_default();
     assert_eq!(verified, 0, "{verified} of {USERS} tokens were forgotten");
-    // By then the table has been rebuilt among tokens that come and go, and has doubled.
+    // By then the table was rebuilt while tokens came and went, and has doubled.
     for user in USERS..USERS * 7 / 4 {
         worker.pass(&worker.token(user));
     }
@@ -554,7 +548,7 @@ fn memory_stays_within_sixteen_mib_with_ten_thousand_users_and_then_grows_no_mor
     for user in USERS * 7 / 4..USERS * 2 {
         worker.pass(&worker.token(user));
     }
-    // A page or two, where the pieces that come and go fit less well.
+    // A page or two for fragmentation.
     let grown = worker.vm.memory_size() - full;
     assert!(
         grown <= 4 * 64 * 1024 && full + grown <= 16 * MIB,
@@ -563,11 +557,11 @@ fn memory_stays_within_sixteen_mib_with_ten_thousand_users_and_then_grows_no_mor
 }
 
 #[test]
-fn users_of_many_groups_are_remembered_within_the_same_memory() {
+fn memory_of_users_with_many_groups_is_bounded() {
     const USERS: usize = 1000;
     let mut config = gateway_config();
     config["groups"] = json!({"memberHeaderPrefix": "x-group-"});
-    let mut worker = Worker::of(Key::generate(), &config, &[]).that_has_the_key();
+    let mut worker = Worker::of(Key::generate(), &config, &[]).with_key_cached();
     let groups: Vec<_> = (0..512).map(|group| format!("{group:x}")).collect();
     let mut full = 0;
     for user in 0..USERS {
@@ -580,8 +574,7 @@ fn users_of_many_groups_are_remembered_within_the_same_memory() {
     assert!(full <= 17 * MIB, "{full} bytes");
 }
 
-/// A client that hangs up while thousands of requests are to be resumed costs no more than another
-/// one.
+/// A client that hangs up while thousands of requests are being resumed costs no more than others.
 #[test]
 fn leaves_in_constant_time_while_thousands_are_woken() {
     let mut worker = Worker::start();
@@ -600,8 +593,7 @@ fn leaves_in_constant_time_while_thousands_are_woken() {
 }
 
 #[test]
-fn five_thousand_that_wait_for_one_key_keep_the_worker_from_others_for_a_few_milliseconds_at_a_time()
- {
+fn wakes_five_thousand_requests_in_short_slices() {
     const WAITING: usize = 5000;
     let verification = Duration::from_micros(200);
     let mut worker = Worker::start();
@@ -647,7 +639,7 @@ fn five_thousand_that_wait_for_one_key_keep_the_worker_from_others_for_a_few_mil
 }
 
 #[test]
-fn a_flood_of_invented_keys_costs_little_time_and_memory() {
+fn flood_of_invented_keys_costs_little() {
     const MOST_WAITING: usize = 16 * 1024;
     let mut worker = Worker::with_key();
     let before = worker.vm.memory_size();
@@ -656,7 +648,7 @@ fn a_flood_of_invented_keys_costs_little_time_and_memory() {
         .expect("a JOSE header");
     let mut fuels = Vec::new();
     let mut waiting = Vec::new();
-    // Each id once, and then 256 ids in turn, until as many requests wait as may.
+    // Each id once, then 256 ids in turn, until the limit of waiting requests.
     let ids = (0..1000).chain((0..MOST_WAITING + 1000).map(|count| 1000 + count % 256));
     for (count, id) in ids.enumerate() {
         let header = header.replace(KID, &format!("{id:08x}-0000-4000-8000-000000000000"));
@@ -667,7 +659,7 @@ fn a_flood_of_invented_keys_costs_little_time_and_memory() {
             genuine.signature
         );
         let mut head = Worker::head(&token);
-        // From 64 addresses, so that as many are counted for each id as may be.
+        // From 64 addresses, the most that are counted for each id.
         let address = format!("198.51.100.{}", count / 256 % 64);
         let forwarded = head
             .iter_mut()
@@ -699,7 +691,7 @@ fn a_flood_of_invented_keys_costs_little_time_and_memory() {
     assert_eq!(worker.process.borrow().metric(gauge), Some(0));
     assert!(grown <= 4 * MIB, "{grown} bytes more");
     assert!(mean <= 150_000, "{mean} instructions for a request");
-    // The index of those who wait has grown.
+    // The index of waiting requests has grown.
     assert!(
         longest <= 2_000_000,
         "{longest} instructions for one request"

@@ -1,16 +1,16 @@
-//! Holds the README and the local stack against the code: config reference, reasons, metrics, the
-//! manifests, the make targets, the stack's plugin config and dashboard. It says nothing
-//! about whether the code is right.
+//! Compares the README and the local stack with the code: config reference, reasons, metrics, the
+//! manifests, make targets, the stack's plugin config and dashboard. Does not test the code.
 
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::BTreeSet;
+use support::envoy::interlock;
 
 fn file(name: &str) -> String {
     let path = format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The cells of the table that follows the comment `<!-- NAME: …`, without its head.
+/// The cells of the table after the comment `<!-- NAME: …`, without its header.
 fn table(name: &str) -> Vec<Vec<String>> {
     table_of("README.md", name)
 }
@@ -26,7 +26,7 @@ fn table_of(readme: &str, name: &str) -> Vec<Vec<String>> {
         .skip(1)
         .take_while(|line| line.starts_with('|'))
         .skip(2);
-    // `\|` is no border of a cell.
+    // `\|` does not separate cells.
     let cells = |line: &str| -> Vec<String> {
         let line = line.replace("\\|", "\u{0}");
         line.trim_matches('|')
@@ -42,7 +42,7 @@ fn code(text: impl std::fmt::Display) -> String {
 }
 
 #[test]
-fn the_config_reference_is_the_one_that_the_reader_uses() {
+fn config_reference_matches_the_code() {
     let found = table("config reference");
     let expected: Vec<Vec<String>> = FIELDS
         .iter()
@@ -67,7 +67,7 @@ fn the_config_reference_is_the_one_that_the_reader_uses() {
 }
 
 #[test]
-fn the_reasons_are_those_of_the_code_in_their_order_with_their_status() {
+fn reasons_match_the_code() {
     let found: Vec<_> = table("reasons")
         .iter()
         .map(|row| (row[0].clone(), row[1].clone()))
@@ -79,7 +79,7 @@ fn the_reasons_are_those_of_the_code_in_their_order_with_their_status() {
 }
 
 #[test]
-fn the_metrics_are_those_of_the_code() {
+fn metrics_match_the_code() {
     let found: BTreeSet<_> = table("metrics").iter().map(|row| row[0].clone()).collect();
     let mut names = vec![
         "admitted".to_owned(),
@@ -105,7 +105,7 @@ fn the_metrics_are_those_of_the_code() {
 }
 
 #[test]
-fn every_plugin_config_of_the_readme_is_taken() {
+fn plugin_configs_of_the_readme_are_valid() {
     let readme = file("README.md");
     let blocks: Vec<_> = readme.split("```yaml\npluginConfig:").skip(1).collect();
     assert!(blocks.len() >= 2, "rules and sign-out");
@@ -122,14 +122,14 @@ fn every_plugin_config_of_the_readme_is_taken() {
 }
 
 #[test]
-fn the_access_log_of_the_readme_is_the_one_that_the_scenarios_read() {
+fn access_log_matches_the_scenarios() {
     let (readme, harness) = (file("README.md"), file("tests/support/envoy.rs"));
     let format = readme
         .split_once("accessLogFormat: |\n")
         .and_then(|(_, rest)| rest.split_once("\n```"));
     let format: serde_json::Value =
         serde_json::from_str(format.expect("a format").0).expect("JSON");
-    for field in ["user", "reason", "details", "status"] {
+    for field in ["passed", "user", "reason", "details", "status"] {
         assert!(
             harness.contains(&format!("\"{field}\": {}", format[field])),
             "{field}: {}",
@@ -139,7 +139,7 @@ fn the_access_log_of_the_readme_is_the_one_that_the_scenarios_read() {
 }
 
 #[test]
-fn each_line_of_coming_from_is_shown_by_a_row_of_the_scenario_table() {
+fn migration_table_has_a_row_for_each_line() {
     let mut names = BTreeSet::new();
     for file in std::fs::read_dir(format!("{}/tests/scenarios", env!("CARGO_MANIFEST_DIR")))
         .expect("the table")
@@ -162,17 +162,21 @@ fn each_line_of_coming_from_is_shown_by_a_row_of_the_scenario_table() {
 }
 
 #[test]
-fn the_plugin_config_of_the_local_stack_is_taken() {
+fn plugin_config_of_the_local_stack_is_valid() {
     let envoy: serde_json::Value = serde_saphyr::from_str(&file("envoy/envoy.yaml")).expect("YAML");
     let manager = &envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
     let config =
         manager["http_filters"][0]["typed_config"]["config"]["configuration"]["value"].as_str();
     let config = serde_json::from_str(config.expect("pluginConfig")).expect("JSON");
     Config::from_value(&config).expect("a good config");
+    // The interlock that the tests know, between the filter and the router.
+    let filters = manager["http_filters"].as_array().expect("filters");
+    assert_eq!(filters.len(), 3);
+    assert_eq!(filters[1], interlock(&["admitted", "skipped"]));
 }
 
 #[test]
-fn the_dashboard_asks_for_every_metric_of_the_filter_and_for_no_other() {
+fn dashboard_uses_every_metric() {
     let dashboard = file("envoy/grafana/dashboards/alb-oidc.json");
     let name = |rest: &str| {
         rest.chars()
@@ -184,7 +188,7 @@ fn the_dashboard_asks_for_every_metric_of_the_filter_and_for_no_other() {
         .skip(1)
         .map(name)
         .collect();
-    // Prometheus of the local stack makes a label of what comes after the second dot.
+    // The local stack's Prometheus turns the part after the second dot into a label.
     let known = table("metrics")
         .iter()
         .map(|row| row[0].trim_matches('`').replace(METRIC_PREFIX, ""))
@@ -199,7 +203,7 @@ fn the_dashboard_asks_for_every_metric_of_the_filter_and_for_no_other() {
 }
 
 #[test]
-fn every_make_target_that_the_readme_names_is_there() {
+fn make_targets_of_the_readme_exist() {
     let (readme, makefile) = (file("README.md"), file("Makefile"));
     let named: BTreeSet<_> = readme
         .split("make ")
@@ -224,7 +228,7 @@ fn every_make_target_that_the_readme_names_is_there() {
 }
 
 #[test]
-fn the_workflows_take_each_action_by_its_commit() {
+fn workflows_pin_actions_by_commit() {
     for workflow in ["ci", "release"] {
         let text = file(&format!(".github/workflows/{workflow}.yaml"));
         let actions: Vec<_> = text
@@ -271,7 +275,7 @@ fn manifests() -> Vec<String> {
 }
 
 #[test]
-fn every_manifest_begins_by_saying_what_it_is_for_and_what_to_change() {
+fn manifests_start_with_a_description() {
     for name in manifests() {
         let text = file(&name);
         let head = text
@@ -287,7 +291,7 @@ fn every_manifest_begins_by_saying_what_it_is_for_and_what_to_change() {
 }
 
 #[test]
-fn the_manifests_of_the_readme_are_those_that_are_there() {
+fn manifests_of_the_readme_exist() {
     let named: BTreeSet<_> = table("manifests")
         .iter()
         .map(|row| row[0].trim_matches('`').to_owned())
@@ -303,8 +307,7 @@ fn the_manifests_of_the_readme_are_those_that_are_there() {
     assert_eq!(named, found);
 }
 
-/// The name of a file or folder of `tests/` that holds tests, or that a make target of its own
-/// runs.
+/// The name of a file or folder of `tests/` that contains tests or has its own make target.
 fn test_name(entry: &std::fs::DirEntry) -> Option<String> {
     let (path, name) = (
         entry.path(),

@@ -1,5 +1,5 @@
 //! A flood of invented key ids does not keep a genuine new key from being fetched: hundreds of
-//! seeded runs of the key cache for each attack, and each attack once against a real Envoy.
+//! seeded runs of the key cache for each attack, and one run of each attack against a real Envoy.
 
 use alb_oidc_filter::{
     ClientAddress, Config, FetchResult, KeyCache, KeyId, KeyName, Lookup, P256Key, PublicKey,
@@ -24,18 +24,18 @@ use support::upstream::Upstream;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-/// The requests of an attacker who has one address.
+/// The requests of an attacker with a single address.
 #[derive(Clone, Copy, Debug)]
 enum Attack {
-    /// A new id with each request, so many requests a second.
+    /// A new id with each request, this many requests a second.
     EachOnce(u64),
-    /// So many ids in turn, 1,000 requests a second.
+    /// This many ids in turn, 1,000 requests a second.
     InTurn(u32),
     /// A new id with each request, and the client hangs up at once.
     HangUp,
-    /// A new id with every 64 requests.
+    /// A new id every 64 requests.
     FillEach,
-    /// The genuine id with every other request, a new one with the rest.
+    /// The genuine id with every other request, otherwise a new one.
     Genuine,
 }
 
@@ -60,7 +60,7 @@ impl Attack {
         }
     }
 
-    /// The number of the id of the attacker's request `count`; `None`: the genuine one.
+    /// The id number of the attacker's request `count`; `None`: the genuine id.
     fn id(self, count: u32) -> Option<u32> {
         match self {
             Attack::EachOnce(_) | Attack::HangUp => Some(1 + count),
@@ -71,18 +71,18 @@ impl Attack {
     }
 }
 
-/// Against the key cache alone, with a key server and clocks of the test's own.
-mod ring {
+/// Against the key cache alone, with a simulated key server and clock.
+mod cache {
     use super::*;
 
-    /// How often each attack is tried.
+    /// The runs of each attack.
     const RUNS: u64 = 100;
-    /// How long the attack has been going on when the genuine key is first asked for.
+    /// The start of the requests for the genuine key after the start of the attack.
     const BEFORE: u64 = 500;
     const SERVED_WITHIN: u64 = 3000;
-    /// How long the key server takes.
+    /// The key server's response time.
     const ANSWERED_AFTER: u64 = 50;
-    /// Five requests a second ask for the genuine key.
+    /// Five requests a second for the genuine key.
     const APART: u64 = 200;
     /// The number of the genuine key.
     const GENUINE: u32 = 0;
@@ -90,10 +90,10 @@ mod ring {
 
     /// A worker's key cache, and the key server.
     struct World {
-        ring: KeyCache,
+        cache: KeyCache,
         config: Config,
         key: PublicKey,
-        /// When each fetch is answered, and whether it is one of the genuine key.
+        /// The time of each answer, and whether it is for the genuine key.
         answers: VecDeque<(u64, KeyName)>,
         fetches: usize,
         is_served: bool,
@@ -105,7 +105,7 @@ mod ring {
         fn new(seed: u64) -> World {
             let config =
                 Config::from_value(&gateway_config()).unwrap_or_else(|errors| panic!("{errors:?}"));
-            let ring = KeyCache::new(
+            let cache = KeyCache::new(
                 config.key_ttl,
                 config.key_sources.iter().map(|source| source.timeout),
                 seed,
@@ -113,7 +113,7 @@ mod ring {
             let key = P256Key::from_pem(Key::numbered(1).pem().as_bytes()).expect("a key");
             let (key, answers) = (PublicKey::P256(key), VecDeque::new());
             World {
-                ring,
+                cache,
                 config,
                 key,
                 answers,
@@ -141,15 +141,15 @@ mod ring {
         fn request(&mut self, number: u32, client: ClientAddress, hangs_up: bool) {
             let (name, now) = (self.name(number), self.now());
             self.requests += 1;
-            if let Lookup::Unknown = self.ring.find(name, now) {
-                let _ = self.ring.wait(name, self.requests, || client, now);
+            if let Lookup::Unknown = self.cache.find(name, now) {
+                let _ = self.cache.wait(name, self.requests, || client, now);
             }
             if hangs_up {
-                self.ring.leave(self.requests);
+                self.cache.leave(self.requests);
             }
         }
 
-        /// Has what is due happen; whether the genuine key has come.
+        /// Processes what is due; whether the genuine key has arrived.
         fn pass_a_millisecond(&mut self) -> bool {
             let genuine = self.name(GENUINE);
             while let Some((_, name)) = self
@@ -166,11 +166,11 @@ mod ring {
                 };
                 self.is_served |= name == genuine;
                 let now = self.now();
-                self.ring.answered(name, answer, now);
+                self.cache.answered(name, answer, now);
             }
             let now = self.now();
-            if self.ring.next_tick().is_some_and(|due| due <= now) {
-                for name in self.ring.tick(now).fetch {
+            if self.cache.next_tick().is_some_and(|due| due <= now) {
+                for name in self.cache.tick(now).fetch {
                     self.answers.push_back((self.millis + ANSWERED_AFTER, name));
                     self.fetches += 1;
                 }
@@ -180,8 +180,7 @@ mod ring {
         }
     }
 
-    /// How many milliseconds it took until the genuine key came, and how many fetches were made by
-    /// then.
+    /// The milliseconds until the genuine key arrived, and the number of fetches until then.
     fn run(attack: Attack, in_turn: bool, seed: u64) -> (Option<u64>, usize) {
         let (mut world, mut rng) = (World::new(seed), Rng::with_seed(seed));
         let (mut attacks, mut users) = (0, 0);
@@ -237,12 +236,12 @@ mod ring {
     }
 
     #[test]
-    fn serves_users_whose_addresses_take_turns() {
+    fn serves_users_with_alternating_addresses() {
         serves_99_of_100(true);
     }
 
     #[test]
-    fn serves_users_whose_addresses_come_by_chance() {
+    fn serves_users_with_random_addresses() {
         serves_99_of_100(false);
     }
 }
@@ -251,16 +250,16 @@ mod ring {
 mod gateway {
     use super::*;
 
-    /// How many genuine keys are asked for during each attack, and how many of them must come in
-    /// time: where one in a hundred may be late, two of five are late once in a thousand attacks.
+    /// The genuine keys requested during each attack, and how many must arrive in time. If one in a
+    /// hundred may be late, two of five are late once in a thousand attacks.
     const KEYS: usize = 5;
     const SERVED: usize = 4;
     const SERVED_WITHIN: Duration = Duration::from_secs(3);
-    /// A key that has not come by then is not waited for.
+    /// The longest wait for a key.
     const PATIENCE: Duration = Duration::from_secs(8);
     const APART: Duration = Duration::from_millis(200);
     const CONNECTIONS: usize = 16;
-    /// A machine that sends fewer requests a second shows nothing.
+    /// A machine that sends fewer requests a second is too slow for this test.
     const SLOWEST_FLOOD: u32 = 200;
     const BARE: &str = "bare";
 
@@ -268,14 +267,14 @@ mod gateway {
         gateway: SocketAddr,
         bare: SocketAddr,
         attack: Attack,
-        /// Of a token by a key id that is replaced.
+        /// A token with a key id to replace.
         header: String,
         rest: String,
         genuine: std::sync::Mutex<String>,
         sent: AtomicU32,
         is_over: AtomicBool,
-        /// The longest that a request took since the last genuine key was asked for which no filter
-        /// saw, in microseconds.
+        /// The longest time of a request without the filter since the last genuine key, in
+        /// microseconds.
         stall: AtomicU64,
     }
 
@@ -337,7 +336,7 @@ mod gateway {
             }
         }
 
-        /// Sees how long the machine makes a request wait that the filter does not see.
+        /// Measures the machine's delay of a request without the filter.
         async fn probe(self: Arc<World>) {
             while !self.is_over.load(Ordering::Relaxed) {
                 let began = Instant::now();
@@ -350,7 +349,7 @@ mod gateway {
             }
         }
 
-        /// How long users at three addresses ask for a genuine key until one of them is admitted.
+        /// The time until one of the users at three addresses is admitted with a new genuine key.
         async fn serve(&self, signer: &Signer) -> Option<Duration> {
             *self.genuine.lock().expect("the genuine id") = signer.kid.clone();
             self.stall.store(0, Ordering::Relaxed);
@@ -381,7 +380,7 @@ mod gateway {
         }
     }
 
-    /// Attacks a gateway, and asks for genuine keys meanwhile.
+    /// Attacks a gateway and requests genuine keys meanwhile.
     async fn serves_genuine_keys_under(binary: &Path, attack: Attack) {
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
         let setup = Setup {
@@ -423,7 +422,7 @@ mod gateway {
                 ..key_server::Answer::default()
             });
             let took = world.serve(&signer).await;
-            // The machine may stand still for everybody.
+            // The machine may stall for all.
             let stall = Duration::from_micros(world.stall.load(Ordering::Relaxed));
             println!("{attack:?}: {took:.1?}; past the filter, at most {stall:.1?}");
             served += usize::from(took.is_some_and(|took| took <= SERVED_WITHIN + 2 * stall));
@@ -467,7 +466,7 @@ mod gateway {
         for attack in attacks {
             serves_genuine_keys_under(&support::default_envoy(), attack).await;
         }
-        // The oldest one tells the module a client's address in the same way.
+        // The oldest Envoy passes the client's address in the same way.
         serves_genuine_keys_under(&support::envoys()[0], Attack::EachOnce(1000)).await;
     }
 }

@@ -1,14 +1,13 @@
-//! The layers of the core, and that imports only point downward. The test reads the source of every
-//! module and follows each path that begins with `crate`, `super`, `self` or the name of a child
-//! module: in a `use`, inline, and in a macro's arguments. Code under `cfg(test)` and links in doc
-//! comments do not count.
+//! Checks that imports in the core only point to lower layers. Parses the source of every module
+//! and follows each path that starts with `crate`, `super`, `self` or a child module: in `use`,
+//! inline, and in macro arguments. Code under `cfg(test)` and doc links do not count.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The modules of each layer, from the top. A module imports from lower layers, and from its own
-/// layer without a cycle.
+/// The modules of each layer, from the top. A module may import from lower layers, and from its own
+/// without a cycle.
 const LAYERS: [&[&str]; 9] = [
     &["filter"],
     &["gate"],
@@ -24,7 +23,7 @@ const LAYERS: [&[&str]; 9] = [
 /// The path of a module in its crate, `token::verify` for `src/token/verify.rs`.
 type Module = Vec<String>;
 
-/// Which modules each module imports from, and the line of the first such import.
+/// The imports of each module, with the line of the first.
 type Imports = BTreeMap<Module, BTreeMap<Module, usize>>;
 
 fn module(path: &str) -> Module {
@@ -34,8 +33,8 @@ fn module(path: &str) -> Module {
         .collect()
 }
 
-/// The imports between the modules below `folder`, whose root file is `root`. Imports of the root
-/// itself do not count: it only lists what the crate offers.
+/// The imports between the modules below `folder`, with root file `root`. Imports of the root
+/// itself do not count, because it only re-exports.
 fn imports(folder: &Path, root: &str) -> Imports {
     let mut sources = BTreeMap::new();
     read(folder, &mut Vec::new(), &mut sources);
@@ -47,7 +46,7 @@ fn imports(folder: &Path, root: &str) -> Imports {
         .collect()
 }
 
-/// The source of each module below `folder`, whose path is `above`.
+/// The source of each module below `folder`, which has the path `above`.
 fn read(folder: &Path, above: &mut Module, sources: &mut BTreeMap<Module, String>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -57,7 +56,7 @@ fn read(folder: &Path, above: &mut Module, sources: &mut BTreeMap<Module, String
             .expect("a name")
             .to_owned();
         if path.is_dir() {
-            // Programs are crates of their own.
+            // Programs are separate crates.
             if name != "bin" {
                 above.push(name);
                 read(&path, above, sources);
@@ -76,7 +75,7 @@ fn read(folder: &Path, above: &mut Module, sources: &mut BTreeMap<Module, String
     }
 }
 
-/// The other ones of `modules` that the `source` of `module` imports from.
+/// The other `modules` that the `source` of `module` imports from.
 fn imports_of(
     module: &Module,
     source: &str,
@@ -86,7 +85,7 @@ fn imports_of(
     find_paths(source.parse().expect("Rust"), module, modules, &mut paths);
     let mut imports = BTreeMap::new();
     for (path, line) in paths {
-        // The longest part of a path that is a module; what follows is an item of it.
+        // The longest prefix of a path that is a module; the rest is an item in it.
         let target = (1..=path.len())
             .rev()
             .map(|length| path[..length].to_vec())
@@ -98,7 +97,7 @@ fn imports_of(
     imports
 }
 
-/// Each path in `tokens` that begins in this crate, resolved from `here`, with its line.
+/// Each path in `tokens` that starts in this crate, resolved from `here`, with its line.
 fn find_paths(
     tokens: TokenStream,
     here: &Module,
@@ -114,7 +113,7 @@ fn find_paths(
     let mut place = 0;
     while place < tokens.len() {
         if is(place, "#") && is(place + 1, "[cfg (test)]") {
-            // What the attribute is about ends with a block or a semicolon.
+            // The item of an attribute ends with a block or a semicolon.
             while place < tokens.len() && !is(place, ";") && !is_block(&tokens[place]) {
                 place += 1;
             }
@@ -146,8 +145,7 @@ fn find_paths(
     }
 }
 
-/// The paths that begin with `path` and go on with `tokens`, which are `::name`, or `::{…}` with
-/// several.
+/// The paths that start with `path` and continue with `tokens`: `::name`, or `::{…}` for several.
 fn follow(tokens: &[TokenTree], mut path: Module, line: usize, paths: &mut Vec<(Module, usize)>) {
     let is = |token: Option<&TokenTree>, text: &str| {
         token.is_some_and(|token| token.to_string() == text)
@@ -181,8 +179,7 @@ fn is_block(token: &TokenTree) -> bool {
     matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace)
 }
 
-/// The number of the layer that holds `module`, from the top; `None` where the table does not list
-/// it.
+/// The number of the layer of `module`, from the top; `None` if the table does not list it.
 fn layer(module: &Module) -> Option<usize> {
     LAYERS.iter().position(|names| {
         module
@@ -191,7 +188,7 @@ fn layer(module: &Module) -> Option<usize> {
     })
 }
 
-/// One line for each import that points upward, and each module that the table lacks.
+/// One line for each import that points upward, and for each module missing in the table.
 fn upward(imports: &Imports) -> Vec<String> {
     let mut faults = Vec::new();
     for (from, targets) in imports {
@@ -212,7 +209,7 @@ fn upward(imports: &Imports) -> Vec<String> {
     faults
 }
 
-/// One line for each import that leads back to where it is written.
+/// One line for each import that closes a cycle.
 fn cycles(imports: &Imports) -> Vec<String> {
     let mut faults = Vec::new();
     for (from, targets) in imports {
@@ -259,7 +256,7 @@ fn modules_of_the_tool_form_no_cycle() {
 }
 
 #[test]
-fn finds_an_import_however_it_is_written() {
+fn finds_imports_in_every_form() {
     let modules = [
         "access",
         "config",
@@ -328,7 +325,7 @@ fn finds_an_import_however_it_is_written() {
 }
 
 #[test]
-fn an_upward_import_and_a_cycle_are_faults() {
+fn reports_upward_imports_and_cycles() {
     let imports_between = |pairs: &[(&str, &str)]| {
         let mut imports = Imports::new();
         for (from, to) in pairs {

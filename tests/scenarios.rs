@@ -59,6 +59,17 @@ async fn every_row_holds_on_every_envoy() {
     );
 }
 
+/// `Table::read` panics if two rows have the same name.
+#[test]
+fn row_names_are_unique_and_at_most_80_characters() {
+    let names = Table::read(&support::repository("tests/scenarios"))
+        .rows
+        .into_iter()
+        .map(|row| row.name);
+    let long: Vec<_> = names.filter(|name| name.chars().count() > 80).collect();
+    assert!(long.is_empty(), "shorten these names: {long:#?}");
+}
+
 /// Prints at once, also where the test runner keeps the output of tests to itself.
 fn say(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
@@ -460,7 +471,8 @@ impl<'a> Scene<'a> {
         if step.refused.is_none() {
             self.accesses.push(Access {
                 id: id.clone(),
-                user: step.is_admitted().then(|| step.user.clone()),
+                passed: step.passed(),
+                user: (self.row.logs_user && step.is_admitted()).then(|| step.user.clone()),
                 reasons: reasons.clone(),
                 details: step.details().map(str::to_owned),
             });

@@ -1,5 +1,5 @@
-//! `alb-oidc tenancy` as an operator runs it: the resources that it prints, and what it refuses.
-//! That Istio takes them and lets in whom they name is tested in `istio.rs`.
+//! Runs `alb-oidc tenancy` as an operator does, and checks the printed resources and the mistakes.
+//! `istio.rs` tests that Istio applies the resources.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -20,7 +20,7 @@ userId:
 groups: {prefix: "oidc:", keep: '^team-', memberHeaderPrefix: x-member-of-}
 "#;
 
-/// Changes no name, and has the headers of `istio/chart/examples/kubeflow-cognito.yaml`.
+/// A config that changes no name, with the headers of `istio/chart/examples/kubeflow-cognito.yaml`.
 const KUBEFLOW: &str = r#"
 loadBalancers:
 - arn: arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188
@@ -73,7 +73,7 @@ fn resources(file: &str, config: Option<&str>) -> Vec<Value> {
     printed(file, config).split("\n---\n").map(parse).collect()
 }
 
-/// The resource of this kind with this namespace, if it is in one, and name.
+/// The resource of this kind with this `NAMESPACE/NAME`, or `NAME` without a namespace.
 #[track_caller]
 fn one<'r>(resources: &'r [Value], kind: &str, name: &str) -> &'r Value {
     let full_name = |resource: &Value| {
@@ -93,9 +93,9 @@ fn one<'r>(resources: &'r [Value], kind: &str, name: &str) -> &'r Value {
     found[0]
 }
 
-/// The lines of what is wrong.
+/// The reported mistakes, one a line.
 #[track_caller]
-fn refused(file: &str, config: Option<&str>) -> Vec<String> {
+fn mistakes(file: &str, config: Option<&str>) -> Vec<String> {
     let Output {
         status,
         stdout,
@@ -138,7 +138,7 @@ fn reads_the_config_that_the_chart_renders() {
 }
 
 #[test]
-fn a_user_gets_a_profile_with_quota_and_plugins_and_a_namespace_that_the_controller_takes() {
+fn user_gets_a_profile_and_a_namespace() {
     let resources = resources(&readmes(), Some(KUBEFLOW));
     let profile = one(&resources, "Profile", "ann");
     assert_eq!(profile["apiVersion"], "kubeflow.org/v1");
@@ -200,7 +200,7 @@ fn labels_namespaces_for_the_mesh() {
 }
 
 #[test]
-fn a_contributor_is_bound_as_kubeflow_binds_one() {
+fn binds_contributors_like_kubeflow() {
     let resources = resources(&readmes(), Some(KUBEFLOW));
     let name = "ann/user-bob-example-com-clusterrole-edit";
     let (binding, policy) = (
@@ -236,7 +236,7 @@ fn a_contributor_is_bound_as_kubeflow_binds_one() {
 }
 
 #[test]
-fn a_group_gets_a_namespace_that_nobody_owns_and_its_members_enter() {
+fn group_gets_a_namespace_without_owner() {
     let resources = resources(&readmes(), Some(KUBEFLOW));
     assert_eq!(
         one(&resources, "Profile", "ml-ops")["spec"]["owner"]["name"],
@@ -283,7 +283,7 @@ fn a_group_gets_a_namespace_that_nobody_owns_and_its_members_enter() {
 }
 
 #[test]
-fn names_are_those_that_the_filter_sends() {
+fn uses_the_names_that_the_filter_sends() {
     let file = "
 users: [{user: Ann@Example.com, contributors: [{user: bob@example.org}]}]
 groups: [{group: team-a}]
@@ -308,7 +308,7 @@ groups: [{group: team-a}]
     let key = &one(&resources, "AuthorizationPolicy", name)["spec"]["rules"][0]["when"][0]["key"];
     assert_eq!(key, "request.headers[x-member-of-oidc%3ateam-a]");
 
-    // A prefix that Kubeflow takes off stands in the header alone.
+    // Only the header has the prefix that Kubeflow strips.
     let resources = self::resources(
         &format!("kubeflow: {{userIdPrefix: 'oidc:', principals: [d/ns/n/sa/a]}}{file}"),
         Some(FILTER),
@@ -331,7 +331,7 @@ groups: [{group: team-a}]
 }
 
 #[test]
-fn the_same_tenancy_gives_the_same_bytes_in_whatever_order_it_is_written() {
+fn output_does_not_depend_on_the_order_of_the_file() {
     let before = "
 users: [{user: ann}, {user: bob, contributors: [{user: cid}, {user: dan}]}]
 groups: [{group: g}, {group: h}]
@@ -350,7 +350,7 @@ users: [{contributors: [{role: edit, user: dan}, {user: cid}], user: bob, namesp
 }
 
 #[test]
-fn every_resource_has_the_label_and_a_name_of_its_own() {
+fn resources_have_the_label_and_unique_names() {
     let resources = resources(&readmes(), Some(KUBEFLOW));
     assert_eq!(resources.len(), 12);
     let mut names: Vec<_> = resources
@@ -372,7 +372,7 @@ fn every_resource_has_the_label_and_a_name_of_its_own() {
 }
 
 #[test]
-fn names_that_yaml_would_take_for_something_else_stay_text() {
+fn quotes_names_that_yaml_would_misread() {
     for user in [
         "yes",
         "1e3",
@@ -395,7 +395,7 @@ fn names_that_yaml_would_take_for_something_else_stay_text() {
 }
 
 #[test]
-fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
+fn reports_mistakes_with_line_and_field() {
     for (file, expected) in [
         (
             "users:\n- user: a\n  namespase: b",
@@ -475,15 +475,15 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
         ),
         (
             "{kubeflow: {userIdPrefix: 'oidc:'}, users: [{user: 'oidc: group ml', namespace: a}]}",
-            "1: users[0].user: found the user id \"oidc: group ml\", expected one after the prefix \"oidc:\"",
+            "1: users[0].user: found the user id \"oidc: group ml\", expected one with the prefix \"oidc:\"",
         ),
         (
             "groups: [{group: knative-serving}]",
-            "1: groups[0].namespace: found \"knative-serving\", expected one that is not the cluster's own",
+            "1: groups[0].namespace: found \"knative-serving\", expected one that the cluster does not reserve",
         ),
         (
             "users: []",
-            "1: found neither users nor groups, expected some",
+            "1: found no users and no groups, expected at least one",
         ),
         (
             "users: [{user: ann}, {user: ann, namespace: b}]",
@@ -503,7 +503,7 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
         ),
         (
             "users: [{user: ann, namespace: Ann_1}]",
-            "1: users[0].namespace: found \"Ann_1\", expected 1 to 63 of a-z, 0-9 and -, with a letter or digit at each end",
+            "1: users[0].namespace: found \"Ann_1\", expected 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends",
         ),
         (
             "users: [{user: '@example.com'}]",
@@ -511,11 +511,11 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
         ),
         (
             "users: [{user: kube-system}]",
-            "1: users[0].namespace: found \"kube-system\", expected one that is not the cluster's own",
+            "1: users[0].namespace: found \"kube-system\", expected one that the cluster does not reserve",
         ),
         (
             "users: [{user: ' ann', namespace: a}]",
-            "1: users[0].user: found \" ann\", which the filter refuses (user-id-invalid), expected a user id",
+            "1: users[0].user: found \" ann\", which the filter denies (user-id-invalid), expected a visible user id",
         ),
         (
             "users: [{user: '*@example.com', namespace: a}]",
@@ -523,38 +523,38 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
         ),
         (
             "users: [{user: 'system:admin', namespace: a}]",
-            "1: users[0].user: found \"system:admin\", which the filter refuses (user-id-invalid), expected a user id that",
+            "1: users[0].user: found \"system:admin\", which the filter denies (user-id-invalid), expected a visible user id",
         ),
         (
             "{kubeflow: {userIdPrefix: 'oidc:'}, users: [{user: 'oidc:system:admin', namespace: a}]}",
-            "1: users[0].user: found \"system:admin\", expected a name that does not begin with `system:`",
+            "1: users[0].user: found \"system:admin\", expected a name that does not start with `system:`",
         ),
         (
             "groups: [{group: 'system:authenticated', namespace: a}]",
-            "1: groups[0].group: found \"system:authenticated\", which the filter leaves out, expected a group without comma,",
+            "1: groups[0].group: found \"system:authenticated\", which the filter drops, expected a visible group without outer spaces",
         ),
         (
-            "groups: [{group: 'a,b', namespace: a}]",
-            "1: groups[0].group: found \"a,b\", which the filter leaves out, expected a group without",
+            "groups: [{group: ' a', namespace: a}]",
+            "1: groups[0].group: found \" a\", which the filter drops, expected a visible group without",
         ),
         (
             "groups: [{group: \"a\\r\\nx: y\", namespace: a}]",
-            "1: groups[0].group: found \"a\\r\\nx: y\", which the filter leaves out",
+            "1: groups[0].group: found \"a\\r\\nx: y\", which the filter drops",
         ),
         (
             "users: [{user: ann, contributors: [{user: ann}]}]",
-            "1: users[0].contributors[0].user: found \"ann\", who owns the namespace, expected somebody else",
+            "1: users[0].contributors[0].user: found \"ann\", the owner of the namespace, expected another user",
         ),
         (
             "users: [{user: ann, contributors: [{user: bob}, {user: bob, role: view}]}]",
-            "1: users[0].contributors[1].user: found \"bob\" again, expected each once",
+            "1: users[0].contributors[1].user: found \"bob\" again, expected each name once",
         ),
         (
             "users: [{user: ann, contributors: [{user: b.b}, {user: b-b}]}]",
-            "1: users[0].contributors[1].user: found \"b-b\", whom Kubeflow calls user-b-b-clusterrole-edit as it does \"b.b\"",
+            "1: users[0].contributors[1].user: found \"b-b\", expected a name other than \"b.b\" in Kubeflow: both are user-b-b-clusterrole-edit",
         ),
     ] {
-        let lines = refused(file, Some(KUBEFLOW));
+        let lines = mistakes(file, Some(KUBEFLOW));
         assert!(
             lines.len() == 1 && lines[0].starts_with(expected),
             "{file}: {lines:#?}\n  expected {expected}"
@@ -564,21 +564,21 @@ fn what_the_file_may_not_hold_is_told_with_its_line_and_field() {
         "users: [{{user: ann, contributors: [{{user: {}}}]}}]",
         "b".repeat(300)
     );
-    assert!(refused(&long, Some(KUBEFLOW))[0].ends_with(" is shorter than 254"));
+    assert!(mistakes(&long, Some(KUBEFLOW))[0].ends_with(" has more than 253 bytes"));
 }
 
 #[test]
-fn what_the_filter_would_not_send_is_told() {
+fn rejects_names_that_the_filter_does_not_send() {
     for (file, config, expected) in [
         (
             "users: [{user: '@example.com', namespace: a}]",
             FILTER,
-            "1: users[0].user: found \"@example.com\", which the filter refuses (user-id-invalid)",
+            "1: users[0].user: found \"@example.com\", which the filter denies (user-id-invalid)",
         ),
         (
             "{kubeflow: {userIdPrefix: 'sso:'}, users: [{user: ann}]}",
             FILTER,
-            "1: users[0].user: found the user id \"oidc:ann\", expected one after the prefix \"sso:\"",
+            "1: users[0].user: found the user id \"oidc:ann\", expected one with the prefix \"sso:\"",
         ),
         (
             "groups: [{group: others}]",
@@ -588,15 +588,15 @@ fn what_the_filter_would_not_send_is_told() {
         (
             "groups: [{group: team-a}]",
             &FILTER.replace(", memberHeaderPrefix: x-member-of-", ""),
-            "1: groups[0].group: found a group, expected none, or `groups.memberHeaderPrefix` in the plugin config",
+            "1: groups[0].group: found a group, expected a plugin config with `groups.memberHeaderPrefix`",
         ),
         (
             "groups: [{group: team-a}]",
             FILTER.split_once("groups:").expect("groups").0,
-            "1: groups[0].group: found a group, expected none, or `groups` in the plugin config",
+            "1: groups[0].group: found a group, expected a plugin config with `groups`",
         ),
     ] {
-        let lines = refused(file, Some(config));
+        let lines = mistakes(file, Some(config));
         assert!(
             lines.len() == 1 && lines[0].starts_with(expected),
             "{file}: {lines:#?}"
@@ -605,15 +605,15 @@ fn what_the_filter_would_not_send_is_told() {
 }
 
 #[test]
-fn a_group_without_the_gateway_s_config_is_refused_for_clients_might_send_its_header() {
-    let expected = "1: groups[0].group: found a group, expected none, or `groups` in the plugin config, given with --config";
-    assert_eq!(refused("groups: [{group: ml}]", None), [expected]);
+fn groups_require_the_config_of_the_gateway() {
+    let expected = "1: groups[0].group: found a group, expected a plugin config with `groups`, given with --config";
+    assert_eq!(mistakes("groups: [{group: ml}]", None), [expected]);
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn reports_all_mistakes() {
     assert_eq!(
-        refused(
+        mistakes(
             "users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a,'}",
             Some(KUBEFLOW)
         )
@@ -623,17 +623,17 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
-fn what_is_no_tenancy_is_told() {
+fn reports_a_file_that_is_no_tenancy() {
     for (file, expected) in [
         ("", "found nothing, expected users and groups"),
         ("a\n---\nb", "found 2 documents, expected one"),
     ] {
         let Output { status, stderr, .. } = run(file, Some(KUBEFLOW));
-        let said = String::from_utf8(stderr).expect("UTF-8");
+        let stderr = String::from_utf8(stderr).expect("UTF-8");
         assert_eq!(status.code(), Some(2));
         assert!(
-            said.starts_with(&format!("alb-oidc: standard input: {expected}")),
-            "{said}"
+            stderr.starts_with(&format!("alb-oidc: standard input: {expected}")),
+            "{stderr}"
         );
     }
 }

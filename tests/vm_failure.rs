@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::client::{Reply, Request, send};
-use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener, wasm_filter};
+use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener, interlock, wasm_filter};
 use support::key_server::{Answer, KeyServer, Signer};
 use support::token::TokenSpec;
 use support::upstream::Upstream;
@@ -39,7 +39,7 @@ struct Case {
     ends_idle_streams: bool,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case {
         name: "reload",
         policy: "FAIL_RELOAD",
@@ -70,7 +70,16 @@ const CASES: [Case; 5] = [
         death: Death::Panic,
         ends_idle_streams: true,
     },
+    Case {
+        name: "open-interlocked",
+        policy: "FAIL_OPEN",
+        death: Death::Panic,
+        ends_idle_streams: true,
+    },
 ];
+
+/// What the interlock answers once the VM is dead.
+const SHUT: &str = "RBAC: access denied";
 
 /// An Envoy with a listener for each case.
 struct World {
@@ -129,7 +138,11 @@ impl World {
             };
             let route = json!({"route": {"cluster": "upstream"}});
             let more = json!({"stream_idle_timeout": format!("{idle}s")});
-            http_listener(case.name, &[wasm_filter(&plugin)], &route, more)
+            let mut filters = vec![wasm_filter(&plugin)];
+            if case.name == "open-interlocked" {
+                filters.push(interlock(&["admitted", "skipped"]));
+            }
+            http_listener(case.name, &filters, &route, more)
         };
         let setup = Setup {
             concurrency: workers,
@@ -250,6 +263,19 @@ async fn play(world: &World, case: Case) {
                 "{what} requests upstream after"
             );
         }
+        _ if case.name == "open-interlocked" => {
+            let reply = answer(gateway, &by_ann(&known, &path)).await;
+            assert_eq!(
+                (reply.status, reply.body.as_str()),
+                (403, SHUT),
+                "{what} after"
+            );
+            assert_eq!(
+                world.upstream.seen_at(&path),
+                seen_before,
+                "{what} requests upstream after"
+            );
+        }
         // Why it may never be chosen.
         _ => {
             assert_eq!(
@@ -304,7 +330,7 @@ async fn play(world: &World, case: Case) {
         );
         until_rebuilt(world, case, gateway, &known, 2).await;
     }
-    if case.policy != "FAIL_OPEN" {
+    if case.name != "open" {
         let seen = world.upstream.seen_at(&path);
         assert!(
             !seen.is_empty() && seen.iter().all(|user| user == "ann@example.com"),

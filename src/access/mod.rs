@@ -1,5 +1,4 @@
-//! Which requests need a token and who may pass, for every way in which an upstream may normalize a
-//! path.
+//! Access rules, and the normalization of the paths that they match.
 
 pub(crate) mod path;
 pub(crate) mod regex;

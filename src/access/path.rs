@@ -1,24 +1,24 @@
-//! Path normalization: every form in which an upstream may take a request's path (`%2e`, `//`,
+//! Path normalization: every form that an upstream may derive from a request's path (`%2e`, `//`,
 //! `..`, `;`, `\`). No rules.
 
-/// How often a path may have been percent-encoded to be read.
+/// The most percent-decodings of one path.
 const MAX_DECODINGS: usize = 3;
-/// The most bytes that all normalized forms of one path may have together.
+/// The most bytes of all normalized forms of one path together.
 pub(super) const MAX_FORM_BYTES: usize = 2048;
-/// What one form adds to its bytes: a regex takes that long to start and to end.
+/// The fixed cost of one form, in bytes: starting and ending a regex takes that long.
 pub(super) const FORM_OVERHEAD: usize = 16;
-/// The most normalized forms that one path may have.
+/// The most normalized forms of one path.
 const MAX_FORMS: usize = 48;
 
-/// Whether a segment ends in `..` and is more than that. Where a route replaces the text before the
-/// dots by one that ends in `/`, upstream sees a `..` that no form here shows: `/public/a..` with
-/// `/public/a` replaced by `/app/`.
+/// Whether a longer segment ends in `..`. A route that rewrites the text before the dots can turn
+/// it into `..`: `/public/a..`, with `/public/a` replaced by `/app/`. The forms here do not show
+/// that.
 pub(super) fn has_hidden_parent(path: &str) -> bool {
     path.split('/')
         .any(|segment| segment.len() > 2 && segment.ends_with(".."))
 }
 
-/// Whether a path, without query, is read in one way only, but for the case of its letters.
+/// Whether a path without query has a single normalized form, apart from letter case.
 pub(crate) fn has_one_form(path: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,:=@".contains(&byte);
     path.starts_with('/')
@@ -27,9 +27,9 @@ pub(crate) fn has_one_form(path: &str) -> bool {
         && !path.contains("/.")
 }
 
-/// Every way in which an upstream may read `:path`: as it is written, and what any order of the
-/// [`STEPS`] makes of it, with up to [`MAX_DECODINGS`] decodings in between. `None` if that cannot
-/// be said, or if regexes may not be tried on so many bytes.
+/// The normalized forms of `:path`: the path as sent, and the results of the [`STEPS`] in any order
+/// with up to [`MAX_DECODINGS`] decodings. `None` if the path is invalid or exceeds a limit.
+/// `most_bytes` limits the forms' cost for regexes.
 pub(super) fn normal_forms(path: &str, most_bytes: usize) -> Option<Vec<String>> {
     let written = path.split('?').next().unwrap_or_default();
     let too_long = |bytes: usize, forms: usize| {
@@ -74,7 +74,7 @@ pub(super) fn normal_forms(path: &str, most_bytes: usize) -> Option<Vec<String>>
     Some(forms.into_iter().map(|(form, _)| form).collect())
 }
 
-/// What upstreams do to a path before they look at it, each in its own order.
+/// Changes that upstreams make to a path, each in its own order.
 const STEPS: [fn(&str) -> String; 7] = [
     |path| path.replace('\\', "/"),
     |path| path.split(['?', '#']).next().unwrap_or_default().to_owned(),
@@ -121,7 +121,7 @@ fn without_parameters(path: &str) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-/// The path of `//authority/path`, as a URL parser reads it.
+/// The path of `//authority/path` according to a URL parser.
 fn without_authority(path: &str) -> String {
     match path.strip_prefix("//") {
         Some(rest) => rest
@@ -133,7 +133,7 @@ fn without_authority(path: &str) -> String {
     }
 }
 
-/// The path with each run of slashes as one.
+/// The path with each run of slashes merged into one.
 fn merged(path: &str) -> String {
     let mut merged = String::with_capacity(path.len());
     for c in path.chars() {
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_every_form_that_an_upstream_can_make() {
+    fn lists_every_combination_of_steps() {
         let mut steps: Vec<fn(&str) -> String> = STEPS.to_vec();
         steps.push(percent_decoded);
         for path in [

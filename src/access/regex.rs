@@ -1,10 +1,10 @@
-//! Regexes on paths, and how large they are once compiled. No rules.
+//! Regexes on paths, and their compiled size. No rules.
 
 use regex_lite::{Regex, RegexBuilder};
 
-/// The most bytes that one regex of the config may have once compiled.
+/// The largest compiled regex of the config, in bytes.
 pub(crate) const MAX_COMPILED_REGEX_BYTES: usize = 256 * 1024;
-/// A regex, compiled with and without regard to case.
+/// A regex, compiled both case-sensitive and case-insensitive.
 #[derive(Clone, Debug)]
 pub struct PathRegex {
     exact: Regex,
@@ -16,7 +16,7 @@ impl PathRegex {
     /// Compiles `text`.
     ///
     /// # Errors
-    /// It is no regex, or has more than 256 KiB once compiled.
+    /// An invalid regex, or one of more than 256 KiB compiled.
     pub fn new(text: &str) -> Result<Self, regex_lite::Error> {
         let (exact, size) = compiled(text, false)?;
         let (ignoring_case, other) = compiled(text, true)?;
@@ -27,7 +27,7 @@ impl PathRegex {
         })
     }
 
-    /// Whether it matches anywhere in `path`. `folded`: without regard to case.
+    /// Whether it matches anywhere in `path`. `folded`: ignoring case.
     pub(super) fn is_match(&self, path: &str, folded: bool) -> bool {
         if folded {
             self.ignoring_case.is_match(path)
@@ -36,21 +36,21 @@ impl PathRegex {
         }
     }
 
-    /// The regex, with regard to case.
+    /// The case-sensitive regex.
     pub fn exact(&self) -> &Regex {
         &self.exact
     }
 
-    /// The compiled size of both, in bytes of the module's 32-bit memory. A 64-bit build estimates
-    /// it: up to a fifth too many, for text above all, or a quarter too few, for large classes that
-    /// repeat.
+    /// The compiled size of both regexes, in bytes of the module's 32-bit memory. A 64-bit build
+    /// estimates it: up to a fifth too high, mostly for literals, or a quarter too low, for large
+    /// repeated classes.
     pub fn size(&self) -> usize {
         self.size
     }
 }
 
-/// The regex and its compiled size. The library does not tell the size: it is the least limit that
-/// the regex keeps.
+/// The regex and its compiled size: the least size limit at which it compiles, as the library does
+/// not report the size.
 fn compiled(text: &str, ignoring_case: bool) -> Result<(Regex, usize), regex_lite::Error> {
     let build = |limit| {
         RegexBuilder::new(text)
@@ -72,8 +72,8 @@ fn compiled(text: &str, ignoring_case: bool) -> Result<(Regex, usize), regex_lit
             &mut broken
         }) = middle;
     }
-    // A state has 32 bytes where pointers have 64 bits, and 20 in the module; a range of a class
-    // has 8 in both.
+    // A state has 32 bytes with 64-bit pointers and 20 in the module. A range of a class has 8 in
+    // both.
     let size = if size_of::<usize>() == size_of::<u64>() {
         kept.saturating_mul(3).div_ceil(4)
     } else {
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn compiled_size_is_the_least_limit_that_the_regex_keeps() {
+    fn size_is_the_least_limit_that_compiles() {
         for (text, least, most) in [
             ("^/v[0-9]+/ready$", 500, 1000),
             ("[^/]{1,1000}xN", 70_000, 140_000),

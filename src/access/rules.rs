@@ -1,85 +1,85 @@
-//! Which requests need a token, and who may pass: `rules` of the plugin config. Nothing here may
-//! look at a token.
+//! Access rules: which requests need a token and which users may pass. Sees no token.
 //!
-//! The first rule that matches decides; where none does, a token is needed and any user may pass. A path that upstream may
-//! normalize in another way ([`super::path`]) must satisfy the rules of **every** form. A request that cannot be read (a control
-//! character in its path, an invalid host) must satisfy **all** rules for its method.
+//! The first matching rule decides. Without one, the request needs a token and any user may pass.
+//! A path with several normalized forms ([`super::path`]) must satisfy the rules of **every** form.
+//! An unreadable request (a control character in its path, an invalid host) must satisfy **all**
+//! rules for its method.
 
 use super::path::{FORM_OVERHEAD, MAX_FORM_BYTES, has_hidden_parent, normal_forms};
 use super::regex::PathRegex;
 use crate::headers::RequestHead;
 use crate::identity::Identity;
 
-/// The most work for regexes that one request may cause before a token was verified: the compiled
-/// size of all regexes of the rules for its host and method, multiplied by the bytes of its path's
-/// normalized forms. One unit takes at most 0.9 ns: a state of a regex has 20 bytes, and takes 17
-/// ns for each byte of the path. All of it takes at most 0.7 ms.
+/// The most regex work that an unauthenticated request may cause: the compiled size of all regexes
+/// for its host and method, multiplied by the bytes of its path's normalized forms. One unit takes
+/// at most 0.9 ns, as a state of 20 bytes takes 17 ns for each byte of the path. The limit takes at
+/// most 0.7 ms.
 const MAX_REGEX_WORK: usize = 768 * 1024;
-/// The most bytes that all regexes of the rules may have once compiled, so that any path of 176
-/// bytes with one form is decided.
+/// The most compiled bytes of all regexes. At this size, paths of up to 176 bytes with one form are
+/// still matched.
 pub const MAX_REGEX_SIZE: usize = MAX_REGEX_WORK / 192;
 /// The rules, in order.
 #[derive(Clone, Debug, Default)]
 pub struct AccessRules {
-    /// The first that matches decides.
+    /// The first matching rule decides.
     pub rules: Vec<Rule>,
 }
 
 /// One entry of `rules`.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Lower case; `*.suffix` is any host below. Empty: every host.
+    /// Lower case. `*.suffix` matches any subdomain. Empty: every host.
     pub hosts: Vec<String>,
     /// Empty: every path.
     pub paths: Vec<PathPattern>,
     /// Upper case. Empty: every method.
     pub methods: Vec<String>,
-    /// What it asks for.
+    /// What the rule requires.
     pub access: Access,
 }
 
-/// A path, without query, that a rule is about.
+/// A pattern for a path without query.
 #[derive(Clone, Debug)]
 pub enum PathPattern {
-    /// This path.
+    /// Exactly this path.
     Exact(String),
-    /// Paths that begin so. In a rule that opens, only where a segment ends there: `/a` is `/a` and
-    /// `/a/b`, not `/ab`.
+    /// Paths with this prefix. In a rule with `require: none`, the prefix ends at a segment: `/a`
+    /// matches `/a` and `/a/b`, not `/ab`.
     Prefix(String),
-    /// Paths that end so.
+    /// Paths with this suffix.
     Suffix(String),
     /// Paths that the regex matches anywhere.
     Regex(PathRegex),
 }
 
-/// What a rule asks for.
+/// What a rule requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Nothing: the request passes without identity.
     Open,
     /// A token of any user.
     AnyUser,
-    /// A token of one of these.
+    /// A token of one of these users.
     Allow(Allow),
 }
 
-/// Who may pass. One of the three is enough.
+/// The users that may pass. One of the three lists is enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allow {
     /// User ids.
     pub users: Vec<String>,
-    /// Domains of the `email` claim, lower case; `*.suffix` is any domain below.
+    /// Domains of the `email` claim in lower case. `*.suffix` matches any subdomain.
     pub domains: Vec<String>,
-    /// Groups, with their prefix.
+    /// Groups, prefix included.
     pub groups: Vec<String>,
 }
 
-/// What a request must satisfy: the access of each normalized form of its path.
+/// What a request must satisfy: the access of every normalized form of its path.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Requirement<'r>(Vec<&'r Access>);
 
 impl AccessRules {
-    /// What the request `head` must satisfy.
+    /// The requirement of the request `head`.
     pub fn requirement(&self, head: &RequestHead<'_>) -> Requirement<'_> {
         if self.rules.is_empty() {
             return Requirement(vec![&Access::AnyUser]);
@@ -102,7 +102,7 @@ impl AccessRules {
                 .filter(|rule| rule.is_for_host(&host))
                 .collect();
             let paths = normal_forms(&text(":path"), most_path_bytes(applicable.iter().copied()))?;
-            // Where a route rewrites it, nobody knows which path upstream sees.
+            // A route's rewrite could make any path of it.
             if paths.iter().any(|path| has_hidden_parent(path)) {
                 return None;
             }
@@ -128,8 +128,8 @@ impl AccessRules {
         Requirement(found)
     }
 
-    /// The longest path, in bytes, that is decided for every host and method, where it has one
-    /// form.
+    /// The longest path in bytes, with one form, that regexes are tried on for every host and
+    /// method.
     pub fn longest_path(&self) -> usize {
         most_path_bytes(self.rules.iter())
             .saturating_sub(FORM_OVERHEAD)
@@ -143,7 +143,7 @@ impl Requirement<'_> {
         self.0.iter().all(|access| **access == Access::Open)
     }
 
-    /// Whether the user may pass, who has been verified.
+    /// Whether the verified user may pass.
     pub fn admits(&self, identity: &Identity) -> bool {
         self.0.iter().all(|access| match access {
             Access::Open | Access::AnyUser => true,
@@ -152,8 +152,8 @@ impl Requirement<'_> {
     }
 }
 
-/// The most bytes of one path, with [`FORM_OVERHEAD`] for each of its normal_forms, that the
-/// regexes of these rules are tried on.
+/// The most bytes of one path, with [`FORM_OVERHEAD`] for each normalized form, that these rules'
+/// regexes are tried on.
 fn most_path_bytes<'r>(rules: impl Iterator<Item = &'r Rule>) -> usize {
     let size = rules.fold(0, |size: usize, rule| {
         size.saturating_add(rule.regex_size())
@@ -162,7 +162,7 @@ fn most_path_bytes<'r>(rules: impl Iterator<Item = &'r Rule>) -> usize {
 }
 
 impl Rule {
-    /// The bytes of this rule's compiled regexes.
+    /// The compiled size of this rule's regexes, in bytes.
     pub fn regex_size(&self) -> usize {
         let sizes = self.paths.iter().map(|path| {
             if let PathPattern::Regex(regex) = path {
@@ -178,8 +178,7 @@ impl Rule {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| is_within(host, pattern))
     }
 
-    /// Some upstreams know no case: a rule that lets pass wants the method as it is written, any
-    /// other does not.
+    /// Some upstreams ignore the case of methods, so only a rule with `require: none` compares it.
     fn is_for_method(&self, method: &str) -> bool {
         let same = |of: &String| {
             if self.access == Access::Open {
@@ -202,7 +201,7 @@ impl Rule {
 }
 
 impl PathPattern {
-    /// `folded`: without regard to case. `by_segment`: a prefix ends where a segment does.
+    /// `folded`: ignoring case. `by_segment`: a prefix must end at a segment.
     fn matches(&self, path: &str, folded: bool, by_segment: bool) -> bool {
         let same = |part: Option<&str>, text: &str| {
             part.is_some_and(|part| {
@@ -249,7 +248,7 @@ impl Allow {
     }
 }
 
-/// Whether the lower-case `name` is `pattern`, or below it where that is `*.suffix`.
+/// Whether the lower-case `name` equals `pattern`, or is below it if it is `*.suffix`.
 fn is_within(name: &str, pattern: &str) -> bool {
     match pattern.strip_prefix('*') {
         Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
@@ -257,7 +256,7 @@ fn is_within(name: &str, pattern: &str) -> bool {
     }
 }
 
-/// The host of `:authority`, without port and final dot, in lower case; `None` if that is no host.
+/// The host of `:authority` in lower case, without port and trailing dot. `None` if it is invalid.
 pub(crate) fn canonical_host(authority: &str) -> Option<String> {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
@@ -319,14 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn without_rules_every_request_needs_a_token_of_any_user() {
+    fn without_rules_any_user_may_pass() {
         let rules = AccessRules::default();
         let requirement = rules.requirement(&head("/"));
         assert!(!requirement.is_open() && requirement.admits(&identity("ann", None, &[])));
     }
 
     #[test]
-    fn the_first_rule_that_matches_decides() {
+    fn first_matching_rule_decides() {
         let rules = AccessRules {
             rules: vec![
                 rule(&[prefix("/a/b")], Access::AnyUser),
@@ -339,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_protected_path_is_not_reached_through_a_skipped_one() {
+    fn open_rule_opens_no_protected_path() {
         let rules = AccessRules {
             rules: vec![rule(&[prefix("/public")], Access::Open)],
         };
@@ -380,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn prefix_that_opens_ends_with_a_segment() {
+    fn open_prefix_ends_at_a_segment() {
         let open = |text| AccessRules {
             rules: vec![rule(&[prefix(text)], Access::Open)],
         };
@@ -417,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn prefix_that_protects_ends_anywhere() {
+    fn protecting_prefix_ends_anywhere() {
         let rules = AccessRules {
             rules: vec![
                 rule(&[prefix("/admin")], admins()),
@@ -442,9 +441,9 @@ mod tests {
         }
     }
 
-    /// A route may replace `/public/a` by `/app/`.
+    /// A route may replace `/public/a` with `/app/`.
     #[test]
-    fn no_rule_opens_a_path_with_dots_that_a_rewrite_sets_free() {
+    fn rules_open_no_path_with_hidden_parent() {
         let regex = PathPattern::Regex(PathRegex::new("^/public/").unwrap());
         let suffix = PathPattern::Suffix("/admin".to_owned());
         for pattern in [
@@ -491,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_not_passed_by_by_spelling_its_path_differently() {
+    fn spelling_does_not_bypass_a_rule() {
         let rules = AccessRules {
             rules: vec![rule(&[prefix("/admin")], admins())],
         };
@@ -546,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_segments_are_read_as_kept_and_as_merged() {
+    fn empty_segments_are_kept_and_merged() {
         let rules = AccessRules {
             rules: vec![rule(&[prefix("/api/admin")], admins())],
         };
@@ -566,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_must_satisfy_every_rule() {
+    fn unreadable_request_must_satisfy_every_rule() {
         let mut of_a_host = rule(&[prefix("/x")], admins());
         of_a_host.hosts = vec!["argocd.example".to_owned()];
         let rules = AccessRules {
@@ -606,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn tries_no_regex_on_a_path_that_would_take_too_long() {
+    fn skips_regexes_on_a_path_that_is_too_long() {
         let regex = |text: &str| PathPattern::Regex(PathRegex::new(text).unwrap());
         let mut elsewhere = rule(&[regex("^/a[0-9]{1,20}$")], Access::Open);
         elsewhere.hosts = vec!["b.example".to_owned()];
@@ -627,7 +626,7 @@ mod tests {
                 rules.requirement(&head).admits(&identity("ann", None, &[])),
             )
         };
-        // The rules of another host do not count.
+        // Rules of another host do not count.
         assert!(rules.longest_path() < most);
         assert_eq!(of("a.example", most), (true, true));
         assert_eq!(of("a.example", most + 1), (false, false));
@@ -636,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_protects_knows_no_case_of_methods_and_one_that_opens_does() {
+    fn only_open_rules_compare_the_case_of_methods() {
         let of = |access| {
             let mut rule = rule(&[], access);
             rule.methods = vec!["DELETE".to_owned()];
@@ -656,7 +655,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_exact_prefix_suffix_or_regex() {
+    fn matches_exact_prefix_suffix_and_regex() {
         let regex = |text: &str| PathPattern::Regex(PathRegex::new(text).unwrap());
         for (pattern, open, closed) in [
             (PathPattern::Exact("/a".to_owned()), "/a?b", "/a/"),
@@ -677,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_compared_without_case_port_and_final_dot() {
+    fn compares_hosts_without_case_port_and_dot() {
         for (authority, expected) in [
             ("A.Example:443", "a.example"),
             ("a.example.", "a.example"),
@@ -695,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn host_and_method_choose_the_rules() {
+    fn selects_rules_by_host_and_method() {
         let mut open = rule(&[], Access::Open);
         open.hosts = vec!["*.example".to_owned()];
         open.methods = vec!["GET".to_owned()];
@@ -712,7 +711,7 @@ mod tests {
     }
 
     #[test]
-    fn user_domain_or_group_lets_in() {
+    fn admits_by_user_domain_or_group() {
         let allow = Allow {
             users: vec!["ann".to_owned()],
             domains: vec!["example.com".to_owned(), "*.example.org".to_owned()],

@@ -1,4 +1,4 @@
-//! `rules` of the plugin config into [`AccessRules`].
+//! Reads `rules` of the plugin config into [`AccessRules`].
 
 use super::reader::{Object, quoted};
 use crate::access::path::has_one_form;
@@ -6,40 +6,46 @@ use crate::access::regex::PathRegex;
 use crate::access::rules::{
     Access, AccessRules, Allow, MAX_REGEX_SIZE, PathPattern, Rule, canonical_host,
 };
+use crate::identity::GroupRules;
 use crate::identity::value::KUBERNETES_PREFIX;
 
 const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
 
-pub(super) fn read(root: &Object<'_>) -> AccessRules {
-    let has_groups = root.optional_object("groups").is_some();
+/// `groups`: the rules of the top-level field.
+pub(super) fn read(root: &Object<'_>, groups: Option<&GroupRules>) -> AccessRules {
     let mut regexes = 0;
     AccessRules {
         rules: root
             .objects("rules")
             .iter()
-            .map(|rule| read_rule(rule, has_groups, &mut regexes))
+            .map(|rule| read_rule(rule, groups, &mut regexes))
             .collect(),
     }
 }
 
-/// `regexes`: the compiled size of those before, and then of this rule's too.
-fn read_rule(rule: &Object<'_>, has_groups: bool, regexes: &mut usize) -> Rule {
-    let matches = rule.object("match");
+/// Adds the compiled size of the rule's regexes to `regexes`.
+fn read_rule(rule: &Object<'_>, groups: Option<&GroupRules>, regexes: &mut usize) -> Rule {
     let require = rule.string("require");
+    let before = rule.mistake_count();
     let access = match rule.optional_object("allow") {
         Some(allow) => {
-            if require == "none" {
-                rule.mistake(
-                    "allow",
-                    "an object",
-                    "no `allow` beside `require: none`: without a token there is no user",
-                );
+            let read = read_allow(&allow, groups);
+            let is_empty =
+                read.users.is_empty() && read.domains.is_empty() && read.groups.is_empty();
+            if is_empty && before == rule.mistake_count() {
+                allow.mistake("", "no entries", "at least one user, domain or group");
             }
-            Access::Allow(read_allow(&allow, has_groups))
+            if require == "none" {
+                let reason = "without a token there is no user";
+                rule.conflict("allow", "`require: none`", reason);
+            }
+            Access::Allow(read)
         }
         None if require == "none" => Access::Open,
         None => Access::AnyUser,
     };
+    let before = rule.mistake_count();
+    let matches = rule.object("match");
     let paths = matches.objects("paths");
     let read = Rule {
         hosts: read_names(&matches, "hosts", true),
@@ -50,21 +56,22 @@ fn read_rule(rule: &Object<'_>, has_groups: bool, regexes: &mut usize) -> Rule {
         methods: read_methods(&matches),
         access,
     };
-    if read.access == Access::Open
+    let is_sound = before == rule.mistake_count();
+    if is_sound
+        && read.access == Access::Open
         && read.hosts.is_empty()
         && paths.is_empty()
         && read.methods.is_empty()
     {
-        rule.mistake(
+        rule.requirement(
             "match",
-            "nothing",
-            "a host, path or method beside `require: none`: else no request needs a token",
+            "hosts, paths or methods with `require: none`: otherwise no request needs a token",
         );
     }
     read
 }
 
-fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
+fn read_allow(allow: &Object<'_>, groups: Option<&GroupRules>) -> Allow {
     let texts = |field: &str| {
         let names = allow.strings(field);
         for (position, name) in names
@@ -72,9 +79,8 @@ fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
             .enumerate()
             .filter(|(_, name)| name.starts_with(KUBERNETES_PREFIX))
         {
-            let expected =
-                "a name without \"system:\" at its start, which no user and no group can have";
-            allow.mistake(&format!("{field}[{position}]"), quoted(name), expected);
+            let expected = "a name without the prefix \"system:\", which Kubernetes reserves";
+            allow.mistake(&format!("{field}[{position}]"), &quoted(name), expected);
         }
         names.into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
@@ -83,21 +89,30 @@ fn read_allow(allow: &Object<'_>, has_groups: bool) -> Allow {
         domains: read_names(allow, "domains", false),
         groups: texts("groups"),
     };
-    if read.users.is_empty() && read.domains.is_empty() && read.groups.is_empty() {
-        allow.mistake("", "nobody", "a user, domain or group that may pass");
-    }
-    if !read.groups.is_empty() && !has_groups {
-        allow.mistake(
+    match groups {
+        None if !read.groups.is_empty() => allow.requirement(
             "groups",
-            "groups",
-            "none, or `groups` in the config: without it no groups are read",
-        );
+            "the top-level field `groups`: without it, users have no groups",
+        ),
+        None => {}
+        Some(rules) => {
+            for (position, group) in read.groups.iter().enumerate() {
+                // Reported already.
+                if group.starts_with(KUBERNETES_PREFIX) {
+                    continue;
+                }
+                if let Err(expected) = rules.can_make(group) {
+                    let expected = ["a group that users can have: ", expected].concat();
+                    allow.mistake(&format!("groups[{position}]"), &quoted(group), &expected);
+                }
+            }
+        }
     }
     read
 }
 
-/// Host or domain names as requests are compared with: in lower case, without port and final dot,
-/// `*` only as the first label. `literal`: an IPv6 address in brackets is one too.
+/// Host or domain names in lower case, without port and trailing dot, with `*` only as the first
+/// label. `literal`: an IPv6 address in brackets is allowed.
 fn read_names(object: &Object<'_>, field: &str, literal: bool) -> Vec<String> {
     let mut names = Vec::new();
     for (position, name) in object.strings(field).into_iter().enumerate() {
@@ -106,8 +121,8 @@ fn read_names(object: &Object<'_>, field: &str, literal: bool) -> Vec<String> {
         let is_name =
             canonical_host(host).as_deref() == Some(host) && (literal || !host.starts_with('['));
         if !is_name || name.len() > 253 || host.starts_with('.') {
-            let expected = "a name without port or final dot such as \"a.example.com\", or \"*.example.com\" for all below it";
-            object.mistake(&format!("{field}[{position}]"), quoted(name), expected);
+            let expected = "a name without port or trailing dot, such as \"a.example.com\", or \"*.example.com\" for its subdomains";
+            object.mistake(&format!("{field}[{position}]"), &quoted(name), expected);
         }
         names.push(lower);
     }
@@ -124,7 +139,7 @@ fn read_methods(matches: &Object<'_>) -> Vec<String> {
         {
             matches.mistake(
                 &format!("methods[{position}]"),
-                quoted(method),
+                &quoted(method),
                 "a method in upper case, such as \"GET\"",
             );
         }
@@ -134,24 +149,27 @@ fn read_methods(matches: &Object<'_>) -> Vec<String> {
 }
 
 fn read_pattern(entry: &Object<'_>, regexes: &mut usize) -> Option<PathPattern> {
+    let before = entry.mistake_count();
     let given: Vec<_> = PATTERNS
         .into_iter()
         .filter_map(|kind| Some((kind, entry.optional_string(kind)?)))
         .collect();
     let [(kind, text)] = given.as_slice() else {
-        entry.mistake(
-            "",
-            format!("{} of them", given.len()),
-            "one of: exact, prefix, suffix, regex",
-        );
+        if before == entry.mistake_count() {
+            entry.mistake(
+                "",
+                &format!("{} patterns", given.len()),
+                "exactly one of: exact, prefix, suffix, regex",
+            );
+        }
         return None;
     };
     let rooted = |pattern: fn(String) -> PathPattern| {
         if !has_one_form(text) {
             entry.mistake(
                 kind,
-                quoted(text),
-                "a path that begins with `/`, decoded, without query, `;`, `\\\\`, `//` and `/.`",
+                &quoted(text),
+                "a decoded path that begins with `/`, without query, `;`, `\\`, `//` and `/.`",
             );
         }
         pattern((*text).to_owned())
@@ -164,22 +182,18 @@ fn read_pattern(entry: &Object<'_>, regexes: &mut usize) -> Option<PathPattern> 
     })
 }
 
-/// `None` only after a mistake was reported: a rule must not lose a path silently.
+/// `None` only after a mistake: a rule must not lose a path silently.
 fn read_regex(entry: &Object<'_>, text: &str, regexes: &mut usize) -> Option<PathRegex> {
-    // Once they are too large together, the config is rejected: compiling the rest, up to 8,000,
-    // would only take time.
+    // The config is rejected once the total is too large. Compiling the rest, up to 8,000 regexes,
+    // would waste time.
     if *regexes > MAX_REGEX_SIZE {
         return None;
     }
     let regex = match PathRegex::new(text) {
         Ok(regex) => regex,
         Err(error) => {
-            entry.mistake(
-                "regex",
-                format!("{}, which is no regex: {error}", quoted(text)),
-                "a regex",
-            );
-            // It may have taken as long as the largest ones.
+            entry.mistake("regex", &quoted(text), &format!("a regex ({error})"));
+            // Rejecting it may have taken as long as compiling the largest.
             *regexes = regexes.saturating_add(MAX_REGEX_SIZE / 8);
             return None;
         }
@@ -187,15 +201,15 @@ fn read_regex(entry: &Object<'_>, text: &str, regexes: &mut usize) -> Option<Pat
     *regexes = regexes.saturating_add(regex.size());
     if *regexes > MAX_REGEX_SIZE {
         let found = format!(
-            "{}, which has {} bytes once compiled, and {regexes} with those before it",
+            "{} ({} bytes compiled, {regexes} in total)",
             quoted(text),
             regex.size()
         );
         let expected = format!(
-            "at most {MAX_REGEX_SIZE} bytes for all regexes of `rules`, as each is tried on requests without a token: write fewer \
-             and shorter ones, without repetitions such as `{{1,100}}`, or use `prefix`, `exact` and `suffix`"
+            "at most {MAX_REGEX_SIZE} compiled bytes in total for the regexes of `rules`: shorten them, avoid repetitions such as \
+             `{{1,100}}`, or use `prefix`, `exact` and `suffix`"
         );
-        entry.mistake("regex", found, expected);
+        entry.mistake("regex", &found, &expected);
     }
     Some(regex)
 }

@@ -1,4 +1,4 @@
-//! `accessToken` of the plugin config, and where the identity provider's keys are published.
+//! Reads `accessToken` of the plugin config into [`AccessTokenRules`] and a key source.
 
 use std::time::Duration;
 
@@ -8,29 +8,31 @@ use crate::keys::source::{KeyFormat, KeySource, KeySourceId};
 use crate::token::access::AccessTokenRules;
 use crate::token::alb::LoadBalancer;
 
-/// Reads `accessToken`, and adds its key set to `key_sources`, after those of the load balancers.
-/// `None` only after a mistake was reported.
+/// Reads `accessToken` and appends its key set to `key_sources`. `None` only after a mistake.
+/// `load_balancers` is empty if they have mistakes.
 pub(super) fn read(
     entry: &Object<'_>,
     load_balancers: &[LoadBalancer],
     key_sources: &mut Vec<KeySource>,
     timeout: Duration,
 ) -> Option<AccessTokenRules> {
-    let mut issuers = load_balancers.iter().map(|entry| entry.issuer.as_deref());
-    let first = issuers.next().flatten();
-    let is_one = issuers.all(|issuer| issuer == first);
-    if !load_balancers.is_empty() && (first.is_none() || !is_one) {
-        let found = if is_one {
-            "any issuer"
+    // A `sub` identifies a user only within its issuer.
+    let mut issuers: Vec<Option<&str>> = Vec::new();
+    for load_balancer in load_balancers {
+        let issuer = load_balancer.issuer.as_deref();
+        if !issuers.contains(&issuer) {
+            issuers.push(issuer);
+        }
+    }
+    let is_any = issuers.contains(&None);
+    if is_any || issuers.len() > 1 {
+        let found = if is_any {
+            "`issuer: null`".to_owned()
         } else {
-            "several issuers"
+            format!("{} issuers", issuers.len())
         };
-        let expected = "one: a `sub` names the same user with one issuer only";
-        entry.mistake(
-            "",
-            format!("`loadBalancers` of {found} beside it"),
-            expected,
-        );
+        let required = format!("all `loadBalancers` to have the same issuer (found {found})");
+        entry.requirement("", &required);
     }
     let issuer = entry.string("issuer");
     key_sources.push(read_key_set(entry, issuer, timeout)?);
@@ -43,11 +45,11 @@ pub(super) fn read(
 
 fn read_key_set(entry: &Object<'_>, issuer: &str, timeout: Duration) -> Option<KeySource> {
     let endpoint =
-        |field, text: &str| entry.check(field, text, Endpoint::parse(text), Endpoint::EXPECTED);
+        |field, text: &str, expected| entry.check(field, text, Endpoint::parse(text), expected);
     let (endpoint, path) = match entry.optional_string("jwksUri") {
         Some(uri) => {
-            let endpoint = endpoint("jwksUri", uri)?;
-            // `Endpoint` ends every path in `/`; this one is asked for as it is written.
+            let endpoint = endpoint("jwksUri", uri, Endpoint::EXPECTED)?;
+            // `Endpoint` appends `/` to every path, but this path is requested as written.
             let is_folder = uri.ends_with('/') || endpoint.path == "/";
             let path = if is_folder {
                 endpoint.path.as_str()
@@ -58,7 +60,8 @@ fn read_key_set(entry: &Object<'_>, issuer: &str, timeout: Duration) -> Option<K
             (endpoint, path)
         }
         None => {
-            let endpoint = endpoint("issuer", issuer)?;
+            let expected = format!("{}, or set `jwksUri`", Endpoint::EXPECTED);
+            let endpoint = endpoint("issuer", issuer, &expected)?;
             let path = format!("{}.well-known/jwks.json", endpoint.path);
             (endpoint, path)
         }

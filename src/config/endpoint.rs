@@ -1,6 +1,6 @@
-//! URLs in the plugin config: host, port and path, and the cluster that Istio names after them.
+//! URLs in the plugin config, and the name of their Istio cluster. No I/O.
 
-/// A key server's URL without its scheme: TLS is the Envoy cluster's business.
+/// A key server's URL without its scheme: the Envoy cluster configures TLS.
 #[derive(Clone)]
 pub(super) struct Endpoint {
     host: String,
@@ -10,7 +10,8 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) const EXPECTED: &'static str = "an http or https URL such as \"https://keys.example.com/prefix\": host, optional port and path, no query";
+    pub(super) const EXPECTED: &'static str =
+        "an http or https URL without query, such as \"https://keys.example.com/prefix\"";
 
     /// The endpoint `https://HOST/PATH`, whose path ends in `/`.
     pub(super) fn https(host: String, path: String) -> Self {
@@ -34,7 +35,7 @@ impl Endpoint {
             None => (rest, ""),
         };
         let (host, port) = match authority.rsplit_once(':') {
-            // `parse` would take a sign.
+            // `parse` would accept a sign.
             Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
                 (host, port.parse().ok()?)
             }
@@ -73,7 +74,7 @@ impl Endpoint {
         }
     }
 
-    /// The name that Istio gives the cluster of a ServiceEntry's host and port.
+    /// Istio's name for the cluster of a ServiceEntry with this host and port.
     pub(super) fn cluster(&self) -> String {
         format!("outbound|{}||{}", self.port, self.host)
     }
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_host_port_and_path() {
+    fn parses_host_port_and_path() {
         for (text, expected) in [
             (
                 "https://keys.example.com",

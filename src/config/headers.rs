@@ -1,11 +1,10 @@
-//! Header names in the plugin config: which ones may carry an identity, and that no two collide.
+//! Header names in the plugin config: rejects reserved, malformed and conflicting names.
 
 use super::reader::{Object, quoted};
 use crate::headers::{KUBEFLOW_HEADERS, PATH_OVERRIDES, folded};
 use crate::identity::IdentityRules;
 
-/// Headers that a request cannot do without, that say how its body is framed or where it came from,
-/// or that this filter reads: no identity may be written into them.
+/// Headers with a meaning in HTTP, in proxies or in this filter. The config cannot name them.
 const FORBIDDEN_HEADERS: [&str; 27] = [
     "alt-used",
     "authorization",
@@ -52,8 +51,8 @@ const FORBIDDEN_HEADER_PREFIXES: [&str; 14] = [
     "x-request-id",
 ];
 
-/// The headers `x-forwarded-*` that neither Envoy nor the ALB gives a meaning, and that some
-/// applications obey.
+/// The `x-forwarded-*` headers that Envoy and the ALB do not use but some applications trust. They
+/// may be stripped, but may not carry an identity.
 const FORWARDED_BY_OTHERS: [&str; 8] = [
     "x-forwarded-email",
     "x-forwarded-groups",
@@ -65,17 +64,21 @@ const FORWARDED_BY_OTHERS: [&str; 8] = [
     "x-forwarded-user",
 ];
 
-/// The name of a header that carries an identity.
+/// The name of a header that carries an identity. Empty only after a mistake.
 pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
-    let name = checked_header(object, field, object.string(field));
-    if PATH_OVERRIDES.contains(&folded(&name).as_str()) {
+    let text = object.string(field);
+    if text.is_empty() {
+        return String::new();
+    }
+    if PATH_OVERRIDES.contains(&folded(text).as_str()) {
         object.mistake(
             field,
-            quoted(&name),
-            "a header from which no application takes the path or the method",
+            &quoted(text),
+            "a header that no application takes as a path or method override",
         );
+        return text.to_ascii_lowercase();
     }
-    name
+    checked_header(object, field, text, &[])
 }
 
 pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
@@ -83,54 +86,48 @@ pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
     names
         .map(|(position, name)| {
             let field = format!("reservedHeaders[{position}]");
-            // To remove one of these harms nobody, and some applications trust it. An identity may
-            // not be written into it.
-            if FORWARDED_BY_OTHERS.contains(&folded(&name.to_ascii_lowercase()).as_str()) {
-                return name.to_ascii_lowercase();
-            }
-            checked_header(root, &field, name)
+            checked_header(root, &field, name, &FORWARDED_BY_OTHERS)
         })
         .collect()
 }
 
-/// The header name `text`, in lower case, which the field holds.
-fn checked_header(object: &Object<'_>, field: &str, text: &str) -> String {
+/// The header name `text` in lower case. Adds a mistake in `field` if it is malformed, or forbidden
+/// and not in `allowed`.
+fn checked_header(object: &Object<'_>, field: &str, text: &str, allowed: &[&str]) -> String {
     let name = text.to_ascii_lowercase();
     let known = folded(&name);
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
         || FORBIDDEN_HEADER_PREFIXES
             .iter()
             .any(|prefix| known.starts_with(prefix));
+    let forbidden = forbidden && !allowed.contains(&known.as_str());
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token_byte) {
         object.mistake(
             field,
-            quoted(text),
+            &quoted(text),
             "a header name (RFC 9110, section 5.1) of 1 to 64 bytes",
         );
     } else if forbidden {
         object.mistake(
             field,
-            quoted(text),
-            "a header that neither HTTP, Envoy nor the ALB gives a meaning, such as \"kubeflow-userid\"",
+            &quoted(text),
+            "a header that HTTP, Envoy and the ALB do not use, such as \"kubeflow-userid\"",
         );
     }
     name
 }
 
-/// Two kinds of identity in one header would overwrite each other, or one of them pass for the
-/// other.
+/// Checks that no two identity headers have the same name, and that no other header starts with the
+/// member prefix. Otherwise one identity would overwrite another or pass for it.
 pub(super) fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRules) {
     let mut names: Vec<String> = Vec::new();
-    for name in rules
-        .header_names()
-        .map(folded)
-        .filter(|name| !name.is_empty())
-    {
-        if names.contains(&name) {
-            root.mistake(
-                "",
-                format!("the header {} twice", quoted(&name)),
-                "user id, groups and each claim in a header of its own",
+    for name in rules.header_names().map(folded) {
+        let other = names.iter().position(|known| *known == name);
+        if let Some(other) = other.filter(|_| !name.is_empty()) {
+            root.conflict(
+                &header_field(rules, names.len()),
+                &header_field(rules, other),
+                &format!("both set {}", quoted(&name)),
             );
         }
         names.push(name);
@@ -142,27 +139,39 @@ pub(super) fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRule
     else {
         return;
     };
+    let field = "groups.memberHeaderPrefix";
     let prefix = folded(given);
     let mut trusted = FORBIDDEN_HEADERS
         .iter()
         .chain(&FORBIDDEN_HEADER_PREFIXES)
         .chain(&KUBEFLOW_HEADERS);
     if !given.ends_with('-') || trusted.any(|name| name.starts_with(&prefix)) {
-        let expected = "a prefix that ends in `-` and that no header of HTTP, Envoy, the ALB or Kubeflow begins with";
-        root.mistake("groups.memberHeaderPrefix", quoted(given), expected);
-    }
-    if names.iter().any(|name| name.starts_with(&prefix)) {
-        let expected = "a prefix that the header of user id, groups and claims does not begin with";
-        root.mistake("groups.memberHeaderPrefix", quoted(given), expected);
+        let expected =
+            "a prefix that ends in `-` and starts no header of HTTP, Envoy, the ALB or Kubeflow";
+        root.mistake(field, &quoted(given), expected);
+    } else if let Some(other) = names.iter().position(|name| name.starts_with(&prefix)) {
+        let other = header_field(rules, other);
+        let reason = format!("that header would start with {}", quoted(given));
+        root.conflict(field, &other, &reason);
     }
 }
 
-/// Whether the byte may stand in a token (RFC 9110, section 5.6.2).
+/// The field of the header at this position in [`IdentityRules::header_names`].
+fn header_field(rules: &IdentityRules, position: usize) -> String {
+    let first_claim = if rules.groups.is_some() { 2 } else { 1 };
+    match position.checked_sub(first_claim) {
+        Some(entry) => format!("claimHeaders[{entry}].header"),
+        None if position == 0 => "userId.header".to_owned(),
+        None => "groups.header".to_owned(),
+    }
+}
+
+/// Whether the byte is a `tchar` (RFC 9110, section 5.6.2).
 pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Text that may stand at the start of a header's value.
+/// Whether the text is printable ASCII without a leading space: safe at the start of a header value.
 pub(super) fn is_header_text(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !text.starts_with(' ')
 }

@@ -1,25 +1,25 @@
-//! `userId`, `groups` and `claimHeaders` of the plugin config into [`IdentityRules`].
+//! Reads `userId`, `groups` and `claimHeaders` of the plugin config into [`IdentityRules`].
 
 use super::headers::{check_headers_are_distinct, is_header_text, read_header};
 use super::reader::{Object, quoted, read_regex};
 use crate::identity::value::KUBERNETES_PREFIX;
-use crate::identity::{ClaimHeader, GroupRules, IdentityRules, Transformer, UserIdRules};
+use crate::identity::{
+    ClaimHeader, GroupClaimRules, GroupRules, IdentityRules, Members, Transformer, UserIdRules,
+};
 use crate::token::claims::ACCESS_TOKEN_CLAIM;
 
 pub(super) fn read(root: &Object<'_>) -> IdentityRules {
     let user_id = root.object("userId");
     let with_access_token = root.optional_object("accessToken").is_some();
-    if user_id.boolean("requireVerifiedEmail")
-        && user_id
-            .strings("claims")
-            .iter()
-            .any(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM))
-    {
-        let expected = "`userId.claims` of the load balancer's token alone: its `email_verified` says nothing of another's";
-        user_id.mistake(
+    let from_access_token = user_id
+        .strings("claims")
+        .into_iter()
+        .find(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM));
+    if let Some(claim) = from_access_token.filter(|_| user_id.boolean("requireVerifiedEmail")) {
+        user_id.conflict(
             "requireVerifiedEmail",
-            "true beside a claim of the access token",
-            expected,
+            &format!("the claim {}", quoted(claim)),
+            "`email_verified` covers only the load balancer's token",
         );
     }
     let rules = IdentityRules {
@@ -29,28 +29,20 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
             prefix: read_prefix(&user_id),
             lowercase: user_id.boolean("lowercase"),
             require_verified_email: user_id.boolean("requireVerifiedEmail"),
-            transformers: user_id
-                .objects("transformers")
-                .iter()
-                .filter_map(read_transformer)
-                .collect(),
+            transformers: read_transformers(&user_id),
         },
-        groups: root.optional_object("groups").map(|groups| GroupRules {
-            claims: read_claims(&groups, with_access_token),
-            header: read_header(&groups, "header"),
-            prefix: read_group_prefix(&groups),
-            keep: groups
-                .given_string("keep")
-                .and_then(|_| read_regex(&groups, "keep")),
-            member_header_prefix: groups
-                .given_string("memberHeaderPrefix")
-                .map(|_| read_header(&groups, "memberHeaderPrefix")),
-        }),
+        groups: root
+            .optional_object("groups")
+            .map(|groups| read_groups(&groups, with_access_token)),
         claim_headers: root
             .objects("claimHeaders")
             .iter()
             .map(|entry| ClaimHeader {
-                claim: read_claim(entry, "claim", entry.string("claim"), with_access_token),
+                claim: entry
+                    .optional_string("claim")
+                    .map_or_else(String::new, |claim| {
+                        read_claim(entry, "claim", claim, with_access_token)
+                    }),
                 header: read_header(entry, "header"),
             })
             .collect(),
@@ -59,30 +51,64 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
     rules
 }
 
+fn read_groups(groups: &Object<'_>, with_access_token: bool) -> GroupRules {
+    let before = groups.mistake_count();
+    let claims = read_claims(groups, with_access_token);
+    let is_sound = before == groups.mistake_count();
+    let is_form_encoded = groups.optional_string("decode") == Some("form");
+    let is_of_access_token = |claim: &String| claim.starts_with(ACCESS_TOKEN_CLAIM);
+    if is_sound && is_form_encoded && claims.iter().all(is_of_access_token) {
+        let reason = "claims of the access token are never form-encoded";
+        groups.conflict("decode", "`claims` of the access token only", reason);
+    }
+    GroupRules {
+        claims,
+        form: GroupClaimRules {
+            separator: groups.string("separator").chars().next().unwrap_or(','),
+            members: groups
+                .optional_string("members")
+                .map(|members| match members {
+                    "keys" => Members::Keys,
+                    _ => Members::Name,
+                }),
+            is_form_encoded,
+        },
+        transformers: read_transformers(groups),
+        header: read_header(groups, "header"),
+        prefix: read_group_prefix(groups),
+        keep: groups
+            .given_string("keep")
+            .and_then(|_| read_regex(groups, "keep")),
+        member_header_prefix: groups
+            .given_string("memberHeaderPrefix")
+            .map(|_| read_header(groups, "memberHeaderPrefix")),
+    }
+}
+
 fn read_prefix(object: &Object<'_>) -> String {
     let prefix = object.string("prefix");
     if !is_header_text(prefix) {
         object.mistake(
             "prefix",
-            quoted(prefix),
-            "printable ASCII without spaces at its start",
+            &quoted(prefix),
+            "printable ASCII without leading spaces",
         );
     }
     if prefix.starts_with(KUBERNETES_PREFIX) {
         object.mistake(
             "prefix",
-            quoted(prefix),
-            "a prefix without \"system:\" at its start, which Kubernetes reserves",
+            &quoted(prefix),
+            "a prefix that does not start with \"system:\", which Kubernetes reserves",
         );
     }
     prefix.to_owned()
 }
 
-/// A comma would make two groups of each in the joined header.
+/// A comma in the prefix would split each group in the joined header.
 fn read_group_prefix(groups: &Object<'_>) -> String {
     let prefix = read_prefix(groups);
     if prefix.contains(',') {
-        groups.mistake("prefix", quoted(&prefix), "no comma");
+        groups.mistake("prefix", &quoted(&prefix), "a prefix without commas");
     }
     prefix
 }
@@ -91,28 +117,35 @@ fn read_claims(object: &Object<'_>, with_access_token: bool) -> Vec<String> {
     let mut claims: Vec<String> = Vec::new();
     for (position, claim) in object.strings("claims").into_iter().enumerate() {
         let field = format!("claims[{position}]");
-        if claims.iter().any(|earlier| earlier == claim) {
-            object.mistake(&field, quoted(claim), "each claim once");
-        }
-        claims.push(read_claim(object, &field, claim, with_access_token));
+        let claim = if claims.iter().any(|earlier| earlier == claim) {
+            object.mistake(&field, &quoted(claim), "each claim once");
+            claim.to_owned()
+        } else {
+            read_claim(object, &field, claim, with_access_token)
+        };
+        claims.push(claim);
     }
     claims
 }
 
 fn read_claim(object: &Object<'_>, field: &str, claim: &str, with_access_token: bool) -> String {
     let name = claim.strip_prefix(ACCESS_TOKEN_CLAIM);
-    if name.is_some() && !with_access_token {
-        object.mistake(
-            field,
-            quoted(claim),
-            "`accessToken` beside a claim of the access token",
-        );
-    }
     if name.unwrap_or(claim).is_empty() || claim.len() > 128 || claim.chars().any(char::is_control)
     {
-        object.mistake(field, quoted(claim), "a claim's name of 1 to 128 bytes");
+        object.mistake(field, &quoted(claim), "a claim name of 1 to 128 bytes");
+    } else if name.is_some() && !with_access_token {
+        let required = format!(
+            "`accessToken`: {} is a claim of the access token",
+            quoted(claim)
+        );
+        object.requirement(field, &required);
     }
     claim.to_owned()
+}
+
+fn read_transformers(object: &Object<'_>) -> Vec<Transformer> {
+    let table = object.objects("transformers");
+    table.iter().filter_map(read_transformer).collect()
 }
 
 fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
@@ -120,8 +153,8 @@ fn read_transformer(rule: &Object<'_>) -> Option<Transformer> {
     if !(replaces.is_empty() || is_header_text(replaces)) {
         rule.mistake(
             "replaces",
-            quoted(replaces),
-            "printable ASCII without spaces at its start",
+            &quoted(replaces),
+            "printable ASCII without leading spaces",
         );
     }
     Some(Transformer {

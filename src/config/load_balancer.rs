@@ -1,23 +1,23 @@
-//! `loadBalancers` of the plugin config: what a load balancer's ARN says, and the key server that
-//! AWS documents for its region. Nothing here may be derived from a token: only from the operator's
-//! config.
+//! Reads `loadBalancers` of the plugin config, and derives the key server from each ARN's region.
 
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
-use super::reader::Object;
+use super::reader::{Object, quoted};
 use crate::keys::source::{KeyFormat, KeySource, KeySourceId};
 use crate::token::alb::LoadBalancer;
 
-/// `loadBalancers`, and where their keys are published: each place once.
+/// The load balancers and their distinct key sources.
 pub(super) fn read(
     root: &Object<'_>,
     public_keys: &Object<'_>,
     timeout: Duration,
 ) -> (Vec<LoadBalancer>, Vec<KeySource>) {
+    let before = root.mistake_count();
     let endpoint = public_keys.optional_string("endpoint").and_then(|text| {
         public_keys.check("endpoint", text, Endpoint::parse(text), Endpoint::EXPECTED)
     });
+    let is_endpoint_sound = before == root.mistake_count();
     let cluster = public_keys.optional_string("cluster").map(str::to_owned);
     let mut key_sources: Vec<KeySource> = Vec::new();
     let mut load_balancers: Vec<LoadBalancer> = Vec::new();
@@ -28,13 +28,14 @@ pub(super) fn read(
         let Some(arn) = entry.check("arn", arn_text, Arn::parse(arn_text), Arn::EXPECTED) else {
             continue;
         };
-        let derived = endpoint.clone().or_else(|| arn.key_endpoint());
-        let Some(endpoint) = entry.check(
-            "arn",
-            arn_text,
-            derived,
-            "an ARN of the partition aws or aws-us-gov, or `publicKeys.endpoint` beside it: other partitions document no key server",
-        ) else {
+        let Some(endpoint) = endpoint.clone().or_else(|| arn.key_endpoint()) else {
+            if is_endpoint_sound {
+                let partition = quoted(arn.partition);
+                let required = format!(
+                    "`publicKeys.endpoint`: AWS documents no key server for the partition {partition}"
+                );
+                entry.requirement("arn", &required);
+            }
             continue;
         };
         let source = KeySource {
@@ -60,8 +61,8 @@ pub(super) fn read(
         if load_balancers.contains(&load_balancer) {
             entry.mistake(
                 "",
-                "the same load balancer, issuer and client as an earlier entry",
-                "each once",
+                "the ARN, issuer and client of an earlier entry",
+                "each entry once",
             );
         }
         load_balancers.push(load_balancer);
@@ -106,8 +107,8 @@ impl<'a> Arn<'a> {
         well_formed.then_some(Self { partition, region })
     }
 
-    /// The key server that AWS documents for the ARN's partition and region; `None` where it
-    /// documents none.
+    /// The key server that AWS documents for the ARN's partition and region; `None` if AWS documents
+    /// none.
     fn key_endpoint(&self) -> Option<Endpoint> {
         let region = self.region;
         let (host, path) = match self.partition {
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_application_load_balancers_arn_is_one() {
+    fn accepts_only_application_load_balancer_arns() {
         let good = "arn:aws:elasticloadbalancing:us-east-1:263498402841:loadbalancer/app/ALBOI-LoadB-1ESOKE9EXDFW4/46d1d78395db76af";
         assert!(Arn::parse(good).is_some());
         for (from, to) in [

@@ -1,4 +1,4 @@
-//! `logout` of the plugin config: the session cookie's stem, and sign-out where it is asked for.
+//! Reads `logout` of the plugin config: the session cookies' prefix and [`SignOut`].
 
 use super::endpoint::Endpoint;
 use super::headers::is_token_byte;
@@ -6,22 +6,23 @@ use super::reader::{Object, quoted};
 use crate::access::path::has_one_form;
 use crate::sign_out::SignOut;
 
-/// The stem of the session cookies' names, and sign-out where there is any.
+/// The prefix of the session cookies' names, and sign-out if it is configured.
 pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
-    let stem = logout.string("sessionCookie");
-    if !stem.bytes().all(is_token_byte) {
+    let cookie = logout.string("sessionCookie");
+    if !cookie.bytes().all(is_token_byte) {
         logout.mistake(
             "sessionCookie",
-            quoted(stem),
+            &quoted(cookie),
             "a cookie name (RFC 6265, section 4.1.1)",
         );
     }
+    let before = logout.mistake_count();
     let path = logout.optional_string("path").map(|path| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
         if !has_one_form(path) || !path.bytes().all(is_plain) {
             let expected =
                 "a path that begins with `/`, of letters, digits, `-`, `.`, `_`, `~` and `/`, without `//` and `/.`";
-            logout.mistake("path", quoted(path), expected);
+            logout.mistake("path", &quoted(path), expected);
         }
         path.to_owned()
     });
@@ -29,7 +30,7 @@ pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
         if !is_redirect(url) {
             let expected =
                 "an absolute https URL in visible ASCII, or http to localhost or 127.0.0.1";
-            logout.mistake("redirectTo", quoted(url), expected);
+            logout.mistake("redirectTo", &quoted(url), expected);
         }
         url.to_owned()
     });
@@ -37,20 +38,18 @@ pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
         (Some(path), Some(redirect_to)) => Some(SignOut { path, redirect_to }),
         (None, None) => None,
         (given, _) => {
-            let (missing, other) = if given.is_some() {
-                ("redirectTo", "path")
-            } else {
+            let (field, missing) = if given.is_some() {
                 ("path", "redirectTo")
+            } else {
+                ("redirectTo", "path")
             };
-            logout.mistake(
-                missing,
-                "nothing",
-                format!("`{missing}` beside `{other}`: there is no sign-out without both"),
-            );
+            if before == logout.mistake_count() {
+                logout.requirement(field, &format!("`logout.{missing}`: sign-out needs both"));
+            }
             None
         }
     };
-    (stem.to_owned(), sign_out)
+    (cookie.to_owned(), sign_out)
 }
 
 fn is_redirect(url: &str) -> bool {
@@ -73,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_browser_is_sent_to_https_or_to_this_machine() {
+    fn redirects_to_https_or_localhost_only() {
         for (url, expected) in [
             (
                 "https://id.example.com/logout?client_id=1&logout_uri=https%3A%2F%2Fapp.example.com%2F",

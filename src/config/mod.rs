@@ -1,6 +1,5 @@
-//! `pluginConfig`: JSON in, a checked [`Config`] out, or every mistake in it by the path of its
-//! field. Nothing here may guess: an unknown field, a wrong type and a value out of bounds are
-//! errors.
+//! `pluginConfig`: parses JSON into a valid [`Config`], or returns every mistake with its field.
+//! Unknown fields, wrong types and values out of bounds are mistakes.
 
 mod access;
 mod access_token;
@@ -29,71 +28,70 @@ use crate::upgrades::Upgrades;
 pub use reader::ConfigError;
 use reader::{Mistakes, Object};
 
-/// The largest `pluginConfig` that is read, in bytes.
+/// The largest `pluginConfig`, in bytes.
 pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
 
 const MAX_CONFIG_DEPTH: usize = 8;
 
-/// A checked plugin config.
+/// A valid plugin config.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Whose tokens are trusted. At least one.
+    /// The load balancers whose tokens are trusted. At least one.
     pub load_balancers: Vec<LoadBalancer>,
-    /// Where keys are published: those of the load balancers, then that of access tokens.
-    /// [`KeySourceId`] is the position.
+    /// The key servers: those of the load balancers, then that of access tokens. A [`KeySourceId`]
+    /// is a position in this list.
     pub key_sources: Vec<KeySource>,
-    /// How long a fetched key is used before it must be fetched again.
+    /// The TTL of a fetched key.
     pub key_ttl: Duration,
-    /// How far the clocks of gateway and load balancer may be apart.
+    /// The largest accepted difference between the clocks of gateway and load balancer.
     pub clock_skew: Duration,
-    /// How claims become an identity, and the headers that carry it.
+    /// Maps claims to an identity and its headers.
     pub identity: IdentityRules,
-    /// Whose access tokens are read; `None`: none.
+    /// Verifies the identity provider's access token; `None`: not verified.
     pub access_token: Option<AccessTokenRules>,
-    /// Which requests need a token, and who may pass.
+    /// Decides which requests need a token and which users may pass.
     pub access: AccessRules,
-    /// Which protocol upgrades requests may ask for.
+    /// The allowed protocol upgrades.
     pub upgrades: Upgrades,
-    /// Headers that no client may send, in lower case: they are removed from every request, with
-    /// their aliases.
+    /// Headers to strip from every request, with their aliases. Lower case.
     pub reserved_headers: Vec<String>,
-    /// What upstream may see beside the user id.
+    /// What upstream receives in addition to the identity headers.
     pub forward: Forward,
-    /// What the names of the ALB's session cookies begin with.
+    /// The prefix of the ALB's session cookies.
     pub session_cookie: String,
-    /// Sign-out at the gateway.
+    /// Sign-out at the gateway; `None`: off.
     pub sign_out: Option<SignOut>,
-    /// Whether a request that would be denied is let pass, without identity, and only counted and
-    /// logged.
+    /// Whether the access log can read the user id of an admitted request, as the filter state
+    /// `wasm.alb_oidc_user`.
+    pub log_user: bool,
+    /// Whether requests to deny are forwarded without identity, and only counted and logged.
     pub report_only: bool,
 }
 
-/// `forward`: which of the ALB's own headers and cookies upstream may see.
+/// `forward`: which headers and cookies upstream receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// `x-amzn-oidc-data`, and `x-amzn-oidc-identity` where it is the verified `sub`.
+    /// `x-amzn-oidc-data`, and `x-amzn-oidc-identity` if it equals the verified `sub`.
     pub oidc_data: bool,
-    /// `x-amzn-oidc-accesstoken`, which is verified only where [`Config::access_token`] says whose.
+    /// `x-amzn-oidc-accesstoken`. Verified only if [`Config::access_token`] is set.
     pub access_token: bool,
-    /// The cookies that hold the ALB's session.
+    /// The ALB's session cookies.
     pub session_cookies: bool,
-    /// A client's headers by which an application takes another path or method than those that the
-    /// rules saw.
+    /// Client headers that override the request's path or method in some applications.
     pub path_overrides: bool,
 }
 
 impl Config {
-    /// Reads `pluginConfig` as Envoy hands it over.
+    /// Parses `pluginConfig` from JSON.
     ///
     /// # Errors
-    /// Every mistake that was found, not only the first.
+    /// All mistakes.
     pub fn parse(text: &[u8]) -> Result<Self, Vec<ConfigError>> {
         if text.len() > MAX_CONFIG_BYTES {
-            let expected = format!("at most {MAX_CONFIG_BYTES} bytes");
             return Err(vec![ConfigError::new(
                 "",
-                format!("{} bytes", text.len()),
-                expected,
+                &format!("{} bytes", text.len()),
+                &format!("at most {MAX_CONFIG_BYTES} bytes"),
             )]);
         }
         if text.trim_ascii().is_empty() {
@@ -106,22 +104,22 @@ impl Config {
         let value = json::parse(text, MAX_CONFIG_DEPTH).map_err(|error| {
             vec![ConfigError::new(
                 "",
-                format!("text that is not strict JSON: {error}"),
+                &format!("invalid JSON ({error})"),
                 "a JSON object",
             )]
         })?;
         Self::from_value(&value)
     }
 
-    /// Where the keys of this source are published.
+    /// The key source at this position.
     pub fn key_source(&self, id: KeySourceId) -> Option<&KeySource> {
         self.key_sources.get(id.0)
     }
 
-    /// Reads `pluginConfig` that has been parsed already.
+    /// Reads `pluginConfig` from a JSON value.
     ///
     /// # Errors
-    /// Every mistake that was found, not only the first.
+    /// All mistakes.
     pub fn from_value(value: &Value) -> Result<Self, Vec<ConfigError>> {
         let mistakes = Mistakes::default();
         let config = Object::root(value, &mistakes).map(|root| read(&root));
@@ -135,20 +133,27 @@ impl Config {
 fn read(root: &Object<'_>) -> Config {
     let public_keys = root.object("publicKeys");
     let timeout = Duration::from_millis(public_keys.number("timeoutMs"));
+    let before = root.mistake_count();
     let (load_balancers, mut key_sources) = load_balancer::read(root, &public_keys, timeout);
+    let sound = if before == root.mistake_count() {
+        load_balancers.as_slice()
+    } else {
+        &[]
+    };
     let access_token = root
         .optional_object("accessToken")
-        .and_then(|entry| access_token::read(&entry, &load_balancers, &mut key_sources, timeout));
+        .and_then(|entry| access_token::read(&entry, sound, &mut key_sources, timeout));
 
     let (session_cookie, sign_out) = logout::read(&root.object("logout"));
     let forward = root.object("forward");
+    let identity = identity::read(root);
     Config {
         load_balancers,
         key_sources,
         key_ttl: Duration::from_secs(public_keys.number("cacheTtlSeconds")),
         clock_skew: Duration::from_secs(root.number("clockSkewSeconds")),
-        access: access::read(root),
-        identity: identity::read(root),
+        access: access::read(root, identity.groups.as_ref()),
+        identity,
         access_token,
         upgrades: upgrades::read(root),
         reserved_headers: headers::read_reserved_headers(root),
@@ -160,6 +165,7 @@ fn read(root: &Object<'_>) -> Config {
         },
         session_cookie,
         sign_out,
+        log_user: root.object("accessLog").boolean("user"),
         report_only: root.string("mode") == "report",
     }
 }
@@ -197,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn load_balancers_alone_are_enough_and_the_rest_has_defaults() {
+    fn load_balancers_are_enough() {
         let config = Config::from_value(&with(|_| {})).unwrap();
         assert_eq!(
             config.key_sources,
@@ -227,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn each_region_has_its_key_server_and_govcloud_its_bucket() {
+    fn derives_key_server_from_region_and_partition() {
         let config = with(|config| {
             config["loadBalancers"] = json!([
                 {"arn": ARN, "issuer": null, "clientId": null},
@@ -254,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_stands_in_for_the_derived_one_and_names_its_cluster() {
+    fn endpoint_replaces_the_derived_one() {
         let config = Config::from_value(&with(|config| {
             config["publicKeys"] = json!({"endpoint": "http://keys.test:8080/a/b/"})
         }))
@@ -271,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn access_tokens_have_their_keys_where_cognito_has_them_unless_told_otherwise() {
+    fn derives_jwks_uri_from_issuer() {
         let source = |access_token: Value| {
             let config =
                 Config::from_value(&with(|config| config["accessToken"] = access_token)).unwrap();
@@ -308,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn access_tokens_are_read_beside_load_balancers_of_one_issuer_only() {
+    fn access_token_requires_one_issuer() {
         let of_issuers = |issuers: [Value; 2]| {
             mistakes(&with(|config| {
                 let [first, second] = issuers;
@@ -327,22 +333,37 @@ mod tests {
             (
                 json!("https://idp.test"),
                 json!("https://partners.test"),
-                "several issuers",
+                "2 issuers",
             ),
-            (json!("https://idp.test"), Value::Null, "several issuers"),
-            (Value::Null, Value::Null, "any issuer"),
+            (json!("https://idp.test"), Value::Null, "`issuer: null`"),
+            (Value::Null, Value::Null, "`issuer: null`"),
         ] {
             assert_eq!(
                 of_issuers([first, second]),
                 [format!(
-                    "accessToken: found `loadBalancers` of {found} beside it, expected one: a `sub` names the same user with one issuer only"
+                    "accessToken requires all `loadBalancers` to have the same issuer (found {found})"
                 )]
             );
         }
     }
 
     #[test]
-    fn each_mistake_is_named_by_its_field_what_it_held_and_what_it_may_hold() {
+    fn verified_email_excludes_access_token_claims() {
+        let config = with(|config| {
+            config["accessToken"] = json!({"issuer": "https://issuer.example"});
+            config["userId"] =
+                json!({"claims": ["email", "access:email"], "requireVerifiedEmail": true});
+        });
+        assert_eq!(
+            mistakes(&config),
+            [
+                "userId.requireVerifiedEmail cannot be combined with the claim \"access:email\": `email_verified` covers only the load balancer's token"
+            ]
+        );
+    }
+
+    #[test]
+    fn reports_field_found_and_expected_value_once() {
         for (pointer, value, expected) in [
             (
                 "/userId",
@@ -362,22 +383,17 @@ mod tests {
             (
                 "/groups",
                 json!({"claims": ["access:cognito:groups"]}),
-                "groups.claims[0]: found \"access:cognito:groups\", expected `accessToken` beside a claim of the access token",
-            ),
-            (
-                "/userId",
-                json!({"claims": ["email", "access:email"], "requireVerifiedEmail": true}),
-                "userId.requireVerifiedEmail: found true beside a claim of the access token, expected `userId.claims` of the load",
+                "groups.claims[0] requires `accessToken`: \"access:cognito:groups\" is a claim of the access token",
             ),
             (
                 "/claimHeaders",
                 json!([{"claim": "access:", "header": "x-a"}]),
-                "claimHeaders[0].claim: found \"access:\", expected a claim's name of 1 to 128 bytes",
+                "claimHeaders[0].claim: found \"access:\", expected a claim name of 1 to 128 bytes",
             ),
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, upgrades, reservedHeaders, forward, mode",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, upgrades, reservedHeaders, forward, accessLog, mode",
             ),
             (
                 "/upgrades",
@@ -387,32 +403,32 @@ mod tests {
             (
                 "/claimHeaders",
                 json!([{"claim": "custom:x", "header": "X-Original_URL"}]),
-                "claimHeaders[0].header: found \"x-original_url\", expected a header from which no application takes the path",
+                "claimHeaders[0].header: found \"X-Original_URL\", expected a header that no application takes as a path",
             ),
             (
                 "/reservedHeaders",
                 json!(["x-machine-client", "Cookie", "X-Forwarded-Prefix"]),
-                "reservedHeaders[1]: found \"Cookie\", expected a header that neither HTTP, Envoy nor the ALB gives a meaning",
+                "reservedHeaders[1]: found \"Cookie\", expected a header that HTTP, Envoy and the ALB do not use",
             ),
             (
                 "/userId",
                 json!({"prefix": "system:serviceaccount:"}),
-                "userId.prefix: found \"system:serviceaccount:\", expected a prefix without \"system:\" at its start",
+                "userId.prefix: found \"system:serviceaccount:\", expected a prefix that does not start with \"system:\"",
             ),
             (
                 "/groups",
                 json!({"prefix": "system:"}),
-                "groups.prefix: found \"system:\", expected a prefix without \"system:\" at its start",
+                "groups.prefix: found \"system:\", expected a prefix that does not start with \"system:\"",
             ),
             (
                 "/rules",
                 json!([{"allow": {"users": ["ann", "system:admin"]}}]),
-                "rules[0].allow.users[1]: found \"system:admin\", expected a name without \"system:\" at its start",
+                "rules[0].allow.users[1]: found \"system:admin\", expected a name without the prefix \"system:\"",
             ),
             (
                 "/loadBalancers",
                 json!([]),
-                "loadBalancers: found an array of 0, expected an array of 1 to 64 objects",
+                "loadBalancers: found an array of 0 elements, expected an array of 1 to 64 objects",
             ),
             (
                 "/loadBalancers",
@@ -429,7 +445,7 @@ mod tests {
             (
                 "/loadBalancers/0/arn",
                 json!(ARN.replace("arn:aws:", "arn:aws-cn:")),
-                "`publicKeys.endpoint`",
+                "loadBalancers[0].arn requires `publicKeys.endpoint`: AWS documents no key server for the partition \"aws-cn\"",
             ),
             (
                 "/loadBalancers/0/issuer",
@@ -469,7 +485,7 @@ mod tests {
             (
                 "/userId",
                 json!({"claims": []}),
-                "userId.claims: found an array of 0, expected an array of 1 to 16 strings",
+                "userId.claims: found an array of 0 elements, expected an array of 1 to 16 strings",
             ),
             (
                 "/userId",
@@ -494,17 +510,17 @@ mod tests {
             (
                 "/userId",
                 json!({"header": "Host"}),
-                "userId.header: found \"Host\", expected a header that neither",
+                "userId.header: found \"Host\", expected a header that HTTP, Envoy",
             ),
             (
                 "/userId",
                 json!({"header": "x-amzn-oidc-data"}),
-                "userId.header: found \"x-amzn-oidc-data\", expected a header that neither",
+                "userId.header: found \"x-amzn-oidc-data\", expected a header that HTTP, Envoy",
             ),
             (
                 "/userId",
                 json!({"header": "x_amzn_oidc_data"}),
-                "userId.header: found \"x_amzn_oidc_data\", expected a header that neither",
+                "userId.header: found \"x_amzn_oidc_data\", expected a header that HTTP, Envoy",
             ),
             (
                 "/userId",
@@ -519,7 +535,7 @@ mod tests {
             (
                 "/userId",
                 json!({"transformers": [{"matches": "(", "replaces": ""}]}),
-                "userId.transformers[0].matches: found \"(\", which is no regex: ",
+                "userId.transformers[0].matches: found \"(\", expected a regex (",
             ),
             (
                 "/userId",
@@ -534,22 +550,22 @@ mod tests {
             (
                 "/rules",
                 json!([{"match": {"paths": [{"prefix": "a"}]}}]),
-                "rules[0].match.paths[0].prefix: found \"a\", expected a path that begins with `/`",
+                "rules[0].match.paths[0].prefix: found \"a\", expected a decoded path that begins with `/`",
             ),
             (
                 "/rules",
                 json!([{"match": {"paths": [{}]}}]),
-                "rules[0].match.paths[0]: found 0 of them, expected one of: exact, prefix, suffix, regex",
+                "rules[0].match.paths[0]: found 0 patterns, expected exactly one of: exact, prefix, suffix, regex",
             ),
             (
                 "/rules",
                 json!([{"match": {"paths": [{"regex": "^/a$"}, {"regex": "[^/]{1,1000}xN"}]}}]),
-                " with those before it, expected at most 4096 bytes for all regexes of `rules`",
+                " in total), expected at most 4096 compiled bytes in total for the regexes of `rules`",
             ),
             (
                 "/rules",
                 json!([{"match": {"paths": [{"regex": "("}]}}]),
-                "rules[0].match.paths[0].regex: found \"(\", which is no regex",
+                "rules[0].match.paths[0].regex: found \"(\", expected a regex (",
             ),
             (
                 "/rules",
@@ -574,27 +590,37 @@ mod tests {
             (
                 "/rules",
                 json!([{"allow": {}}]),
-                "rules[0].allow: found nobody, expected a user, domain or group",
+                "rules[0].allow: found no entries, expected at least one user, domain or group",
             ),
             (
                 "/rules",
                 json!([{"allow": {"groups": ["a"]}}]),
-                "rules[0].allow.groups: found groups, expected none, or `groups`",
+                "rules[0].allow.groups requires the top-level field `groups`",
             ),
             (
                 "/rules",
                 json!([{"require": "none", "allow": {"users": ["a"]}}]),
-                "rules[0].allow: found an object, expected no `allow`",
+                "rules[0].allow cannot be combined with `require: none`: ",
             ),
             (
                 "/groups",
                 json!({"header": "kubeflow_userid"}),
-                "the header \"kubeflow-userid\" twice",
+                "groups.header cannot be combined with userId.header: both set \"kubeflow-userid\"",
             ),
             (
                 "/groups",
                 json!({"header": "kubeflow.userid"}),
-                "the header \"kubeflow-userid\" twice",
+                "groups.header cannot be combined with userId.header: both set \"kubeflow-userid\"",
+            ),
+            (
+                "/claimHeaders",
+                json!([{"claim": "a", "header": "x-a"}, {"claim": "b", "header": "x_a"}]),
+                "claimHeaders[1].header cannot be combined with claimHeaders[0].header: both set \"x-a\"",
+            ),
+            (
+                "/groups",
+                json!({"header": "x-team-all", "memberHeaderPrefix": "x-team-"}),
+                "groups.memberHeaderPrefix cannot be combined with groups.header: that header would start with \"x-team-\"",
             ),
             (
                 "/groups",
@@ -614,17 +640,17 @@ mod tests {
             (
                 "/claimHeaders",
                 json!([{"claim": "name", "header": "x-request-id"}]),
-                "claimHeaders[0].header: found \"x-request-id\", expected a header that neither",
+                "claimHeaders[0].header: found \"x-request-id\", expected a header that HTTP, Envoy",
             ),
             (
                 "/logout",
                 json!({"path": "/logout"}),
-                "logout.redirectTo: found nothing, expected `redirectTo` beside `path`",
+                "logout.path requires `logout.redirectTo`: sign-out needs both",
             ),
             (
                 "/logout",
                 json!({"redirectTo": "https://id.example.com/"}),
-                "logout.path: found nothing, expected `path` beside `redirectTo`",
+                "logout.redirectTo requires `logout.path`: sign-out needs both",
             ),
             (
                 "/logout",
@@ -673,14 +699,14 @@ mod tests {
             });
             let found = mistakes(&config);
             assert!(
-                found.iter().any(|mistake| mistake.contains(expected)),
+                found.len() == 1 && found[0].contains(expected),
                 "{expected}\n  found: {found:#?}"
             );
         }
     }
 
     #[test]
-    fn reserves_forwarded_headers_that_no_proxy_reads() {
+    fn reserves_only_unused_forwarded_headers() {
         let reserve =
             |name: &str| mistakes(&with(|config| config["reservedHeaders"] = json!([name])));
         assert_eq!(reserve("X-Forwarded-Prefix"), [""; 0]);
@@ -689,13 +715,15 @@ mod tests {
             "X-Forwarded-Proto",
             "x-forwarded-client-cert",
             "authorization",
+            "x forwarded-user",
+            "x-forwarded-user:",
         ] {
             assert_eq!(reserve(name).len(), 1, "{name}");
         }
     }
 
     #[test]
-    fn compiles_no_further_regex_once_they_are_too_large() {
+    fn stops_compiling_when_regexes_are_too_large() {
         let rules = |regexes: &[&str]| {
             let paths: Vec<_> = regexes
                 .iter()
@@ -710,7 +738,7 @@ mod tests {
             found.len() == 1 && found[0].starts_with("rules[0].match.paths[1].regex: found"),
             "{found:?}"
         );
-        // Not one that is cut short after 256 KiB each, hundreds of times.
+        // Regexes over 256 KiB each do not all get compiled.
         let found = rules(&["(?:a{100}){200}"; 60]);
         assert!(found.len() < 12, "{} mistakes", found.len());
         assert_eq!(
@@ -720,7 +748,7 @@ mod tests {
     }
 
     #[test]
-    fn required_fields_are_named_when_they_are_missing() {
+    fn reports_missing_required_fields() {
         assert!(mistakes(&json!({})).contains(
             &"loadBalancers: found nothing, expected an array of 1 to 64 objects".to_owned()
         ));
@@ -736,7 +764,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once() {
+    fn reports_all_mistakes() {
         let config = with(|config| {
             config["clockSkewSeconds"] = json!("x");
             config["userId"] = json!({"lowercase": 1, "header": ""});
@@ -744,8 +772,8 @@ mod tests {
         assert_eq!(mistakes(&config).len(), 3);
     }
 
-    /// An object with an unknown field, and with `leaf` in every field that holds neither an object
-    /// nor objects.
+    /// An object with an unknown field, and with `leaf` in every field that is not an object or array
+    /// of objects.
     fn filled(parent: &str, leaf: &Value) -> Value {
         let fields = children(parent).map(|field| {
             let value = match field.kind {
@@ -759,7 +787,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_told_once() {
+    fn reports_each_mistake_once() {
         for leaf in [json!({}), json!(true), json!(7), json!("("), json!(["("])] {
             let found = mistakes(&filled("", &leaf));
             let once: std::collections::BTreeSet<_> = found.iter().collect();
@@ -774,24 +802,143 @@ mod tests {
         }
     }
 
+    /// A config with every field.
+    fn full() -> Value {
+        json!({
+            "loadBalancers": [{"arn": ARN, "issuer": "https://idp.test", "clientId": "client"}],
+            "publicKeys": {
+                "endpoint": "https://keys.test",
+                "cluster": "keys",
+                "timeoutMs": 1000,
+                "cacheTtlSeconds": 60,
+            },
+            "clockSkewSeconds": 30,
+            "userId": {
+                "claims": ["email"],
+                "header": "x-user",
+                "prefix": "",
+                "lowercase": true,
+                "requireVerifiedEmail": true,
+                "transformers": [{"matches": "a", "replaces": ""}],
+            },
+            "groups": {
+                "claims": ["access:groups", "groups"],
+                "separator": ";",
+                "members": "keys",
+                "decode": "form",
+                "transformers": [{"matches": "b", "replaces": ""}],
+                "header": "x-groups",
+                "prefix": "",
+                "keep": "a",
+                "memberHeaderPrefix": "x-group-",
+            },
+            "claimHeaders": [{"claim": "name", "header": "x-name"}],
+            "accessToken": {
+                "issuer": "https://idp.test",
+                "jwksUri": "https://idp.test/keys",
+                "jwksCluster": "idp",
+            },
+            "rules": [
+                {"match": {"hosts": ["a.test"]}, "require": "none"},
+                {"match": {"paths": [{"exact": "/a"}]}, "require": "none"},
+                {"match": {"paths": [{"prefix": "/a"}]}, "require": "none"},
+                {"match": {"paths": [{"suffix": "a"}]}, "require": "none"},
+                {"match": {"paths": [{"regex": "a"}]}, "require": "none"},
+                {"match": {"methods": ["GET"]}, "require": "none"},
+                {"allow": {"users": ["ann"]}},
+                {"allow": {"domains": ["a.test"]}},
+                {"allow": {"groups": ["a"]}},
+            ],
+            "logout": {
+                "path": "/logout",
+                "redirectTo": "https://idp.test/logout",
+                "sessionCookie": "session",
+            },
+            "upgrades": [],
+            "reservedHeaders": ["x-reserved"],
+            "forward": {
+                "oidcData": true,
+                "accessToken": true,
+                "sessionCookies": true,
+                "pathOverrides": true,
+            },
+            "accessLog": {"user": true},
+            "mode": "report",
+            "accessLog": {"user": true},
+        })
+    }
+
+    /// The JSON pointers of every member below `value`.
+    fn members(value: &Value, pointer: &str) -> Vec<String> {
+        let below: Vec<_> = match value {
+            Value::Object(members) => members
+                .iter()
+                .map(|(name, value)| (name.clone(), value))
+                .collect(),
+            Value::Array(elements) => (0..).map(|n: usize| n.to_string()).zip(elements).collect(),
+            _ => Vec::new(),
+        };
+        let below = below.into_iter().flat_map(|(name, value)| {
+            let pointer = format!("{pointer}/{name}");
+            [vec![pointer.clone()], members(value, &pointer)].concat()
+        });
+        below.collect()
+    }
+
     #[test]
-    fn a_mistake_is_told_in_one_line_whatever_the_config_holds() {
+    fn reports_each_wrong_value_once() {
+        assert_eq!(mistakes(&full()), [""; 0]);
+        let pointers = members(&full(), "");
+        let is_covered = |field: &crate::Field| {
+            let wanted = format!("/{}", field.path.replace('.', "/"));
+            pointers.iter().any(|pointer| {
+                let names = pointer
+                    .split('/')
+                    .filter(|name| name.parse::<u8>().is_err());
+                names.collect::<Vec<_>>().join("/") == wanted
+            })
+        };
+        for field in &FIELDS {
+            assert!(is_covered(field), "{} is missing in `full`", field.path);
+        }
+        for pointer in &pointers {
+            for wrong in [json!(-1), json!(""), json!([{}]), json!([""]), json!({})] {
+                let mut config = full();
+                *config.pointer_mut(pointer).unwrap() = wrong.clone();
+                let found = mistakes(&config);
+                let fields: std::collections::BTreeSet<_> = found
+                    .iter()
+                    .map(|mistake| mistake.split([' ', ':']).next().unwrap())
+                    .collect();
+                assert!(
+                    fields.len() == found.len(),
+                    "{pointer}: {wrong}: {found:#?}"
+                );
+                if wrong == json!(-1) {
+                    assert_eq!(found.len(), 1, "{pointer}: {found:#?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
         for spoil in ["a\r\nb", "a\u{85}b", "a\u{7f}b", "\u{1b}[2J"] {
             let config = with(|config| {
                 config[spoil] = json!(1);
                 config["userId"] = json!({"header": spoil, "claims": [spoil]});
             });
             let duplicate = format!("{{{0}:1,{0}:1}}", Value::from(spoil));
-            let told = [mistakes(&config), mistakes_in(&duplicate)].concat();
-            assert!(told.len() > 2, "{told:?}");
-            for line in told {
+            let found = [mistakes(&config), mistakes_in(&duplicate)].concat();
+            assert!(found.len() > 2, "{found:?}");
+            for line in found {
                 assert!(!line.contains(char::is_control), "{line:?}");
             }
         }
     }
 
     #[test]
-    fn text_that_is_no_strict_json_is_refused() {
+    fn rejects_invalid_json() {
         for text in [
             "",
             "  ",

@@ -1,6 +1,5 @@
-//! Reads fields of a JSON object by name, and remembers each mistake with the path of its field.
-//! What a field may be called, hold and default to is in [`super::reference`]; nothing here knows
-//! what a field means.
+//! Reads the fields of a JSON object by name and collects mistakes with the paths of their fields.
+//! [`super::reference`] lists names, types, bounds and defaults. No field has a meaning here.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -13,23 +12,25 @@ use super::reference::{Default as FieldDefault, Field, Kind, children, field};
 use crate::access::regex::MAX_COMPILED_REGEX_BYTES;
 
 /// One mistake in the plugin config.
+///
+/// Displayed on one line, as `FIELD: found X, expected Y`. Fields that contradict each other:
+/// `FIELD cannot be combined with OTHER: reason` or `FIELD requires OTHER: reason`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
     path: String,
-    found: String,
-    expected: String,
+    /// Follows the path directly.
+    text: String,
 }
 
 impl ConfigError {
-    pub(super) fn new(path: &str, found: impl Into<String>, expected: impl Into<String>) -> Self {
+    pub(super) fn new(path: &str, found: &str, expected: &str) -> Self {
         Self {
             path: path.to_owned(),
-            found: found.into(),
-            expected: expected.into(),
+            text: [": found ", found, ", expected ", expected].concat(),
         }
     }
 
-    /// Which field, such as `userId.transformers[0].matches`; empty for the whole config.
+    /// The path of the field, such as `userId.transformers[0].matches`. Empty for the whole config.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -42,15 +43,12 @@ impl std::fmt::Display for ConfigError {
         } else {
             &self.path
         };
-        // One line, whatever stands in the config.
-        for part in [path, ": found ", &self.found, ", expected ", &self.expected] {
-            part.chars().try_for_each(|c| {
-                if c.is_control() {
-                    write!(f, "{}", c.escape_default())
-                } else {
-                    f.write_char(c)
-                }
-            })?;
+        for c in path.chars().chain(self.text.chars()) {
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                f.write_char(c)?;
+            }
         }
         Ok(())
     }
@@ -69,21 +67,25 @@ impl Mistakes {
         }
     }
 
-    /// The mistakes in the order in which they were found. Fields are read more than once: each
-    /// mistake is told once.
+    /// The distinct mistakes in the order found. A field that is read twice adds its mistake twice.
     pub(super) fn into_inner(self) -> Vec<ConfigError> {
         let mut errors = self.0.into_inner();
-        let mut told = BTreeSet::new();
-        errors.retain(|error| told.insert(error.clone()));
+        let mut reported = BTreeSet::new();
+        errors.retain(|error| reported.insert(error.clone()));
         errors
+    }
+
+    fn count(&self) -> usize {
+        self.0.try_borrow().map_or(0, |errors| errors.len())
     }
 }
 
-/// An object of the config, or the absence of an optional one: then every field has its default.
+/// An object of the config. An optional object that is absent has the default in every field.
 pub(super) struct Object<'a> {
-    /// The path as the reference spells it: without the positions in arrays.
+    /// The path in the reference: without positions in arrays.
     schema: String,
     path: String,
+    /// `None`: absent.
     members: Option<&'a Map<String, Value>>,
     mistakes: &'a Mistakes,
 }
@@ -98,7 +100,7 @@ impl<'a> Object<'a> {
                 mistakes,
             )),
             _ => {
-                mistakes.add(ConfigError::new("", describe(value), "a JSON object"));
+                mistakes.add(ConfigError::new("", &describe(value), "a JSON object"));
                 None
             }
         }
@@ -124,24 +126,42 @@ impl<'a> Object<'a> {
             object.mistake(
                 name,
                 "an unknown field",
-                format!("one of: {}", known.join(", ")),
+                &format!("one of: {}", known.join(", ")),
             );
         }
         object
     }
 
-    /// Remembers a mistake in `field`, or in the object itself where `field` is empty.
-    pub(super) fn mistake(
-        &self,
-        field: &str,
-        found: impl Into<String>,
-        expected: impl Into<String>,
-    ) {
-        self.mistakes
-            .add(ConfigError::new(&join(&self.path, field), found, expected));
+    /// Adds a mistake in `field`, or in the object itself if `field` is empty.
+    pub(super) fn mistake(&self, field: &str, found: &str, expected: &str) {
+        let path = join(&self.path, field);
+        self.mistakes.add(ConfigError::new(&path, found, expected));
     }
 
-    /// `outcome`, or a mistake in `field`, which held `found`, where there is none.
+    /// Adds the mistake that `field` cannot be combined with `other`.
+    pub(super) fn conflict(&self, field: &str, other: &str, reason: &str) {
+        self.contradiction(field, &[" cannot be combined with ", other, ": ", reason]);
+    }
+
+    /// Adds the mistake that `field` requires something that the config does not have.
+    pub(super) fn requirement(&self, field: &str, required: &str) {
+        self.contradiction(field, &[" requires ", required]);
+    }
+
+    fn contradiction(&self, field: &str, text: &[&str]) {
+        self.mistakes.add(ConfigError {
+            path: join(&self.path, field),
+            text: text.concat(),
+        });
+    }
+
+    /// The number of mistakes in the whole config so far. A check that depends on other fields runs
+    /// only if they had none, so that a mistake is reported once.
+    pub(super) fn mistake_count(&self) -> usize {
+        self.mistakes.count()
+    }
+
+    /// `outcome`; if it is `None`, adds a mistake in `field`, which holds `found`.
     pub(super) fn check<T>(
         &self,
         field: &str,
@@ -149,9 +169,9 @@ impl<'a> Object<'a> {
         outcome: Option<T>,
         expected: &str,
     ) -> Option<T> {
-        // What is missing altogether has been told already.
+        // The reader of the string reported an absent or empty one.
         if outcome.is_none() && !found.is_empty() {
-            self.mistake(field, describe(&Value::String(found.to_owned())), expected);
+            self.mistake(field, &describe(&Value::String(found.to_owned())), expected);
         }
         outcome
     }
@@ -160,17 +180,17 @@ impl<'a> Object<'a> {
         field(&join(&self.schema, name))
     }
 
-    /// The member's value, or its default; a mistake where a required one is absent.
+    /// The member's value. Adds a mistake if a required member is absent.
     fn value(&self, name: &str) -> Option<&'a Value> {
         let value = self.members.and_then(|members| members.get(name));
         if value.is_none() && self.members.is_some() && self.spec(name).is_required() {
-            self.mistake(name, "nothing", self.spec(name).expected());
+            self.mistake(name, "nothing", &self.spec(name).expected());
         }
         value
     }
 
     fn wrong<T>(&self, name: &str, value: &Value) -> Option<T> {
-        self.mistake(name, describe(value), self.spec(name).expected());
+        self.mistake(name, &describe(value), &self.spec(name).expected());
         None
     }
 
@@ -203,7 +223,7 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// The string, or `None` where it is absent or, if it may be, null.
+    /// The string, or `None` if it is absent, wrong, or an allowed null.
     pub(super) fn optional_string(&self, name: &str) -> Option<&'a str> {
         match self.value(name)? {
             Value::String(text) if self.spec(name).accepts_text(text) => Some(text),
@@ -230,7 +250,7 @@ impl<'a> Object<'a> {
         let text = |(position, element): (usize, &'a Value)| match element {
             Value::String(text) => Some(text.as_str()),
             other => {
-                self.mistake(&format!("{name}[{position}]"), describe(other), "a string");
+                self.mistake(&format!("{name}[{position}]"), &describe(other), "a string");
                 None
             }
         };
@@ -254,12 +274,12 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The object `name`, where it is given.
+    /// The object `name`; `None` if it is absent.
     pub(super) fn optional_object(&self, name: &str) -> Option<Object<'a>> {
         self.members?.contains_key(name).then(|| self.object(name))
     }
 
-    /// The string `name`, where it is given and not empty.
+    /// The string `name`; `None` if it is absent, wrong or empty.
     pub(super) fn given_string(&self, name: &str) -> Option<&'a str> {
         Some(self.string(name)).filter(|text| !text.is_empty())
     }
@@ -276,7 +296,11 @@ impl<'a> Object<'a> {
                 ))
             }
             other => {
-                self.mistake(&format!("{name}[{position}]"), describe(other), "an object");
+                self.mistake(
+                    &format!("{name}[{position}]"),
+                    &describe(other),
+                    "an object",
+                );
                 None
             }
         };
@@ -306,11 +330,11 @@ fn join(parent: &str, name: &str) -> String {
     }
 }
 
-/// What a mistake held, short enough for a log line.
+/// The value for a message, at most 160 characters of it.
 pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Object(_) => "an object".to_owned(),
-        Value::Array(elements) => format!("an array of {}", elements.len()),
+        Value::Array(elements) => format!("an array of {} elements", elements.len()),
         other => {
             let text = serde_json::to_string(other).unwrap_or_default();
             match text.char_indices().nth(160) {
@@ -333,11 +357,7 @@ pub(super) fn read_regex(object: &Object<'_>, field: &str) -> Option<Regex> {
     {
         Ok(regex) => Some(regex),
         Err(error) => {
-            object.mistake(
-                field,
-                format!("{}, which is no regex: {error}", quoted(text)),
-                "a regex",
-            );
+            object.mistake(field, &quoted(text), &format!("a regex ({error})"));
             None
         }
     }

@@ -1,5 +1,5 @@
-//! The config reference: each field's name, type, bounds and default, once. The reader takes them
-//! from here, and a test compares the README's table, which says what each field means, with it.
+//! The config reference: name, type, bounds and default of each field. The reader uses it, and a
+//! test compares the README's table with it.
 
 /// One field of `pluginConfig`.
 pub struct Field {
@@ -9,12 +9,12 @@ pub struct Field {
     pub(super) default: Default,
 }
 
-/// What a field holds when it is not given.
+/// The value of a field that is not given.
 #[derive(Clone, Copy)]
 pub(super) enum Default {
-    /// It must be given.
+    /// None: the field must be given.
     Required,
-    /// It stays absent, and its meaning says what then happens.
+    /// None: the field is optional.
     Absent,
     Boolean(bool),
     Number(u64),
@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 58] = [
+pub static FIELDS: [Field; 66] = [
     Field {
         path: "loadBalancers",
         kind: Kind::Objects { least: 1, most: 64 },
@@ -166,6 +166,42 @@ pub static FIELDS: [Field; 58] = [
         path: "groups.claims",
         kind: Kind::Strings { least: 1, most: 16 },
         default: Default::Texts(&["custom:groups"]),
+    },
+    Field {
+        path: "groups.separator",
+        kind: Kind::Choice(&[",", ";", "|", " "]),
+        default: Default::Text(","),
+    },
+    Field {
+        path: "groups.members",
+        kind: Kind::Choice(&["keys", "name"]),
+        default: Default::Absent,
+    },
+    Field {
+        path: "groups.decode",
+        kind: Kind::Choice(&["form"]),
+        default: Default::Absent,
+    },
+    Field {
+        path: "groups.transformers",
+        kind: Kind::Objects { least: 0, most: 32 },
+        default: Default::Empty,
+    },
+    Field {
+        path: "groups.transformers.matches",
+        kind: Kind::String {
+            least: 0,
+            most: 1024,
+        },
+        default: Default::Required,
+    },
+    Field {
+        path: "groups.transformers.replaces",
+        kind: Kind::String {
+            least: 0,
+            most: 320,
+        },
+        default: Default::Required,
     },
     Field {
         path: "groups.header",
@@ -393,14 +429,23 @@ pub static FIELDS: [Field; 58] = [
         default: Default::Boolean(false),
     },
     Field {
+        path: "accessLog",
+        kind: Kind::Object,
+        default: Default::Empty,
+    },
+    Field {
+        path: "accessLog.user",
+        kind: Kind::Boolean,
+        default: Default::Boolean(false),
+    },
+    Field {
         path: "mode",
         kind: Kind::Choice(&["enforce", "report"]),
         default: Default::Text("enforce"),
     },
 ];
 
-/// What the reader gets where it asks for a field that the reference does not list. A test sees
-/// that it never does.
+/// The result for a field that the reference does not list.
 static UNLISTED: Field = Field {
     path: "",
     kind: Kind::Object,
@@ -414,7 +459,7 @@ pub(super) fn field(path: &str) -> &'static Field {
         .unwrap_or(&UNLISTED)
 }
 
-/// The fields of the object at `parent`; of the whole config where it is empty.
+/// The fields of the object at `parent`. Empty `parent`: of the whole config.
 pub(super) fn children(parent: &str) -> impl Iterator<Item = &'static Field> {
     FIELDS
         .iter()
@@ -449,7 +494,7 @@ impl Field {
         }
     }
 
-    /// What the field may hold, for a message.
+    /// The accepted values, for a message.
     pub fn expected(&self) -> String {
         match self.kind {
             Kind::Boolean => "true or false".to_owned(),
@@ -469,7 +514,7 @@ impl Field {
         }
     }
 
-    /// The default as JSON, or the word for there being none.
+    /// The default as JSON, or `required` or `none`.
     pub fn default_json(&self) -> String {
         match self.default {
             Default::Required => "required".to_owned(),
@@ -489,7 +534,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_default_is_what_its_field_may_hold() {
+    fn every_default_is_an_accepted_value() {
         for field in &FIELDS {
             let fits = match (field.kind, field.default) {
                 (_, Default::Required | Default::Absent) => true,
@@ -511,13 +556,13 @@ mod tests {
     }
 
     #[test]
-    fn each_field_stands_once_and_under_an_object() {
+    fn every_field_is_listed_once_after_its_parent() {
         for (position, field) in FIELDS.iter().enumerate() {
             assert!(
                 !FIELDS[..position]
                     .iter()
                     .any(|earlier| earlier.path == field.path),
-                "{} stands twice",
+                "{} is listed twice",
                 field.path
             );
             if let Some((parent, _)) = field.path.rsplit_once('.') {

@@ -1,4 +1,4 @@
-//! `upgrades` of the plugin config into [`Upgrades`].
+//! Reads `upgrades` of the plugin config into [`Upgrades`].
 
 use super::headers::is_token_byte;
 use super::reader::{Object, quoted};
@@ -14,14 +14,14 @@ pub(super) fn read(root: &Object<'_>) -> Upgrades {
             let expected = format!(
                 "a protocol of at most {MAX_TYPE_BYTES} bytes, such as \"websocket\" or \"SPDY/3.1\", or \"connect\""
             );
-            root.mistake(&format!("upgrades[{position}]"), quoted(name), expected);
+            root.mistake(&format!("upgrades[{position}]"), &quoted(name), &expected);
         }
         allowed.push(name.to_ascii_lowercase());
     }
     Upgrades { allowed }
 }
 
-/// Whether this is a `protocol` of RFC 9110, section 7.8: a token, and a version after a `/`.
+/// Whether this is a `protocol` (RFC 9110, section 7.8): a token, optionally with `/` and a version.
 fn is_type(name: &str) -> bool {
     let is_token = |part: &str| !part.is_empty() && part.bytes().all(is_token_byte);
     let (protocol, version) = name
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_protocols_with_and_without_version() {
+    fn accepts_protocols_with_and_without_version() {
         for (name, expected) in [
             ("websocket", true),
             ("SPDY/3.1", true),

@@ -1,11 +1,11 @@
-//! ASN.1 DER (X.690), as far as a signature and a public key need it. Writes only: nothing that
-//! comes from outside is read as DER.
+//! ASN.1 DER (X.690) for signatures and public keys. Writes only: no external input is parsed as
+//! DER.
 
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
 pub(crate) const SEQUENCE: u8 = 0x30;
 
-/// An element of this tag and content (X.690, section 8.1).
+/// An element with this tag and content (X.690, section 8.1).
 pub(crate) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len().to_be_bytes();
     let digits = without_leading_zeros(&length);
@@ -18,8 +18,8 @@ pub(crate) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A non-negative integer, given as its big-endian bytes: without leading zero bytes, but for one
-/// that keeps it positive.
+/// A non-negative integer from big-endian bytes: no leading zero byte, except one that keeps it
+/// positive.
 pub(crate) fn integer(number: &[u8]) -> Vec<u8> {
     let digits = without_leading_zeros(number);
     let sign: &[u8] = if digits.first().is_none_or(|byte| *byte >= 0x80) {
@@ -30,7 +30,7 @@ pub(crate) fn integer(number: &[u8]) -> Vec<u8> {
     element(INTEGER, &[sign, digits].concat())
 }
 
-/// Big-endian bytes without those at the start that say nothing.
+/// Big-endian bytes without leading zeros.
 pub(crate) fn without_leading_zeros(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     number.get(zeros..).unwrap_or_default()
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_takes_as_many_bytes_as_it_needs() {
+    fn lengths_are_minimal() {
         for (size, head) in [
             (0, &[0x30, 0][..]),
             (127, &[0x30, 127]),
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_is_positive_and_as_short_as_can_be() {
+    fn integers_are_positive_and_minimal() {
         for (number, expected) in [
             (&[][..], &[2, 1, 0][..]),
             (&[0, 0], &[2, 1, 0]),

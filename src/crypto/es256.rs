@@ -1,5 +1,5 @@
-//! ES256: public keys on P-256, and verification by the `p256` crate in this process. Nothing here
-//! reads a token or fetches a key.
+//! ES256: P-256 public keys, and verification in this process by the `p256` crate. Parses no token,
+//! fetches no key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,8 +15,8 @@ use super::provider::{VerifySignature, provider};
 /// bytes.
 pub const SPKI_LENGTH: usize = 91;
 
-/// What stands before the 65 bytes of an uncompressed point: the algorithm id-ecPublicKey with the
-/// curve secp256r1. Any other algorithm, curve or form of point is no key here.
+/// The DER prefix of an uncompressed point of 65 bytes: algorithm id-ecPublicKey, curve secp256r1.
+/// Keys with another algorithm, curve or point form are rejected.
 const SPKI_PREFIX: [u8; 26] =
     *b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
 
@@ -28,19 +28,20 @@ pub struct P256Key {
 }
 
 impl P256Key {
-    /// Reads the key server's answer: one PEM block `PUBLIC KEY` (RFC 7468, section 13) and white
-    /// space around it. `None` if it is anything else, or not a point on P-256.
+    /// Parses the key server's answer: one PEM block `PUBLIC KEY` (RFC 7468, section 13),
+    /// optionally with white space around it. `None` for anything else, or a point that is not on
+    /// P-256.
     pub fn from_pem(answer: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(answer).ok()?.trim_ascii();
         let body = text
             .strip_prefix("-----BEGIN PUBLIC KEY-----")?
             .strip_suffix("-----END PUBLIC KEY-----")?;
-        // A second block, or text between the lines, is not base64.
+        // This rejects a second block or text between the lines: neither is base64.
         let base64: String = body.lines().map(str::trim_ascii).collect();
         Self::from_spki(&STANDARD.decode(base64).ok()?)
     }
 
-    /// Reads a SubjectPublicKeyInfo in DER. `None` if it is not an uncompressed point on P-256.
+    /// Parses a SubjectPublicKeyInfo in DER. `None` if it is not an uncompressed point on P-256.
     pub fn from_spki(der: &[u8]) -> Option<Self> {
         let spki = der.try_into().ok()?;
         point(spki)?;
@@ -50,7 +51,7 @@ impl P256Key {
         })
     }
 
-    /// The key as `jsonwebtoken` takes it.
+    /// The key for `jsonwebtoken`.
     pub(crate) fn decoding_key(&self) -> &DecodingKey {
         &self.decoding_key
     }
@@ -61,12 +62,12 @@ impl P256Key {
     }
 }
 
-/// The point in a SubjectPublicKeyInfo, if that is one of P-256 and the point is on the curve.
+/// The point of a P-256 SubjectPublicKeyInfo, if it is on the curve.
 fn point(spki: &[u8; SPKI_LENGTH]) -> Option<VerifyingKey> {
     VerifyingKey::from_sec1_bytes(spki.strip_prefix(&SPKI_PREFIX)?).ok()
 }
 
-/// ES256 by the `p256` crate, in this process. It cannot do RS256.
+/// ES256 by the `p256` crate, in this process. It does not support RS256.
 pub struct P256;
 
 impl VerifySignature for P256 {
@@ -83,21 +84,21 @@ impl VerifySignature for P256 {
     }
 }
 
-/// A public key, a message and its signature, to try a verifier on: RFC 6979, appendix A.2.5,
-/// SHA-256, "sample".
+/// A public key, message and signature for the known-answer test of a verifier: RFC 6979, appendix
+/// A.2.5, SHA-256, "sample".
 pub mod known_answer {
     /// SubjectPublicKeyInfo in DER.
     pub const SPKI: [u8; super::SPKI_LENGTH] = *b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04\
         \x60\xfe\xd4\xba\x25\x5a\x9d\x31\xc9\x61\xeb\x74\xc6\x35\x6d\x68\xc0\x49\xb8\x92\x3b\x61\xfa\x6c\xe6\x69\x62\x2e\x60\xf2\x9f\xb6\
         \x79\x03\xfe\x10\x08\xb8\xbc\x99\xa4\x1a\xe9\xe9\x56\x28\xbc\x64\xf2\xf1\xb2\x0c\x2d\x7e\x9f\x51\x77\xa3\xc2\x94\xd4\x46\x22\x99";
-    /// What was signed.
+    /// The signed message.
     pub const MESSAGE: &[u8] = b"sample";
     /// r‖s.
     pub const SIGNATURE: [u8; 64] = *b"\xef\xd4\x8b\x2a\xac\xb6\xa8\xfd\x11\x40\xdd\x9c\xd4\x5e\x81\xd6\x9d\x2c\x87\x7b\x56\xaa\xf9\x91\xc3\x4d\x0e\xa8\x4e\xaf\x37\x16\
         \xf7\xcb\x1c\x94\x2d\x65\x7c\x41\xd4\x36\xc7\xa1\xb6\xe2\x9f\x65\xf3\xe9\x00\xdb\xb9\xaf\xf4\x06\x4d\xc4\xab\x2f\x84\x3a\xcd\xa8";
 }
 
-/// r‖s as the ASN.1 DER that OpenSSL's family of libraries takes (RFC 3279, section 2.2.3): a
+/// r‖s in the ASN.1 DER form of OpenSSL and its relatives (RFC 3279, section 2.2.3): a
 /// sequence of two integers. `None` unless both are in 1…n-1.
 pub(crate) fn to_der(signature: &[u8]) -> Option<Vec<u8>> {
     Signature::from_slice(signature).ok()?;
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_known_answer_holds_and_another_message_does_not() {
+    fn known_answer_verifies() {
         let verify =
             |message| P256::verify_es256(&known_answer::SPKI, message, &known_answer::SIGNATURE);
         assert!(verify(known_answer::MESSAGE));
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wycheproof_vector_gets_its_verdict_through_jsonwebtoken() {
+    fn agrees_with_wycheproof_vectors() {
         let _ = P256_PROVIDER.install_default();
         let vectors = vectors("ecdsa_secp256r1_sha256_p1363_test.json");
         let mut count = [0, 0];
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_der_form_is_the_one_that_the_ecdsa_crate_writes() {
+    fn der_signature_equals_ecdsa_crate() {
         let mut signatures = vec![known_answer::SIGNATURE];
         for zeros in 1..32 {
             for first in [1, 0x7f, 0x80, 0xff] {
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn our_provider_signs_nothing_and_verifies_no_other_algorithm() {
+    fn provider_only_verifies_es256() {
         let _ = P256_PROVIDER.install_default();
         let key = P256Key::from_spki(&known_answer::SPKI)
             .unwrap()
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_one_pem_with_white_space_around_it_at_most() {
+    fn accepts_one_pem_block_with_white_space() {
         let good = pem(&known_answer::SPKI);
         for text in [
             good.clone(),
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_a_point_on_p256_and_nothing_else() {
+    fn accepts_only_points_on_p256() {
         let mut off_curve = known_answer::SPKI;
         off_curve[SPKI_LENGTH - 1] ^= 1;
         let mut other_curve = known_answer::SPKI;

@@ -1,5 +1,4 @@
-//! Public keys and signature algorithms. Nothing here knows what a token says or where a key came
-//! from.
+//! Public keys and signature algorithms. No tokens, no key sources.
 
 mod der;
 pub(crate) mod es256;
@@ -9,8 +8,8 @@ pub(crate) mod rs256;
 /// A public key of either kind.
 #[derive(Clone)]
 pub enum PublicKey {
-    /// An ALB's, for ES256.
+    /// An ALB's key, for ES256.
     P256(es256::P256Key),
-    /// An identity provider's, for RS256.
+    /// An identity provider's key, for RS256.
     Rsa(rs256::RsaKey),
 }

@@ -1,24 +1,23 @@
-//! The `CryptoProvider` through which `jsonwebtoken` verifies: ES256 and RS256, by any
-//! implementation of [`VerifySignature`].
+//! The `CryptoProvider` for `jsonwebtoken`: ES256 and RS256 by any [`VerifySignature`].
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result as JwtResult};
 use jsonwebtoken::signature::{Error as SignatureError, Verifier};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 
-/// One implementation of signature verification. Keys are SubjectPublicKeyInfo in DER.
+/// An implementation of signature verification. Keys are SubjectPublicKeyInfo in DER.
 pub trait VerifySignature {
-    /// Whether `signature` (r‖s) is `spki`'s over the SHA-256 of `message`. `spki` is a
-    /// [`super::es256::P256Key::spki`].
+    /// Whether `signature` (r‖s) is a valid signature by `spki` of the SHA-256 of `message`. `spki`
+    /// comes from [`super::es256::P256Key::spki`].
     fn verify_es256(spki: &[u8], message: &[u8], signature: &[u8]) -> bool;
 
-    /// Whether `signature` (RSASSA-PKCS1-v1_5) is `spki`'s over the SHA-256 of `message`; `None` if
-    /// it cannot tell.
+    /// Whether `signature` (RSASSA-PKCS1-v1_5) is a valid signature by `spki` of the SHA-256 of
+    /// `message`. `None` if the implementation does not support RS256.
     fn verify_rs256(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool>;
 }
 
-/// A `jsonwebtoken` provider that verifies ES256 and RS256 with `V` and can do nothing else: no
-/// signing, no other algorithm.
+/// A `jsonwebtoken` provider that only verifies ES256 and RS256 with `V`: no signing, no other
+/// algorithm.
 pub const fn provider<V: VerifySignature + Send + Sync + 'static>() -> CryptoProvider {
     CryptoProvider {
         signer_factory: refuse_to_sign,
@@ -41,7 +40,7 @@ fn verifier<V: VerifySignature + Send + Sync + 'static>(
     algorithm: &Algorithm,
     key: &DecodingKey,
 ) -> JwtResult<Box<dyn JwtVerifier>> {
-    // A key of one kind never verifies by the other's algorithm.
+    // A key must not verify with the other kind's algorithm.
     if !matches!(
         (algorithm, key.family()),
         (Algorithm::ES256, AlgorithmFamily::Ec) | (Algorithm::RS256, AlgorithmFamily::Rsa)

@@ -1,15 +1,15 @@
-//! RS256: RSA public keys. Verification is the host's; the `p256` build cannot do it. Nothing here
-//! reads a token or fetches a key.
+//! RS256: RSA public keys. The host verifies; the `p256` crate cannot. Parses no token, fetches no
+//! key.
 
 use jsonwebtoken::DecodingKey;
 
 use super::der;
 
-/// The bounds of a modulus, in bits: RFC 7518, section 3.3 asks for 2048, and nobody has more than
-/// 8192.
+/// The bounds of a modulus, in bits: RFC 7518, section 3.3 requires 2048; larger keys than 8192 are
+/// not in use.
 const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The longest public exponent, in bytes. All that are in use are 65537.
+/// The longest public exponent, in bytes. Practically all keys use 65537.
 const MAX_EXPONENT_BYTES: usize = 4;
 
 /// The algorithm identifier rsaEncryption (RFC 8017, appendix A.1), with its NULL parameters.
@@ -22,8 +22,7 @@ pub struct RsaKey {
 }
 
 impl RsaKey {
-    /// The key of this modulus and exponent, big-endian. `None` if one of them is out of bounds or
-    /// even.
+    /// The key with this modulus and exponent, big-endian. `None` if one is even or out of bounds.
     pub fn from_components(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
         Some(Self {
             decoding_key: DecodingKey::from_rsa_der(&spki(modulus, exponent)?),
@@ -58,15 +57,16 @@ fn spki(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
     sound.then(|| der::element(der::SEQUENCE, &[&RSA_ENCRYPTION, bits.as_slice()].concat()))
 }
 
-/// An RSA key, a message and its RS256 signature, to try a verifier on: RFC 7515, appendix A.2.
+/// An RSA key, message and RS256 signature for the known-answer test of a verifier: RFC 7515,
+/// appendix A.2.
 pub(crate) mod known_answer {
-    /// `n` of the key; `e` is 65537.
+    /// The key's `n`; `e` is 65537.
     const MODULUS: &str = concat!(
         "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2j",
         "Z47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK",
         "-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ",
     );
-    /// What was signed: JOSE header and payload in base64.
+    /// The signed message: JOSE header and payload in base64.
     pub(crate) const MESSAGE: &[u8] =
         b"eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
     /// In base64.
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_modulus_is_of_2048_to_8192_bits_however_many_bytes_it_is_written_in() {
+    fn accepts_moduli_of_2048_to_8192_bits() {
         let is_key = |first: u8, bytes: usize| {
             let modulus = [vec![0, 0, first], vec![0xff; bytes - 1]].concat();
             RsaKey::from_components(&modulus, &[1, 0, 1]).is_some()
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_public_key_info_is_the_one_that_another_library_writes() {
+    fn spki_equals_another_library() {
         use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
         let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
         let public = aws_lc_rs::signature::KeyPair::public_key(&pair);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_module_alone_verifies_no_rsa_signature_not_even_the_known_one() {
+    fn p256_verifies_no_rsa_signature() {
         let _ = P256_PROVIDER.install_default();
         let key = known_answer::key().unwrap();
         let verdict = jsonwebtoken::crypto::verify(

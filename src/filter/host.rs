@@ -325,11 +325,10 @@ pub(super) fn reply(
     })
 }
 
-/// Puts `value` into the filter state of the effective context's request as `wasm.NAME`, for the
-/// access log.
-pub(super) fn note(name: &str, value: &[u8]) {
-    // A refusal would lose a field of a log line, which is no reason to refuse the request.
-    let _ = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
+/// Sets the filter state `wasm.NAME` of the effective context's request. It lives as long as the
+/// filter chain: after an internal redirect it is gone.
+pub(super) fn set_filter_state(name: &str, value: &[u8]) -> Outcome<()> {
+    outcome(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
 /// Makes `context` the one that the calls above are about.

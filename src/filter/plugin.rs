@@ -36,8 +36,11 @@ const SHARING_ATTEMPTS: usize = 3;
 /// When the next tick is due while woken requests are left: at once, after the worker's other work.
 const OVERDUE: Timestamp = Timestamp::from_millis(0);
 
-/// What an access log finds in the filter state, behind `wasm.`: who was let pass, or why somebody
-/// was or would be denied.
+/// The filter state `wasm.alb_oidc`, on each request that passes and on no other. The interlock, an
+/// RBAC filter before the router, denies requests without it: see `envoy/envoy.yaml`. Only a Wasm
+/// module can write names that begin with `wasm.`.
+const PASSED: &str = "alb_oidc";
+/// The filter states for the access log: the user, and the reason of a denial.
 const USER: &str = "alb_oidc_user";
 const REASON: &str = "alb_oidc_reason";
 
@@ -259,19 +262,18 @@ impl Plugin {
     fn carry_out(&mut self, head: &RequestHead<'_>, decision: Decision) -> Next {
         match decision {
             Decision::Admit(edits) => {
-                let next = self.pass(head, &edits, Metrics::admitted);
-                if matches!(next, Next::Continue)
+                if self.gate.config().log_user
                     && let Some(user_id) = self.gate.user_id(&edits)
                 {
-                    host::note(USER, user_id);
+                    log_to_access_log(USER, user_id);
                 }
-                next
+                self.pass(head, &edits, "admitted", Metrics::admitted)
             }
-            Decision::Skip(edits) => self.pass(head, &edits, Metrics::skipped),
+            Decision::Skip(edits) => self.pass(head, &edits, "skipped", Metrics::skipped),
             Decision::Report(reason, edits) => {
                 log_reason("would deny", reason, head);
-                host::note(REASON, reason.name().as_bytes());
-                self.pass(head, &edits, |metrics| metrics.reported(reason))
+                log_to_access_log(REASON, reason.name().as_bytes());
+                self.pass(head, &edits, "reported", |metrics| metrics.reported(reason))
             }
             Decision::Deny(reason) => self.deny(head, reason),
             Decision::SignOut(cookies) => self.sign_out(head, &cookies),
@@ -284,12 +286,13 @@ impl Plugin {
         &mut self,
         head: &RequestHead<'_>,
         edits: &[HeaderEdit],
+        how: &str,
         count: impl FnOnce(&Metrics),
     ) -> Next {
-        if edits
+        let is_edited = edits
             .iter()
-            .any(|edit| host::edit_request(Part::Headers, edit).is_err())
-        {
+            .all(|edit| host::edit_request(Part::Headers, edit).is_ok());
+        if !is_edited || host::set_filter_state(PASSED, how.as_bytes()).is_err() {
             return self.deny(head, Reason::InternalError);
         }
         count(&self.metrics);
@@ -513,10 +516,16 @@ fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>) {
     );
 }
 
+/// Sets a filter state that only the access log reads. A failure loses a field of a log line, which
+/// is no reason to deny the request.
+fn log_to_access_log(name: &str, value: &[u8]) {
+    let _ = host::set_filter_state(name, value);
+}
+
 /// Denies the request of the effective context, and logs why.
 pub(super) fn send_denial(head: &RequestHead<'_>, reason: Reason, sign_out: Option<&SignOut>) {
     log_reason("denied", reason, head);
-    host::note(REASON, reason.name().as_bytes());
+    log_to_access_log(REASON, reason.name().as_bytes());
     send(
         &Reply::denial(head, reason, sign_out),
         &format!("alb_oidc_{reason}"),

@@ -1,103 +1,185 @@
-//! Claims into groups, and groups into headers. Nothing here may let a group's name say more than
-//! its name: no comma into the joined header, no other header's name into a member header.
+//! Maps claims to groups, and groups to headers. A group cannot inject another: the joined header
+//! has no commas in names, and member headers have encoded names.
 
 use regex_lite::Regex;
-use serde_json::Value;
 
+use super::group_claim::{GroupClaimRules, Names};
+use super::transformer::{Transformer, transformed};
 use super::value::{KUBERNETES_PREFIX, is_safe_value};
-use crate::json;
-use crate::token::claims::{MAX_CLAIMS_DEPTH, Sources};
+use crate::token::claims::{ACCESS_TOKEN_CLAIM, Claims, Sources};
 
-/// The most groups that are read of one user.
+/// The most groups of one user.
 pub const MAX_GROUPS: usize = 512;
-/// The most member headers that are set: a sidecar behind the gateway takes 100 headers in all,
-/// unless told otherwise.
+/// The most member headers: a sidecar behind the gateway accepts 100 headers in total by default.
 pub const MAX_MEMBER_HEADERS: usize = 64;
-/// The longest group name, in bytes, its prefix included.
+/// The longest group name, in bytes, prefix included.
 pub const MAX_GROUP_BYTES: usize = 256;
+/// The longest name that transformers are applied to, in bytes: the time that a regex takes may
+/// grow with the square of it.
+const MAX_NAME_BYTES: usize = 1024;
 
-/// How claims become groups: `groups` of the plugin config.
+/// How claims map to groups: `groups` of the plugin config.
 #[derive(Clone, Debug)]
 pub struct GroupRules {
-    /// The groups of all these claims together.
+    /// The claims; their groups are merged.
     pub claims: Vec<String>,
-    /// The header that carries them, joined by commas.
+    /// How a claim lists groups.
+    pub form: GroupClaimRules,
+    /// Applied to each name: the first whose regex matches.
+    pub transformers: Vec<Transformer>,
+    /// The header with all groups, joined by commas.
     pub header: String,
-    /// Put before each.
+    /// Prepended to each group.
     pub prefix: String,
-    /// Only groups that match it; `None`: all.
+    /// The groups to keep; `None`: all.
     pub keep: Option<Regex>,
-    /// What the name of each group's own header begins with; `None`: there are none.
+    /// The prefix of each group's member header; `None`: no member headers.
     pub member_header_prefix: Option<String>,
 }
 
 /// The groups of one user.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Groups {
-    /// In the order of the claims, each once, with their prefix.
+    /// Distinct, in the order of the claims, with prefix.
     pub(crate) names: Vec<String>,
-    /// How many could not be named in a header.
+    /// The number of groups that were dropped because no header can carry them.
     pub(crate) dropped: usize,
 }
 
-/// Why upstream is not told of a group.
+/// The reason why a group was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
-    /// It is none of those to keep.
+    /// `keep` does not match it.
     NotKept,
-    /// It cannot be named in a header.
+    /// A control character, a blank at an end, too long, or `system:` at its start.
     Unfit,
+    /// The claim, or this part of it, has none of the forms that the rules allow.
+    Unreadable,
+    /// The user has [`MAX_GROUPS`] others.
+    TooMany,
 }
 
 impl GroupRules {
-    /// The group of which a claim's `name` makes a user a member: with its prefix, as it stands in
-    /// headers.
+    /// The group for a `name` in a claim: transformed, kept by `keep`, and with its prefix, in that
+    /// order.
     ///
     /// # Errors
-    /// [`Dropped`].
+    /// [`Dropped::NotKept`] and [`Dropped::Unfit`].
     pub fn made_of(&self, name: &str) -> Result<String, Dropped> {
-        let fits = is_safe_value(name) && !name.contains(',') && name.len() <= MAX_GROUP_BYTES;
-        if fits && self.keep.as_ref().is_some_and(|keep| !keep.is_match(name)) {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(Dropped::Unfit);
+        }
+        let name = transformed(&self.transformers, name);
+        if !is_safe_value(&name) {
+            return Err(Dropped::Unfit);
+        }
+        if self.keep.as_ref().is_some_and(|keep| !keep.is_match(&name)) {
             return Err(Dropped::NotKept);
         }
-        let group = [self.prefix.as_str(), name].concat();
-        let fits = fits && group.len() <= MAX_GROUP_BYTES && !group.starts_with(KUBERNETES_PREFIX);
+        let group = [self.prefix.as_str(), &name].concat();
+        let fits = group.len() <= MAX_GROUP_BYTES && !group.starts_with(KUBERNETES_PREFIX);
         if fits { Ok(group) } else { Err(Dropped::Unfit) }
     }
 
-    /// The name of the header that members of `group` have, and others do not; `None`: groups have
-    /// no such headers.
+    /// Whether some name in a claim can become `group`.
+    ///
+    /// # Errors
+    /// What the group must be.
+    pub(crate) fn can_make(&self, group: &str) -> Result<(), &'static str> {
+        let Some(name) = group.strip_prefix(&self.prefix) else {
+            return Err("it begins with `groups.prefix`");
+        };
+        if !is_safe_value(name) || group.len() > MAX_GROUP_BYTES {
+            return Err(
+                "at most 256 bytes, without control or invisible characters, no space at an end",
+            );
+        }
+        if self.keep.as_ref().is_some_and(|keep| !keep.is_match(name)) {
+            return Err("`groups.keep` matches it without its prefix");
+        }
+        Ok(())
+    }
+
+    /// Whether the joined header can carry `group`: in it, a comma would begin another group.
+    pub fn is_listed(group: &str) -> bool {
+        !group.contains(',')
+    }
+
+    /// The name of the header that only members of `group` have. `None`: no member headers.
     pub fn member_header(&self, group: &str) -> Option<String> {
         self.member_header_prefix
             .as_ref()
             .map(|prefix| [prefix.as_str(), &encoded(group)].concat())
     }
 
-    /// The groups that `claims` give, those of all configured claims together.
-    pub(super) fn groups(&self, claims: Sources<'_>) -> Groups {
-        let mut groups = Groups::default();
-        for claim in self.claims.iter().filter_map(|path| claims.find(path)) {
-            for name in names(claim) {
-                match self.made_of(&name) {
-                    Ok(group) if groups.names.contains(&group) => {}
-                    Ok(group) if groups.names.len() < MAX_GROUPS => groups.names.push(group),
-                    Ok(_) | Err(Dropped::Unfit) => {
-                        groups.dropped = groups.dropped.saturating_add(1)
-                    }
-                    Err(Dropped::NotKept) => {}
-                }
-            }
-        }
-        groups
+    /// Each name in the configured claims, with its group or the reason why it has none, in the
+    /// order of the claims. For a person to read.
+    pub fn explained(&self, claims: &Claims) -> Vec<(String, Result<String, Dropped>)> {
+        let mut seen = Vec::new();
+        self.read(Sources::of(claims), &mut Vec::new(), |name, group| {
+            seen.push((name.to_owned(), group.map(str::to_owned)));
+        });
+        seen
     }
 
-    /// The headers that tell upstream of `groups`: the joined one, and one for each group. Counts
-    /// what finds no place.
+    /// The groups of the user with these `claims`, from all configured claims.
+    pub(super) fn groups(&self, claims: Sources<'_>) -> Groups {
+        let Groups {
+            mut names,
+            mut dropped,
+        } = Groups::default();
+        self.read(claims, &mut names, |_, group| {
+            if group.is_err_and(|reason| reason != Dropped::NotKept) {
+                dropped = dropped.saturating_add(1);
+            }
+        });
+        Groups { names, dropped }
+    }
+
+    /// Adds each group to `groups` once, and tells of each name what became of it.
+    fn read(
+        &self,
+        claims: Sources<'_>,
+        groups: &mut Vec<String>,
+        mut tell: impl FnMut(&str, Result<&str, Dropped>),
+    ) {
+        for path in &self.claims {
+            let Some(claim) = claims.find(path) else {
+                continue;
+            };
+            let is_of_access_token = path.starts_with(ACCESS_TOKEN_CLAIM);
+            let Names { names, unreadable } = self.form.names(claim, is_of_access_token);
+            for name in &names {
+                match self.made_of(name) {
+                    Ok(group) if groups.contains(&group) => {}
+                    Ok(_) if groups.len() >= MAX_GROUPS => tell(name, Err(Dropped::TooMany)),
+                    Ok(group) => {
+                        tell(name, Ok(&group));
+                        groups.push(group);
+                    }
+                    Err(dropped) => tell(name, Err(dropped)),
+                }
+            }
+            for part in &unreadable {
+                tell(part, Err(Dropped::Unreadable));
+            }
+        }
+    }
+
+    /// The headers for `groups`: the joined one, and the member headers. Counts dropped groups.
     pub(crate) fn headers(&self, groups: &mut Groups) -> Vec<(String, String)> {
         let mut headers = Vec::new();
-        if !groups.names.is_empty() {
-            headers.push((self.header.clone(), groups.names.join(",")));
+        let listed: Vec<&str> = groups
+            .names
+            .iter()
+            .map(String::as_str)
+            .filter(|group| Self::is_listed(group))
+            .collect();
+        let unlisted = groups.names.len().saturating_sub(listed.len());
+        if !listed.is_empty() {
+            headers.push((self.header.clone(), listed.join(",")));
         }
+        groups.dropped = groups.dropped.saturating_add(unlisted);
         if self.member_header_prefix.is_some() {
             let members = groups.names.iter().take(MAX_MEMBER_HEADERS);
             headers
@@ -109,66 +191,10 @@ impl GroupRules {
     }
 }
 
-/// The names in a groups claim: a JSON array, also one that is written into a string, or a string
-/// `a,b` or `[a, b]`, which is what Cognito makes of a SAML list. A name with a comma in it can
-/// only come from an array.
-fn names(claim: &Value) -> Vec<String> {
-    let in_array = |elements: &[Value]| {
-        elements
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect()
-    };
-    match claim {
-        Value::Array(elements) => in_array(elements),
-        Value::String(text) => {
-            let inner = text
-                .trim()
-                .strip_prefix('[')
-                .and_then(|text| text.strip_suffix(']'));
-            if inner.is_some_and(|inner| inner.contains('"')) {
-                return match json::parse(text.as_bytes(), MAX_CLAIMS_DEPTH) {
-                    Ok(Value::Array(elements)) => in_array(&elements),
-                    // Nobody can tell where a name ends: it counts as one that fits no header.
-                    _ => vec![String::new()],
-                };
-            }
-            let list = split_unescaped(inner.unwrap_or(text));
-            list.iter()
-                .map(|name| name.trim())
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-                .collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// The names in a comma-separated list. Cognito writes a comma inside a name as `\\,`, so a comma
-/// after a backslash separates nothing, even where that backslash may be escaped itself: a name
-/// that could be read in two ways grants no group.
-fn split_unescaped(list: &str) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    let mut is_escaped = false;
-    for part in list.split(',') {
-        match names.last_mut().filter(|_| is_escaped) {
-            Some(name) => {
-                name.pop();
-                name.push(',');
-                name.push_str(part);
-            }
-            None => names.push(part.to_owned()),
-        }
-        is_escaped = part.ends_with('\\');
-    }
-    names
-}
-
-/// A group's name as the end of a header's name. Lower-case letters, digits, `-` and `.` stand for
-/// themselves; every other byte is `%` and two hexadecimal digits: two groups never share a header,
-/// though header names know no case and some upstreams take `_` for `-`. Those that take `.` or `%`
-/// for it must go by the header's value, which is the group.
+/// A group's name, encoded as the end of a header name. Lower-case letters, digits, `-` and `.`
+/// stay; other bytes become `%` and two hexadecimal digits. Two groups never share a header,
+/// although header names ignore case and some upstreams map `_` to `-`. Upstreams that also map `.`
+/// or `%` must compare the header's value, the group.
 fn encoded(name: &str) -> String {
     let mut header = String::with_capacity(name.len());
     for byte in name.bytes() {
@@ -184,11 +210,17 @@ fn encoded(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn rules() -> GroupRules {
         GroupRules {
             claims: vec!["custom:groups".to_owned(), "realm.groups".to_owned()],
+            form: GroupClaimRules {
+                separator: ',',
+                members: None,
+                is_form_encoded: false,
+            },
+            transformers: Vec::new(),
             header: "kubeflow-groups".to_owned(),
             prefix: String::new(),
             keep: None,
@@ -203,84 +235,6 @@ mod tests {
     fn of(claim: Value) -> (Vec<String>, usize) {
         let groups = groups(&rules(), json!({"custom:groups": claim}));
         (groups.names, groups.dropped)
-    }
-
-    #[test]
-    fn an_array_a_list_and_a_list_in_brackets_are_the_same_groups() {
-        for claim in [
-            json!(["a", "b c"]),
-            json!("a,b c"),
-            json!("[a, b c]"),
-            json!(" [ a ,b c ] "),
-            json!(r#"["a", "b c"]"#),
-        ] {
-            assert_eq!(
-                of(claim.clone()),
-                (vec!["a".to_owned(), "b c".to_owned()], 0),
-                "{claim}"
-            );
-        }
-        for claim in [
-            json!([]),
-            json!(""),
-            json!("[]"),
-            json!(null),
-            json!(7),
-            json!({"a": "b"}),
-            json!([1, null]),
-        ] {
-            assert_eq!(of(claim.clone()), (vec![], 0), "{claim}");
-        }
-    }
-
-    #[test]
-    fn an_array_in_a_string_is_read_as_the_array_and_quotes_elsewhere_are_part_of_a_name() {
-        assert_eq!(
-            of(json!(r#" ["x,admins,y", "b\u002ca", "c"] "#)),
-            (vec!["c".to_owned()], 2)
-        );
-        assert_eq!(of(json!(r#"["a", 1, ["b"]]"#)), (vec!["a".to_owned()], 0));
-        assert_eq!(
-            of(json!(r#""a",b"#)),
-            (vec![r#""a""#.to_owned(), "b".to_owned()], 0)
-        );
-        for unreadable in [
-            r#"["a", b]"#,
-            r#"["x,admins,y\ud800"]"#,
-            r#"["x,admins", {"a": 1, "a": 2}]"#,
-        ] {
-            assert_eq!(of(json!(unreadable)), (vec![], 1), "{unreadable}");
-        }
-        assert_eq!(
-            of(json!("[1001, true]")),
-            (vec!["1001".to_owned(), "true".to_owned()], 0)
-        );
-    }
-
-    #[test]
-    fn an_escaped_comma_is_part_of_a_name() {
-        for (claim, names, dropped) in [
-            (r"[sales\,admins, users]", &["users"][..], 1),
-            (r"sales\,admins,users", &["users"], 1),
-            (r"sales\\,admins,users", &["users"], 1),
-            (r"[a\, b\, admins]", &[], 1),
-            (r"users\,", &[], 1),
-            (r"[users, CORP\admins]", &["users", r"CORP\admins"], 0),
-            (r"users,admins\", &["users", r"admins\"], 0),
-        ] {
-            assert_eq!(
-                of(json!(claim)),
-                (
-                    names.iter().map(|name| (*name).to_owned()).collect(),
-                    dropped
-                ),
-                "{claim}"
-            );
-        }
-        assert_eq!(
-            split_unescaped(r"sales\,admins, users"),
-            ["sales,admins", " users"]
-        );
     }
 
     #[test]
@@ -320,10 +274,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_would_be_misread_is_left_out_and_counted() {
+    fn drops_and_counts_ambiguous_names() {
         assert_eq!(
             of(json!([
-                "a,admins",
                 "b\r\nx: y",
                 "",
                 " c",
@@ -331,12 +284,76 @@ mod tests {
                 "ok",
                 "x".repeat(257)
             ])),
-            (vec!["ok".to_owned()], 6)
+            (vec!["ok".to_owned()], 5)
         );
     }
 
     #[test]
-    fn the_groups_of_all_claims_are_joined_each_once() {
+    fn a_group_with_a_comma_has_a_member_header_only() {
+        let mut rules = rules();
+        rules.member_header_prefix = Some("x-".to_owned());
+        let mut groups = groups(&rules, json!({"custom:groups": ["a,b", "c"]}));
+        assert_eq!((groups.names.len(), groups.dropped), (2, 0));
+        let headers = rules.headers(&mut groups);
+        let expected = [("kubeflow-groups", "c"), ("x-a%2cb", "a,b"), ("x-c", "c")];
+        assert_eq!(
+            headers,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+        assert_eq!(groups.dropped, 1);
+    }
+
+    #[test]
+    fn transforms_before_keep_and_prefix() {
+        let transformer = |matches: &str, replaces: &str| Transformer {
+            matches: Regex::new(matches).unwrap(),
+            replaces: replaces.to_owned(),
+        };
+        let rules = GroupRules {
+            prefix: "oidc:".to_owned(),
+            keep: Some(Regex::new("^[A-Z]").unwrap()),
+            transformers: vec![
+                transformer("^CN=([^,]+),OU=Groups,DC=example,DC=com$", "$1"),
+                transformer("^evil$", "system:masters"),
+                transformer("^gone$", ""),
+            ],
+            ..rules()
+        };
+        let claim = json!([
+            "CN=Admins,OU=Groups,DC=example,DC=com",
+            "CN=Admins,OU=Others,DC=example,DC=com",
+            "lower",
+            "evil",
+            "gone",
+        ]);
+        let found = groups(&rules, json!({"custom:groups": claim}));
+        let expected = ["oidc:Admins", "oidc:CN=Admins,OU=Others,DC=example,DC=com"];
+        assert_eq!(found.names, expected);
+        assert_eq!(found.dropped, 1);
+    }
+
+    #[test]
+    fn says_which_groups_no_user_can_have() {
+        let rules = GroupRules {
+            prefix: "oidc:".to_owned(),
+            keep: Some(Regex::new("^team-").unwrap()),
+            ..rules()
+        };
+        assert_eq!(rules.can_make("oidc:team-a,b"), Ok(()));
+        for (group, why) in [
+            ("team-a", "begins with `groups.prefix`"),
+            ("OIDC:team-a", "begins with `groups.prefix`"),
+            ("oidc:Team-a", "`groups.keep` matches"),
+            ("oidc:team-a ", "no space at an end"),
+            ("oidc:", "at most 256 bytes"),
+        ] {
+            let found = rules.can_make(group).unwrap_err();
+            assert!(found.contains(why), "{group}: {found}");
+        }
+    }
+
+    #[test]
+    fn merges_groups_of_all_claims() {
         let groups = groups(
             &rules(),
             json!({"custom:groups": "b,a", "realm": {"groups": ["a", "c"]}}),
@@ -345,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn keep_looks_at_the_name_without_its_prefix() {
+    fn keep_matches_the_name_without_prefix() {
         let mut rules = rules();
         rules.prefix = "oidc:".to_owned();
         rules.keep = Some(Regex::new("^team-").unwrap());
@@ -357,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn two_groups_never_share_a_member_header() {
+    fn groups_never_share_a_member_header() {
         let mut rules = rules();
         rules.member_header_prefix = Some("x-group-".to_owned());
         let mut groups = groups(
@@ -383,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn more_groups_than_there_is_room_for_are_counted() {
+    fn counts_groups_over_the_limits() {
         let mut rules = rules();
         rules.member_header_prefix = Some("x-".to_owned());
         let many: Vec<_> = (0..600).map(|number| format!("g{number}")).collect();

@@ -1,13 +1,13 @@
-//! Which text is safe as a header value and as a name that people compare. No claims, no config.
+//! Checks that text is safe as a header value and as a name that people compare. No claims, no
+//! config.
 
-/// What begins the names of users and groups that Kubernetes itself gives, such as
-/// `system:masters`. No user and no group of an identity provider may have one: Kubernetes grants
-/// them rights.
+/// The prefix of Kubernetes' own users and groups, such as `system:masters`. Kubernetes grants them
+/// rights, so users and groups of an identity provider must not have it.
 pub(crate) const KUBERNETES_PREFIX: &str = "system:";
 
-/// Whether `value` is fit to be a header's value and a name that people compare: not empty, no
-/// space at its ends, no control characters (the host checks neither CR, LF nor NUL) and none that
-/// are invisible or turn the text round.
+/// Whether `value` is safe as a header value and as a name that people compare: not empty, without
+/// leading or trailing spaces, control characters (the host accepts CR, LF and NUL) and invisible
+/// or bidirectional formatting characters.
 pub(super) fn is_safe_value(value: &str) -> bool {
     !value.is_empty()
         && value.trim() == value
@@ -16,14 +16,13 @@ pub(super) fn is_safe_value(value: &str) -> bool {
 
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        // Format characters (Unicode's category Cf) and others that nothing shows, in the order of
-        // their numbers.
+        // Format characters (Unicode category Cf) and others that are invisible, in numeric order.
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
         | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
         | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d159}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
-        // For private use: each font shows another sign, or none.
+        // Private use: fonts show different signs or none.
         | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}'
         // Noncharacters.
         | '\u{fdd0}'..='\u{fdef}')

@@ -1,7 +1,6 @@
-//! The key cache: which keys are known, which are being fetched, who waits for them, and how often
-//! the key server may be asked. A state machine without I/O: the time, the clients' addresses and
-//! the seed of its random numbers are arguments, fetches are orders to the caller, and the caller
-//! says what came of them. Nothing here may look at a token.
+//! The key cache: known keys, fetches, waiting requests and rate limits. A state machine without
+//! I/O: time, client addresses and the random seed are arguments. The caller makes the fetches and
+//! reports their results. Sees no token.
 
 use std::time::Duration;
 
@@ -15,59 +14,58 @@ use crate::crypto::PublicKey;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// How many fetch time-outs a request waits for its key, at most.
+/// The longest wait for a key, in fetch time-outs.
 const WAIT_IN_TIMEOUTS: u32 = 3;
-/// The pause before the first retry of a failed fetch; each further one is twice as long.
+/// The backoff before the first retry of a failed fetch. It doubles with each retry.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// The longest pause between two attempts to refresh a key that is in use.
+/// The longest backoff between two refreshes of a key in use.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
-/// How long `key-not-found` is remembered.
+/// The TTL of `key-not-found`.
 const NOT_FOUND_TTL: Duration = Duration::from_secs(60);
-/// How long `key-invalid` is remembered.
+/// The TTL of `key-invalid`.
 const INVALID_TTL: Duration = Duration::from_secs(10);
-/// How long `key-unavailable` is remembered once all retries failed.
+/// The TTL of `key-unavailable`, once all retries failed.
 const UNAVAILABLE_TTL: Duration = Duration::from_secs(1);
-/// How long a key serves beyond its TTL while the key server cannot be asked.
+/// How long a key is used beyond its TTL while the key server is unavailable.
 const STALE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many fetches of unknown keys of one source may be made at once, before [`FETCH_INTERVAL`]
-/// limits them.
+/// The burst of fetches of unknown keys, for each source.
 const FETCH_BURST: u32 = 20;
-/// How often one more fetch of an unknown key is allowed.
+/// The interval between further fetches of unknown keys.
 const FETCH_INTERVAL: Duration = Duration::from_millis(100);
-/// The most entries that are kept, known keys and refused ones together.
+/// The most entries, known keys and refusals together.
 const MAX_KEYS: usize = 512;
-/// The most requests that may wait at once.
+/// The most waiting requests.
 const MAX_WAITERS: usize = 16 * 1024;
-/// The most requests that may wait for a queued key which has not been asked for yet.
+/// The most requests that wait for a queued key before its first fetch.
 const MAX_QUEUED_WAITERS: usize = 64;
 
-/// What the ring knows of a key.
+/// The cache's answer for a key.
 pub enum Lookup {
     /// The key.
     Ready(PublicKey),
-    /// The key server's answer was no key; remembered for a while.
+    /// The last fetch did not return a key; cached for a while.
     Refused(Reason),
-    /// Nothing yet: [`KeyCache::wait`] for it.
+    /// Not cached: [`KeyCache::wait`] for it.
     Unknown,
 }
 
-/// Requests whose waiting is over.
+/// Requests that no longer wait.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Woken {
-    /// These find their key now.
+    /// Their key is cached now.
     pub ready: Vec<Waiter>,
-    /// These do not get one.
+    /// Their key could not be fetched.
     pub refused: Vec<(Waiter, Reason)>,
-    /// Nor do these, with [`Reason::KeyUnavailable`]: their key was not even asked for.
+    /// Rejected with [`Reason::KeyUnavailable`] before their key was fetched.
     pub turned_away: Vec<Waiter>,
 }
 
-/// What [`KeyCache::tick`] asks of the caller.
+/// What the caller of [`KeyCache::tick`] must do.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Actions {
-    /// Keys to fetch now. Each is owed a [`KeyCache::answered`].
+    /// Keys to fetch now. The caller reports each result to [`KeyCache::answered`].
     pub fetch: Vec<KeyName>,
-    /// Requests whose deadline has passed, and those that gave way to others.
+    /// Requests past their deadline, and evicted requests.
     pub woken: Woken,
 }
 
@@ -77,14 +75,13 @@ enum Entry {
     Refused { reason: Reason, until: Timestamp },
 }
 
-/// A key that is not known yet, and has its token.
+/// An unknown key that has its token.
 struct Fetching {
-    /// When to fetch it; while the fetch is under way, when that is given up for lost and made
-    /// again.
+    /// The time of the fetch. During a fetch, the time at which it counts as lost and is repeated.
     ask: Timestamp,
     failures: u32,
     list: ListId,
-    /// Those that were read while it was queued.
+    /// The addresses counted while the key was queued.
     addresses: Addresses,
 }
 
@@ -92,39 +89,38 @@ struct ReadyKey {
     key: PublicKey,
     fetched: Timestamp,
     used: Timestamp,
-    /// When to ask for it again; as [`Fetching::ask`].
+    /// The time of the next refresh, as [`Fetching::ask`].
     refresh: Option<Timestamp>,
     failures: u32,
-    /// No refresh is tried before this.
+    /// The earliest next refresh.
     not_before: Timestamp,
-    /// The key server said since that it has no such key: then it does not outlive its TTL.
+    /// The key server no longer has the key, so it is not used beyond its TTL.
     withdrawn: bool,
 }
 
-/// What each source has of its own: invented key ids of the one must not keep the other's from
-/// being fetched.
+/// State for each source: invented key ids of one must not delay keys of another.
 struct Source {
-    /// How long a request may wait for a key.
-    patience: Duration,
+    /// The longest wait of a request.
+    max_wait: Duration,
     bucket: TokenBucket,
-    /// The ids that wait for a token.
+    /// The key ids that wait for a token.
     queue: Queue,
-    /// No request in the queue has an earlier deadline; `None` where there is no request.
+    /// At most the earliest deadline in the queue; `None` if the queue is empty.
     first_deadline: Option<Timestamp>,
 }
 
-/// The keys of one plugin in one worker. Its times are those of a steady clock
+/// The keys of one plugin in one worker. Times are of a steady clock
 /// ([`crate::time::Now::steady`]).
 pub struct KeyCache {
     ttl: Duration,
-    /// The age from which a key that is used is fetched anew: four fifths of its TTL.
+    /// The age at which a used key is refreshed: four fifths of its TTL.
     refresh_after: Duration,
-    /// By [`KeySourceId`].
+    /// Indexed by [`KeySourceId`].
     sources: Vec<Source>,
-    /// In the order of their names.
+    /// Sorted by name.
     entries: Vec<(KeyName, Entry)>,
     waiters: Waiters,
-    /// Requests that gave way to others, until a tick tells the caller.
+    /// Evicted requests, until the next tick.
     evicted: Vec<Waiter>,
     random: Random,
     /// [`KeyCache::has_changed`].
@@ -132,8 +128,8 @@ pub struct KeyCache {
 }
 
 impl KeyCache {
-    /// An empty ring whose keys are used for `ttl`. `timeouts` has how long one fetch may take, by
-    /// [`KeySourceId`]. From `seed` come the random numbers by which queued keys are drawn.
+    /// An empty cache for keys with this `ttl`. `timeouts` are the fetch time-outs, by
+    /// [`KeySourceId`]. `seed` is for draws among queued keys.
     pub fn new(ttl: Duration, timeouts: impl IntoIterator<Item = Duration>, seed: u64) -> Self {
         Self {
             ttl,
@@ -147,11 +143,10 @@ impl KeyCache {
         }
     }
 
-    /// What is known of `name`. A key that is used late in its life is refreshed by the next
-    /// [`KeyCache::tick`].
+    /// Looks up `name`. The next [`KeyCache::tick`] refreshes a key that is used late in its TTL.
     pub fn find(&mut self, name: KeyName, now: Timestamp) -> Lookup {
         match entry(&mut self.entries, name) {
-            Some(Entry::Ready(ready)) if now < ready.dies(self.ttl) => {
+            Some(Entry::Ready(ready)) if now < ready.expires(self.ttl) => {
                 ready.used = now;
                 let refresh_from = ready.fetched.plus(self.refresh_after).max(ready.not_before);
                 if ready.refresh.is_none() && now >= refresh_from {
@@ -165,13 +160,13 @@ impl KeyCache {
         }
     }
 
-    /// Has `waiter` wait for the key, which a tick will fetch unless it is being fetched already.
-    /// Where no token is left for that, the key is queued, and `client` says from which address the
-    /// request comes.
+    /// Adds `waiter` to the requests for the key. A tick fetches the key, unless a fetch is under
+    /// way. Without a token for the fetch, the key is queued, and `client` is called for the
+    /// request's address.
     ///
     /// # Errors
-    /// Refuses with [`Reason::KeyUnavailable`] where too many requests wait, or too many for this
-    /// key, or where the queue is full and this key is the one that gives way.
+    /// [`Reason::KeyUnavailable`] if too many requests wait, in total or for this key, or if the
+    /// queue is full and this key is evicted.
     pub fn wait(
         &mut self,
         name: KeyName,
@@ -182,16 +177,16 @@ impl KeyCache {
         let Some(source) = self.sources.get_mut(name.source.0) else {
             return Err(Reason::KeyUnavailable);
         };
-        let deadline = now.plus(source.patience);
+        let deadline = now.plus(source.max_wait);
         if let Some(queued) = source.queue.get_mut(name.id) {
-            // Counted though it may not wait: the requests of one client must not take the others'
-            // weight from a key.
+            // Counted even if the request is rejected: one client's requests must not cost a key
+            // the weight of others.
             queued.addresses.add(client());
             if !queued.is_retry() && self.waiters.waiting(queued.list) >= MAX_QUEUED_WAITERS {
                 return Err(Reason::KeyUnavailable);
             }
         }
-        if !self.make_room() {
+        if !self.evict_until_below_limit() {
             return Err(Reason::KeyUnavailable);
         }
         self.changed = true;
@@ -203,10 +198,9 @@ impl KeyCache {
         Ok(())
     }
 
-    /// Has queued keys give way until one more request may wait; `false` if none is left to do so.
-    /// A retry does not give way here: any number of requests may wait for it, as for the fetch
-    /// before.
-    fn make_room(&mut self) -> bool {
+    /// Evicts queued keys until one more request may wait; `false` if none is left. Retries are not
+    /// evicted: their requests were already waiting for a fetch.
+    fn evict_until_below_limit(&mut self) -> bool {
         while self.waiters.len() >= MAX_WAITERS {
             let waiters = &self.waiters;
             let requests = |source: &Source| {
@@ -219,29 +213,28 @@ impl KeyCache {
                 .sources
                 .iter_mut()
                 .max_by_key(|source| requests(source));
-            let gives_way = longest.and_then(|source| {
+            let evicted = longest.and_then(|source| {
                 source
                     .queue
-                    .give_way(&mut self.random, |queued| !queued.is_retry())
+                    .evict(&mut self.random, |queued| !queued.is_retry())
             });
-            let Some(gives_way) = gives_way else {
+            let Some(evicted) = evicted else {
                 return false;
             };
-            self.evict(gives_way.list);
+            self.evict(evicted.list);
         }
         true
     }
 
-    /// Ends the waiting of the requests in a list, whose key gives way to another.
+    /// Ends the waiting of all requests in an evicted key's list.
     fn evict(&mut self, list: ListId) {
         self.evicted.extend(self.waiters.close(list));
         self.changed = true;
     }
 
-    /// The requests that wait for a fetch of the key which is under way, or which may be made at
-    /// once.
+    /// The list for a fetch of the key that is under way or may start now.
     fn list_of_fetch(&mut self, name: KeyName, now: Timestamp) -> Option<ListId> {
-        // A key may die while it is fetched anew: that fetch is waited for.
+        // A key may expire while it is refreshed: that fetch serves its requests.
         let under_way = match entry(&mut self.entries, name) {
             Some(Entry::Fetching(fetching)) => return Some(fetching.list),
             Some(Entry::Ready(ready)) => ready.refresh,
@@ -270,8 +263,7 @@ impl KeyCache {
         Some(list)
     }
 
-    /// The requests that wait for the queued key, which is put into the queue if it is not there.
-    /// `None` if it gives way.
+    /// The list of the queued key, which is added to the queue if needed. `None` if it is evicted.
     fn list_in_queue(
         &mut self,
         name: KeyName,
@@ -281,7 +273,7 @@ impl KeyCache {
         let source = self.sources.get_mut(name.source.0)?;
         source
             .first_deadline
-            .get_or_insert(now.plus(source.patience));
+            .get_or_insert(now.plus(source.max_wait));
         if let Some(queued) = source.queue.get_mut(name.id) {
             queued.is_awaited = true;
             return Some(queued.list);
@@ -290,15 +282,15 @@ impl KeyCache {
         let mut addresses = source.queue.former_addresses(name.id);
         addresses.add(client());
         let queued = Queued::new(name.id, list, addresses, now, 0);
-        let Some(gives_way) = source.queue.add(queued, &mut self.random) else {
+        let Some(evicted) = source.queue.add(queued, &mut self.random) else {
             return Some(list);
         };
-        self.evict(gives_way.list);
-        (gives_way.list != list).then_some(list)
+        self.evict(evicted.list);
+        (evicted.list != list).then_some(list)
     }
 
-    /// Forgets `waiter`, whose client has gone. Its fetch goes on, if it has begun: the next
-    /// request will want the key.
+    /// Removes `waiter`, because its client has gone. A fetch under way continues, for the next
+    /// request.
     pub fn leave(&mut self, waiter: Waiter) {
         let Some((name, was_last)) = self.waiters.leave(waiter) else {
             let before = self.evicted.len();
@@ -312,8 +304,8 @@ impl KeyCache {
             && let Some(queued) = source.queue.get_mut(name.id)
         {
             queued.is_awaited = false;
-            // A retry stays until it is due: who comes by then waits for it, and does not begin
-            // anew.
+            // A retry stays queued until it is due, so that new requests join it instead of
+            // starting over.
             if !queued.is_retry()
                 && let Some(queued) = source.queue.remove(name.id)
             {
@@ -323,7 +315,7 @@ impl KeyCache {
         }
     }
 
-    /// Whether the key is being fetched.
+    /// Whether a fetch of the key is under way or scheduled.
     pub fn is_fetching(&self, name: KeyName) -> bool {
         let entry = place(&self.entries, name)
             .ok()
@@ -331,8 +323,8 @@ impl KeyCache {
         matches!(entry, Some((_, Entry::Fetching(_))))
     }
 
-    /// Takes in a key that another worker fetched `age` ago, unless this ring is fetching it
-    /// itself. Requests that wait for it find it now.
+    /// Adds a key that another worker fetched `age` ago, unless this cache is fetching it. Wakes
+    /// its waiting requests.
     #[must_use]
     pub fn adopt(&mut self, name: KeyName, key: PublicKey, age: Duration, now: Timestamp) -> Woken {
         if self.is_fetching(name) {
@@ -342,7 +334,7 @@ impl KeyCache {
         }
     }
 
-    /// Puts in a key. Those who wait for it find it now.
+    /// Adds a key and wakes its waiting requests.
     fn put(&mut self, name: KeyName, key: PublicKey, fetched: Timestamp, now: Timestamp) -> Woken {
         let ready = ReadyKey {
             key,
@@ -366,7 +358,7 @@ impl KeyCache {
         woken
     }
 
-    /// Takes the answer to a fetch of `name` that a tick asked for.
+    /// Processes the result of a fetch that a tick ordered.
     pub fn answered(&mut self, name: KeyName, answer: FetchResult, now: Timestamp) -> Woken {
         self.changed = true;
         let reason = match answer {
@@ -391,7 +383,7 @@ impl KeyCache {
             Some(Entry::Fetching(fetching)) => {
                 fetching.failures = fetching.failures.saturating_add(1);
                 let retry = now.plus(backoff(fetching.failures));
-                // A retry is worth its fetch while somebody still waits for its answer.
+                // A retry is only worth a fetch if a request still waits for it.
                 let is_awaited = self
                     .waiters
                     .last_deadline(fetching.list)
@@ -416,9 +408,9 @@ impl KeyCache {
         self.release(before, Err(reason))
     }
 
-    /// Puts a key whose fetch failed into the queue, with the requests that wait for it.
+    /// Queues a key again after a failed fetch, with its waiting requests.
     fn queue_again(&mut self, name: KeyName, not_before: Timestamp) -> Woken {
-        // Nothing is refused by this: its time is over.
+        // A placeholder that has already expired.
         let nothing = Entry::Refused {
             reason: Reason::KeyUnavailable,
             until: Timestamp::from_millis(0),
@@ -442,7 +434,7 @@ impl KeyCache {
             .chain(self.waiters.first_deadline(list))
             .min();
         match source.queue.add(queued, &mut self.random) {
-            Some(gives_way) if gives_way.list == list => {
+            Some(evicted) if evicted.list == list => {
                 let refused = self
                     .waiters
                     .close(list)
@@ -453,13 +445,13 @@ impl KeyCache {
                     ..Woken::default()
                 };
             }
-            Some(gives_way) => self.evict(gives_way.list),
+            Some(evicted) => self.evict(evicted.list),
             None => {}
         }
         Woken::default()
     }
 
-    /// What is due at `now`: fetches to make, requests to give up. To be called no later than
+    /// Returns what is due at `now`: keys to fetch, requests to wake. Must be called no later than
     /// [`KeyCache::next_tick`].
     pub fn tick(&mut self, now: Timestamp) -> Actions {
         self.changed = true;
@@ -471,7 +463,7 @@ impl KeyCache {
                 due.woken
                     .refused
                     .extend(expired.map(|waiter| (waiter, Reason::KeyUnavailable)));
-                // Those who waited for a retry may have left since it was asked for.
+                // The requests may have left since the retry was scheduled.
                 if fetching.ask <= now
                     && fetching.failures > 0
                     && self.waiters.waiting(fetching.list) == 0
@@ -494,7 +486,7 @@ impl KeyCache {
                 *ask = now.plus(
                     self.sources
                         .get(name.source.0)
-                        .map_or(Duration::ZERO, |source| source.patience),
+                        .map_or(Duration::ZERO, |source| source.max_wait),
                 );
                 due.fetch.push(*name);
             }
@@ -505,8 +497,7 @@ impl KeyCache {
         due
     }
 
-    /// Gives up the requests in a source's queue that have waited for too long, and its tokens to
-    /// the keys whose turn it is.
+    /// Expires requests in a source's queue, and gives the available tokens to queued keys.
     fn serve_queue(&mut self, id: KeySourceId, now: Timestamp, due: &mut Actions) {
         let Some(source) = self.sources.get_mut(id.0) else {
             return;
@@ -578,7 +569,7 @@ impl KeyCache {
         }
     }
 
-    /// The queued key that gets a token now, and when its fetch is given up for lost.
+    /// Draws the queued key that gets a token now, and the time at which its fetch counts as lost.
     fn draw(&mut self, id: KeySourceId, now: Timestamp) -> Option<(Timestamp, Queued)> {
         let source = self.sources.get_mut(id.0)?;
         let has_token = source.queue.has_due(now) && source.bucket.take(now);
@@ -587,10 +578,10 @@ impl KeyCache {
         } else {
             None
         };
-        Some((now.plus(source.patience), drawn?))
+        Some((now.plus(source.max_wait), drawn?))
     }
 
-    /// When the next tick is due; `None`: not before another call asks for one.
+    /// The time of the next tick; `None` if nothing is due.
     pub fn next_tick(&self) -> Option<Timestamp> {
         if !self.evicted.is_empty() {
             return Some(Timestamp::from_millis(0));
@@ -623,12 +614,12 @@ impl KeyCache {
         self.changed
     }
 
-    /// Takes note that the caller has acted on the changes.
+    /// Clears [`KeyCache::has_changed`].
     pub fn settled(&mut self) {
         self.changed = false;
     }
 
-    /// How many requests wait.
+    /// The number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.waiters.len().saturating_add(self.evicted.len())
     }
@@ -647,7 +638,7 @@ impl KeyCache {
         woken
     }
 
-    /// Puts `entry` in place of what stood under `name`, which it returns.
+    /// Sets the entry of `name` and returns the previous one.
     fn insert(&mut self, name: KeyName, entry: Entry, now: Timestamp) -> Option<Entry> {
         if let Some(place) = self::entry(&mut self.entries, name) {
             return Some(std::mem::replace(place, entry));
@@ -660,12 +651,12 @@ impl KeyCache {
         None
     }
 
-    /// Drops what is worth least: refusals first, then the key unused for longest. What is being
-    /// fetched stays: the token bucket and the fetches' time-out bound it.
+    /// Evicts the least valuable entry: refusals first, then the least recently used key. Fetches
+    /// stay: the token bucket and the time-out bound their number.
     fn drop_least(&mut self, now: Timestamp) {
         let worth = |entry: &Entry| match entry {
             Entry::Refused { until, .. } => Some((0, *until)),
-            Entry::Ready(ready) if now >= ready.dies(self.ttl) => Some((0, ready.used)),
+            Entry::Ready(ready) if now >= ready.expires(self.ttl) => Some((0, ready.used)),
             Entry::Ready(ready) => Some((1, ready.used)),
             Entry::Fetching(_) => None,
         };
@@ -685,13 +676,13 @@ fn entry(entries: &mut [(KeyName, Entry)], name: KeyName) -> Option<&mut Entry> 
     entries.get_mut(place).map(|(_, entry)| entry)
 }
 
-/// Where `name` is, or would have to be put.
+/// The index of `name`, or where to insert it.
 fn place(entries: &[(KeyName, Entry)], name: KeyName) -> Result<usize, usize> {
     entries.binary_search_by(|(known, _)| known.cmp(&name))
 }
 
 impl ReadyKey {
-    fn dies(&self, ttl: Duration) -> Timestamp {
+    fn expires(&self, ttl: Duration) -> Timestamp {
         let grace = if self.withdrawn {
             Duration::ZERO
         } else {
@@ -704,7 +695,7 @@ impl ReadyKey {
 impl Source {
     fn new(timeout: Duration) -> Self {
         Self {
-            patience: timeout.saturating_mul(WAIT_IN_TIMEOUTS),
+            max_wait: timeout.saturating_mul(WAIT_IN_TIMEOUTS),
             bucket: TokenBucket::new(FETCH_BURST, FETCH_INTERVAL),
             queue: Queue::default(),
             first_deadline: None,
@@ -728,7 +719,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(1000);
     const TIMEOUT: Duration = Duration::from_secs(1);
 
-    fn ring() -> KeyCache {
+    fn cache() -> KeyCache {
         KeyCache::new(TTL, [TIMEOUT], 1)
     }
 
@@ -748,7 +739,7 @@ mod tests {
         ClientAddress::V4(Ipv4Addr::from_bits(number))
     }
 
-    /// Of a request whose address does not matter.
+    /// The address of a request if it does not matter.
     fn client() -> ClientAddress {
         ClientAddress::Unknown
     }
@@ -758,7 +749,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_waits_once_for_each_source() {
+    fn request_waits_once_for_each_source() {
         let of = |source| KeyName {
             source: KeySourceId(source),
             ..name(1)
@@ -779,513 +770,532 @@ mod tests {
         }
     }
 
-    /// The requests that wait for so many invented keys of a source, each from the same address;
-    /// how many were refused.
-    fn flood(ring: &mut KeyCache, source: usize, from: usize, count: usize, millis: u64) -> usize {
+    /// Requests for `count` invented keys of a source, all from one address. Returns the number of
+    /// rejected ones.
+    fn flood(cache: &mut KeyCache, source: usize, from: usize, count: usize, millis: u64) -> usize {
         let wait = |number: &usize| {
             let name = KeyName {
                 source: KeySourceId(source),
                 ..name(*number)
             };
-            ring.wait(name, *number as Waiter, || address(1), at(millis))
+            cache
+                .wait(name, *number as Waiter, || address(1), at(millis))
                 .is_err()
         };
         (from..from + count).filter(wait).count()
     }
 
-    /// How many fetches are made from now on if each second has ten ticks.
-    fn fetches(ring: &mut KeyCache, from_millis: u64, to_millis: u64) -> Vec<KeyName> {
+    /// The number of fetches from now on, with ten ticks a second.
+    fn fetches(cache: &mut KeyCache, from_millis: u64, to_millis: u64) -> Vec<KeyName> {
         (from_millis..to_millis)
             .step_by(100)
-            .flat_map(|now| ring.tick(at(now)).fetch)
+            .flat_map(|now| cache.tick(at(now)).fetch)
             .collect()
     }
 
     #[test]
     fn flood_of_one_source_does_not_delay_another() {
-        let mut ring = KeyCache::new(TTL, [TIMEOUT, TIMEOUT], 1);
-        flood(&mut ring, 1, 1000, 5000, 0);
-        assert_eq!(ring.wait(name(1), 1, client, at(0)), Ok(()));
-        assert!(ring.tick(at(0)).fetch.contains(&name(1)));
+        let mut cache = KeyCache::new(TTL, [TIMEOUT, TIMEOUT], 1);
+        flood(&mut cache, 1, 1000, 5000, 0);
+        assert_eq!(cache.wait(name(1), 1, client, at(0)), Ok(()));
+        assert!(cache.tick(at(0)).fetch.contains(&name(1)));
     }
 
-    fn is_ready(ring: &mut KeyCache, number: usize, millis: u64) -> bool {
-        matches!(ring.find(name(number), at(millis)), Lookup::Ready(_))
+    fn is_ready(cache: &mut KeyCache, number: usize, millis: u64) -> bool {
+        matches!(cache.find(name(number), at(millis)), Lookup::Ready(_))
     }
 
-    fn refusal(ring: &mut KeyCache, number: usize, millis: u64) -> Option<Reason> {
-        match ring.find(name(number), at(millis)) {
+    fn refusal(cache: &mut KeyCache, number: usize, millis: u64) -> Option<Reason> {
+        match cache.find(name(number), at(millis)) {
             Lookup::Refused(reason) => Some(reason),
             _ => None,
         }
     }
 
-    /// Has one request wait for the key and fetches it.
-    fn fetch(ring: &mut KeyCache, number: usize, millis: u64) {
-        ring.wait(name(number), 1, client, at(millis)).unwrap();
-        assert_eq!(ring.tick(at(millis)).fetch, [name(number)]);
+    /// Lets one request wait for the key and fetches it.
+    fn fetch(cache: &mut KeyCache, number: usize, millis: u64) {
+        cache.wait(name(number), 1, client, at(millis)).unwrap();
+        assert_eq!(cache.tick(at(millis)).fetch, [name(number)]);
         assert_eq!(
-            ring.answered(name(number), FetchResult::Key(key()), at(millis))
+            cache
+                .answered(name(number), FetchResult::Key(key()), at(millis))
                 .ready,
             [1]
         );
     }
 
     #[test]
-    fn however_many_wait_a_key_is_fetched_once_and_wakes_them_all() {
-        let mut ring = ring();
+    fn fetches_key_once_for_concurrent_requests() {
+        let mut cache = cache();
         for waiter in 0..100 {
-            ring.wait(name(1), waiter, client, at(0)).unwrap();
+            cache.wait(name(1), waiter, client, at(0)).unwrap();
         }
-        assert_eq!(ring.next_tick(), Some(at(0)));
-        assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
-        assert_eq!(ring.tick(at(1)).fetch, []);
-        let woken = ring.answered(name(1), FetchResult::Key(key()), at(5));
+        assert_eq!(cache.next_tick(), Some(at(0)));
+        assert_eq!(cache.tick(at(0)).fetch, [name(1)]);
+        assert_eq!(cache.tick(at(1)).fetch, []);
+        let woken = cache.answered(name(1), FetchResult::Key(key()), at(5));
         assert_eq!(
-            (woken.ready.len(), woken.refused.len(), ring.waiting()),
+            (woken.ready.len(), woken.refused.len(), cache.waiting()),
             (100, 0, 0)
         );
-        assert!(is_ready(&mut ring, 1, 6));
-        assert_eq!(ring.next_tick(), None);
+        assert!(is_ready(&mut cache, 1, 6));
+        assert_eq!(cache.next_tick(), None);
     }
 
     #[test]
-    fn no_more_than_so_many_requests_wait_at_once() {
-        let mut ring = ring();
+    fn limits_waiting_requests() {
+        let mut cache = cache();
         for waiter in 0..MAX_WAITERS {
-            ring.wait(name(waiter % 2), waiter as Waiter, client, at(0))
+            cache
+                .wait(name(waiter % 2), waiter as Waiter, client, at(0))
                 .unwrap();
         }
         assert_eq!(
-            ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)),
+            cache.wait(name(1), MAX_WAITERS as Waiter, client, at(0)),
             Err(Reason::KeyUnavailable)
         );
-        ring.leave(0);
+        cache.leave(0);
         assert_eq!(
-            ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)),
+            cache.wait(name(1), MAX_WAITERS as Waiter, client, at(0)),
             Ok(())
         );
     }
 
     #[test]
-    fn requests_that_left_make_room_for_others() {
-        let mut ring = ring();
+    fn requests_that_left_free_their_places() {
+        let mut cache = cache();
         for waiter in 0..MAX_WAITERS {
-            ring.wait(name(1), waiter as Waiter, client, at(0)).unwrap();
-            ring.leave(waiter as Waiter);
+            cache
+                .wait(name(1), waiter as Waiter, client, at(0))
+                .unwrap();
+            cache.leave(waiter as Waiter);
         }
-        assert_eq!(ring.waiting(), 0);
+        assert_eq!(cache.waiting(), 0);
         assert_eq!(
-            ring.wait(name(1), MAX_WAITERS as Waiter, client, at(0)),
+            cache.wait(name(1), MAX_WAITERS as Waiter, client, at(0)),
             Ok(())
         );
     }
 
     #[test]
-    fn one_who_left_is_not_woken() {
-        let mut ring = ring();
-        ring.wait(name(1), 7, client, at(0)).unwrap();
-        ring.wait(name(1), 8, client, at(0)).unwrap();
-        ring.tick(at(0));
-        ring.leave(7);
-        ring.leave(7);
+    fn wakes_no_request_that_left() {
+        let mut cache = cache();
+        cache.wait(name(1), 7, client, at(0)).unwrap();
+        cache.wait(name(1), 8, client, at(0)).unwrap();
+        cache.tick(at(0));
+        cache.leave(7);
+        cache.leave(7);
         assert_eq!(
-            ring.answered(name(1), FetchResult::Key(key()), at(1)).ready,
+            cache
+                .answered(name(1), FetchResult::Key(key()), at(1))
+                .ready,
             [8]
         );
     }
 
     #[test]
-    fn a_failed_fetch_is_retried_with_backoff_until_the_deadline() {
-        let mut ring = ring();
-        ring.wait(name(1), 7, client, at(0)).unwrap();
+    fn retries_with_backoff_until_the_deadline() {
+        let mut cache = cache();
+        cache.wait(name(1), 7, client, at(0)).unwrap();
         let mut fetches = Vec::new();
         let mut now = 0;
-        while ring.waiting() > 0 {
-            let due = ring.tick(at(now));
+        while cache.waiting() > 0 {
+            let due = cache.tick(at(now));
             for name in due.fetch {
                 fetches.push(now);
-                ring.answered(name, FetchResult::Failed, at(now));
+                cache.answered(name, FetchResult::Failed, at(now));
             }
             now += 50;
         }
         assert_eq!(fetches, [0, 100, 300, 700, 1500]);
         assert!(now <= 3050, "answered after {now} ms");
-        assert_eq!(refusal(&mut ring, 1, 1600), Some(Reason::KeyUnavailable));
+        assert_eq!(refusal(&mut cache, 1, 1600), Some(Reason::KeyUnavailable));
     }
 
     #[test]
-    fn a_retry_for_which_nobody_waits_any_more_is_not_made() {
-        let mut ring = ring();
-        ring.wait(name(1), 7, client, at(0)).unwrap();
-        ring.tick(at(0));
-        ring.answered(name(1), FetchResult::Failed, at(10));
-        ring.leave(7);
-        assert_eq!(ring.tick(at(110)).fetch, []);
-        assert_eq!(refusal(&mut ring, 1, 110), Some(Reason::KeyUnavailable));
-        assert_eq!(refusal(&mut ring, 1, 1110), None);
+    fn skips_a_retry_without_requests() {
+        let mut cache = cache();
+        cache.wait(name(1), 7, client, at(0)).unwrap();
+        cache.tick(at(0));
+        cache.answered(name(1), FetchResult::Failed, at(10));
+        cache.leave(7);
+        assert_eq!(cache.tick(at(110)).fetch, []);
+        assert_eq!(refusal(&mut cache, 1, 110), Some(Reason::KeyUnavailable));
+        assert_eq!(refusal(&mut cache, 1, 1110), None);
     }
 
     #[test]
-    fn a_hanging_fetch_keeps_nobody_beyond_the_deadline() {
-        let mut ring = ring();
-        ring.wait(name(1), 7, client, at(0)).unwrap();
-        ring.wait(name(1), 8, client, at(500)).unwrap();
-        ring.tick(at(0));
-        assert_eq!(ring.next_tick(), Some(at(3000)));
-        assert_eq!(ring.tick(at(2999)).woken, Woken::default());
+    fn rejects_at_deadline_while_a_fetch_hangs() {
+        let mut cache = cache();
+        cache.wait(name(1), 7, client, at(0)).unwrap();
+        cache.wait(name(1), 8, client, at(500)).unwrap();
+        cache.tick(at(0));
+        assert_eq!(cache.next_tick(), Some(at(3000)));
+        assert_eq!(cache.tick(at(2999)).woken, Woken::default());
         assert_eq!(
-            ring.tick(at(3000)).woken.refused,
+            cache.tick(at(3000)).woken.refused,
             [(7, Reason::KeyUnavailable)]
         );
         assert_eq!(
-            ring.tick(at(3500)).woken.refused,
+            cache.tick(at(3500)).woken.refused,
             [(8, Reason::KeyUnavailable)]
         );
-        assert_eq!(ring.waiting(), 0);
+        assert_eq!(cache.waiting(), 0);
     }
 
     #[test]
-    fn an_answer_that_never_came_does_not_block_its_key_for_ever() {
-        let mut ring = ring();
-        ring.wait(name(1), 7, client, at(0)).unwrap();
-        assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
-        assert_eq!(ring.tick(at(3000)).fetch, [name(1)]);
+    fn repeats_a_lost_fetch() {
+        let mut cache = cache();
+        cache.wait(name(1), 7, client, at(0)).unwrap();
+        assert_eq!(cache.tick(at(0)).fetch, [name(1)]);
+        assert_eq!(cache.tick(at(3000)).fetch, [name(1)]);
     }
 
     #[test]
-    fn a_key_that_does_not_exist_is_remembered_for_a_minute() {
-        let mut ring = ring();
-        ring.wait(name(1), 7, client, at(0)).unwrap();
-        ring.tick(at(0));
+    fn caches_key_not_found_for_a_minute() {
+        let mut cache = cache();
+        cache.wait(name(1), 7, client, at(0)).unwrap();
+        cache.tick(at(0));
         assert_eq!(
-            ring.answered(name(1), FetchResult::NotFound, at(0)).refused,
+            cache
+                .answered(name(1), FetchResult::NotFound, at(0))
+                .refused,
             [(7, Reason::KeyNotFound)]
         );
-        assert_eq!(refusal(&mut ring, 1, 59_999), Some(Reason::KeyNotFound));
-        assert_eq!(refusal(&mut ring, 1, 60_000), None);
+        assert_eq!(refusal(&mut cache, 1, 59_999), Some(Reason::KeyNotFound));
+        assert_eq!(refusal(&mut cache, 1, 60_000), None);
     }
 
     #[test]
-    fn an_answer_that_is_no_key_is_remembered_for_a_while_and_not_retried() {
-        let mut ring = ring();
-        ring.wait(name(1), 7, client, at(0)).unwrap();
-        ring.tick(at(0));
+    fn caches_key_invalid_without_retry() {
+        let mut cache = cache();
+        cache.wait(name(1), 7, client, at(0)).unwrap();
+        cache.tick(at(0));
         assert_eq!(
-            ring.answered(name(1), FetchResult::Invalid, at(0)).refused,
+            cache.answered(name(1), FetchResult::Invalid, at(0)).refused,
             [(7, Reason::KeyInvalid)]
         );
-        assert_eq!(refusal(&mut ring, 1, 9_999), Some(Reason::KeyInvalid));
-        assert_eq!(refusal(&mut ring, 1, 10_000), None);
+        assert_eq!(refusal(&mut cache, 1, 9_999), Some(Reason::KeyInvalid));
+        assert_eq!(refusal(&mut cache, 1, 10_000), None);
     }
 
     #[test]
-    fn a_key_is_refreshed_before_its_ttl_runs_out_and_serves_meanwhile() {
-        let mut ring = ring();
-        fetch(&mut ring, 1, 0);
-        assert!(is_ready(&mut ring, 1, 799_999));
-        assert_eq!(ring.tick(at(799_999)).fetch, []);
-        assert!(is_ready(&mut ring, 1, 800_000));
-        assert_eq!(ring.tick(at(800_000)).fetch, [name(1)]);
-        assert!(is_ready(&mut ring, 1, 800_001));
-        assert_eq!(ring.tick(at(800_001)).fetch, []);
-        ring.answered(name(1), FetchResult::Key(key()), at(800_002));
-        assert!(is_ready(&mut ring, 1, 1_600_001));
-        assert_eq!(ring.tick(at(1_600_001)).fetch, []);
+    fn refreshes_a_used_key_before_its_ttl() {
+        let mut cache = cache();
+        fetch(&mut cache, 1, 0);
+        assert!(is_ready(&mut cache, 1, 799_999));
+        assert_eq!(cache.tick(at(799_999)).fetch, []);
+        assert!(is_ready(&mut cache, 1, 800_000));
+        assert_eq!(cache.tick(at(800_000)).fetch, [name(1)]);
+        assert!(is_ready(&mut cache, 1, 800_001));
+        assert_eq!(cache.tick(at(800_001)).fetch, []);
+        cache.answered(name(1), FetchResult::Key(key()), at(800_002));
+        assert!(is_ready(&mut cache, 1, 1_600_001));
+        assert_eq!(cache.tick(at(1_600_001)).fetch, []);
     }
 
     #[test]
-    fn the_old_key_serves_for_a_day_while_the_key_server_is_down_and_is_asked_for_ever_less_often()
-    {
-        let mut ring = ring();
-        fetch(&mut ring, 1, 0);
+    fn uses_a_stale_key_for_a_day_with_backoff() {
+        let mut cache = cache();
+        fetch(&mut cache, 1, 0);
         let day = 24 * 60 * 60 * 1000;
         let mut fetches = 0;
         for second in 800..1000 + day / 1000 {
-            assert!(is_ready(&mut ring, 1, second * 1000), "after {second} s");
-            for name in ring.tick(at(second * 1000)).fetch {
+            assert!(is_ready(&mut cache, 1, second * 1000), "after {second} s");
+            for name in cache.tick(at(second * 1000)).fetch {
                 fetches += 1;
-                ring.answered(name, FetchResult::Failed, at(second * 1000));
+                cache.answered(name, FetchResult::Failed, at(second * 1000));
             }
         }
         assert!(
             (day / 60_000 - 10..day / 60_000 + 20).contains(&fetches),
             "{fetches} fetches"
         );
-        assert!(!is_ready(&mut ring, 1, 1_000_000 + day));
+        assert!(!is_ready(&mut cache, 1, 1_000_000 + day));
     }
 
     #[test]
-    fn a_withdrawn_key_does_not_outlive_its_ttl() {
-        let mut ring = ring();
-        fetch(&mut ring, 1, 0);
-        assert!(is_ready(&mut ring, 1, 900_000));
-        ring.tick(at(900_000));
-        ring.answered(name(1), FetchResult::NotFound, at(900_000));
-        assert!(is_ready(&mut ring, 1, 999_999));
-        assert!(!is_ready(&mut ring, 1, 1_000_000));
+    fn withdrawn_key_expires_with_its_ttl() {
+        let mut cache = cache();
+        fetch(&mut cache, 1, 0);
+        assert!(is_ready(&mut cache, 1, 900_000));
+        cache.tick(at(900_000));
+        cache.answered(name(1), FetchResult::NotFound, at(900_000));
+        assert!(is_ready(&mut cache, 1, 999_999));
+        assert!(!is_ready(&mut cache, 1, 1_000_000));
     }
 
     #[test]
-    fn a_key_that_dies_while_it_is_fetched_anew_is_waited_for_and_not_fetched_twice() {
-        let mut ring = ring();
-        fetch(&mut ring, 1, 0);
-        assert!(is_ready(&mut ring, 1, 900_000));
-        ring.tick(at(900_000));
-        ring.answered(name(1), FetchResult::NotFound, at(900_000));
-        assert!(is_ready(&mut ring, 1, 999_900));
-        assert_eq!(ring.tick(at(999_900)).fetch, [name(1)]);
-        assert!(!is_ready(&mut ring, 1, 1_000_000));
-        ring.wait(name(1), 7, client, at(1_000_000)).unwrap();
-        assert_eq!(ring.tick(at(1_000_000)).fetch, []);
+    fn joins_the_refresh_of_an_expired_key() {
+        let mut cache = cache();
+        fetch(&mut cache, 1, 0);
+        assert!(is_ready(&mut cache, 1, 900_000));
+        cache.tick(at(900_000));
+        cache.answered(name(1), FetchResult::NotFound, at(900_000));
+        assert!(is_ready(&mut cache, 1, 999_900));
+        assert_eq!(cache.tick(at(999_900)).fetch, [name(1)]);
+        assert!(!is_ready(&mut cache, 1, 1_000_000));
+        cache.wait(name(1), 7, client, at(1_000_000)).unwrap();
+        assert_eq!(cache.tick(at(1_000_000)).fetch, []);
         assert_eq!(
-            ring.answered(name(1), FetchResult::Key(key()), at(1_000_100))
+            cache
+                .answered(name(1), FetchResult::Key(key()), at(1_000_100))
                 .ready,
             [7]
         );
     }
 
     #[test]
-    fn fetches_burst_and_then_ten_a_second() {
-        let mut ring = ring();
-        assert_eq!(flood(&mut ring, 0, 0, 200, 0), 0);
-        assert_eq!(ring.tick(at(0)).fetch.len(), 20);
-        assert_eq!(ring.tick(at(99)).fetch.len(), 0);
-        assert_eq!(ring.next_tick(), Some(at(100)));
-        assert_eq!(fetches(&mut ring, 100, 2000).len(), 19);
+    fn fetches_in_a_burst_then_ten_a_second() {
+        let mut cache = cache();
+        assert_eq!(flood(&mut cache, 0, 0, 200, 0), 0);
+        assert_eq!(cache.tick(at(0)).fetch.len(), 20);
+        assert_eq!(cache.tick(at(99)).fetch.len(), 0);
+        assert_eq!(cache.next_tick(), Some(at(100)));
+        assert_eq!(fetches(&mut cache, 100, 2000).len(), 19);
     }
 
     #[test]
     fn reads_no_address_before_a_key_is_queued() {
-        let mut ring = ring();
+        let mut cache = cache();
         for number in 0..20 {
-            ring.wait(
-                name(number),
-                number as Waiter,
-                || panic!("an address is read"),
-                at(0),
-            )
-            .unwrap();
+            cache
+                .wait(
+                    name(number),
+                    number as Waiter,
+                    || panic!("an address is read"),
+                    at(0),
+                )
+                .unwrap();
         }
-        ring.tick(at(0));
-        ring.wait(name(1), 100, || panic!("an address is read"), at(0))
+        cache.tick(at(0));
+        cache
+            .wait(name(1), 100, || panic!("an address is read"), at(0))
             .unwrap();
     }
 
     #[test]
     fn starts_no_fetch_past_a_queue() {
-        let mut ring = ring();
-        flood(&mut ring, 0, 0, 30, 0);
-        ring.tick(at(0));
-        // There is a token again, and the queue has a claim to it.
-        ring.wait(name(100), 100, || address(1), at(150)).unwrap();
-        assert!(!ring.is_fetching(name(100)));
-        assert_eq!(ring.tick(at(150)).fetch.len(), 1);
+        let mut cache = cache();
+        flood(&mut cache, 0, 0, 30, 0);
+        cache.tick(at(0));
+        // There is a token again, but the queue comes first.
+        cache.wait(name(100), 100, || address(1), at(150)).unwrap();
+        assert!(!cache.is_fetching(name(100)));
+        assert_eq!(cache.tick(at(150)).fetch.len(), 1);
     }
 
     #[test]
     fn queue_is_bounded_in_ids_and_in_requests_for_an_id() {
-        let mut ring = ring();
-        flood(&mut ring, 0, 0, 20, 0);
-        ring.tick(at(0));
-        assert_eq!(flood(&mut ring, 0, 1000, MAX_QUEUED, 0), 0);
+        let mut cache = cache();
+        flood(&mut cache, 0, 0, 20, 0);
+        cache.tick(at(0));
+        assert_eq!(flood(&mut cache, 0, 1000, MAX_QUEUED, 0), 0);
         for number in 0..1000 {
-            let _ = ring.wait(
+            let _ = cache.wait(
                 name(2000 + number),
                 2000 + number as Waiter,
                 || address(1),
                 at(0),
             );
-            let _ = ring.wait(name(1000), 10_000 + number as Waiter, || address(1), at(0));
+            let _ = cache.wait(name(1000), 10_000 + number as Waiter, || address(1), at(0));
         }
-        let queued: Vec<_> = ring.sources[0]
+        let queued: Vec<_> = cache.sources[0]
             .queue
             .iter()
-            .map(|queued| ring.waiters.waiting(queued.list))
+            .map(|queued| cache.waiters.waiting(queued.list))
             .collect();
         assert_eq!(queued.len(), MAX_QUEUED);
         assert!(
             queued.iter().all(|waiting| *waiting <= MAX_QUEUED_WAITERS),
             "{queued:?}"
         );
-        let told = ring.tick(at(1)).woken.turned_away.len();
-        assert_eq!(ring.waiting(), 20 + queued.iter().sum::<usize>());
+        let told = cache.tick(at(1)).woken.turned_away.len();
+        assert_eq!(cache.waiting(), 20 + queued.iter().sum::<usize>());
         assert!(told > 500, "{told} requests gave way");
     }
 
     #[test]
-    fn counts_the_address_of_a_request_that_finds_no_place() {
-        let mut ring = ring();
-        flood(&mut ring, 0, 0, 200, 0);
-        ring.tick(at(0));
+    fn counts_the_address_of_a_rejected_request() {
+        let mut cache = cache();
+        flood(&mut cache, 0, 0, 200, 0);
+        cache.tick(at(0));
         for waiter in 0..64 {
-            ring.wait(name(1000), 1000 + waiter, || address(1), at(0))
+            cache
+                .wait(name(1000), 1000 + waiter, || address(1), at(0))
                 .unwrap();
         }
         assert_eq!(
-            ring.wait(name(1000), 2000, || address(2), at(0)),
+            cache.wait(name(1000), 2000, || address(2), at(0)),
             Err(Reason::KeyUnavailable)
         );
-        // Of two addresses, and so the first.
-        assert_eq!(ring.tick(at(100)).fetch, [name(1000)]);
+        // Counted for two addresses, so it comes first.
+        assert_eq!(cache.tick(at(100)).fetch, [name(1000)]);
     }
 
     #[test]
-    fn queued_requests_give_way_to_one_that_joins_a_fetch() {
-        let mut ring = KeyCache::new(TTL, [TIMEOUT, TIMEOUT], 1);
+    fn evicts_queued_requests_for_one_that_joins_a_fetch() {
+        let mut cache = KeyCache::new(TTL, [TIMEOUT, TIMEOUT], 1);
         let of_second = KeyName {
             source: KeySourceId(1),
             ..name(2)
         };
-        ring.wait(name(1), 1, client, at(0)).unwrap();
-        flood(&mut ring, 0, 100, 19, 0);
-        ring.tick(at(0));
+        cache.wait(name(1), 1, client, at(0)).unwrap();
+        flood(&mut cache, 0, 100, 19, 0);
+        cache.tick(at(0));
         for waiter in 1020..1000 + MAX_WAITERS {
             let queued = name(1000 + waiter % MAX_QUEUED);
-            ring.wait(queued, waiter as Waiter, || address(1), at(0))
+            cache
+                .wait(queued, waiter as Waiter, || address(1), at(0))
                 .unwrap();
         }
-        assert_eq!(ring.waiters.len(), MAX_WAITERS);
-        assert_eq!(ring.wait(name(1), 2, client, at(0)), Ok(()));
-        assert_eq!(ring.wait(of_second, 3, client, at(0)), Ok(()));
-        let due = ring.tick(at(1));
+        assert_eq!(cache.waiters.len(), MAX_WAITERS);
+        assert_eq!(cache.wait(name(1), 2, client, at(0)), Ok(()));
+        assert_eq!(cache.wait(of_second, 3, client, at(0)), Ok(()));
+        let due = cache.tick(at(1));
         assert_eq!(due.fetch, [of_second]);
         assert!((1..=MAX_QUEUED_WAITERS).contains(&due.woken.turned_away.len()));
     }
 
     #[test]
-    fn a_retry_does_not_give_way_to_one_more_request() {
-        let mut ring = ring();
+    fn evicts_no_retry_for_one_more_request() {
+        let mut cache = cache();
         for waiter in 0..MAX_WAITERS {
-            ring.wait(name(1), waiter as Waiter, client, at(0)).unwrap();
+            cache
+                .wait(name(1), waiter as Waiter, client, at(0))
+                .unwrap();
         }
-        ring.tick(at(0));
-        ring.answered(name(1), FetchResult::Failed, at(10));
+        cache.tick(at(0));
+        cache.answered(name(1), FetchResult::Failed, at(10));
         assert_eq!(
-            ring.wait(name(1), MAX_WAITERS as Waiter, client, at(20)),
+            cache.wait(name(1), MAX_WAITERS as Waiter, client, at(20)),
             Err(Reason::KeyUnavailable)
         );
-        assert_eq!(ring.waiters.len(), MAX_WAITERS);
+        assert_eq!(cache.waiters.len(), MAX_WAITERS);
     }
 
     #[test]
-    fn an_id_leaves_the_queue_with_its_last_request() {
-        let mut ring = ring();
-        flood(&mut ring, 0, 0, 20, 0);
-        ring.tick(at(0));
-        flood(&mut ring, 0, 1000, 100, 0);
-        (1000..1100).for_each(|waiter| ring.leave(waiter));
-        assert_eq!(ring.sources[0].queue.iter().count(), 0);
-        assert_eq!(fetches(&mut ring, 100, 1000), []);
+    fn removes_an_id_with_its_last_request() {
+        let mut cache = cache();
+        flood(&mut cache, 0, 0, 20, 0);
+        cache.tick(at(0));
+        flood(&mut cache, 0, 1000, 100, 0);
+        (1000..1100).for_each(|waiter| cache.leave(waiter));
+        assert_eq!(cache.sources[0].queue.iter().count(), 0);
+        assert_eq!(fetches(&mut cache, 100, 1000), []);
     }
 
     #[test]
-    fn no_request_waits_in_the_queue_beyond_its_deadline() {
-        let mut ring = ring();
-        flood(&mut ring, 0, 0, 220, 0);
-        ring.tick(at(0));
-        fetches(&mut ring, 100, 3000);
-        assert_eq!(ring.next_tick(), Some(at(3000)));
-        let due = ring.tick(at(3000));
+    fn expires_queued_requests_at_their_deadline() {
+        let mut cache = cache();
+        flood(&mut cache, 0, 0, 220, 0);
+        cache.tick(at(0));
+        fetches(&mut cache, 100, 3000);
+        assert_eq!(cache.next_tick(), Some(at(3000)));
+        let due = cache.tick(at(3000));
         assert_eq!(
             (due.woken.turned_away.len(), due.woken.refused.len()),
             (200 - 29, 20 + 29)
         );
-        assert_eq!(ring.waiting(), 0);
+        assert_eq!(cache.waiting(), 0);
     }
 
     #[test]
-    fn a_request_that_gave_way_and_hung_up_is_forgotten() {
-        let mut ring = ring();
-        flood(&mut ring, 0, 0, 400, 0);
-        let gave_way = ring.evicted.clone();
-        assert_eq!(ring.next_tick(), Some(Timestamp::from_millis(0)));
-        ring.leave(gave_way[0]);
-        assert_eq!(ring.tick(at(0)).woken.turned_away, gave_way[1..]);
+    fn forgets_an_evicted_request_that_left() {
+        let mut cache = cache();
+        flood(&mut cache, 0, 0, 400, 0);
+        let evicted = cache.evicted.clone();
+        assert_eq!(cache.next_tick(), Some(Timestamp::from_millis(0)));
+        cache.leave(evicted[0]);
+        assert_eq!(cache.tick(at(0)).woken.turned_away, evicted[1..]);
     }
 
     #[test]
-    fn a_key_of_another_worker_wakes_those_who_wait_in_the_queue() {
-        let mut ring = ring();
-        flood(&mut ring, 0, 0, 21, 0);
+    fn adopted_key_wakes_queued_requests() {
+        let mut cache = cache();
+        flood(&mut cache, 0, 0, 21, 0);
         assert_eq!(
-            ring.adopt(name(20), key(), Duration::ZERO, at(0)).ready,
+            cache.adopt(name(20), key(), Duration::ZERO, at(0)).ready,
             [20]
         );
-        assert!(is_ready(&mut ring, 20, 0));
-        ring.tick(at(0));
-        assert_eq!(ring.tick(at(100)).fetch, []);
+        assert!(is_ready(&mut cache, 20, 0));
+        cache.tick(at(0));
+        assert_eq!(cache.tick(at(100)).fetch, []);
     }
 
     #[test]
-    fn a_retry_is_not_starved_by_a_flood() {
-        let mut ring = ring();
-        ring.wait(name(1), 1, client, at(0)).unwrap();
-        ring.tick(at(0));
-        flood(&mut ring, 0, 1000, 300, 1);
-        ring.answered(name(1), FetchResult::Failed, at(10));
+    fn flood_does_not_starve_a_retry() {
+        let mut cache = cache();
+        cache.wait(name(1), 1, client, at(0)).unwrap();
+        cache.tick(at(0));
+        flood(&mut cache, 0, 1000, 300, 1);
+        cache.answered(name(1), FetchResult::Failed, at(10));
         for (waiter, client) in [(2, 7), (3, 8)] {
-            ring.wait(name(1), waiter, || address(client), at(20))
+            cache
+                .wait(name(1), waiter, || address(client), at(20))
                 .unwrap();
         }
-        let drawn = fetches(&mut ring, 100, 400);
+        let drawn = fetches(&mut cache, 100, 400);
         assert!(drawn.contains(&name(1)), "{} others", drawn.len());
         assert_eq!(
-            ring.answered(name(1), FetchResult::Key(key()), at(400))
+            cache
+                .answered(name(1), FetchResult::Key(key()), at(400))
                 .ready,
             [1, 2, 3]
         );
     }
 
     #[test]
-    fn those_who_leave_in_any_order_are_counted_out() {
-        let mut ring = ring();
+    fn counts_requests_that_leave_in_any_order() {
+        let mut cache = cache();
         for waiter in [9, 8, 7, 6, 5] {
-            ring.wait(name(1), waiter, client, at(0)).unwrap();
+            cache.wait(name(1), waiter, client, at(0)).unwrap();
         }
         for waiter in [7, 9, 5, 8, 6] {
-            ring.leave(waiter);
+            cache.leave(waiter);
         }
-        assert_eq!(ring.waiting(), 0);
+        assert_eq!(cache.waiting(), 0);
     }
 
     #[test]
-    fn an_adopted_key_is_as_old_as_it_was_elsewhere() {
-        let mut ring = ring();
+    fn adopted_key_keeps_its_age() {
+        let mut cache = cache();
         assert_eq!(
-            ring.adopt(name(1), key(), Duration::from_secs(900), at(0)),
+            cache.adopt(name(1), key(), Duration::from_secs(900), at(0)),
             Woken::default()
         );
-        assert!(is_ready(&mut ring, 1, 0));
-        assert_eq!(ring.tick(at(0)).fetch, [name(1)]);
+        assert!(is_ready(&mut cache, 1, 0));
+        assert_eq!(cache.tick(at(0)).fetch, [name(1)]);
     }
 
     #[test]
-    fn a_known_key_is_found_during_a_flood() {
-        let mut ring = ring();
-        fetch(&mut ring, 1, 0);
-        flood(&mut ring, 0, 1000, 5000, 0);
-        assert!(is_ready(&mut ring, 1, 1));
+    fn finds_a_known_key_during_a_flood() {
+        let mut cache = cache();
+        fetch(&mut cache, 1, 0);
+        flood(&mut cache, 0, 1000, 5000, 0);
+        assert!(is_ready(&mut cache, 1, 1));
     }
 
     #[test]
-    fn a_full_ring_drops_refusals_before_keys_and_the_key_unused_for_longest() {
-        let mut ring = ring();
+    fn evicts_refusals_then_least_recently_used() {
+        let mut cache = cache();
         let mut millis = 0;
         for number in 0..MAX_KEYS {
             millis += 1000;
-            fetch(&mut ring, number, millis);
+            fetch(&mut cache, number, millis);
         }
-        ring.find(name(0), at(millis));
-        fetch(&mut ring, MAX_KEYS, millis + 1000);
-        assert!(is_ready(&mut ring, 0, millis + 1000));
-        assert!(!is_ready(&mut ring, 1, millis + 1000));
-        assert_eq!(ring.entries.len(), MAX_KEYS);
-        ring.wait(name(9999), 5, client, at(millis + 2000)).unwrap();
-        ring.tick(at(millis + 2000));
-        ring.answered(name(9999), FetchResult::NotFound, at(millis + 2000));
-        fetch(&mut ring, 10_000, millis + 3000);
-        assert_eq!(refusal(&mut ring, 9999, millis + 3000), None);
-        assert!(is_ready(&mut ring, 3, millis + 3000));
+        cache.find(name(0), at(millis));
+        fetch(&mut cache, MAX_KEYS, millis + 1000);
+        assert!(is_ready(&mut cache, 0, millis + 1000));
+        assert!(!is_ready(&mut cache, 1, millis + 1000));
+        assert_eq!(cache.entries.len(), MAX_KEYS);
+        cache
+            .wait(name(9999), 5, client, at(millis + 2000))
+            .unwrap();
+        cache.tick(at(millis + 2000));
+        cache.answered(name(9999), FetchResult::NotFound, at(millis + 2000));
+        fetch(&mut cache, 10_000, millis + 3000);
+        assert_eq!(refusal(&mut cache, 9999, millis + 3000), None);
+        assert!(is_ready(&mut cache, 3, millis + 3000));
     }
 }

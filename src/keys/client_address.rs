@@ -1,20 +1,20 @@
-//! From which address a client asks, as far as it matters for a fair share of the fetches. No I/O.
+//! The client addresses that the fetch queue counts. No I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// One client's address. An IPv6 client owns a whole /64, so that counts as one address.
+/// One client's address. An IPv6 client owns a whole /64, so the prefix counts as one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClientAddress {
-    /// An IPv4 address; an IPv4-mapped IPv6 address is one, too.
+    /// An IPv4 address, or an IPv4-mapped IPv6 address.
     V4(Ipv4Addr),
     /// The first 64 bits of an IPv6 address.
     V6(u64),
-    /// Every client whose address is not known, together.
+    /// All clients with an unknown address together.
     Unknown,
 }
 
 impl ClientAddress {
-    /// Reads an address with or without a port, as Envoy's attribute `source.address` has it:
+    /// Parses an address with or without port, as in Envoy's attribute `source.address`:
     /// `192.0.2.1:443`, `[2001:db8::1]:443`.
     pub fn parse(text: &[u8]) -> Self {
         let Ok(text) = std::str::from_utf8(text) else {
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_addresses_with_and_without_port() {
+    fn parses_addresses_with_and_without_port() {
         let v4 = ClientAddress::V4(Ipv4Addr::new(192, 0, 2, 1));
         let v6 = ClientAddress::V6(0x2001_0db8_0000_0001);
         for (text, address) in [
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_everything_else_for_one_unknown_address() {
+    fn everything_else_is_one_unknown_address() {
         for text in [
             "",
             "unknown",

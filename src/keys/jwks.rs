@@ -1,5 +1,5 @@
-//! The RSA keys of an identity provider, from its JSON Web Key Set (RFC 7517). Nothing here fetches
-//! the set or verifies with a key.
+//! RSA keys in an identity provider's JSON Web Key Set (RFC 7517). Fetches nothing, verifies
+//! nothing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,15 +10,15 @@ use crate::crypto::PublicKey;
 use crate::crypto::rs256::RsaKey;
 use crate::json;
 
-/// The largest key set that is read, in bytes. Cognito's has two keys and 1 KB; with certificates,
-/// others have 20 KB.
+/// The largest key set, in bytes. Cognito's has two keys and 1 KB; others, with certificates, 20
+/// KB.
 pub const MAX_SET_BYTES: usize = 64 * 1024;
 
-/// A set is an object with an array of objects with an array of certificates.
+/// The nesting of a set: an object with an array of objects with an array of certificates.
 const MAX_SET_DEPTH: usize = 8;
 
-/// Looks for the key `id` in the key set `text`. Invalid: no key set, a key of that id that cannot
-/// verify RS256, or several.
+/// Finds the key `id` in the key set `text`. Invalid: the set is malformed, has several keys with
+/// that id, or its key cannot verify RS256.
 pub fn find_in_key_set(text: &[u8], id: KeyId) -> FetchResult {
     let Ok(Value::Object(set)) = json::parse(text, MAX_SET_DEPTH) else {
         return FetchResult::Invalid;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_by_its_id_alone_and_once() {
+    fn finds_one_key_by_its_id() {
         let modulus = URL_SAFE_NO_PAD.encode([0xc1; 256]);
         let key = |kid: &str| json!({"kty": "RSA", "kid": kid, "n": modulus, "e": "AQAB", "x5c": ["MII="]});
         let set = json!({"keys": [{"kty": "EC", "kid": "a"}, key("b"), key("c"), key("c"), {"kid": 7}, "d"], "more": 1});

@@ -1,5 +1,5 @@
-//! Public keys: where they are published, which ones are known, and how often a key server may be
-//! asked. No I/O: the caller fetches, and passes results and the time as arguments.
+//! Public keys: sources, cache and rate limits. No I/O: the caller fetches, and passes results and
+//! the time as arguments.
 
 pub(crate) mod cache;
 pub(crate) mod client_address;

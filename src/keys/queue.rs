@@ -1,6 +1,6 @@
-//! Key ids that wait for a token to be fetched, and which of them gets it. Invented ids must not
-//! keep a genuine one from being fetched: the id that most clients ask for comes first. No I/O; the
-//! time and the random numbers are arguments.
+//! The queue of key ids that wait for a fetch token. Invented ids must not keep a genuine one from
+//! being fetched, so the id with the most client addresses comes first. No I/O: time and random
+//! numbers are arguments.
 
 use super::client_address::ClientAddress;
 use super::random::Random;
@@ -8,19 +8,19 @@ use super::waiters::ListId;
 use crate::keys::source::KeyId;
 use crate::time::Timestamp;
 
-/// The most key ids that are queued.
+/// The most queued key ids.
 pub(super) const MAX_QUEUED: usize = 256;
-/// The most client addresses that are counted for one key id.
+/// The most counted client addresses for one key id.
 const MAX_ADDRESSES: usize = 64;
-/// Of how many ids that left the queue the addresses are kept.
+/// The most ids that left the queue and keep their addresses.
 const MAX_FORMER: usize = 512;
 
-/// The distinct addresses of the clients that have asked for a key id, up to [`MAX_ADDRESSES`].
+/// The distinct client addresses of requests for a key id, up to [`MAX_ADDRESSES`].
 #[derive(Default)]
 pub(super) struct Addresses(Vec<ClientAddress>);
 
 impl Addresses {
-    /// Counts an address that has not been counted yet.
+    /// Counts an address once.
     pub(super) fn add(&mut self, address: ClientAddress) {
         if self.0.len() < MAX_ADDRESSES
             && let Err(place) = self.0.binary_search(&address)
@@ -30,7 +30,7 @@ impl Addresses {
     }
 }
 
-/// A number by which most ids differ: comparing whole ids that begin alike takes long.
+/// A hash of the id: comparing whole ids with a common prefix is slow.
 fn digest(id: &KeyId) -> u64 {
     let step = |digest: u64, byte: &u8| (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     id.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step)
@@ -43,16 +43,16 @@ pub(super) struct Queued {
     /// The requests that wait for it.
     pub(super) list: ListId,
     pub(super) addresses: Addresses,
-    /// It is not fetched before this: its last fetch failed.
+    /// The earliest next fetch, after a failed one.
     pub(super) not_before: Timestamp,
-    /// How often its fetch has failed.
+    /// The number of failed fetches.
     pub(super) failures: u32,
     /// Whether a request waits for it.
     pub(super) is_awaited: bool,
 }
 
 impl Queued {
-    /// An id that a request begins to wait for.
+    /// An id with its first request.
     pub(super) fn new(
         id: KeyId,
         list: ListId,
@@ -71,7 +71,7 @@ impl Queued {
         }
     }
 
-    /// Whether it was fetched before, in vain.
+    /// Whether a fetch of it failed before.
     pub(super) fn is_retry(&self) -> bool {
         self.failures > 0
     }
@@ -80,8 +80,7 @@ impl Queued {
         self.is_awaited && self.not_before <= now
     }
 
-    /// How many addresses ask for it. A retry whose clients' addresses were never read has at least
-    /// one client.
+    /// The number of counted addresses. At least one: the addresses for a retry may be unknown.
     fn weight(&self) -> usize {
         if self.is_awaited {
             self.addresses.0.len().max(1)
@@ -95,42 +94,41 @@ impl Queued {
 #[derive(Default)]
 pub(super) struct Queue {
     queued: Vec<Queued>,
-    /// The ids that left without being fetched, and the addresses that asked for them. If they are
-    /// asked for again, they go on from there: else each request for a genuine key might lose the
-    /// lot before the next address asks for it.
+    /// The ids that left without a fetch, and their addresses. If requested again, an id keeps them.
+    /// Otherwise a genuine key might lose every draw before its next address is counted.
     former: Vec<(u64, KeyId, Addresses)>,
     oldest_former: usize,
-    /// Whether the next token goes to an id by lot, and not to the one that most addresses ask for.
-    by_lot: bool,
+    /// Whether the next token goes to a random id, instead of one with the most addresses.
+    at_random: bool,
 }
 
 impl Queue {
-    /// The queued ids, in no order.
+    /// The queued ids, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Queued> {
         self.queued.iter()
     }
 
-    /// The same, to be changed.
+    /// The queued ids, mutable.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Queued> {
         self.queued.iter_mut()
     }
 
-    /// What is queued for this id.
+    /// The queued key with this id.
     pub(super) fn get_mut(&mut self, id: KeyId) -> Option<&mut Queued> {
         self.place(id).and_then(|place| self.queued.get_mut(place))
     }
 
-    /// Whether an id could be fetched now.
+    /// Whether an id can be fetched now.
     pub(super) fn has_due(&self, now: Timestamp) -> bool {
         self.queued.iter().any(|queued| queued.is_due(now))
     }
 
-    /// From when on an id is due.
+    /// The time at which the first id is due.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.queued.iter().map(|queued| queued.not_before).min()
     }
 
-    /// The addresses that have asked for an id which was in the queue before.
+    /// Takes the addresses of an id that was queued before.
     pub(super) fn former_addresses(&mut self, id: KeyId) -> Addresses {
         let wanted = digest(&id);
         let is_it =
@@ -145,8 +143,7 @@ impl Queue {
             .unwrap_or_default()
     }
 
-    /// Keeps the addresses that have asked for an id which leaves the queue, in the place of the
-    /// one that left longest ago.
+    /// Keeps the addresses of an id that leaves the queue, in place of the oldest ones.
     pub(super) fn leaves(&mut self, id: KeyId, addresses: Addresses) {
         match self.former.get_mut(self.oldest_former) {
             Some(place) => *place = (digest(&id), id, addresses),
@@ -155,18 +152,19 @@ impl Queue {
         self.oldest_former = self.oldest_former.saturating_add(1) % MAX_FORMER;
     }
 
-    /// Adds an id. Where that is one too many, returns the one that gives way, perhaps the same.
+    /// Adds an id. If the queue is full, returns the evicted one, possibly the same.
     pub(super) fn add(&mut self, queued: Queued, random: &mut Random) -> Option<Queued> {
         self.queued.push(queued);
         if self.queued.len() > MAX_QUEUED {
-            self.give_way(random, |_| true)
+            self.evict(random, |_| true)
         } else {
             None
         }
     }
 
-    /// Removes one of the ids that the fewest addresses ask for, among those that may be removed.
-    pub(super) fn give_way(
+    /// Removes a random one of the ids with the fewest addresses, among those that `may_be`
+    /// evicted.
+    pub(super) fn evict(
         &mut self,
         random: &mut Random,
         may_be: fn(&Queued) -> bool,
@@ -177,14 +175,13 @@ impl Queue {
             .filter(|queued| may_be(queued))
             .map(Queued::weight)
             .min()?;
-        let mut gives_way =
+        let mut evicted =
             self.draw(random, |queued| may_be(queued) && queued.weight() == fewest)?;
-        self.leaves(gives_way.id, std::mem::take(&mut gives_way.addresses));
-        Some(gives_way)
+        self.leaves(evicted.id, std::mem::take(&mut evicted.addresses));
+        Some(evicted)
     }
 
-    /// Removes the id that the next token goes to: in turn one that most addresses ask for, and any
-    /// one.
+    /// Removes the id that gets the next token: alternately one with the most addresses, and any.
     pub(super) fn next(&mut self, now: Timestamp, random: &mut Random) -> Option<Queued> {
         let most = self
             .queued
@@ -192,8 +189,8 @@ impl Queue {
             .filter(|queued| queued.is_due(now))
             .map(Queued::weight)
             .max()?;
-        let least = if self.by_lot { 0 } else { most };
-        self.by_lot = !self.by_lot;
+        let least = if self.at_random { 0 } else { most };
+        self.at_random = !self.at_random;
         self.draw(random, |queued| {
             queued.is_due(now) && queued.weight() >= least
         })
@@ -205,7 +202,7 @@ impl Queue {
         self.take(place)
     }
 
-    /// Removes what stands in this place; the last one takes it.
+    /// Removes the entry at this index and moves the last one there.
     fn take(&mut self, place: usize) -> Option<Queued> {
         let last = self.queued.pop()?;
         match self.queued.get_mut(place) {
@@ -221,7 +218,7 @@ impl Queue {
             .position(|queued| queued.digest == digest && queued.id == id)
     }
 
-    /// Removes an id that nobody waits for and that need not be kept for its retry.
+    /// Removes an id without requests that needs no retry.
     pub(super) fn remove_unawaited(&mut self, now: Timestamp) -> Option<Queued> {
         let is_over = |queued: &Queued| {
             !queued.is_awaited && (!queued.is_retry() || queued.not_before <= now)
@@ -232,7 +229,7 @@ impl Queue {
         Some(unawaited)
     }
 
-    /// Removes one of those that may be drawn, each with the same chance.
+    /// Removes one of the candidates, each with the same probability.
     fn draw(&mut self, random: &mut Random, may_be: impl Fn(&Queued) -> bool) -> Option<Queued> {
         let candidates = || {
             self.queued
@@ -262,7 +259,7 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
-    /// An id that so many addresses ask for.
+    /// An id with this many addresses.
     fn queued(number: usize, addresses: u32) -> Queued {
         let list = Waiters::default().open(KeyName {
             source: KeySourceId(0),
@@ -295,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn evicts_by_lot_among_ids_of_fewest_addresses() {
+    fn evicts_randomly_among_ids_of_fewest_addresses() {
         let mut evicted = [0; 2];
         let mut random = Random::new(1);
         let mut queue = full(&mut random, 1);
@@ -309,7 +306,7 @@ mod tests {
                 queue.add(lost, &mut random);
             }
         }
-        // One in 256 of them each.
+        // About one in 256 of the draws each.
         assert!(
             evicted.iter().all(|count| (15..80).contains(count)),
             "{evicted:?}"
@@ -332,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn evicts_a_retry_that_nobody_waits_for_first() {
+    fn evicts_ids_without_requests_first() {
         let mut random = Random::new(1);
         let mut queue = full(&mut random, 1);
         queue.get_mut(id(9)).unwrap().is_awaited = false;

@@ -1,11 +1,11 @@
-//! A small random number generator, which draws lots among queued key ids. Not for secrets. No I/O:
-//! its seed is an argument.
+//! A small random number generator for draws among queued key ids. Not for secrets. No I/O: the
+//! seed is an argument.
 
 /// SplitMix64.
 pub(super) struct Random(u64);
 
 impl Random {
-    /// A generator whose numbers follow from `seed` alone.
+    /// A generator with numbers determined by `seed`.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -17,7 +17,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to `count - 1`; 0 where `count` is 0.
+    /// A number from 0 to `count - 1`; 0 if `count` is 0.
     pub(super) fn below(&mut self, count: usize) -> usize {
         let count = u128::try_from(count).unwrap_or_default();
         let scaled = u128::from(self.next()).wrapping_mul(count) >> 64;
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_every_number_about_equally_often() {
+    fn draws_are_uniform() {
         let mut random = Random::new(1);
         let mut counts = [0; 7];
         for _ in 0..7000 {

@@ -1,4 +1,4 @@
-//! A token bucket, which limits how often a key server is asked for unknown keys. No I/O, no clock.
+//! A token bucket that limits fetches of unknown keys. No I/O, no clock.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use crate::time::Timestamp;
 /// A token bucket. It starts full.
 pub(super) struct TokenBucket {
     capacity: u32,
-    /// How long one token takes to come back.
+    /// The time in which one token is added.
     interval: Duration,
     tokens: u32,
     refilled: Timestamp,
 }
 
 impl TokenBucket {
-    /// A full bucket of `capacity` tokens, which gets one more each `interval`.
+    /// A full bucket of `capacity` tokens that gains one each `interval`.
     pub(super) fn new(capacity: u32, interval: Duration) -> Self {
         Self {
             capacity,
@@ -30,7 +30,7 @@ impl TokenBucket {
             self.tokens = self.tokens.saturating_add(1);
             self.refilled = self.refilled.plus(self.interval);
         }
-        // A full bucket gains nothing from the time that passes.
+        // A full bucket gains nothing.
         if self.tokens >= self.capacity {
             self.refilled = now;
         }
@@ -43,7 +43,7 @@ impl TokenBucket {
         }
     }
 
-    /// From when on [`TokenBucket::take`] gives a token.
+    /// The time from which [`TokenBucket::take`] succeeds.
     pub(super) fn next_token(&self) -> Timestamp {
         if self.tokens > 0 {
             self.refilled
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_rate_when_asked_at_odd_times() {
+    fn keeps_the_rate_at_odd_times() {
         let mut bucket = TokenBucket::new(20, INTERVAL);
         taken(&mut bucket, 0);
         let granted = (1..=1000).filter(|step| bucket.take(at(step * 99))).count();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_when_the_next_token_comes() {
+    fn returns_the_time_of_the_next_token() {
         let mut bucket = TokenBucket::new(2, INTERVAL);
         assert!(bucket.next_token() <= at(0));
         bucket.take(at(0));

@@ -1,5 +1,5 @@
-//! Keys that the workers of one Envoy share, as bytes: what is fetched by one of them is not
-//! fetched by all. Nothing here may reach the host.
+//! Keys that the workers of one Envoy share, as bytes, so that one worker fetches for all. No host
+//! calls.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use super::source::KeyId;
 use crate::crypto::es256::{P256Key, SPKI_LENGTH};
 use crate::time::Timestamp;
 
-/// Keys of ALBs that workers share, as one value of Envoy's shared data: the last
-/// [`SharedKeys::MAX`] fetched.
+/// ALB keys that workers share as one value of Envoy's shared data: the last [`SharedKeys::MAX`]
+/// fetched.
 ///
-/// One value, for nothing in shared data is ever deleted. Each record is the key id, the
+/// One value, because shared data never deletes a key. A record is the key id, the
+/// SubjectPublicKeyInfo and the time of the fetch in milliseconds since the epoch, little-endian.
 /// SubjectPublicKeyInfo and the time of the fetch in milliseconds since the epoch, little-endian.
 #[derive(Default)]
 pub(crate) struct SharedKeys(Vec<SharedKey>);
@@ -22,10 +23,10 @@ struct SharedKey {
 }
 
 impl SharedKeys {
-    /// The most keys that are shared.
+    /// The most shared keys.
     pub(crate) const MAX: usize = 32;
 
-    /// Reads a value that [`SharedKeys::to_bytes`] wrote. What is not of that form is left out.
+    /// Parses a value from [`SharedKeys::to_bytes`]. Skips malformed records.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         let mut records = Vec::new();
         let mut rest = bytes;
@@ -46,7 +47,7 @@ impl SharedKeys {
         Self(records)
     }
 
-    /// The value to share.
+    /// The value to store.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let record = |key: &SharedKey| {
             let fetched = key.fetched.millis().to_le_bytes();
@@ -55,8 +56,8 @@ impl SharedKeys {
         self.0.iter().flat_map(record).collect()
     }
 
-    /// The key `id` and its age, unless that is negative or `ttl` and more. `now` is of the clock
-    /// that [`SharedKeys::put`] was given: one that all workers share.
+    /// The key `id` and its age; `None` if that is negative or at least `ttl`. `now` is of the
+    /// clock that all workers share, as in [`SharedKeys::put`].
     pub(crate) fn get(
         &self,
         id: KeyId,
@@ -74,8 +75,7 @@ impl SharedKeys {
         Some((key?, age))
     }
 
-    /// Adds a key that was just fetched, in place of an older one of the same id or of the one
-    /// fetched longest ago.
+    /// Adds a key that was just fetched. Replaces the one with the same id, or else the oldest.
     pub(crate) fn put(&mut self, id: KeyId, key: &P256Key, fetched: Timestamp) {
         self.0.retain(|shared| shared.id != id);
         self.0.push(SharedKey {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_key_is_read_as_it_was_written_and_only_while_fresh() {
+    fn shares_keys_until_their_ttl() {
         let mut shared = SharedKeys::default();
         shared.put(id(1), &p256(), at(0));
         let shared = SharedKeys::from_bytes(&shared.to_bytes());
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_keys_fetched_are_shared() {
+    fn shares_only_the_last_fetched() {
         let mut shared = SharedKeys::default();
         for number in 0..100 {
             shared.put(id(number), &p256(), at(number as u64));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_shared_key_is_left_out() {
+    fn skips_malformed_records() {
         let mut shared = SharedKeys::default();
         shared.put(id(1), &p256(), at(0));
         let bytes = shared.to_bytes();

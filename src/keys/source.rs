@@ -1,14 +1,13 @@
-//! Where public keys are published, what a key is called there, and what a fetch can result in.
-//! Types only: no I/O, no cache.
+//! Key sources, key names and fetch results. Types only: no I/O, no cache.
 
 use std::time::Duration;
 
 use crate::crypto::PublicKey;
 
-/// The id of a signing key, kept as the token spells it.
+/// The id of a signing key, byte for byte as in the token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId {
-    /// Visible ASCII, filled up with NUL.
+    /// Visible ASCII, padded with NUL.
     bytes: [u8; Self::MAX],
     length: u8,
 }
@@ -16,12 +15,12 @@ pub struct KeyId {
 impl KeyId {
     /// The length of a UUID's text form, in bytes.
     pub const UUID_LENGTH: usize = 36;
-    /// The longest key id of a JSON Web Key that is trusted, in bytes. RFC 7517, section 4.5 sets
-    /// no bound.
+    /// The longest accepted key id of a JSON Web Key, in bytes. RFC 7517, section 4.5 sets no
+    /// limit.
     pub const MAX: usize = 128;
 
-    /// Takes an ALB's key id if it is a UUID (RFC 9562, section 4): it becomes a path segment of
-    /// the key request, so nothing else may pass.
+    /// An ALB's key id; `None` unless it is a UUID (RFC 9562, section 4). It becomes a path segment
+    /// of the key request, so no other text is accepted.
     pub fn uuid(text: &[u8]) -> Option<Self> {
         let is_uuid = text.len() == Self::UUID_LENGTH
             && text
@@ -38,8 +37,8 @@ impl KeyId {
         }
     }
 
-    /// Takes the key id of a key in a JSON Web Key Set if it is of 1 to [`KeyId::MAX`] visible
-    /// ASCII characters.
+    /// The key id of a JSON Web Key; `None` unless it has 1 to [`KeyId::MAX`] visible ASCII
+    /// characters.
     pub fn of_key_set(text: &[u8]) -> Option<Self> {
         let mut bytes = [0; Self::MAX];
         bytes.get_mut(..text.len())?.copy_from_slice(text);
@@ -50,7 +49,7 @@ impl KeyId {
         })
     }
 
-    /// Its text.
+    /// The id as text.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes
             .get(..usize::from(self.length))
@@ -75,57 +74,57 @@ impl std::fmt::Debug for KeyId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeySourceId(pub(crate) usize);
 
-/// In what form a source publishes its keys.
+/// The form in which a source publishes keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFormat {
-    /// Each P-256 key as one PEM, under its key id: an ALB's.
+    /// An ALB's: each P-256 key as a PEM under its key id.
     Pem,
-    /// All RSA keys in one JSON Web Key Set: an identity provider's.
+    /// An identity provider's: all RSA keys in one JSON Web Key Set.
     KeySet,
 }
 
-/// Where public keys are published, and how Envoy reaches them.
+/// Where keys are published, and how Envoy connects to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySource {
     /// The Envoy cluster.
     pub cluster: String,
-    /// The host, with its port unless that is the scheme's own: `:authority` of the key request.
+    /// `:authority` of the key request: the host, and the port if it is not the scheme's default.
     pub authority: String,
-    /// `:path` of the key request. For [`KeyFormat::Pem`] it ends in `/`, and the key id comes
-    /// behind it.
+    /// `:path` of the key request. For [`KeyFormat::Pem`] it ends in `/`, and the key id is
+    /// appended.
     pub path: String,
-    /// What is published there.
+    /// The form of the keys.
     pub format: KeyFormat,
-    /// How long one fetch may take.
+    /// The time-out of one fetch.
     pub timeout: Duration,
 }
 
-/// A key's full name: key ids are unique only within their key server.
+/// A key's full name. Key ids are unique only within their source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyName {
-    /// Which key server.
+    /// The source.
     pub source: KeySourceId,
-    /// Which of its keys.
+    /// The id within the source.
     pub id: KeyId,
 }
 
 impl KeyName {
-    /// Whether a request that has waited for `before` may wait for this key too: once for each
-    /// source, in their order. First comes the load balancer's key, then the access token's; so no
-    /// request waits without end.
+    /// Whether a request that already waited for `before` may wait for this key too: once for each
+    /// source in order. The load balancer's key comes first, then the access token's, so no request
+    /// waits without end.
     pub fn may_be_waited_for_after(self, before: Option<Self>) -> bool {
         before.is_none_or(|before| before.source < self.source)
     }
 }
 
-/// What came of a fetch.
+/// The result of a fetch.
 pub enum FetchResult {
     /// One public key of the source's kind.
     Key(PublicKey),
     /// The key server has no such key.
     NotFound,
-    /// The key server answered with something else than one public key of the source's kind.
+    /// The answer is not a single public key of the source's kind.
     Invalid,
-    /// No usable answer: time-out, reset, a server error.
+    /// No usable answer: time-out, reset or server error.
     Failed,
 }

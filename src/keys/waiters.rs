@@ -1,5 +1,4 @@
-//! The requests that wait, in one list for each key. Joining and leaving take constant time,
-//! however many wait. No I/O.
+//! The waiting requests, in one list for each key. Joining and leaving take constant time. No I/O.
 
 use std::collections::VecDeque;
 
@@ -8,40 +7,39 @@ use hashbrown::HashMap;
 use super::source::KeyName;
 use crate::time::Timestamp;
 
-/// A request that waits, by the caller's number for it.
+/// A waiting request: a number that the caller chose.
 pub type Waiter = u32;
 
 /// A list of requests that wait for one key. Valid from [`Waiters::open`] to [`Waiters::close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ListId(usize);
 
-/// A list is cleared of requests that have left once it is this long and fewer than half of it
-/// still wait.
+/// A list of at least this length is compacted once fewer than half of its requests still wait.
 const SHORTEST_CLEARED: usize = 64;
 
 struct List {
     name: KeyName,
-    /// In the order in which they came, which is that of their deadlines. Those that are elsewhere
-    /// in the index, or nowhere, have left.
+    /// In the order of arrival and of deadlines. Requests that the index does not assign to this
+    /// list have left.
     waiters: VecDeque<(Waiter, Timestamp)>,
     waiting: usize,
 }
 
-/// Every request that waits.
+/// All waiting requests.
 #[derive(Default)]
 pub(super) struct Waiters {
-    /// Which list a request is in.
+    /// The list of each request.
     index: HashMap<Waiter, ListId>,
     lists: Vec<Option<List>>,
 }
 
 impl Waiters {
-    /// How many requests wait.
+    /// The number of waiting requests.
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// A new list of requests that wait for `name`.
+    /// Opens a list for requests that wait for `name`.
     pub(super) fn open(&mut self, name: KeyName) -> ListId {
         let list = Some(List {
             name,
@@ -65,7 +63,7 @@ impl Waiters {
         }
     }
 
-    /// Ends a list; the requests that waited in it, in the order in which they came.
+    /// Closes a list and returns its waiting requests in order.
     pub(super) fn close(&mut self, id: ListId) -> Vec<Waiter> {
         let list = self.lists.get_mut(id.0).and_then(Option::take);
         let waiters = list.map(|list| list.waiters).unwrap_or_default();
@@ -79,7 +77,7 @@ impl Waiters {
             .collect()
     }
 
-    /// Adds a request, which waits until `deadline`: no earlier than that of the request before.
+    /// Adds a request that waits until `deadline`, which must not be earlier than the previous one.
     pub(super) fn join(&mut self, id: ListId, waiter: Waiter, deadline: Timestamp) {
         let Some(Some(list)) = self.lists.get_mut(id.0) else {
             return;
@@ -93,8 +91,8 @@ impl Waiters {
         self.index.insert(waiter, id);
     }
 
-    /// Forgets a request; the key that it waited for, and whether nobody waits for that any more.
-    /// `None` if it does not wait.
+    /// Removes a request. Returns the key it waited for, and whether it was the last one. `None` if
+    /// it does not wait.
     pub(super) fn leave(&mut self, waiter: Waiter) -> Option<(KeyName, bool)> {
         let list = self
             .lists
@@ -104,7 +102,7 @@ impl Waiters {
         Some((list.name, list.waiting == 0))
     }
 
-    /// Takes out of a list the requests whose deadline has come.
+    /// Removes and returns the requests of a list whose deadline has passed.
     pub(super) fn expire(&mut self, id: ListId, now: Timestamp) -> Vec<Waiter> {
         let mut expired = Vec::new();
         let Some(Some(list)) = self.lists.get_mut(id.0) else {
@@ -123,12 +121,12 @@ impl Waiters {
         expired
     }
 
-    /// How many requests wait in a list.
+    /// The number of requests that wait in a list.
     pub(super) fn waiting(&self, id: ListId) -> usize {
         self.list(id).map_or(0, |list| list.waiting)
     }
 
-    /// No request of a list has an earlier deadline. One that has left may have had it.
+    /// At most the earliest deadline in a list: that request may have left.
     pub(super) fn first_deadline(&self, id: ListId) -> Option<Timestamp> {
         self.list(id)?
             .waiters
@@ -171,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn closes_a_list_with_those_who_still_wait_in_order() {
+    fn closing_returns_waiting_requests_in_order() {
         let mut waiters = Waiters::default();
         let (one, other) = (waiters.open(name(1)), waiters.open(name(2)));
         for waiter in [9, 8, 7, 6] {
@@ -207,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_the_memory_of_requests_that_have_left() {
+    fn compacts_lists_of_requests_that_left() {
         let mut waiters = Waiters::default();
         let list = waiters.open(name(1));
         for waiter in 0..100_000 {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use support::envoy::{Plugin, any, gateway_config, http_listener, wasm_filter};
+use support::envoy::{Plugin, any, gateway_config, http_listener, interlock, wasm_filter};
 use support::token::{ISSUER, Key, TokenSpec};
 
 /// What stands before the router.
@@ -120,7 +120,9 @@ impl Filter {
             // A key server that is slow on purpose is to be waited for.
             config["publicKeys"]["timeoutMs"] = json!(10_000);
             let plugin = Plugin::new(name, config);
-            wasm_filter(&Plugin { env, ..plugin })
+            // With the interlock, as it is installed.
+            let filter = wasm_filter(&Plugin { env, ..plugin });
+            vec![filter, interlock(&["admitted", "skipped"])]
         };
         let other = |module: &Path| {
             wasm_filter(&Plugin {
@@ -134,13 +136,11 @@ impl Filter {
             Filter::LeastModule => vec![other(&modules.least)],
             Filter::JwtAuthn => vec![jwt_authn(kid, key, None)],
             Filter::JwtAuthnWithCache => vec![jwt_authn(kid, key, Some(10_000))],
-            Filter::Ours => vec![plugin(BTreeMap::new())],
-            Filter::OursAlone => {
-                vec![plugin(BTreeMap::from([(
-                    "ALB_OIDC_VERIFIER".to_owned(),
-                    "module".to_owned(),
-                )]))]
-            }
+            Filter::Ours => plugin(BTreeMap::new()),
+            Filter::OursAlone => plugin(BTreeMap::from([(
+                "ALB_OIDC_VERIFIER".to_owned(),
+                "module".to_owned(),
+            )])),
             Filter::Lua => {
                 let lua =
                     json!({"default_source_code": {"inline_string": include_str!("decode.lua")}});

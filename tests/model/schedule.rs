@@ -151,6 +151,7 @@ pub(crate) fn config(prefix: &str) -> String {
         "loadBalancers": [load_balancer(ARN), load_balancer(EASTERN_ARN)],
         "publicKeys": {"cacheTtlSeconds": TTL.as_secs(), "timeoutMs": TIMEOUT.as_millis() as u64},
         "userId": {"prefix": prefix},
+        "accessLog": {"user": true},
         "rules": [{"match": {"paths": [{"prefix": "/open/"}]}, "require": "none"}],
     })
     .to_string()

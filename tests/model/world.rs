@@ -370,8 +370,11 @@ impl<'t> World<'t> {
         let stream = self.vms[vm].stream(stream);
         match &stream.fate {
             Fate::Waiting => Verdict::Waits,
-            Fate::Continued if stream.notes.contains_key("alb_oidc_user") => Verdict::Admitted,
-            Fate::Continued => Verdict::Skipped,
+            Fate::Continued => match stream.notes.get("alb_oidc").map(Vec::as_slice) {
+                Some(b"admitted") => Verdict::Admitted,
+                Some(b"skipped") => Verdict::Skipped,
+                other => panic!("passed with the filter state {other:?}"),
+            },
             Fate::Answered(reply) => {
                 let reason = stream.reason().expect("a reason of each denial");
                 assert_eq!(reply.details, format!("alb_oidc_{reason}"));

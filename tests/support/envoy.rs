@@ -49,6 +49,12 @@ impl Plugin {
             failure_policy: "FAIL_RELOAD",
         }
     }
+
+    /// Whether the configuration has `accessLog.user`.
+    pub fn logs_user(&self) -> bool {
+        let config: Value = serde_json::from_str(&self.config).unwrap_or_default();
+        config["accessLog"]["user"] == true
+    }
 }
 
 /// What an Envoy is started with.
@@ -370,12 +376,30 @@ pub fn wasm_filter(plugin: &Plugin) -> Value {
     json!({"name": "alb-oidc", "typed_config": any("envoy.extensions.filters.http.wasm.v3.Wasm", wasm)})
 }
 
+/// The HTTP filter behind the plugin that denies each request without one of these values in the
+/// filter state `wasm.alb_oidc`, as the local stack and the chart have it.
+pub fn interlock(values: &[&str]) -> Value {
+    let passed: Vec<_> = values
+        .iter()
+        .map(|value| json!({"filter_state": {"key": "wasm.alb_oidc", "string_match": {"exact": value}}}))
+        .collect();
+    let rules = json!({"policies": {"passed-the-filter": {
+        "permissions": [{"any": true}],
+        "principals": passed,
+    }}});
+    json!({
+        "name": "alb-oidc-interlock",
+        "typed_config": any("envoy.extensions.filters.http.rbac.v3.RBAC", json!({"rules": rules})),
+    })
+}
+
 fn listener(plugin: &Plugin) -> Value {
     let access_log = json!({
         "log_format": {"json_format": {
             "row": "%REQ(X-ROW)%",
             "status": "%RESPONSE_CODE%",
             "details": "%RESPONSE_CODE_DETAILS%",
+            "passed": "%FILTER_STATE(wasm.alb_oidc:PLAIN)%",
             "user": "%FILTER_STATE(wasm.alb_oidc_user:PLAIN)%",
             "reason": "%FILTER_STATE(wasm.alb_oidc_reason:PLAIN)%",
         }},
@@ -390,7 +414,11 @@ fn listener(plugin: &Plugin) -> Value {
         "upgrade_configs": UPGRADES.map(|kind| json!({"upgrade_type": kind})),
     });
     let route = json!({"route": {"cluster": "upstream", "timeout": "60s"}});
-    let mut listener = http_listener(&plugin.name, &[wasm_filter(plugin)], &route, more);
+    let filters = [
+        wasm_filter(plugin),
+        interlock(&["admitted", "skipped", "reported"]),
+    ];
+    let mut listener = http_listener(&plugin.name, &filters, &route, more);
     listener["address"]["socket_address"]["port_value"] = plugin.port.into();
     listener
 }

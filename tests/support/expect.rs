@@ -54,7 +54,9 @@ pub struct Denial {
 pub struct Access {
     /// `Sent::id`.
     pub id: String,
-    /// Whom it says was let pass.
+    /// How the request passed the filter; `None`: it did not.
+    pub passed: Option<&'static str>,
+    /// The user of an admitted request.
     pub user: Option<String>,
     /// The reasons that it may say; none: no reason.
     pub reasons: Vec<String>,
@@ -449,6 +451,12 @@ pub fn accesses(expected: &[Access], log: &str) -> Vec<String> {
             ));
             continue;
         };
+        differ(
+            &mut wrong,
+            "the filter state wasm.alb_oidc",
+            &access.passed,
+            &line["passed"].as_str(),
+        );
         let user = line["user"].as_str().map(|user| to_text(user.as_bytes()));
         differ(&mut wrong, "the access log's user", &access.user, &user);
         let reason = line["reason"].as_str();

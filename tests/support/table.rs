@@ -8,12 +8,12 @@
 //! plugin = '{"userId": {"prefix": "user:"}}'     # JSON, merged over the `default` configuration
 //!
 //! [[row]]
-//! name = "The prefix is put before the user id"
+//! name = "The user id starts with the configured prefix"
 //! config = "prefix"
 //! user = "user:ann@example.com"
 //!
 //! [[row]]
-//! name = "A token without exp is refused"
+//! name = "A token without exp in its header is denied"
 //! token = { header_without = ["exp"] }
 //! deny = "token-malformed"
 //! ```
@@ -174,6 +174,9 @@ pub struct Row {
     /// The plugin that it runs on: its configuration, or a copy.
     #[serde(skip)]
     pub plugin: String,
+    /// Whether the plugin's configuration has `accessLog.user`.
+    #[serde(skip)]
+    pub logs_user: bool,
 }
 
 impl Default for Row {
@@ -200,6 +203,7 @@ impl Default for Row {
             settle_ms: 0,
             requests: Vec::new(),
             plugin: String::new(),
+            logs_user: false,
         }
     }
 }
@@ -435,6 +439,7 @@ fn deal(configs: &BTreeMap<String, Plugin>, rows: &mut [Row]) -> Vec<Plugin> {
         }
         *used += row.most_fetches();
         row.plugin = format!("{}-{copy}", config.name);
+        row.logs_user = config.logs_user();
     }
     for name in configs.keys() {
         assert!(
@@ -600,6 +605,16 @@ impl Step {
     /// Whether upstream gets to see it, with an identity.
     pub fn is_admitted(&self) -> bool {
         self.passes() && !self.skipped && self.report.is_none()
+    }
+
+    /// How it passes the filter, as the filter state `wasm.alb_oidc` has it.
+    pub fn passed(&self) -> Option<&'static str> {
+        match self {
+            _ if !self.passes() => None,
+            _ if self.skipped => Some("skipped"),
+            _ if self.report.is_some() => Some("reported"),
+            _ => Some("admitted"),
+        }
     }
 
     /// Who has answered it, as Envoy's access log says it.

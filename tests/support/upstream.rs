@@ -7,7 +7,7 @@ use super::server::{Body, Broken, Server, full};
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, UPGRADE};
+use hyper::header::{CONNECTION, LOCATION, UPGRADE};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -16,6 +16,9 @@ use std::sync::{Arc, Mutex};
 
 /// The header that asks for an answer of so many bytes, in pieces.
 pub const ANSWER_BYTES: &str = "x-answer-bytes";
+
+/// The header that has `/redirect` answered with a redirect to this address.
+pub const REDIRECT_TO: &str = "x-redirect-to";
 
 /// One request as it arrived. Header values are spelled one character per byte.
 #[derive(Clone, Debug, Serialize)]
@@ -114,7 +117,15 @@ async fn serve(
     } else {
         Vec::new()
     };
+    let redirect = head
+        .headers
+        .get(REDIRECT_TO)
+        .filter(|_| seen.path == "/redirect");
     record.lock().expect("the record").push(seen);
+    if let Some(location) = redirect {
+        let found = Response::builder().status(StatusCode::FOUND);
+        return Ok(found.header(LOCATION, location).body(full(""))?);
+    }
     if let Some(count) = wanted {
         return Ok(Response::new(in_pieces(count)));
     }

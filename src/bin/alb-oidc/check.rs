@@ -1,6 +1,6 @@
-//! `alb-oidc check`: what is wrong with a plugin config, by line and field; or, where nothing is,
-//! what the filter will do with it, in words. The library judges; `meaning` words it, and
-//! `warnings` warns of what is allowed and seldom meant.
+//! `alb-oidc check`: reports mistakes in a plugin config by line and field, or describes what the
+//! filter will do. The library validates, `meaning` describes, and `warnings` lists valid settings
+//! that are rarely intended.
 
 mod meaning;
 mod warnings;
@@ -20,21 +20,21 @@ const EXAMPLES: &str = r#"Examples:
   alb-oidc check wasm-plugin.yaml
   alb-oidc check - < wasm-plugin.yaml"#;
 
-/// Say what is wrong with a plugin config, or what the filter will do with it
+/// Check a plugin config, and show what the filter will do with it
 ///
-/// Exit status: 0 where the config is good, 1 where it is wrong, 2 where it cannot be read.
+/// Exit status: 0 if the config is good, 1 if it has mistakes, 2 if it cannot be read.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Check {
-    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it, in YAML or JSON; `-`:
-    /// standard input
+    /// A pluginConfig, or the WasmPlugin or TrafficExtension that contains it, in YAML or JSON.
+    /// `-`: standard input
     config: PathBuf,
-    /// Print JSON, for machines: an array with one object for each plugin config
+    /// Print JSON: an array with an object for each plugin config
     #[arg(long)]
     json: bool,
 }
 
-/// What there is to say of one plugin config.
+/// The result for one plugin config.
 #[derive(Serialize)]
 struct Report {
     file: String,
@@ -126,8 +126,8 @@ impl Report {
             .map_or_else(String::new, |resource| format!("{}: ", printable(resource)));
         let verdict = match (good, mistakes.len()) {
             (true, _) => styled(GOOD, "the config is good"),
-            (false, 1) => styled(BAD, "the config is wrong in 1 place"),
-            (false, count) => styled(BAD, &format!("the config is wrong in {count} places")),
+            (false, 1) => styled(BAD, "the config has 1 mistake"),
+            (false, count) => styled(BAD, &format!("the config has {count} mistakes")),
         };
         lines.push(format!("{file}: {name}{verdict}"));
         if *good {

@@ -204,12 +204,11 @@ impl Node {
     }
 }
 
-/// One plugin config, and the Istio resource that holds it.
+/// One plugin config, and the Istio resource that contains it.
 pub(crate) struct PluginConfig {
     /// The file's name.
     pub(crate) file: String,
-    /// Kind, namespace and name of the Istio resource; `None` where the file is a bare
-    /// `pluginConfig`.
+    /// Kind, namespace and name of the Istio resource; `None` for a bare `pluginConfig`.
     pub(crate) resource: Option<String>,
     /// The resource's `spec`.
     pub(crate) spec: Value,
@@ -321,7 +320,7 @@ fn parse(path: &Path, file: &str, text: &str, expected: &str) -> Result<Vec<Node
     let unreadable = |line: u64, what: String| {
         let what = what.lines().next().unwrap_or_default().to_owned();
         Trouble(format!(
-            "{file}:{line}: found text that cannot be read, expected YAML or JSON: {what}"
+            "{file}:{line}: found invalid text, expected YAML or JSON: {what}"
         ))
     };
     // The YAML parser accepts text that is not valid JSON.
@@ -388,7 +387,7 @@ impl Document {
     }
 }
 
-/// Reads every plugin config in the file `path`: bare, or in Istio resources among others.
+/// Reads every plugin config in the file `path`: bare, or in Istio resources.
 pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     let (file, text) = read_text(path)?;
     let documents = parse(path, &file, &text, "a plugin config")?;
@@ -405,8 +404,8 @@ pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     }
     if configs.is_empty() {
         return Err(Trouble(format!(
-            "{file}: found no plugin config, expected one in YAML or JSON, or a WasmPlugin or TrafficExtension that holds one; \
-             in Envoy's own configuration, it is the text in `configuration.value` of the filter"
+            "{file}: found no plugin config, expected one in YAML or JSON, or a WasmPlugin or TrafficExtension that contains one; \
+             in an Envoy configuration, copy the text in `configuration.value` of the filter"
         )));
     }
     Ok(configs)

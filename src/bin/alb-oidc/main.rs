@@ -1,7 +1,7 @@
-//! The command-line tool `alb-oidc`. Parses arguments, runs one command, and prints an error in one
-//! line. The library judges tokens and configs.
+//! The command-line tool `alb-oidc`. Parses arguments, runs one command, and prints errors on one
+//! line each. The library validates tokens and configs.
 
-// As in the library: an error is reported, and never a panic.
+// As in the library, code that can panic does not compile.
 #![cfg_attr(
     not(test),
     deny(
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Prints help and version as clap does, and an error in one line.
+/// Prints help and version as clap does, and an error on one line.
 fn usage_error(error: &clap::Error) -> ExitCode {
     let is_help = [
         ErrorKind::DisplayHelp,

@@ -1,6 +1,6 @@
-//! `alb-oidc tenancy`: who has which namespace of Kubeflow, from one file, as the Kubernetes
-//! resources that say so. What the file may say is in `file`, what follows from it in `plan`, the
-//! resources in `resources`; user ids and groups are the library's.
+//! `alb-oidc tenancy`: turns a file of users and groups into Kubeflow's namespaces, as Kubernetes
+//! resources. `file` defines the format, `plan` validates it, `resources` builds the output. The
+//! library makes user ids and groups.
 
 mod file;
 mod plan;
@@ -30,18 +30,18 @@ tenancy.yaml:
   groups:
   - group: ml-team                # namespace: ml-team"#;
 
-/// Print Kubeflow's namespaces, for users and groups, as Kubernetes resources
+/// Print Kubeflow's namespaces for users and groups, as Kubernetes resources
 ///
-/// Profiles, and the RoleBindings and AuthorizationPolicies that let others in. The same file gives
-/// the same bytes. Exit status: 0, or 2 where something is wrong or cannot be read.
+/// Profiles, and the RoleBindings and AuthorizationPolicies of contributors and groups. The same
+/// file always produces the same bytes. Exit status: 0, or 2 if the input has mistakes.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tenancy {
-    /// Users, groups and their namespaces, in YAML or JSON; `-`: standard input
+    /// Users, groups and their namespaces, in YAML or JSON. `-`: standard input
     file: PathBuf,
-    /// The gateway's pluginConfig, or the WasmPlugin or TrafficExtension that holds it: names in
-    /// the file are claims, of which it makes user ids and groups. Without it, they are user ids
-    /// and groups already
+    /// The gateway's pluginConfig, or the WasmPlugin or TrafficExtension that contains it. It maps
+    /// the names in the file, which are claims, to user ids and groups. Without it, the names are
+    /// user ids
     #[arg(long)]
     config: Option<PathBuf>,
 }
@@ -55,7 +55,7 @@ impl Tenancy {
         let document = Document::read(&self.file, "users and groups")?;
         let file: File = serde_path_to_error::deserialize(&document.value).map_err(|error| {
             let field = error.path().to_string();
-            // A dot is the document itself.
+            // The document itself is a dot.
             Trouble(document.mistake(field.trim_start_matches('.'), &error.inner().to_string()))
         })?;
         let plan = Plan::new(&file, &config.identity).map_err(|mistakes| {
@@ -71,8 +71,8 @@ impl Tenancy {
     }
 }
 
-/// A config that changes no name and knows no groups: which headers a gateway keeps clients from
-/// sending only its own config says.
+/// A config that changes no name and has no groups. Only the gateway's own config tells which group
+/// headers it strips.
 fn as_written() -> Result<Config, Trouble> {
     config_of(Map::new()).map_err(|mistakes| {
         Trouble(

@@ -23,8 +23,8 @@ const EXAMPLES: &str = r#"Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Transform {
-    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it. Its lowercase and
-    /// prefix apply too
+    /// A pluginConfig, or the WasmPlugin or TrafficExtension that contains it. Its lowercase and
+    /// prefix also apply
     #[arg(long, required_unless_present = "transformers")]
     config: Option<PathBuf>,
     /// The value of AuthService's USERID_TRANSFORMERS
@@ -76,7 +76,7 @@ fn lines() -> Result<Vec<String>, Trouble> {
 fn config_with(transformers: &str) -> Result<Config, Trouble> {
     let transformers: Value = serde_json::from_str(transformers).map_err(|error| {
         Trouble(format!(
-            "--transformers: found text that is not JSON: {error}"
+            "--transformers: found invalid JSON ({error}), expected an array of transformers"
         ))
     })?;
     let members = Map::from_iter([("userId".to_owned(), json!({"transformers": transformers}))]);

@@ -1,4 +1,4 @@
-//! A valid config in words. Judges nothing.
+//! Describes a valid config in words. Validates nothing.
 
 use alb_oidc_filter::{
     Access, AccessRules, AccessTokenRules, Allow, Config, PathPattern, Rule, SignOut,
@@ -6,7 +6,7 @@ use alb_oidc_filter::{
 
 use crate::input::PluginConfig;
 
-/// What the filter will do.
+/// Sentences that describe what the filter will do.
 pub(super) fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     let mut words = tokens_in_words(plugin, config);
     words.push(user_id_in_words(config));
@@ -22,13 +22,16 @@ pub(super) fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
 fn tokens_in_words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     let mut words = Vec::new();
     for load_balancer in &config.load_balancers {
-        let issuer = load_balancer.issuer.as_deref().unwrap_or("ANY issuer");
+        let issuer = load_balancer
+            .issuer
+            .as_deref()
+            .map_or("ANY issuer".to_owned(), |issuer| format!("issuer {issuer}"));
         let client = load_balancer
             .client_id
             .as_deref()
-            .map_or("for ANY client".to_owned(), |id| format!("for client {id}"));
+            .map_or("ANY client".to_owned(), |id| format!("client {id}"));
         words.push(format!(
-            "believes tokens of {}, issued by {issuer}, {client}",
+            "trusts tokens of {}, {issuer}, {client}",
             load_balancer.arn
         ));
     }
@@ -41,11 +44,11 @@ fn tokens_in_words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     }
     if let Some(AccessTokenRules { issuer, .. }) = &config.access_token {
         words.push(format!(
-            "reads the access token of {issuer} too, which must be there and of the same user; its claims are `access:CLAIM`"
+            "requires a valid access token of {issuer} for the same user; its claims are named `access:CLAIM`"
         ));
     }
     words.push(format!(
-        "believes a token until {} s after its `exp`",
+        "accepts a token until {} s after its `exp`",
         config.clock_skew.as_secs()
     ));
     words
@@ -55,9 +58,9 @@ fn user_id_in_words(config: &Config) -> String {
     let rules = &config.identity.user_id;
     let mut user_id = format!("takes the user id from {}", alternatives(&rules.claims));
     if rules.require_verified_email {
-        user_id += ", of users whose email is verified only";
+        user_id += " (verified emails only)";
     } else if rules.claims.iter().any(|claim| claim == "email") {
-        user_id += ", be the email verified or not";
+        user_id += " (verified or not)";
     }
     if rules.lowercase {
         user_id += ", in lower case";
@@ -73,25 +76,20 @@ fn user_id_in_words(config: &Config) -> String {
     match transformers.as_slice() {
         [] => {}
         [one] => user_id += &format!(", with {one}"),
-        several => {
-            user_id += &format!(
-                ", with the first of these that matches: {}",
-                several.join("; ")
-            )
-        }
+        several => user_id += &format!(", changed by the first match of: {}", several.join("; ")),
     }
     if !rules.prefix.is_empty() {
-        user_id += &format!(", after the prefix `{}`", rules.prefix);
+        user_id += &format!(", with the prefix `{}`", rules.prefix);
     }
     format!(
-        "{user_id}, and sets it in the header {}",
+        "{user_id}, and sends it in the header {}",
         config.identity.user_id_header
     )
 }
 
 fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
     let groups = match &config.identity.groups {
-        None => "reads no groups, and removes those that a client sends".to_owned(),
+        None => "sends no groups, and strips those that a client sends".to_owned(),
         Some(groups) => {
             let mut text = format!(
                 "takes groups from {}",
@@ -103,12 +101,12 @@ fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
                     .join(" and ")
             );
             if let Some(keep) = &groups.keep {
-                text += &format!(", those that match `{keep}`");
+                text += &format!(", only those that match `{keep}`");
             }
             if !groups.prefix.is_empty() {
-                text += &format!(", after the prefix `{}`", groups.prefix);
+                text += &format!(", with the prefix `{}`", groups.prefix);
             }
-            text += &format!(", and sets them in the header {}", groups.header);
+            text += &format!(", and sends them in the header {}", groups.header);
             if let Some(prefix) = &groups.member_header_prefix {
                 text += &format!(" and each in a header {prefix}GROUP");
             }
@@ -118,7 +116,7 @@ fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
     let claims = config.identity.claim_headers.iter();
     let claims = claims.map(|entry| {
         format!(
-            "sets the claim `{}` in the header {}",
+            "sends the claim `{}` in the header {}",
             entry.claim, entry.header
         )
     });
@@ -128,13 +126,13 @@ fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
 fn rules_in_words(config: &Config) -> Vec<String> {
     let rules = &config.access.rules;
     let others = if rules.is_empty() {
-        "lets any user with such a token pass"
+        "lets any user with such a token make every request"
     } else {
-        "lets any user with such a token pass where no rule matches"
+        "lets any user with such a token make all other requests"
     };
     let limit = config.access.longest_path();
     let paths = (limit < AccessRules::default().longest_path()).then(|| {
-        format!("takes paths of more than {limit} bytes, or several readings of fewer, to match every rule: regexes cost time")
+        format!("applies every rule to paths over {limit} bytes, and to shorter ones with several normalized forms, because regexes cost time")
     });
     let each = rules.iter().enumerate();
     let each =
@@ -146,11 +144,11 @@ fn session_in_words(config: &Config) -> Vec<String> {
     let mut words = Vec::new();
     if let Some(SignOut { path, redirect_to }) = &config.sign_out {
         words.push(format!(
-            "signs out who gets or posts {path}, and sends them to {redirect_to}"
+            "signs users out at {path}, and redirects them to {redirect_to}"
         ));
     }
     words.push(format!(
-        "takes cookies named {0} and {0}-N for the load balancer's session",
+        "treats cookies named {0} and {0}-N as the load balancer's session",
         config.session_cookie
     ));
     words
@@ -178,23 +176,23 @@ fn forward_in_words(config: &Config) -> String {
     .collect();
     match shown.as_slice() {
         [] => "hides the load balancer's tokens and session cookies from upstream".to_owned(),
-        shown => format!("lets upstream see {}", shown.join(", ")),
+        shown => format!("forwards {} to upstream", shown.join(", ")),
     }
 }
 
 fn upgrades_in_words(config: &Config) -> String {
     match config.upgrades.allowed.as_slice() {
-        [] => "denies every protocol upgrade, WebSockets too".to_owned(),
+        [] => "denies every protocol upgrade, including WebSockets".to_owned(),
         allowed => format!("denies protocol upgrades other than {}", allowed.join(", ")),
     }
 }
 
 fn denials_in_words(config: &Config) -> String {
     if config.report_only {
-        "REPORTS ONLY: counts and logs what it would deny, and lets it pass without a user id"
+        "REPORTS ONLY: counts and logs requests to deny, but forwards them without a user id"
             .to_owned()
     } else {
-        "answers everything else itself, with 401, 403 or 503".to_owned()
+        "denies everything else with 401, 403 or 503".to_owned()
     }
 }
 
@@ -202,10 +200,7 @@ fn alternatives(claims: &[String]) -> String {
     let claims: Vec<_> = claims.iter().map(|claim| format!("`{claim}`")).collect();
     match claims.as_slice() {
         [one] => format!("the claim {one}"),
-        several => format!(
-            "the first of the claims {} that is there",
-            several.join(", ")
-        ),
+        several => format!("the first present claim of {}", several.join(", ")),
     }
 }
 
@@ -230,7 +225,7 @@ fn rule_in_words(rule: &Rule) -> String {
         format!("requests {}", about.join(" "))
     };
     match &rule.access {
-        Access::Open => format!("lets {about} pass without a token, and without a user id"),
+        Access::Open => format!("lets {about} pass without a token or a user id"),
         Access::AnyUser => format!("lets any user make {about}"),
         Access::Allow(Allow {
             users,

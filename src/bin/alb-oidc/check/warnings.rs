@@ -28,18 +28,18 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
         if load_balancer.issuer.is_none() {
             warn(
                 format!("loadBalancers[{position}].issuer"),
-                "found null, so the token's issuer is not checked",
+                "found null: tokens of any issuer are trusted",
             );
         }
         if load_balancer.client_id.is_none() {
-            let message = "found null, so tokens for every application of the issuer are believed";
+            let message = "found null: tokens for every application of the issuer are trusted";
             warn(format!("loadBalancers[{position}].clientId"), message);
         }
     }
     if config.report_only {
         warn(
             "mode".to_owned(),
-            "found \"report\", so nothing is denied, and who has no good token passes without a user id",
+            "found \"report\": no request is denied, and those without a valid token pass without a user id",
         );
     }
     for (position, name) in config
@@ -50,14 +50,14 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
         .filter(|(_, name)| *name != "websocket")
     {
         let message = format!(
-            "found {name}: before Envoy 1.38.4 and 1.39.3, a client can hide a second request with its own user id behind it"
+            "found {name}: before Envoy 1.38.4 and 1.39.3, a client can hide a second request with a forged user id behind it"
         );
         warn(format!("upgrades[{position}]"), &message);
     }
     if config.forward.session_cookies {
         warn(
             "forward.sessionCookies".to_owned(),
-            "found true, so upstream sees cookies with which it can be the user",
+            "found true: upstream receives cookies with which it can impersonate the user",
         );
     }
     let rules = &config.access.rules;
@@ -67,8 +67,8 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
         .fold(0, usize::saturating_add);
     if regexes > MAX_REGEX_SIZE / 4 * 3 {
         let message = format!(
-            "found regexes of {regexes} bytes once compiled, by an estimate: the module may count up to a third more, and rejects the \
-             config above {MAX_REGEX_SIZE} bytes; write fewer and shorter ones"
+            "found regexes of about {regexes} compiled bytes: the module may count a third more, and rejects the config above \
+             {MAX_REGEX_SIZE} bytes; shorten them or use fewer"
         );
         warn("rules".to_owned(), &message);
     }
@@ -80,7 +80,7 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
         if let Some(earlier) = earlier {
             warn(
                 format!("rules[{position}]"),
-                &format!("never decides: rules[{earlier}] matches all that it matches"),
+                &format!("never applies: rules[{earlier}] matches all its requests first"),
             );
         } else if opens_any_path(config, rule) {
             warn(
@@ -92,7 +92,7 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
     warnings
 }
 
-/// A path that nobody opens on purpose.
+/// A path that no rule opens on purpose.
 const PROBE_PATH: &str = "/alb-oidc-check";
 
 fn opens_any_path(config: &Config, rule: &Rule) -> bool {
@@ -122,7 +122,7 @@ fn opens_any_path(config: &Config, rule: &Rule) -> bool {
     rule.access == Access::Open && !method.is_empty() && config.access.requirement(&head).is_open()
 }
 
-/// Whether `earlier` surely matches whatever `later` matches.
+/// Whether `earlier` certainly matches every request that `later` matches.
 fn covers(earlier: &Rule, later: &Rule) -> bool {
     let names = |earlier: &[String], later: &[String]| {
         earlier.is_empty() || (!later.is_empty() && later.iter().all(|name| earlier.contains(name)))
@@ -137,7 +137,7 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
     };
     let paths =
         earlier.paths.is_empty() || (!later.paths.is_empty() && later.paths.iter().all(is_covered));
-    // A rule that lets pass wants its methods as they are written; any other takes `get` too.
+    // A rule with `require: none` compares the case of methods; any other matches `get` too.
     let spelling = earlier.methods.is_empty()
         || earlier.access != Access::Open
         || later.access == Access::Open;
@@ -147,7 +147,7 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
         && names(&earlier.methods, &later.methods)
 }
 
-/// `earlier_opens`, `later_opens`: a prefix in a rule that opens matches whole segments only.
+/// `earlier_opens`, `later_opens`: a prefix in a rule with `require: none` matches whole segments.
 fn path_covers(
     earlier: &PathPattern,
     earlier_opens: bool,
@@ -182,7 +182,7 @@ fn path_covers(
     }
 }
 
-/// What the Istio resource around the config should say, and does not.
+/// Warnings about the Istio resource that contains the config.
 pub(super) fn warnings_of_resource(plugin: &PluginConfig) -> Vec<Finding> {
     let Some(resource) = &plugin.resource else {
         return Vec::new();
@@ -196,7 +196,7 @@ pub(super) fn warnings_of_resource(plugin: &PluginConfig) -> Vec<Finding> {
         });
     };
     let spec = &plugin.spec;
-    // A TrafficExtension keeps the module's own settings apart.
+    // A TrafficExtension nests the settings of the module.
     let fail_strategy = if resource.starts_with("WasmPlugin") {
         "failStrategy"
     } else {
@@ -208,21 +208,16 @@ pub(super) fn warnings_of_resource(plugin: &PluginConfig) -> Vec<Finding> {
     if strategy == Some("FAIL_OPEN") {
         warn(
             fail_strategy,
-            "found FAIL_OPEN, so where the filter fails everybody passes; expected FAIL_RELOAD or FAIL_CLOSE",
+            "found FAIL_OPEN, expected FAIL_RELOAD or FAIL_CLOSE: otherwise every request passes when the filter fails",
         );
     }
-    match spec.get("phase").and_then(Value::as_str) {
-        Some("AUTHN") => {}
-        Some(phase) => warn(
-            "phase",
-            &format!(
-                "found {phase}, expected AUTHN: the policies that read its headers come after that"
-            ),
-        ),
-        None => warn(
-            "phase",
-            "found nothing, expected AUTHN: else the filter runs after the policies that read its headers",
-        ),
+    let phase = spec.get("phase").and_then(Value::as_str);
+    if phase != Some("AUTHN") {
+        let found = phase.unwrap_or("nothing");
+        let message = format!(
+            "found {found}, expected AUTHN: otherwise the filter may run after policies that read its headers"
+        );
+        warn("phase", &message);
     }
     let modes = spec
         .get("match")
@@ -235,7 +230,7 @@ pub(super) fn warnings_of_resource(plugin: &PluginConfig) -> Vec<Finding> {
     if !modes.is_empty() && modes.iter().all(|mode| *mode == Some("SERVER")) {
         warn(
             "match",
-            "found SERVER, which never matches on a gateway; expected CLIENT",
+            "found SERVER, expected CLIENT: SERVER never matches on a gateway",
         );
     }
     if ["selector", "targetRefs", "targetRef"]
@@ -244,7 +239,7 @@ pub(super) fn warnings_of_resource(plugin: &PluginConfig) -> Vec<Finding> {
     {
         warn(
             "selector",
-            "found nothing, so every proxy of the namespace runs the filter; expected the gateway's labels, or targetRefs",
+            "found nothing, expected the gateway's labels or targetRefs: otherwise every proxy in the namespace runs the filter",
         );
     }
     warnings

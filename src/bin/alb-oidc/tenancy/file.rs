@@ -1,5 +1,5 @@
-//! What the operator writes: users, groups and their namespaces, with Kubeflow's own words where it
-//! has some. Nothing here judges a name.
+//! The format of the operator's file: users, groups and their namespaces, in Kubeflow's terms.
+//! Validates no names.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ pub(crate) struct File {
     pub(crate) groups: Vec<Group>,
 }
 
-/// What Kubeflow was told when it was installed.
+/// Settings of the Kubeflow installation.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Kubeflow {
-    /// `USERID_PREFIX`: stands before a user's name in the header, and nowhere else.
+    /// `USERID_PREFIX`: the prefix of user names in the header only.
     pub(crate) user_id_prefix: String,
-    /// Who may pass on what the gateway says of a user: `ISTIO_INGRESS_GATEWAY_PRINCIPAL` and
+    /// The workloads that may forward the user id header: `ISTIO_INGRESS_GATEWAY_PRINCIPAL` and
     /// `KFP_UI_PRINCIPAL`.
     pub(crate) principals: Vec<String>,
     /// Labels of each namespace: they add its pods to the mesh.
@@ -81,7 +81,7 @@ pub(crate) struct Contributor {
     pub(crate) role: Role,
 }
 
-/// Kubeflow's roles: each is a ClusterRole, too.
+/// Kubeflow's roles. Each has a ClusterRole.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {

@@ -1,5 +1,5 @@
-//! From names to namespaces: who owns each, and whom it lets in besides. All that is wrong is told
-//! at once, and nothing is planned then. What a resource looks like is not known here.
+//! Maps users and groups to namespaces with their owners, contributors and groups. Reports all
+//! mistakes at once. Builds no resources.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,19 +9,19 @@ use regex_lite::Regex;
 
 use super::file::{Contributor, File, Group, Plugin, ResourceQuotaSpec, Role, User};
 
-/// A field, and what is wrong with it.
+/// A field and its mistake.
 pub(crate) type Mistake = (String, String);
 
 /// Kubernetes' notation of a quantity.
 const QUANTITY: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
 
-/// The longest name of a binding: it names an AuthorizationPolicy too.
+/// The longest name of a RoleBinding and its AuthorizationPolicy, in bytes.
 const MAX_NAME_BYTES: usize = 253;
 
 /// The label of everything that `alb-oidc` prints.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// Namespaces by name, and what all of them have in common.
+/// All namespaces by name, and their common settings.
 pub(crate) struct Plan {
     pub(crate) principals: Vec<String>,
     /// Labels of each namespace.
@@ -31,23 +31,23 @@ pub(crate) struct Plan {
 
 /// One namespace.
 pub(crate) struct Tenant {
-    /// As Kubeflow and Kubernetes call the owner, a user.
+    /// The owner's user name in Kubeflow and Kubernetes.
     pub(crate) owner: String,
     pub(crate) hard_quota: BTreeMap<String, String>,
     pub(crate) plugins: Vec<Plugin>,
-    /// By the name that KFAM gives the resources.
+    /// By KFAM's name for the resources.
     pub(crate) bindings: BTreeMap<String, Binding>,
-    /// Where the file has it.
+    /// Its field in the file.
     field: String,
 }
 
-/// Whom a namespace lets in beside its owner.
+/// A user or group with access to a namespace, besides the owner.
 pub(crate) struct Binding {
     pub(crate) subject: Subject,
-    /// As Kubeflow and Kubernetes call them.
+    /// The name in Kubeflow and Kubernetes.
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// The header that says who is asking, and the value it must have; `*`: any.
+    /// The header that identifies the user or group, and its required value; `*`: any.
     pub(crate) header: String,
     pub(crate) value: String,
 }
@@ -68,7 +68,7 @@ impl Subject {
 }
 
 impl Binding {
-    /// As KFAM names it, so that it finds it again: ASCII letters and digits, the rest made dashes.
+    /// KFAM's name for it: ASCII letters and digits, with dashes for all other characters.
     fn resource_name(&self) -> String {
         let words = [
             self.subject.kind(),
@@ -86,7 +86,7 @@ impl Binding {
 }
 
 impl Plan {
-    /// What follows from `file`, with user ids and groups made by `identity`.
+    /// The plan for `file`, with user ids and groups from `identity`.
     ///
     /// # Errors
     /// All mistakes.
@@ -99,7 +99,7 @@ impl Plan {
             mistakes: vec![],
         };
         if file.users.is_empty() && file.groups.is_empty() {
-            planner.mistake("", "found neither users nor groups, expected some");
+            planner.mistake("", "found no users and no groups, expected at least one");
         }
         planner.principals();
         planner.namespace_labels();
@@ -127,7 +127,7 @@ impl Plan {
 struct Planner<'a> {
     file: &'a File,
     identity: &'a IdentityRules,
-    /// The users and groups that have a namespace, and where the file has them.
+    /// The users and groups that have a namespace, and their fields in the file.
     seen: BTreeMap<(&'static str, String), String>,
     tenants: BTreeMap<String, Tenant>,
     mistakes: Vec<Mistake>,
@@ -138,8 +138,7 @@ impl Planner<'_> {
         self.mistakes.push((field.to_owned(), what.into()));
     }
 
-    /// A policy that names no principal, or more than one by a `*`, lets any workload speak for
-    /// users.
+    /// Validates the principals: with none, or with `*`, any workload could impersonate users.
     fn principals(&mut self) {
         let principals = &self.file.kubeflow.principals;
         if principals.is_empty() {
@@ -214,8 +213,7 @@ impl Planner<'_> {
         } = group;
         let owner = match owner {
             Some(claim) => self.user_name(&format!("{field}.owner"), claim),
-            // A name that no user can have: the filter lets none end with a space, nor does HTTP,
-            // whatever stands before it.
+            // No user has this name: the filter and HTTP both exclude a trailing space.
             None => Some(format!(" group {name} ")),
         };
         let (Some(owner), Some(binding)) =
@@ -246,8 +244,7 @@ impl Planner<'_> {
         false
     }
 
-    /// A user as Kubeflow and Kubernetes call them: the user id without the prefix that Kubeflow
-    /// knows of.
+    /// The user's name in Kubeflow and Kubernetes: the user id without Kubeflow's prefix.
     fn user_name(&mut self, field: &str, claim: &str) -> Option<String> {
         let id = match self.identity.user_id.made_of(claim) {
             Ok(id) => id,
@@ -255,17 +252,17 @@ impl Planner<'_> {
                 self.mistake(
                     field,
                     format!(
-                        "found {claim:?}, which the filter refuses ({reason}), expected a user id that is legible and does not begin with `system:`"
+                        "found {claim:?}, which the filter denies ({reason}), expected a visible user id that does not start with `system:`"
                     ),
                 );
                 return None;
             }
         };
-        // A policy would match more than this user.
+        // In a policy, `*` would match other users too.
         if id.starts_with('*') || id.ends_with('*') {
             self.mistake(
                 field,
-                format!("found the user id {id:?}, expected one without `*` at its ends"),
+                format!("found the user id {id:?}, expected one without `*` at its start or end"),
             );
             return None;
         }
@@ -274,11 +271,11 @@ impl Planner<'_> {
             .strip_prefix(prefix.as_str())
             .filter(|name| !name.is_empty() && name.trim() == *name)
         {
-            // The filter knows the prefix, Kubernetes does not.
+            // The filter checked the id with its prefix, but Kubernetes sees the name without it.
             Some(name) if name.starts_with("system:") => {
                 self.mistake(
                     field,
-                    format!("found {name:?}, expected a name that does not begin with `system:`"),
+                    format!("found {name:?}, expected a name that does not start with `system:`"),
                 );
                 None
             }
@@ -286,31 +283,43 @@ impl Planner<'_> {
             None => {
                 self.mistake(
                     field,
-                    format!("found the user id {id:?}, expected one after the prefix {prefix:?}"),
+                    format!("found the user id {id:?}, expected one with the prefix {prefix:?}"),
                 );
                 None
             }
         }
     }
 
-    /// The members of the group of which claims say `name`.
+    /// The members of the group with this `name` in claims.
     fn members(&mut self, field: &str, name: &str, role: Role) -> Option<Binding> {
         let Some(rules) = &self.identity.groups else {
-            self.mistake(field, "found a group, expected none, or `groups` in the plugin config, given with --config");
+            self.mistake(
+                field,
+                "found a group, expected a plugin config with `groups`, given with --config",
+            );
             return None;
         };
         let what = match rules.made_of(name) {
             Ok(group) => match rules.member_header(&group) {
                 Some(header) => {
-                    return Some(Binding { subject: Subject::Group, name: group, role, header, value: "*".to_owned() });
+                    return Some(Binding {
+                        subject: Subject::Group,
+                        name: group,
+                        role,
+                        header,
+                        value: "*".to_owned(),
+                    });
                 }
-                None => "found a group, expected none, or `groups.memberHeaderPrefix` in the plugin config".to_owned(),
+                None => "found a group, expected a plugin config with `groups.memberHeaderPrefix`"
+                    .to_owned(),
             },
             Err(Dropped::NotKept) => {
-                format!("found {name:?}, expected a group that `groups.keep` of the plugin config matches")
+                format!(
+                    "found {name:?}, expected a group that `groups.keep` of the plugin config matches"
+                )
             }
-            Err(Dropped::Unfit) => format!(
-                "found {name:?}, which the filter leaves out, expected a group without comma, control characters and space at its ends, which does not begin with `system:`"
+            Err(_) => format!(
+                "found {name:?}, which the filter drops, expected a visible group without outer spaces that does not start with `system:`"
             ),
         };
         self.mistake(field, what);
@@ -367,7 +376,7 @@ impl Planner<'_> {
             if name == tenant.owner {
                 self.mistake(
                     &field,
-                    format!("found {name:?}, who owns the namespace, expected somebody else"),
+                    format!("found {name:?}, the owner of the namespace, expected another user"),
                 );
                 continue;
             }
@@ -394,7 +403,7 @@ impl Planner<'_> {
             self.mistake(
                 field,
                 format!(
-                    "found {name:?}, expected a name with which {resource_name} is shorter than 254"
+                    "found {name:?}, expected a shorter name: {resource_name} has more than {MAX_NAME_BYTES} bytes"
                 ),
             );
             return;
@@ -402,7 +411,10 @@ impl Planner<'_> {
         let is_named_as_well = |earlier: &Binding| earlier.name == binding.name;
         let name = &binding.name;
         if tenant.bindings.values().any(is_named_as_well) {
-            self.mistake(field, format!("found {name:?} again, expected each once"));
+            self.mistake(
+                field,
+                format!("found {name:?} again, expected each name once"),
+            );
             return;
         }
         match tenant.bindings.entry(resource_name) {
@@ -410,7 +422,7 @@ impl Planner<'_> {
             Entry::Occupied(earlier) => {
                 let (name, resource, earlier) = (&binding.name, earlier.key(), &earlier.get().name);
                 let what = format!(
-                    "found {name:?}, whom Kubeflow calls {resource} as it does {earlier:?}, expected one of them"
+                    "found {name:?}, expected a name other than {earlier:?} in Kubeflow: both are {resource}"
                 );
                 self.mistake(field, what);
             }
@@ -420,9 +432,9 @@ impl Planner<'_> {
     fn add(&mut self, namespace: String, tenant: Tenant) {
         let field = format!("{}.namespace", tenant.field);
         let expected = match namespace.as_str() {
-            name if is_the_clusters(name) => Some("one that is not the cluster's own"),
+            name if is_the_clusters(name) => Some("one that the cluster does not reserve"),
             name if is_label(name) => None,
-            _ => Some("1 to 63 of a-z, 0-9 and -, with a letter or digit at each end"),
+            _ => Some("1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends"),
         };
         if let Some(expected) = expected {
             self.mistake(&field, format!("found {namespace:?}, expected {expected}"));
@@ -480,8 +492,8 @@ fn is_principal(text: &str) -> bool {
         if ![domain, namespace, account].iter().any(|part| part.is_empty() || part.contains(['*', ':'])))
 }
 
-/// Namespaces that a cluster with Kubeflow has for itself: the profile controller would hand them
-/// over to their new owner.
+/// Whether the cluster or Kubeflow uses the namespace itself. The profile controller would transfer
+/// it to its new owner.
 fn is_the_clusters(namespace: &str) -> bool {
     let names = [
         "argocd",
@@ -500,8 +512,8 @@ fn is_the_clusters(namespace: &str) -> bool {
             .any(|beginning| namespace.starts_with(beginning))
 }
 
-/// The namespace that Kubeflow's dashboard proposes to a user: what stands before the `@`, in lower
-/// case, without `_`, and with dashes for all but letters and digits.
+/// The namespace that Kubeflow's dashboard proposes: the user name before the `@` in lower case,
+/// without `_`, and with dashes for all other characters but letters and digits.
 fn dashboards_namespace(name: &str) -> String {
     let name = name
         .split('@')
@@ -522,7 +534,7 @@ fn dashboards_namespace(name: &str) -> String {
         .replace('_', "")
 }
 
-/// A label as RFC 1123 has it.
+/// Whether it is a label (RFC 1123).
 fn is_label(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=63).contains(&name.len())
@@ -536,7 +548,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_is_named_as_the_dashboard_would_name_it() {
+    fn names_namespaces_like_the_dashboard() {
         for (user, namespace) in [
             ("ann@example.com", "ann"),
             ("Ann.Smith@example.com", "ann-smith"),
@@ -551,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_is_named_as_kubeflow_names_it() {
+    fn names_bindings_like_kubeflow() {
         for (subject, name, role, expected) in [
             (
                 Subject::User,

@@ -1,6 +1,5 @@
-//! The Kubernetes resources of a plan, as Kubeflow's profile controller and its access management
-//! (KFAM) want to find them: what they make themselves is left to them. Nothing here decides who
-//! gets in.
+//! Builds the Kubernetes resources of a plan in the form of Kubeflow's profile controller and access
+//! management (KFAM). Omits the resources that those create. Decides on no access.
 
 use serde_json::{Map, Value, json};
 
@@ -23,7 +22,7 @@ impl Plan {
             profile(namespace, tenant),
         ];
         for (name, binding) in &tenant.bindings {
-            // By these, KFAM knows whom a RoleBinding is for; groups it takes no notice of so far.
+            // KFAM identifies a RoleBinding's user by these annotations. It ignores groups so far.
             let subject = binding.subject.kind().to_ascii_lowercase();
             let metadata = json!({
                 "name": name, "namespace": namespace, "labels": labels(),
@@ -49,7 +48,7 @@ impl Plan {
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     }
 
-    /// As KFAM has it: any path, if the gateway says who is asking.
+    /// KFAM's policy: any path, if the request came through the gateway with the header.
     fn authorization_policy(&self, metadata: &Value, binding: &Binding) -> Value {
         let key = format!("request.headers[{}]", binding.header);
         let rule = json!({
@@ -69,7 +68,8 @@ fn labels() -> Map<String, Value> {
         .collect()
 }
 
-/// Has Argo CD and Flux keep what goes from the file: with a namespace goes all that is in it.
+/// Annotations that keep Argo CD and Flux from deleting a namespace, with all its content, once the
+/// file no longer lists it.
 fn kept() -> Map<String, Value> {
     let annotations = [
         ("argocd.argoproj.io/sync-options", "Prune=false"),

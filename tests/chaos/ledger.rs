@@ -1,6 +1,6 @@
-//! The books: what was sent, what came of it, and whether all of that agrees. Sends nothing.
+//! The ledger: sent requests, their outcomes, and whether all records agree. Sends nothing.
 
-use super::{CROWDS, FAULTS, Kind, PROBE, TIMEOUT_MS, World};
+use super::{FAULTS, Kind, LISTENERS, PROBE, TIMEOUT_MS, World};
 use crate::load::Outcome;
 use crate::load::memory::Memory;
 use serde_json::Value;
@@ -12,72 +12,70 @@ use support::envoy::fetched;
 use support::key_server::KeyServer;
 use support::upstream::Seen;
 
-/// What clients say of themselves, and none of them may.
+/// Headers that clients set and must not set.
 pub(crate) const SPOOFED: [&str; 4] = [
     "kubeflow-userid",
     "kubeflow_userid",
     "kubeflow-groups",
     "x-amzn-oidc-identity",
 ];
-/// What upstream sees none of.
+/// Headers that upstream must not receive.
 const HIDDEN: [&str; 4] = [
     "kubeflow_userid",
     "kubeflow-groups",
     "x-amzn-oidc-identity",
     "x-amzn-oidc-data",
 ];
-/// What an answer may be late beside the longest that the machine made a request wait that no
-/// filter saw.
+/// How late an answer may be, in addition to the machine's longest delay of a request without the
+/// filter.
 const SLACK: Duration = Duration::from_secs(1);
-/// What Envoy's heap may have more at the end than before it began: buffers, drained listeners,
-/// statistics.
+/// How much Envoy's heap may grow: buffers, drained listeners, statistics.
 const HEAP_SLACK: u64 = 8 << 20;
-/// What its process may have more: beside the modules' memory, the pages that key answers of 40 MB
-/// have left behind.
+/// How much its resident memory may grow, without the modules' memory: pages of key answers of 40
+/// MB.
 const RESIDENT_SLACK: u64 = 128 << 20;
-/// What a VM may have without what it remembers of tokens.
+/// The memory of a VM without its token cache.
 const LINEAR: u64 = 4 << 20;
-/// What it may remember, of each request that was sent: a token of 1.2 KB and what belongs to it,
-/// where every other request comes to this worker, two of three have a token that is admitted, and
-/// two of three of those one that was not seen before.
+/// The growth of a VM's token cache for each sent request: a token of 1.2 KB and its entry, with
+/// every other request on this worker, two of three admitted, and two of three of those with a new
+/// token.
 const REMEMBERED_OF_EACH: u64 = 512;
-/// What a plugin remembers of tokens at most, and a little.
+/// The largest token cache of a plugin, rounded up.
 const REMEMBERED: u64 = 16 << 20;
 const WORKERS: i64 = 2;
-/// So many fetches of unknown keys at once, and so many more each second: README,
-/// `key-unavailable`.
+/// The burst of fetches of unknown keys, and the rate a second: README, `key-unavailable`.
 const FETCH_BURST: i64 = 20;
 const FETCHES_PER_SECOND: i64 = 10;
 
-/// The host that the plugin of a listener asks for keys.
+/// The host from which the plugin of a listener fetches keys.
 pub(crate) fn key_host(listener: &str) -> String {
     format!("{listener}.keys.test")
 }
 
-/// A request that was sent.
+/// A sent request.
 pub(crate) struct Sent {
     pub(crate) kind: Kind,
     pub(crate) websocket: bool,
-    /// Whom upstream may be told, and only if the key server gave the key.
+    /// The user that upstream may receive, only if the key server served the key.
     pub(crate) may_be: Option<String>,
-    /// That signed it: its path at the key server, and its PEM.
+    /// The key that signed it: its path at the key server, and its PEM.
     pub(crate) key: (String, String),
     pub(crate) uploads: usize,
     pub(crate) downloads: Option<usize>,
-    /// The key server was down, or had been a moment before.
+    /// Whether the key server was down, or had been shortly before.
     pub(crate) disturbed: bool,
     pub(crate) outcome: Option<Outcome>,
-    /// By which way it came.
+    /// The listener, protocol and form.
     pub(crate) how: String,
 }
 
 #[derive(Default)]
-pub(crate) struct Books {
+pub(crate) struct Ledger {
     sent: Vec<Sent>,
     seen: Vec<Arrived>,
 }
 
-/// What is kept of a request upstream.
+/// The record of a request upstream.
 struct Arrived {
     path: String,
     users: Vec<String>,
@@ -92,7 +90,7 @@ struct Logged {
     reason: Option<String>,
 }
 
-/// What went wrong: of each kind, how often, and the first few.
+/// The failures: the number of each kind, and the first few.
 #[derive(Default)]
 struct Complaints(BTreeMap<&'static str, (usize, Vec<String>)>);
 
@@ -112,7 +110,7 @@ impl Complaints {
     }
 }
 
-impl Books {
+impl Ledger {
     pub(crate) fn send(&mut self, sent: Sent) -> usize {
         self.sent.push(sent);
         self.sent.len() - 1
@@ -140,10 +138,10 @@ impl Books {
         );
     }
 
-    /// Each request was answered, in time, with what it may be answered with.
+    /// Checks that each request was answered in time with a possible answer.
     fn judge_answers(&self, machine: Duration, complaints: &mut Complaints) {
         let deadline = Duration::from_millis(3 * TIMEOUT_MS) + SLACK + machine;
-        // Where the machine takes longer than a fetch may, not every key can be there in time.
+        // If the machine delays requests longer than a fetch may take, keys may be late.
         let too_slow = machine > Duration::from_millis(TIMEOUT_MS);
         for (id, sent) in self.sent.iter().enumerate() {
             let reply = match &sent.outcome {
@@ -180,7 +178,7 @@ impl Books {
         }
     }
 
-    /// Upstream was told of each request what its token says, or nothing.
+    /// Checks that upstream received the token's user for each request, or nothing.
     fn judge_upstream(&self, keys: &KeyServer, complaints: &mut Complaints) {
         let mut arrivals: HashMap<usize, usize> = HashMap::new();
         for seen in &self.seen {
@@ -226,7 +224,7 @@ impl Books {
         }
     }
 
-    /// The access log has a line for each, and the filter counted what it says.
+    /// Checks that the access log has a line for each request, and that the counters agree.
     fn judge_counters(
         &self,
         log: &[(usize, Logged)],
@@ -293,8 +291,8 @@ impl Books {
         );
     }
 
-    /// The filter counted the fetches that the key server saw, and made no more for unknown keys
-    /// than its token buckets allow.
+    /// Checks that the counters agree with the key server's fetches, and that fetches of unknown
+    /// keys stay within the token buckets.
     fn judge_fetches(
         keys: &KeyServer,
         counters: &BTreeMap<String, i64>,
@@ -303,10 +301,10 @@ impl Books {
     ) {
         let fetches = keys.fetches();
         let (counted, seen) = (fetched(counters), count(fetches.len()));
-        // Whoever is replaced hears of no answer.
+        // A replaced plugin receives no answer.
         let agree = seen <= counted + reloads;
         complaints.must("fetches that were not counted", agree, (counted, seen));
-        // A connection may break, or a fetch take too long, before the key server sees the request.
+        // A connection may break, or a fetch time out, before the key server receives the request.
         let unseen = if machine > Duration::from_millis(TIMEOUT_MS) {
             counted
         } else {
@@ -317,18 +315,17 @@ impl Books {
             counted <= seen + unseen,
             (counted, seen),
         );
-        for (listener, ..) in CROWDS {
+        for (listener, ..) in LISTENERS {
             let host = key_host(listener);
-            // Of a key that was given once, a fetch may be one that makes it anew, which no token
-            // bucket bounds.
+            // A fetch of a key that was served once may be a refresh, which no token bucket limits.
             let unknown = count(
                 fetches
                     .iter()
                     .filter(|fetch| fetch.host == host && !fetch.again)
                     .count(),
             );
-            // One bucket for each worker, and a full one for each new configuration: of the plugin
-            // that is replaced that is more than it can use.
+            // One bucket for each worker, and a full one for each new configuration. That is more
+            // than the replaced plugin can use.
             let configurations = if listener == "moving" { reloads } else { 1 };
             let seconds = i64::try_from(took.as_secs()).expect("a few") + 1;
             let allowed = WORKERS * (configurations * FETCH_BURST + seconds * FETCHES_PER_SECOND);
@@ -340,8 +337,8 @@ impl Books {
         }
     }
 
-    /// Whether somebody was answered as this misbehaviour has it, and the key server did misbehave:
-    /// it was asked for that key while it was up.
+    /// Whether this misbehaviour affected an answer, and the key server was asked for that key
+    /// while it was up.
     pub(crate) fn felt(&self, fault: usize, keys: &KeyServer) -> bool {
         let fetches = keys.fetches();
         let answers = FAULTS[fault].2;
@@ -357,7 +354,7 @@ impl Books {
             })
     }
 
-    /// What was to be shown was shown.
+    /// Checks that every intended situation occurred.
     fn judge_coverage(
         &self,
         keys: &KeyServer,
@@ -447,7 +444,7 @@ impl Sent {
         }
     }
 
-    /// `admitted`, or why not; `None`: the client hung up, or worse.
+    /// `admitted`, or the reason; `None`: the client hung up, or an error.
     fn answer(&self) -> Option<String> {
         let Some(Outcome::Answered(reply)) = &self.outcome else {
             return None;
@@ -481,21 +478,21 @@ impl Sent {
 }
 
 impl World {
-    /// Balances the books. `earlier` is what memory there was before and in between.
+    /// Runs all checks. `earlier` holds earlier memory measurements.
     pub(crate) async fn balance(&self, took: Duration, earlier: &[Memory; 2]) {
         let mut complaints = Complaints::default();
-        // Lines of those who hung up, and what was sent upstream meanwhile, come a moment later.
+        // Log lines of clients that hung up, and their requests upstream, arrive slightly later.
         let deadline = Instant::now() + Duration::from_secs(30);
         let (mut log, mut counters);
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            self.books
+            self.ledger
                 .lock()
-                .expect("the books")
+                .expect("the ledger")
                 .arrived(self.upstream.take_seen());
             log = read(&self.envoy.access_log_since(0).0);
             counters = self.envoy.counters().await;
-            let all = log.len() == self.books.lock().expect("the books").sent.len();
+            let all = log.len() == self.ledger.lock().expect("the ledger").sent.len();
             let over = fetched(&counters) >= count(self.keys.fetches().len());
             if (all && over && counters.get("waiting") == Some(&0)) || Instant::now() > deadline {
                 break;
@@ -503,19 +500,19 @@ impl World {
         }
         let stats = self.envoy.stats("(wasm|http.*rx_reset|lds)").await;
         let [before, half] = earlier;
-        // A key answer of 40 MB may just be on its way. What has leaked stays.
+        // A key answer of 40 MB may be on its way. Leaked memory stays.
         let settled = Instant::now() + Duration::from_secs(30);
         let mut memory = Memory::of(&self.envoy).await;
         while memory.heap >= before.heap + HEAP_SLACK && Instant::now() < settled {
             tokio::time::sleep(Duration::from_secs(1)).await;
             memory = Memory::of(&self.envoy).await;
         }
-        let books = self.books.lock().expect("the books");
+        let ledger = self.ledger.lock().expect("the ledger");
         let machine = *self.slowest.lock().expect("the longest wait");
-        books.judge_answers(machine, &mut complaints);
-        books.judge_upstream(&self.keys, &mut complaints);
-        books.judge_counters(&log, &counters, &mut complaints);
-        let table = books.judge_coverage(&self.keys, &mut complaints);
+        ledger.judge_answers(machine, &mut complaints);
+        ledger.judge_upstream(&self.keys, &mut complaints);
+        ledger.judge_counters(&log, &counters, &mut complaints);
+        let table = ledger.judge_coverage(&self.keys, &mut complaints);
 
         let logged = self.envoy.log();
         let died: Vec<&str> = logged
@@ -537,7 +534,7 @@ impl World {
             reloads > 2,
             reloads,
         );
-        Books::judge_fetches(
+        Ledger::judge_fetches(
             &self.keys,
             &counters,
             (took, machine, reloads),
@@ -552,8 +549,8 @@ impl World {
         );
         let resident = memory.resident < before.resident + RESIDENT_SLACK;
         complaints.must("growth of resident memory", resident, (before, &memory));
-        let sent = books.sent.len() as u64;
-        let bound = LINEAR + (sent * REMEMBERED_OF_EACH).min(REMEMBERED * CROWDS.len() as u64);
+        let sent = ledger.sent.len() as u64;
+        let bound = LINEAR + (sent * REMEMBERED_OF_EACH).min(REMEMBERED * LISTENERS.len() as u64);
         complaints.must(
             "growth of a VM's memory",
             memory.linear.iter().all(|bytes| *bytes < bound),
@@ -564,7 +561,7 @@ impl World {
         println!(
             "envoy {}: {} requests in {took:.1?}, {} fetches, {reloads} configurations, {messages} WebSocket messages",
             support::version(&support::default_envoy()),
-            books.sent.len(),
+            ledger.sent.len(),
             fetches.len(),
         );
         for (name, answers) in &table {
@@ -574,7 +571,7 @@ impl World {
                 .collect();
             println!("  {name:<24} {}", answers.join(", "));
         }
-        let longest = books
+        let longest = ledger
             .sent
             .iter()
             .filter_map(Sent::took)
@@ -586,7 +583,7 @@ impl World {
         for (when, memory) in [("before", before), ("half-way", half), ("after", &memory)] {
             println!("  memory {when:<17} {memory}");
         }
-        for (listener, ..) in CROWDS {
+        for (listener, ..) in LISTENERS {
             let of: Vec<_> = fetches
                 .iter()
                 .filter(|fetch| fetch.host == key_host(listener))
