@@ -614,7 +614,7 @@ fn groups_require_the_config_of_the_gateway() {
 fn reports_all_mistakes() {
     assert_eq!(
         mistakes(
-            "users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a,'}",
+            "users:\n- {user: ' a'}\n- {user: b, namespace: '-'}\ngroups:\n- {group: 'a '}",
             Some(KUBEFLOW)
         )
         .len(),

@@ -18,7 +18,7 @@ const QUANTITY: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE
 /// The longest name of a RoleBinding and its AuthorizationPolicy, in bytes.
 const MAX_NAME_BYTES: usize = 253;
 
-/// The label of everything that `alb-oidc` prints.
+/// The label of every resource that `alb-oidc` prints.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// All namespaces by name, and their common settings.

@@ -34,9 +34,9 @@ impl Plan {
         resources
     }
 
-    /// The profile controller would create it, but later: other resources of the namespace can be
-    /// applied at once. The controller takes the namespace over by its annotation, and adds labels
-    /// of Kubeflow. It adds no label of Istio to a namespace that exists.
+    /// The profile controller would create the namespace later, so it is created here: resources in
+    /// it can then be applied at once. The controller adopts it by its annotation and adds the
+    /// labels of Kubeflow, but none of Istio: it labels only namespaces that it creates.
     fn namespace(&self, name: &str, tenant: &Tenant) -> Value {
         let mut annotations = kept();
         annotations.insert("owner".to_owned(), json!(tenant.owner));
