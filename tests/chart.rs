@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use alb_oidc_filter::{Config, config_schema};
 use serde_json::{Value, json};
+use support::envoy::interlock;
 
 const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
@@ -296,29 +297,9 @@ fn assert_key_servers_are_those_of_the_filter(resources: &[Value]) {
     }
 }
 
-/// The values of the filter state that the interlock admits.
-fn admitted(resources: &[Value]) -> Vec<&str> {
-    let spec = &one(resources, "EnvoyFilter")["spec"];
-    let patch = &elements(&spec["configPatches"])[0]["patch"];
-    let rules = &patch["value"]["typed_config"]["rules"];
-    assert_eq!(rules["action"], "ALLOW");
-    let policies = rules["policies"].as_object().expect("policies");
-    assert_eq!(policies.len(), 1);
-    let principals = elements(&policies["filter-ran"]["principals"]);
-    let value = |principal: &'_ Value| {
-        assert_eq!(principal.as_object().map(serde_json::Map::len), Some(1));
-        assert_eq!(principal["filter_state"]["key"], "wasm.alb_oidc");
-    };
-    principals.iter().for_each(value);
-    principals
-        .iter()
-        .map(|principal| text(&principal["filter_state"]["string_match"]["exact"]))
-        .collect()
-}
-
 fn assert_interlock_is_shut(resources: &[Value]) {
-    let interlock = one(resources, "EnvoyFilter");
-    let patches = elements(&interlock["spec"]["configPatches"]);
+    let envoy_filter = one(resources, "EnvoyFilter");
+    let patches = elements(&envoy_filter["spec"]["configPatches"]);
     assert_eq!(patches.len(), 1);
     assert_eq!(patches[0]["applyTo"], "HTTP_FILTER");
     assert_eq!(patches[0]["match"]["context"], "GATEWAY");
@@ -328,7 +309,7 @@ fn assert_interlock_is_shut(resources: &[Value]) {
     );
     assert_eq!(patches[0]["patch"]["operation"], "INSERT_BEFORE");
     assert_eq!(
-        interlock["metadata"]["annotations"]["helm.sh/resource-policy"],
+        envoy_filter["metadata"]["annotations"]["helm.sh/resource-policy"],
         "keep"
     );
     let reports = config(resources).report_only;
@@ -337,7 +318,7 @@ fn assert_interlock_is_shut(resources: &[Value]) {
     } else {
         &["admitted", "skipped"]
     };
-    assert_eq!(admitted(resources), expected);
+    assert_eq!(patches[0]["patch"]["value"], interlock(expected));
     let spec = &extension(resources)["spec"];
     assert_eq!(spec["phase"], "AUTHN");
     assert_eq!(spec["match"], json!([{"mode": "CLIENT"}]));
@@ -711,6 +692,64 @@ fn names_machine_clients_by_http_route() {
     );
     let policy = &one(&resources, "AuthorizationPolicy")["spec"];
     assert_eq!(elements(&policy["rules"]).len(), 2);
+}
+
+#[test]
+fn sends_fetches_through_the_egress_gateway() {
+    let host = "public-keys.auth.elb.us-west-2.amazonaws.com";
+    for (namespace, export_to) in [
+        ("istio-system", json!(["."])),
+        ("egress", json!([".", "egress"])),
+    ] {
+        let egress = json!({"enabled": true, "namespace": namespace});
+        let resources = rendered(&with(&[&json!({"keyServers": {"egressGateway": egress}})]));
+        assert_sound(&resources);
+        let named = |kind, name: &str| {
+            let is_it = |resource: &&Value| resource["metadata"]["name"] == name;
+            of_kind(&resources, kind).find(is_it).expect(name)
+        };
+        let entry = &one(&resources, "ServiceEntry")["spec"];
+        assert_eq!(entry["exportTo"], export_to);
+        let rule = &named("DestinationRule", &format!("alb-oidc-{host}"))["spec"];
+        assert_eq!(rule["exportTo"], export_to);
+
+        let subset = &named("DestinationRule", "alb-oidc-egress")["spec"]["subsets"][0];
+        let tls = json!({"mode": "ISTIO_MUTUAL", "sni": host});
+        assert_eq!(subset["trafficPolicy"]["tls"], tls);
+        let gateway = one(&resources, "Gateway");
+        assert_eq!(gateway["metadata"]["namespace"], namespace);
+        assert_eq!(
+            gateway["spec"]["selector"],
+            json!({"istio": "egressgateway"})
+        );
+        let server = &gateway["spec"]["servers"][0];
+        assert_eq!(server["hosts"], json!([host]));
+        assert_eq!(server["tls"]["mode"], "ISTIO_MUTUAL");
+        let route = &one(&resources, "VirtualService")["spec"];
+        assert_eq!(
+            route["gateways"],
+            json!([format!("{namespace}/alb-oidc-egress")])
+        );
+        assert_eq!(route["exportTo"], export_to);
+        assert_eq!(route["hosts"], json!([host]));
+        let destination = json!({"host": host, "port": {"number": 443}});
+        assert_eq!(route["http"][0]["route"][0]["destination"], destination);
+    }
+}
+
+#[test]
+fn allows_requests_to_a_gateway_by_name_where_asked() {
+    let policies = |allow: bool| {
+        let gateway = json!({"gateway": {"name": "edge", "allowPolicy": allow}});
+        let resources = rendered(&with(&[&gateway]));
+        of_kind(&resources, "AuthorizationPolicy")
+            .map(|policy| policy["spec"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(policies(false), [Value::Null; 0]);
+    let target = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}]);
+    let expected = json!({"targetRefs": target, "action": "ALLOW", "rules": [{}]});
+    assert_eq!(policies(true), [expected]);
 }
 
 #[test]
