@@ -78,7 +78,7 @@ const ARGUED: &[Argument] = &[
     },
     // The filter itself, function by function and panic by panic.
     Argument {
-        of: &["alb_oidc_filter::identity::UserIdRules::made_of"],
+        of: &["alb_oidc_filter::identity::transformer::transformed"],
         by: &[
             "core::str::slice_error_fail",
             "core::option::unwrap_failed",

@@ -57,8 +57,8 @@ impl ClaimHeader {
 fn plain(claim: &Value) -> Option<String> {
     match claim {
         Value::String(text) => Some(text.clone()),
-        Value::Number(number) => is_exact(number).then(|| number.to_string()),
-        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(number) => is_exact(number).then(|| serde_json::to_string(number).ok())?,
+        Value::Bool(value) => Some(if *value { "true" } else { "false" }.to_owned()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

@@ -99,7 +99,8 @@ impl GroupClaimRules {
 
 impl Names {
     fn unreadable(&mut self, part: &Value) {
-        self.unreadable.push(part.to_string());
+        self.unreadable
+            .push(serde_json::to_string(part).unwrap_or_default());
     }
 
     fn json_array(&mut self, text: &str) {
