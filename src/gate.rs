@@ -19,6 +19,7 @@ use crate::sign_out;
 use crate::time::Now;
 use crate::token::access::UntrustedAccessToken;
 use crate::token::alb::UntrustedToken;
+use crate::token::jws::TokenError;
 use crate::token::verify::Verifier;
 use crate::token_cache::TokenCache;
 
@@ -42,7 +43,7 @@ pub enum Decision {
 /// What the decision was made of, for the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// The token was remembered.
+    /// The token cache had the token.
     pub token_cache_hit: bool,
     /// How many signatures were verified, whatever came of it.
     pub signatures_checked: usize,
@@ -53,14 +54,13 @@ pub struct Work {
 /// Judges requests by one plugin config.
 pub struct Gate {
     config: Config,
-    verifier: Verifier,
+    authenticator: Authenticator,
     /// The headers that no client may send, and the ALB's; no name twice.
     reserved: Vec<String>,
     /// Of each length that a name in `reserved` has the bit; bit 63 stands for all that are longer.
     reserved_lengths: u64,
     /// What the names of the member headers begin with; only this filter may set those either.
     reserved_prefix: Option<String>,
-    remembered: TokenCache,
 }
 
 impl Gate {
@@ -94,11 +94,13 @@ impl Gate {
             .and_then(|groups| groups.member_header_prefix.clone());
         Self {
             config,
-            verifier,
+            authenticator: Authenticator {
+                verifier,
+                token_cache: TokenCache::default(),
+            },
             reserved,
             reserved_lengths,
             reserved_prefix,
-            remembered: TokenCache::default(),
         }
     }
 
@@ -165,20 +167,15 @@ impl Gate {
         if requirement.is_open() {
             return (Decision::Skip(self.admission(head, None)), work);
         }
-        let decision = match identify(
-            &self.config,
-            self.verifier,
-            &mut self.remembered,
-            head,
-            keys,
-            now,
-            &mut work,
-        ) {
+        let identified = self
+            .authenticator
+            .identify(&self.config, head, keys, now, &mut work);
+        let decision = match identified {
             Ok(identity) if !requirement.admits(&identity) => {
                 self.refusal(head, Reason::UserNotAllowed)
             }
             Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
-            Err(Stop::NeedKey(key)) => Decision::NeedKey(key),
+            Err(Stop::NeedKey(name)) => Decision::NeedKey(*name),
             Err(Stop::Refuse(reason)) => self.refusal(head, reason),
         };
         (decision, work)
@@ -245,11 +242,11 @@ impl Gate {
     }
 }
 
-/// Why it cannot be said who sent a request.
+/// Why no identity could be established.
 enum Stop {
-    /// Not before this key is known.
-    NeedKey(KeyName),
-    /// Not at all.
+    /// The key cache lacks this key. Boxed: a key id takes 129 bytes, and few requests need one.
+    NeedKey(Box<KeyName>),
+    /// A check failed.
     Refuse(Reason),
 }
 
@@ -259,64 +256,75 @@ impl From<Reason> for Stop {
     }
 }
 
-/// Who sent the request.
-#[expect(
-    clippy::result_large_err,
-    reason = "a key id is held in place, and few requests need one"
-)]
-fn identify(
-    config: &Config,
-    verifier: Verifier,
-    remembered: &mut TokenCache,
-    head: &RequestHead<'_>,
-    keys: &mut KeyCache,
-    now: Now,
-    work: &mut Work,
-) -> Result<Rc<Identity>, Stop> {
-    let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
-    // Where the config reads no access token, one that a client sends changes nothing, not even
-    // what is remembered.
-    let reads_access_token = config.access_token.is_some();
-    let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
-    if let Some(identity) = remembered.get(text, access_tokens(), now.wall) {
-        work.token_cache_hit = true;
-        return Ok(identity);
+impl From<TokenError> for Stop {
+    fn from(error: TokenError) -> Self {
+        Self::Refuse(error.reason())
     }
-    let skew = config.clock_skew;
-    let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
-    let name = KeyName {
-        source: token.key_source(),
-        id: token.key_id(),
-    };
-    let PublicKey::P256(key) = find(keys, name, now)? else {
-        return Err(Reason::KeyInvalid.into());
-    };
-    work.signatures_checked = 1;
-    // Trust is earned here.
-    let mut claims = verifier.verify(&token, &key)?.claims(now.wall, skew)?;
-    if let Some(rules) = &config.access_token {
-        let text = only(access_tokens()).ok_or(Reason::AccessTokenInvalid)?;
-        let token = UntrustedAccessToken::parse(text)?;
+}
+
+/// Establishes the identity of a request from its tokens.
+struct Authenticator {
+    verifier: Verifier,
+    token_cache: TokenCache,
+}
+
+impl Authenticator {
+    /// The identity of the user who sent the request `head`.
+    fn identify(
+        &mut self,
+        config: &Config,
+        head: &RequestHead<'_>,
+        keys: &mut KeyCache,
+        now: Now,
+        work: &mut Work,
+    ) -> Result<Rc<Identity>, Stop> {
+        let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
+        // Without `accessToken` in the config, a client's access token is not part of the token
+        // cache's key either.
+        let reads_access_token = config.access_token.is_some();
+        let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
+        if let Some(identity) = self.token_cache.get(text, access_tokens(), now.wall) {
+            work.token_cache_hit = true;
+            return Ok(identity);
+        }
+        let skew = config.clock_skew;
+        let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
         let name = KeyName {
-            source: rules.key_source,
+            source: token.key_source(),
             id: token.key_id(),
         };
-        let PublicKey::Rsa(key) = find(keys, name, now)? else {
+        let PublicKey::P256(key) = find(keys, name, now)? else {
             return Err(Reason::KeyInvalid.into());
         };
-        work.signatures_checked = 2;
-        claims =
-            verifier.verify_access_token(&token, &key, claims, &rules.issuer, now.wall, skew)?;
+        work.signatures_checked = 1;
+        // Trust is earned here.
+        let mut claims = self.verifier.verify(&token, &key)?.claims(now.wall, skew)?;
+        if let Some(rules) = &config.access_token {
+            let text = only(access_tokens()).ok_or(Reason::AccessTokenInvalid)?;
+            let token = UntrustedAccessToken::parse(text)?;
+            let name = KeyName {
+                source: rules.key_source,
+                id: token.key_id(),
+            };
+            let PublicKey::Rsa(key) = find(keys, name, now)? else {
+                return Err(Reason::KeyInvalid.into());
+            };
+            work.signatures_checked = 2;
+            let issuer = &rules.issuer;
+            claims = self
+                .verifier
+                .verify_access_token(&token, &key, claims, issuer, now.wall, skew)?;
+        }
+        let identity = Rc::new(config.identity.identity(&claims)?);
+        work.dropped = identity.dropped;
+        self.token_cache.put(
+            text,
+            access_tokens().next(),
+            &identity,
+            claims.expires().plus(skew),
+        );
+        Ok(identity)
     }
-    let identity = Rc::new(config.identity.identity(&claims)?);
-    work.dropped = identity.dropped;
-    remembered.put(
-        text,
-        access_tokens().next(),
-        &identity,
-        claims.expires().plus(skew),
-    );
-    Ok(identity)
 }
 
 /// The one value, empty where there is none; `None` where there are several.
@@ -326,12 +334,15 @@ fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
 }
 
 /// The key `name`, if it is there.
-#[expect(clippy::result_large_err, reason = "as that of `identify`")]
+#[expect(
+    clippy::result_large_err,
+    reason = "as that of `Authenticator::identify`"
+)]
 fn find(keys: &mut KeyCache, name: KeyName, now: Now) -> Result<PublicKey, Stop> {
     match keys.find(name, now.steady) {
         Lookup::Ready(key) => Ok(key),
         Lookup::Refused(reason) => Err(Stop::Refuse(reason)),
-        Lookup::Unknown => Err(Stop::NeedKey(name)),
+        Lookup::Unknown => Err(Stop::NeedKey(Box::new(name))),
     }
 }
 
