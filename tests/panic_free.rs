@@ -127,11 +127,11 @@ const ARGUED: &[Argument] = &[
     ),
     argued(
         &["serde_json::", "*serde_json::"],
-        "places in the one slice that is parsed: anybody's input, and fuzzed",
+        "indexes the parsed slice: untrusted input, and fuzzed",
     ),
     argued(
         &["base64::"],
-        "places in a buffer of its own, of the right size: anybody's input, and fuzzed",
+        "indexes its own buffer of the right size: untrusted input, and fuzzed",
     ),
     argued(
         &[
@@ -179,7 +179,7 @@ const ARGUED: &[Argument] = &[
             "miniz_oxide::",
             "rustc_demangle::",
         ],
-        "the way of a panic that has begun; and one thread, locks that nobody else holds, a host that has randomness",
+        "continues a panic; one thread, uncontended locks, a host with randomness",
     ),
     argued(
         &["sbrk", "__wasilibc_", "dlmalloc"],

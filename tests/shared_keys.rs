@@ -16,8 +16,7 @@ fn config(prefix: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_key_is_fetched_by_one_worker_for_all_and_survives_a_new_configuration_while_the_key_server_is_down()
- {
+async fn one_worker_fetches_for_all_configurations() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("listeners.json");
     write_listeners(&file, 1, &[Plugin::new("gateway", config("old:"))]);

@@ -272,7 +272,7 @@ async fn skips_retry_after_all_clients_hung_up() {
         assert_eq!(
             made(),
             planned,
-            "[envoy {}] fetches for which nobody waits",
+            "[envoy {}] fetches without waiting requests",
             world.version
         );
         assert_eq!(

@@ -72,7 +72,7 @@ struct Case {
     p50: f64,
     p99: f64,
     /// The filter's cache hit rate meanwhile.
-    remembered: Option<f64>,
+    cached: Option<f64>,
     /// Indexed by round.
     turns: BTreeMap<usize, Sample>,
 }
@@ -114,7 +114,7 @@ async fn everything(signed: Signed) {
                 sent: 0,
                 p50: 0.0,
                 p99: 0.0,
-                remembered: None,
+                cached: None,
                 turns: BTreeMap::new(),
             });
         }
@@ -220,7 +220,7 @@ impl Signed {
         );
         println!(
             "{:>10}  {:>10}  {:>15}  {:>8}",
-            "requests", "remembered", "linear MiB", "resident"
+            "requests", "cached", "linear MiB", "resident"
         );
         let signed = (self.kid.as_str(), &self.key);
         flat::run(
@@ -336,24 +336,24 @@ impl Stage<'_> {
                 .result;
             case.sent += requests as u64;
         }
-        let before = self.remembered().await;
+        let before = self.cached().await;
         let [requests, p50, p99] = self.load(std::slice::from_ref(&*case), ALONE).await.result;
         case.sent += requests as u64;
         (case.p50, case.p99) = (p50 / 1000.0, p99 / 1000.0);
         if matches!(case.filter, Filter::Ours | Filter::OursAlone) {
-            let hits = self.remembered().await - before;
+            let hits = self.cached().await - before;
             // Requests that the last run cut off are repeated.
             let new = case.tokens != Tokens::New || hits <= CONNECTIONS as i64;
             assert!(
                 new,
-                "{}: {hits} of {requests} tokens were remembered",
+                "{}: {hits} of {requests} tokens were cached",
                 case.name
             );
-            case.remembered = Some(hits as f64 / requests);
+            case.cached = Some(hits as f64 / requests);
         }
     }
 
-    async fn remembered(&self) -> i64 {
+    async fn cached(&self) -> i64 {
         self.envoy
             .counters()
             .await
@@ -549,7 +549,7 @@ struct Line<'a> {
     /// The share of a turn in which Envoy's worker was on a CPU. If it is small, the load generator
     /// was the limit.
     busy: f64,
-    remembered: Option<f64>,
+    cached: Option<f64>,
     turns: &'a BTreeMap<usize, Sample>,
 }
 
@@ -579,7 +579,7 @@ fn report(
         "p50 ms",
         "p99 ms",
         "busy",
-        "remembered"
+        "cached"
     );
     for case in cases {
         let (tokens, size) = (case.tokens, case.size);
@@ -620,7 +620,7 @@ fn report(
                     .map(|sample| sample.requests_per_second * sample.cpu_per_request / 1e6),
             )
             .median,
-            remembered: case.remembered,
+            cached: case.cached,
             turns: &case.turns,
         };
         println!(
@@ -637,7 +637,7 @@ fn report(
             line.p50_milliseconds,
             line.p99_milliseconds,
             line.busy,
-            line.remembered
+            line.cached
                 .map(|share| format!("{share:.2}"))
                 .unwrap_or_default()
         );
@@ -648,14 +648,14 @@ fn report(
             let case = find(filter, tokens, size)?;
             Some(Spread::of(case.turns.values().map(|sample| sample.cpu_per_request)).median)
         };
-        if let (Some(new), Some(alone), Some(remembered)) = (
+        if let (Some(new), Some(alone), Some(cached)) = (
             cpu(Filter::Ours, Tokens::New),
             cpu(Filter::OursAlone, Tokens::New),
             cpu(Filter::Ours, Tokens::Thousand),
         ) {
-            let times = (alone - remembered) / (new - remembered);
+            let times = (alone - cached) / (new - cached);
             println!(
-                "what a new token of {size} bytes costs beyond a remembered one, where the module verifies: {times:.1} × where the host does"
+                "what a new token of {size} bytes costs beyond a cached one, where the module verifies: {times:.1} × where the host does"
             );
         }
     }

@@ -28,7 +28,7 @@ const GROWTH: u64 = 4 * 65536;
 pub(crate) struct Sample {
     pub(crate) requests: u64,
     /// The requests with a cached token.
-    pub(crate) remembered: u64,
+    pub(crate) cached: u64,
     /// The linear memory of the worker's VM, in bytes.
     pub(crate) linear: u64,
     /// Envoy's resident memory, in bytes.
@@ -85,15 +85,15 @@ pub(crate) async fn run(
         .unwrap_or_else(|error| panic!("cannot run wrk: {error}"));
     let mut samples: Vec<Sample> = Vec::new();
     for part in 1..=PARTS {
-        let (admitted, remembered) = loop {
+        let (admitted, cached) = loop {
             assert_eq!(wrk.try_wait().expect("wrk"), None, "wrk ended early");
             let counters = envoy.counters().await;
             let of = |name: &str| {
                 u64::try_from(counters.get(name).copied().unwrap_or(0)).expect("a count")
             };
-            let (admitted, remembered) = (of("admitted"), of("token_cache_hit"));
+            let (admitted, cached) = (of("admitted"), of("token_cache_hit"));
             if admitted * PARTS >= requests * part {
-                break (admitted, remembered);
+                break (admitted, cached);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
@@ -102,7 +102,7 @@ pub(crate) async fn run(
         let linear = *memory.linear.first().expect("a VM");
         let sample = Sample {
             requests: admitted,
-            remembered,
+            cached,
             linear,
             resident: memory.resident,
         };
@@ -138,14 +138,14 @@ pub(crate) async fn run(
         "linear memory grew from {} to {most} bytes",
         first.linear
     );
-    assert!(last.remembered < last.requests, "no token was new");
+    assert!(last.cached < last.requests, "no token was new");
     samples
 }
 
 impl std::fmt::Display for Sample {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let share = self.remembered as f64 / self.requests as f64;
+        let share = self.cached as f64 / self.requests as f64;
         let (linear, resident) = (mebibytes(self.linear), mebibytes(self.resident));
         write!(
             f,

@@ -61,8 +61,8 @@ pub(crate) async fn run(gateway: SocketAddr, keys: &KeyServer, known: &str) -> W
     };
     let (first, second) = (tokens(1), tokens(2));
     let (_, others_otherwise) =
-        beside(gateway, known, Duration::ZERO, tokio::time::sleep(COME)).await;
-    let (took, others_meanwhile) = beside(gateway, known, COME, all(gateway, &first)).await;
+        with_others(gateway, known, Duration::ZERO, tokio::time::sleep(COME)).await;
+    let (took, others_meanwhile) = with_others(gateway, known, COME, all(gateway, &first)).await;
     let with_the_key_known = all(gateway, &second).await;
     let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
     Wait {
@@ -126,7 +126,7 @@ async fn all(gateway: SocketAddr, tokens: &[String]) -> Duration {
 
 /// The time of `work`, and the longest time of another request meanwhile, the first of them sent
 /// after `from`. They run in their own thread, so that this program's load is not measured.
-async fn beside<T>(
+async fn with_others<T>(
     gateway: SocketAddr,
     token: &str,
     from: Duration,

@@ -249,7 +249,7 @@ impl Connection {
     }
 
     /// The same connection for a concurrent request; only HTTP/2 supports that.
-    pub fn beside(&self) -> Option<Connection> {
+    pub fn multiplexed(&self) -> Option<Connection> {
         match &self.sender {
             Sender::Http1(_) => None,
             Sender::Http2(sender) => Some(Connection {

@@ -104,10 +104,13 @@ impl Lane {
                     && connection.is_ready()
                     && since.elapsed() < AGE
                 {
-                    return Ok((connection.beside().expect("an HTTP/2 connection"), *since));
+                    return Ok((
+                        connection.multiplexed().expect("an HTTP/2 connection"),
+                        *since,
+                    ));
                 }
                 let new = Connection::http2(self.address).await?;
-                let mine = new.beside().expect("an HTTP/2 connection");
+                let mine = new.multiplexed().expect("an HTTP/2 connection");
                 *self.shared.lock().expect("the connections") = Some((new, Instant::now()));
                 Ok((mine, Instant::now()))
             }
