@@ -317,7 +317,8 @@ mod gateway {
                         let count = self.sent.fetch_add(1, Ordering::Relaxed);
                         let request = self.forged(count);
                         let connection = &connections[count as usize % CONNECTIONS];
-                        let mut connection = connection.beside().expect("an HTTP/2 connection");
+                        let mut connection =
+                            connection.multiplexed().expect("an HTTP/2 connection");
                         let hangs_up = matches!(self.attack, Attack::HangUp);
                         requests.spawn(async move {
                             let patience = if hangs_up {

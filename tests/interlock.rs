@@ -16,7 +16,7 @@ const ANY_STATE: [&str; 3] = ["admitted", "skipped", "reported"];
 /// What Envoy's RBAC filter answers.
 const SHUT: (u16, &str) = (403, "RBAC: access denied");
 
-/// A client that claims to be somebody, and to have passed the filter.
+/// A client with a spoofed identity and filter state.
 const FORGED: [(&str, &str); 6] = [
     ("host", "gateway.test"),
     ("kubeflow-userid", "root@example.com"),
@@ -278,10 +278,10 @@ async fn demands_the_filter_again_after_an_internal_redirect() {
             "[envoy {}] {}",
             world.version, reply.body
         );
-        let nobody = ("/open/".to_owned(), String::new());
+        let anonymous = ("/open/".to_owned(), String::new());
         assert_eq!(
             users(&seen),
-            [ann("/redirect"), nobody],
+            [ann("/redirect"), anonymous],
             "[envoy {}]",
             world.version
         );

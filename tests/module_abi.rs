@@ -1,21 +1,19 @@
-//! Reads the built module as Envoy would: what it imports, what it exports, which instructions it
-//! needs, how big it is. It runs nothing: tests/scenarios.rs does that, on the Envoys that there
-//! are. The lists here are of Envoy 1.31, the oldest supported.
+//! Reads the built module as Envoy does: imports, exports, required instructions, size. Does not
+//! run it; tests/scenarios.rs does. The lists are those of Envoy 1.31, the oldest supported.
 
 use std::path::PathBuf;
 
 use wasmparser::types::{EntityType, TypesRef};
 use wasmparser::{FuncType, ValType, Validator, WasmFeatures};
 
-/// Two toolchains build it, and rustup's ready-made standard library is larger than one that is
-/// built along.
+/// Two toolchains build it, and rustup's prebuilt standard library is larger than a compiled one.
 const LARGEST: usize = 640 * 1024;
 
 /// A function's type as `PARAMETERS>RESULTS`: `i` is a 32-bit integer, `l` a 64-bit one.
 type Signature = &'static str;
 
-/// What the host offers to ABI 0.2.1 in `env`. A missing one, or one of another type, is a load
-/// failure.
+/// The functions that the host provides for ABI 0.2.1 in `env`. A missing import, or one of another
+/// type, is a load failure.
 const HOST: &[(&str, Signature)] = &[
     ("proxy_add_header_map_value", "iiiii>i"),
     ("proxy_call_foreign_function", "iiiiii>i"),
@@ -58,7 +56,7 @@ const HOST: &[(&str, Signature)] = &[
     ("proxy_set_tick_period_milliseconds", "i>i"),
 ];
 
-/// What it offers in `wasi_snapshot_preview1`.
+/// The functions that the host provides in `wasi_snapshot_preview1`.
 const WASI: &[(&str, Signature)] = &[
     ("args_get", "ii>i"),
     ("args_sizes_get", "ii>i"),
@@ -77,8 +75,7 @@ const WASI: &[(&str, Signature)] = &[
     ("random_get", "ii>i"),
 ];
 
-/// What the filter has to export, beside a way to allocate. The host skips a callback that is
-/// absent, and says nothing.
+/// The required exports, apart from an allocator. The host silently skips an absent callback.
 const CALLBACKS: &[(&str, Signature)] = &[
     ("_initialize", ">"),
     ("proxy_abi_version_0_2_1", ">"),
@@ -92,8 +89,8 @@ const CALLBACKS: &[(&str, Signature)] = &[
     ("proxy_on_vm_start", "ii>i"),
 ];
 
-/// What compilers emit for this target without being asked, and V8 has had for years. Threads,
-/// SIMD, exceptions, tail calls, 64-bit memory and garbage collection are not among it.
+/// Features that compilers emit for this target by default and V8 has had for years. Not among
+/// them: threads, SIMD, exceptions, tail calls, 64-bit memory and garbage collection.
 fn accepted_features() -> WasmFeatures {
     WasmFeatures::MVP
         | WasmFeatures::BULK_MEMORY
@@ -129,7 +126,7 @@ fn kind(types: TypesRef<'_>, of: EntityType) -> String {
     }
 }
 
-/// One line for each thing for which Envoy would refuse the module, or never call it.
+/// One line for each reason why Envoy would reject the module or never call it.
 fn faults(module: &[u8]) -> Vec<String> {
     let types = match Validator::new_with_features(accepted_features()).validate_all(module) {
         Ok(types) => types,
@@ -213,13 +210,13 @@ fn built_module() -> Vec<u8> {
 }
 
 #[test]
-fn envoy_can_load_the_built_module_and_calls_it() {
+fn built_module_fits_the_abi() {
     let faults = faults(&built_module());
     assert!(faults.is_empty(), "the module:\n{}", faults.join("\n"));
 }
 
 #[test]
-fn the_built_module_is_small() {
+fn built_module_is_small() {
     let size = built_module().len();
     assert!(
         size <= LARGEST,
@@ -228,7 +225,7 @@ fn the_built_module_is_small() {
 }
 
 #[test]
-fn the_built_module_names_no_local_directory() {
+fn built_module_contains_no_local_paths() {
     let module = built_module();
     let local = [env!("CARGO_MANIFEST_DIR").to_owned()]
         .into_iter()
@@ -250,7 +247,7 @@ fn the_built_module_names_no_local_directory() {
     }
 }
 
-/// A module with every export that the host calls, and these imports and instructions.
+/// A module with all exports that the host calls, and these imports and instructions.
 fn complete(imports: &str, body: &str) -> Vec<u8> {
     let text = format!(
         r#"(module {imports} (memory (export "memory") 1)
@@ -269,14 +266,14 @@ fn complete(imports: &str, body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_module_that_keeps_to_the_abi_has_no_fault() {
+fn accepts_a_module_that_fits_the_abi() {
     let imports = r#"(import "env" "proxy_log" (func (param i32 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))"#;
     assert_eq!(faults(&complete(imports, "")), Vec::<String>::new());
 }
 
 #[test]
-fn an_import_that_the_host_lacks_is_a_fault() {
+fn rejects_unknown_imports() {
     for (imports, fault) in [
         (
             r#"(import "env" "proxy_clear_route_cache" (func (result i32)))"#,
@@ -300,7 +297,7 @@ fn an_import_that_the_host_lacks_is_a_fault() {
 }
 
 #[test]
-fn an_absent_or_mistyped_export_is_a_fault() {
+fn rejects_absent_and_mistyped_exports() {
     let empty = faults(&wat::parse_str(r#"(module (func (export "proxy_on_tick")))"#).unwrap());
     assert!(
         empty.contains(&"exports proxy_on_tick as >, the host calls i>".to_owned()),
@@ -323,7 +320,7 @@ fn an_absent_or_mistyped_export_is_a_fault() {
 }
 
 #[test]
-fn an_instruction_that_old_hosts_lack_is_a_fault() {
+fn rejects_unsupported_instructions() {
     for body in [
         "(drop (v128.const i64x2 0 0))",
         "atomic.fence",

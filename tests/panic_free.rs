@@ -1,13 +1,12 @@
-//! Shows which panics the built module can come to at all, by reading its code: from each export it
-//! follows every call, an indirect one to each function of that type in the table, and lists where
-//! the code ends in a panic or an abort. What it finds is compared with [`ARGUED`]: a place without
-//! an argument fails the test, whichever toolchain built the module. Which places a compiler proves
-//! away differs between toolchains, so an argument without a place fails it for the reference
-//! toolchain only, the one that `.ci/reference-toolchain` names. A panic kills the VM, and the
-//! requests that wait in it hang.
+//! Finds the reachable panics in the built module's code. From each export it follows every call,
+//! an indirect call to each function of that type in the table, and lists the places where the code
+//! ends in a panic or an abort. Each place needs an argument in [`ARGUED`], for every toolchain.
+//! Compilers eliminate different places, so an argument without a place fails only with the
+//! reference toolchain, which `.ci/reference-toolchain` names. A panic kills the VM, and its
+//! waiting requests hang.
 //!
-//! It reads `target/alb_oidc_filter.named.wasm`, which the linker writes next to the module: the
-//! same code, with names.
+//! Reads `target/alb_oidc_filter.named.wasm`, which the linker writes next to the module: the same
+//! code, with names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use wasmparser::{
@@ -15,9 +14,9 @@ use wasmparser::{
     Payload, ProducersSectionReader, TypeRef,
 };
 
-/// Why a panic in a function does no harm. A function belongs to the first entry that it fits: its
-/// name ([`normal`]) begins with one of the words, or contains one of those that begin with `*`;
-/// its panic is one of `by`, if there are any.
+/// The argument why a panic in a function is harmless. A function belongs to the first entry that
+/// matches: its name ([`normal`]) starts with one of the words, or contains one of those that start
+/// with `*`, and its panic is one of `by`, if any.
 struct Argument {
     of: &'static [&'static str],
     by: &'static [&'static str],
@@ -32,8 +31,8 @@ const fn argued(of: &'static [&'static str], because: &'static str) -> Argument 
     }
 }
 
-/// How a panic goes on once it has begun, and the ways in which a VM ends itself. Whoever calls
-/// these is what is argued for.
+/// The functions that continue a panic, and the ways in which a VM aborts. Their callers need an
+/// argument.
 const MACHINERY: &[&str] = &[
     "core::panicking::",
     "core::option::unwrap_failed",
@@ -64,7 +63,7 @@ const MACHINERY: &[&str] = &[
     "abort",
 ];
 
-/// Every place in the module that may panic, in groups, and why it does not or what comes of it.
+/// Every place in the module that may panic, in groups, with the argument.
 const ARGUED: &[Argument] = &[
     Argument {
         of: &["*"],
@@ -76,7 +75,7 @@ const ARGUED: &[Argument] = &[
         because: "the VM has no memory left. What the filter keeps is bounded (tests/model), what one request takes is bounded by \
                   Envoy's limit on headers, and what it reads of an answer by its own; a VM may have 4 GiB",
     },
-    // The filter itself, function by function and panic by panic.
+    // The filter itself, by function and panic.
     Argument {
         of: &["alb_oidc_filter::identity::transformer::transformed"],
         by: &[
@@ -121,18 +120,18 @@ const ARGUED: &[Argument] = &[
         "the SDK panics where the host names a context or a call that it has not told it of, or enters the VM again from a host \
          call: Envoy does neither, and puts off what would",
     ),
-    // Dependencies: what they take for granted of themselves.
+    // Dependencies, with their own invariants.
     argued(
         &["regex_lite::", "*regex_lite::"],
         "a compiled regex and the ends of its matches: patterns are the operator's",
     ),
     argued(
         &["serde_json::", "*serde_json::"],
-        "places in the one slice that is parsed: anybody's input, and fuzzed",
+        "indexes the parsed slice: untrusted input, and fuzzed",
     ),
     argued(
         &["base64::"],
-        "places in a buffer of its own, of the right size: anybody's input, and fuzzed",
+        "indexes its own buffer of the right size: untrusted input, and fuzzed",
     ),
     argued(
         &[
@@ -180,7 +179,7 @@ const ARGUED: &[Argument] = &[
             "miniz_oxide::",
             "rustc_demangle::",
         ],
-        "the way of a panic that has begun; and one thread, locks that nobody else holds, a host that has randomness",
+        "continues a panic; one thread, uncontended locks, a host with randomness",
     ),
     argued(
         &["sbrk", "__wasilibc_", "dlmalloc"],
@@ -193,20 +192,20 @@ struct Function {
     name: String,
     of: u32,
     calls: BTreeSet<u32>,
-    /// The types of what it calls through the table.
+    /// The types of its indirect calls.
     indirect: BTreeSet<u32>,
-    /// Where its code cannot go on, and what was called right before, which then did not return.
+    /// The places where its code ends, with the call right before, which did not return.
     ends: Vec<Option<u32>>,
 }
 
-/// A module's functions, and where the host enters them.
+/// A module's functions and entry points.
 #[derive(Default)]
 struct Code {
     types: Vec<FuncType>,
     functions: Vec<Function>,
     exports: Vec<u32>,
     table: BTreeSet<u32>,
-    /// The version of the compiler that made them; empty where the module does not say.
+    /// The version of its compiler; empty if the module does not name it.
     compiler: String,
 }
 
@@ -299,7 +298,7 @@ impl Code {
         code
     }
 
-    /// Every function that the host can come to.
+    /// Every function that the host can reach.
     fn reached(&self) -> BTreeSet<u32> {
         let mut reached = BTreeSet::new();
         let mut next = self.exports.clone();
@@ -321,7 +320,7 @@ impl Code {
         reached
     }
 
-    /// Where the host can have the module panic: the function, and what it calls to do so.
+    /// The reachable panics: the function, and its call that panics.
     fn panics(&self) -> BTreeMap<(&str, &str), usize> {
         let name = |number: u32| self.functions[number as usize].name.as_str();
         let mut panics = BTreeMap::new();
@@ -362,8 +361,9 @@ impl Function {
     }
 }
 
-/// A function's name in one form for both of rustc's manglings: `<Type>::method` is `Type::method`,
-/// a trait's method begins with its type, `::<` is `<`, and closures have no numbers.
+/// A function's name in one form for both of rustc's manglings: `<Type>::method` becomes
+/// `Type::method`, a trait's method starts with its type, `::<` becomes `<`, and closures lose
+/// their numbers.
 fn normal(symbol: &str) -> String {
     let mut name = format!("{:#}", rustc_demangle::demangle(symbol))
         .replace("::<", "<")
@@ -403,8 +403,8 @@ impl Argument {
     }
 }
 
-/// One line for each panic that nothing argues for, and, of the reference toolchain's module, for
-/// each argument without a panic.
+/// One line for each panic without an argument, and, for the reference toolchain's module, for each
+/// argument without a panic.
 fn faults(
     panics: &BTreeMap<(&str, &str), usize>,
     argued: &[Argument],
@@ -440,7 +440,7 @@ fn faults(
     faults
 }
 
-/// The bytes of the section that holds the code.
+/// The bytes of the code section.
 fn code_section(module: &[u8]) -> &[u8] {
     const CODE: u8 = 10;
     let sections = Parser::new(0)
@@ -464,7 +464,7 @@ fn named_module() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_read_here_is_the_module_s_own_code() {
+fn named_module_has_the_code_of_the_module() {
     let (named, module) = (
         named_module(),
         std::fs::read(support::module()).expect("the module"),
@@ -476,7 +476,7 @@ fn what_is_read_here_is_the_module_s_own_code() {
 }
 
 #[test]
-fn each_panic_that_the_module_can_come_to_is_argued() {
+fn every_reachable_panic_has_an_argument() {
     let named = named_module();
     let code = Code::read(&named);
     let panics = code.panics();
@@ -516,7 +516,7 @@ fn each_panic_that_the_module_can_come_to_is_argued() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// A module whose one callback is this, and which has a function that panics and one that does not.
+/// A module with this single callback, a function that panics and one that does not.
 fn tiny(body: &str) -> Vec<u8> {
     let text = format!(
         r#"(module (table funcref (elem $ours::may_panic $ours::quiet))
@@ -529,7 +529,7 @@ fn tiny(body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_panic_is_found_through_calls_and_the_table_and_only_where_the_host_comes_to_it() {
+fn finds_panics_through_calls_and_the_table() {
     for (body, found) in [
         ("", false),
         ("local.get 0 call $ours::may_panic", true),
@@ -551,7 +551,7 @@ fn a_panic_is_found_through_calls_and_the_table_and_only_where_the_host_comes_to
 }
 
 #[test]
-fn a_panic_without_an_argument_and_an_argument_without_a_panic_are_faults() {
+fn reports_missing_and_stale_arguments() {
     let module = tiny("local.get 0 call $ours::may_panic");
     let code = Code::read(&module);
     let panics = code.panics();
@@ -579,7 +579,7 @@ fn a_panic_without_an_argument_and_an_argument_without_a_panic_are_faults() {
 }
 
 #[test]
-fn both_manglings_give_a_function_one_name() {
+fn normalizes_names_of_both_manglings() {
     for (legacy, v0, name) in [
         (
             "_ZN5alloc7raw_vec12handle_error17h0123456789abcdefE",

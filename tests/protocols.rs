@@ -1,5 +1,5 @@
-//! What HTTP/2, trailers, gRPC and WebSockets change about a request, and that the filter holds for
-//! them all the same: on every Envoy.
+//! HTTP/2, trailers, gRPC and WebSockets, on every Envoy: the filter handles them like plain
+//! HTTP/1.1 requests.
 
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -12,8 +12,7 @@ use support::token::{Key, TokenSpec};
 use support::upstream::{ANSWER_BYTES, Seen, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A gateway, and a user with a token for it. It does not know the key yet: the first request
-/// waits.
+/// A gateway, and a user with a token. The gateway has no key yet, so the first request waits.
 struct World {
     version: String,
     envoy: Envoy,
@@ -49,7 +48,7 @@ impl World {
         }
     }
 
-    /// A request of the user's, with these headers too.
+    /// A request of the user, with these additional headers.
     fn request(&self, headers: &[(&str, &str)]) -> Request {
         let genuine = [
             ("host", "gateway.test"),
@@ -58,7 +57,7 @@ impl World {
         Request::get("/", &[&genuine[..], headers].concat())
     }
 
-    /// Asks for an upgrade that upstream does not accept, and sends a second request behind it.
+    /// Asks for an upgrade that upstream rejects, followed by a second request.
     async fn send_two(&self, upgrade: &str) -> Result<Reply, String> {
         let first = format!(
             "GET /first HTTP/1.1\r\nhost: gateway.test\r\nx-amzn-oidc-data: {}\r\nconnection: Upgrade\r\nupgrade: {upgrade}\r\n\
@@ -90,7 +89,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn an_http2_request_is_named_after_its_token_and_not_after_what_it_says_of_itself() {
+async fn http2_request_gets_only_the_identity_of_its_token() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         let spoofed = [
@@ -126,7 +125,7 @@ async fn an_http2_request_is_named_after_its_token_and_not_after_what_it_says_of
 }
 
 #[tokio::test]
-async fn session_cookies_are_removed_from_among_the_cookie_fields_of_an_http2_request() {
+async fn http2_cookie_fields_lose_session_cookies() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         let crumbs = [
@@ -154,7 +153,7 @@ async fn session_cookies_are_removed_from_among_the_cookie_fields_of_an_http2_re
 }
 
 #[tokio::test]
-async fn trailers_name_no_user_and_pass_otherwise() {
+async fn trailers_carry_no_identity() {
     for envoy in support::envoys() {
         let mut config = gateway_config();
         config["reservedHeaders"] = json!(["x-machine-client"]);
@@ -213,7 +212,7 @@ async fn trailers_name_no_user_and_pass_otherwise() {
 }
 
 #[tokio::test]
-async fn a_websocket_is_opened_for_the_user_of_the_token_and_carries_bytes_both_ways() {
+async fn websocket_of_a_user_carries_bytes_both_ways() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         let request = world.request(&WEBSOCKET);
@@ -255,7 +254,7 @@ async fn a_websocket_is_opened_for_the_user_of_the_token_and_carries_bytes_both_
 }
 
 #[tokio::test]
-async fn a_websocket_without_a_token_is_refused_and_not_opened() {
+async fn denies_websocket_without_token() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         let request = Request::get("/", &[&[("host", "gateway.test")], &WEBSOCKET[..]].concat());
@@ -289,7 +288,7 @@ async fn a_websocket_without_a_token_is_refused_and_not_opened() {
 }
 
 #[tokio::test]
-async fn a_grpc_call_without_a_token_is_answered_with_the_grpc_status_of_a_caller_unknown() {
+async fn grpc_call_without_token_gets_unauthenticated() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         let headers = [
@@ -331,7 +330,7 @@ async fn a_grpc_call_without_a_token_is_answered_with_the_grpc_status_of_a_calle
     }
 }
 
-/// CVE-2026-73548: before 1.38.4 and 1.39.3, Envoy forwards what follows an upgrade other than a
+/// CVE-2026-73548: before 1.38.4 and 1.39.3, Envoy forwards the data after an upgrade other than a
 /// WebSocket before upstream has accepted it.
 #[tokio::test]
 async fn denies_second_request_behind_an_upgrade() {
@@ -367,8 +366,7 @@ async fn forwards_no_second_request_behind_a_websocket() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
         for kind in ["websocket", "WebSocket"] {
-            // Upstream's answer is in pieces: the client that reads it stops at the end of the
-            // connection.
+            // Upstream's answer is chunked, and the client reads until the end of the connection.
             drop(world.send_two(kind).await);
             let expected = [("/first".to_owned(), "ann@example.com".to_owned())];
             assert_eq!(

@@ -7,11 +7,11 @@ module=alb_oidc_filter.wasm
 copy=$(mktemp -d); trap 'rm -rf "$copy"' EXIT
 mkdir -p "$copy/another/directory" "$copy/cargo-home"
 
-# The working tree as it is, not the last commit: what is compared is what was built here.
+# The working tree, not the last commit: it was used for the build to compare.
 git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
     if [ -e "$file" ]; then printf '%s\0' "$file"; fi
 done | tar --null --files-from=- -cf - | tar -xf - -C "$copy/another/directory"
-# The registry's settings only: the crates are fetched and unpacked anew.
+# Only the registry's settings: the crates are fetched and unpacked again.
 home=${CARGO_HOME:-$HOME/.cargo}
 for settings in "$home"/config.toml "$home"/config; do
     if [ -e "$settings" ]; then cp "$settings" "$copy/cargo-home/"; fi

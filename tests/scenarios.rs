@@ -1,9 +1,9 @@
-//! Runs the table of scenarios (`tests/scenarios/*.toml`, its format in `support/table.rs`) on
-//! every Envoy there is.
+//! Runs the table of scenarios (`tests/scenarios/*.toml`, format in `support/table.rs`) on each
+//! supported Envoy.
 //!
-//! For each row it holds what the client saw, what upstream saw, how every counter of the module
-//! moved, what the key server was asked and what was logged against what the row says.
-//! `SCENARIO=words` runs only the rows with these words in their name.
+//! For each row it compares the client's and upstream's view, all counters, the key server's
+//! requests and the log with the row. `SCENARIO=words` runs only the rows with these words in their
+//! name.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +22,11 @@ use support::upstream::Upstream;
 use tokio::net::TcpSocket;
 use uuid::Uuid;
 
-/// Where the rows' configurations have the pool's key set.
+/// The path of the pool's key set in the rows' configurations.
 const JWKS_HOST: &str = "cognito-idp.us-west-2.amazonaws.com";
 const JWKS_PATH: &str = "/us-west-2_EXAMPLE/.well-known/jwks.json";
 
-/// How long the last counters and log lines of a row may take to appear.
+/// The deadline for the last counters and log lines of a row.
 const SETTLED: Duration = Duration::from_secs(10);
 
 #[tokio::test]
@@ -70,30 +70,30 @@ fn row_names_are_unique_and_at_most_80_characters() {
     assert!(long.is_empty(), "shorten these names: {long:#?}");
 }
 
-/// Prints at once, also where the test runner keeps the output of tests to itself.
+/// Prints immediately, even if the test runner captures output.
 fn say(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
 }
 
-/// One Envoy and its surroundings, and what was seen of them up to the present row.
+/// One Envoy and its surroundings, and what was observed up to the present row.
 struct World {
     version: String,
     envoy: Envoy,
     addresses: BTreeMap<String, SocketAddr>,
-    /// Plugins whose VM is told to verify signatures by itself.
+    /// Plugins whose VM must verify signatures in the module.
     verified_by_module: BTreeSet<String>,
     /// By cluster.
     keys: BTreeMap<&'static str, KeyServer>,
     upstream: Upstream,
     _not_the_key_server: Server,
     _closed: TcpSocket,
-    /// Counters and gauges after the row before.
+    /// Counters and gauges after the previous row.
     counters: BTreeMap<String, i64>,
-    /// Length of the log after the row before.
+    /// The length of the log after the previous row.
     logged: u64,
-    /// Length of the access log after the row before.
+    /// The length of the access log after the previous row.
     accessed: u64,
-    /// What must never be logged.
+    /// Texts that must never be logged.
     secrets: BTreeSet<String>,
 }
 
@@ -104,12 +104,11 @@ impl World {
         for cluster in CLUSTERS {
             keys.insert(cluster, KeyServer::start().await);
         }
-        // A cluster with an HTTP server that knows no key and answers everything with a page.
+        // A cluster with an HTTP server that answers every request with a page and has no keys.
         let not_the_key_server =
             Server::start(|_| async { Ok(hyper::Response::new(full("<html>It works</html>"))) })
                 .await;
-        // A port where nobody listens, and which nobody else is given: one of Envoy's own
-        // listeners, for instance.
+        // A closed port that no other program gets, such as one of Envoy's own listeners.
         let closed = TcpSocket::new_v4().expect("a socket");
         closed.bind(([127, 0, 0, 1], 0).into()).expect("a port");
         let mut setup = Setup::new(binary, upstream.address(), keys["keys"].address());
@@ -201,7 +200,7 @@ impl World {
         wrong.extend(
             log.lines()
                 .filter(|line| line.contains("][error]") || line.contains("][critical]"))
-                // Some rows have key servers that cannot be reached, and the operator is told so.
+                // Rows with unreachable key servers log an error for the operator.
                 .filter(|line| !line.contains("alb-oidc: key fetch failed"))
                 .map(|line| format!("an error: {line}")),
         );
@@ -215,7 +214,7 @@ impl World {
         self.envoy.stop().await;
     }
 
-    /// Runs one row and says what was not as told.
+    /// Runs one row and returns the differences.
     async fn run_row(&mut self, number: usize, row: &Row) -> Vec<String> {
         let mut scene = Scene::new(row, number);
         self.keys.values().for_each(KeyServer::forget_fetches);
@@ -240,7 +239,7 @@ impl World {
         wrong
     }
 
-    /// Waits until counters, fetches and log are as the row says, or says in what they are not.
+    /// Waits until counters, fetches and log match the row, or returns the differences.
     async fn settle(&mut self, row: &Row, scene: &Scene<'_>) -> Vec<String> {
         let backend = if self.verified_by_module.contains(&row.plugin) {
             "module"
@@ -248,7 +247,7 @@ impl World {
             "host"
         };
         let expected = row.expected_counters(backend);
-        // Each unknown kid has a path of its own.
+        // Each unknown kid has its own path.
         let one_path = row.requests.iter().all(|step| step.mint != Mint::EachKid);
         let path = if one_path {
             scene.fill(&row.fetch_path)
@@ -260,7 +259,7 @@ impl World {
             let counters = self.envoy.counters().await;
             let (log, logged) = self.envoy.log_since(self.logged);
             let mut wrong = expect::counters(&expected, &self.counters, &counters);
-            // What is still under way would be counted in the next row.
+            // Requests still under way would count in the next row.
             let seen: usize = self
                 .keys
                 .values()
@@ -306,14 +305,14 @@ impl World {
     }
 }
 
-/// One row being run: its key, its tokens, and what is to be found of them afterwards.
+/// A running row: its key, its tokens, and the values to check afterwards.
 struct Scene<'a> {
     row: &'a Row,
     number: usize,
     sent: usize,
     key: Key,
     access_kid: String,
-    /// What templates may name.
+    /// The values for templates.
     names: BTreeMap<String, String>,
     denials: Vec<Denial>,
     accesses: Vec<Access>,
@@ -389,7 +388,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Fills `{name}` in. A name that there is not is a mistake in the row.
+    /// Fills in `{name}`. An unknown name is a mistake in the row.
     fn fill(&self, template: &str) -> String {
         let mut filled = String::new();
         let mut rest = template;
@@ -467,7 +466,7 @@ impl<'a> Scene<'a> {
             .chain(step.report.as_deref())
             .map(str::to_owned)
             .collect();
-        // What Envoy refuses before the module has no headers yet, so its line names no row.
+        // Requests that Envoy itself denies have no headers yet, so their log lines name no row.
         if step.refused.is_none() {
             self.accesses.push(Access {
                 id: id.clone(),
@@ -505,7 +504,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// A token like the row's, but not the same.
+    /// A token with the row's settings, but not the same one.
     fn mint_anew(&mut self, mut spec: TokenSpec) {
         spec.payload
             .insert("jti".into(), Uuid::new_v4().to_string().into());
@@ -513,7 +512,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// The parts of a token and the texts in its claims: what a log may not hold.
+/// The parts of a token and the texts in its claims, which must not be logged.
 fn secrets_of(token: &Token) -> Vec<String> {
     let mut secrets = vec![
         token.text.clone(),
@@ -535,12 +534,12 @@ fn secrets_of(token: &Token) -> Vec<String> {
             .filter_map(|(_, value)| value.as_str());
         secrets.extend(texts.map(str::to_owned));
     }
-    // A short text is in any log.
+    // Short texts occur in any log.
     secrets.retain(|secret| secret.len() >= 8);
     secrets
 }
 
-/// Sends the requests of a step, one after the other or all at once.
+/// Sends the requests of a step, in order or all at once.
 async fn send_step(
     to: SocketAddr,
     step: &Step,
@@ -564,7 +563,7 @@ async fn send_step(
     outcomes
 }
 
-/// One request and its answer; `None` when the client hung up before there was one.
+/// One request and its answer; `None` if the client hung up first.
 async fn exchange(
     to: SocketAddr,
     sent: Sent,

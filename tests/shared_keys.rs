@@ -1,5 +1,5 @@
-//! A key that one worker fetched serves the others, and outlives a change of the configuration: on
-//! the newest Envoy, with two workers.
+//! Workers share fetched keys, and keys survive a new configuration. On the newest Envoy, with two
+//! workers.
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -16,8 +16,7 @@ fn config(prefix: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_key_is_fetched_by_one_worker_for_all_and_survives_a_new_configuration_while_the_key_server_is_down()
- {
+async fn one_worker_fetches_for_all_configurations() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("listeners.json");
     write_listeners(&file, 1, &[Plugin::new("gateway", config("old:"))]);
@@ -35,7 +34,7 @@ async fn a_key_is_fetched_by_one_worker_for_all_and_survives_a_new_configuration
     let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
     keys.publish(&format!("/{kid}"), &key, Answer::default());
 
-    // Each token is new, so that no worker knows it; each connection is, so that the kernel spreads
+    // Each token is new, so no worker has cached it. Each connection is new, so the kernel spreads
     // them.
     let user = async |number: usize| {
         let token = TokenSpec::of(&format!("user-{number}@example.com"))

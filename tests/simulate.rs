@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 const ANN: &str = "name=ann@example.com";
 
-/// An upstream, the simulator directly in front of it, and the browser of Ann, who has signed in.
+/// An upstream, the simulator in front of it, and the browser of Ann, who has signed in.
 async fn signed_in(more: &[&str]) -> (Upstream, Simulator, Browser) {
     let upstream = Upstream::start().await;
     let simulator = Simulator::start(upstream.address(), more).await;
@@ -33,7 +33,7 @@ async fn signed_in(more: &[&str]) -> (Upstream, Simulator, Browser) {
     (upstream, simulator, ann)
 }
 
-/// The values of the header `name` that upstream receives in a request of this browser.
+/// The values of the header `name` that upstream receives from this browser.
 async fn seen(
     upstream: &Upstream,
     simulator: &Simulator,

@@ -1,9 +1,8 @@
-//! Load for as long as one likes, with users who come and go and tokens that are replaced, on a
-//! real Envoy with two workers. At its start and end, side by side: memory, latency, counters. It
-//! fails where memory is not flat, or where the filter's latency has grown against that of a
-//! listener without a filter, which is measured along with it: a busy machine slows both.
+//! Sustained load on a real Envoy with two workers, with users that come and go and replaced
+//! tokens. Compares memory, latency and counters at start and end. Fails if memory grows, or if the
+//! filter's latency grows relative to a listener without the filter: a busy machine slows both.
 //!
-//! `SOAK_SECONDS` sets how long it runs; `make soak` runs for an hour.
+//! `SOAK_SECONDS` sets the duration; `make soak` runs for an hour.
 
 use support::load;
 
@@ -23,42 +22,35 @@ use support::token::{Key, TokenSpec};
 use support::upstream::Upstream;
 use tokio::task::JoinSet;
 
-/// How many requests begin in a second, to either listener.
+/// New requests a second, to each listener.
 const RATE: u64 = 250;
-/// As many new tokens fill what both workers remember of them, 15 MiB each; before that, memory has
-/// to grow.
+/// The new tokens that fill both workers' token caches, 15 MiB each. Memory grows before that.
 const WARM_UP: usize = 36_000;
-/// How many of them are under way at once.
+/// The most requests under way at once.
 const AT_ONCE: usize = 64;
 const USERS: u32 = 2000;
-/// What the heap and the resident memory may have grown by in the end: what the machine makes of
-/// them, and not what the requests do.
+/// How much the heap and the resident memory may grow in total, independent of the load.
 const SLACK: u64 = 8 << 20;
-/// What a VM may have grown by once it remembers as many tokens as it may: a table of them that
-/// doubles.
+/// How much a VM may grow once its token cache is full: its table doubles.
 const LINEAR_SLACK: u64 = 512 << 10;
-/// What a VM with one plugin may have: 16 MiB, which it stays below with as many tokens as it may
-/// remember, and a little.
+/// The memory of a VM with one plugin: below 16 MiB with a full token cache, rounded up.
 const LINEAR: u64 = (16 << 20) + (600 << 10);
-/// How often at least a key must have been replaced, a key fetched anew and a token replaced.
+/// The least number of key rotations, key refreshes and replaced tokens.
 const SEVERAL: usize = 3;
-/// How many times as much more than a listener without it the one with the filter may take in the
-/// end as in the beginning: of so many requests that the machine's own doing is spread over both,
-/// and of fewer, whose slowest are not judged at all.
+/// The largest growth of the ratio between latencies with and without the filter: the first for
+/// many requests, which even out the machine's noise; the second for fewer, without their slowest.
 const GROWTH: f64 = 2.0;
 const GROWTH_OF_FEW: f64 = 4.0;
 const MANY: usize = 10_000;
 
-/// How long things live. In a short run they live shorter, so that every run sees several of each
-/// end.
+/// Lifetimes. Short runs have shorter ones, so that every run contains several of each.
 #[derive(Clone, Copy)]
 struct Lives {
-    /// A new key signs after so long.
+    /// A new key signs after this time.
     key: Duration,
-    /// How long the test uses one token of a user.
+    /// How long the test reuses a user's token.
     token: Duration,
-    /// Every key that is in use is fetched again after four fifths of so long: before it is
-    /// replaced.
+    /// The TTL of keys: a key in use is refreshed after four fifths of it, before its replacement.
     ttl: Duration,
 }
 
@@ -73,7 +65,7 @@ impl Lives {
     }
 }
 
-/// A user's token for now.
+/// A user's current token.
 struct Token {
     text: String,
     since: Instant,
@@ -93,11 +85,10 @@ struct World {
     replaced: AtomicUsize,
 }
 
-/// What was measured in one span of time.
+/// The measurements in one time span.
 struct Sample {
     memory: Memory,
-    /// Of requests with a token, by the listener with the filter, and of the same by the one
-    /// without.
+    /// Latencies of requests with a token, with the filter and without.
     filtered: Latency,
     bare: Latency,
     counters: BTreeMap<String, i64>,
@@ -127,7 +118,7 @@ impl Latency {
     }
 }
 
-/// What a request is.
+/// The kind of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     User,
@@ -137,11 +128,11 @@ enum Kind {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_and_latency_are_at_the_end_what_they_were_at_the_start() {
+async fn memory_and_latency_stay_flat() {
     let time = Duration::from_secs(number("SOAK_SECONDS", 30));
     let world = Arc::new(World::start(Lives::of(time)).await);
     world.warm_up().await;
-    // A span at either end; between them, the load alone.
+    // A span at each end; between them, load without measurement.
     let span = (time / 5).clamp(Duration::from_secs(5), Duration::from_secs(300));
     let rest = time.saturating_sub(span * 2);
     let first = world.run(span).await;
@@ -157,12 +148,12 @@ impl World {
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
         let mut config = gateway_config();
         config["publicKeys"]["cacheTtlSeconds"] = json!(lives.ttl.as_secs());
-        // A machine that stalls is no fault of the filter's.
+        // A stall of the machine is not the filter's fault.
         config["publicKeys"]["timeoutMs"] = json!(10_000);
         let route = json!({"route": {"cluster": "upstream"}});
         let setup = Setup {
             concurrency: 2,
-            // Not a line for each denial, for an hour.
+            // No log line for each denial, for an hour.
             log_level: "error",
             plugins: Vec::new(),
             listeners: vec![
@@ -199,8 +190,8 @@ impl World {
         }
     }
 
-    /// Where a key has signed for long enough, another does from now on. The old ones stay where
-    /// they are, as a load balancer's do.
+    /// Switches to a new key once the current one has signed long enough. Like a load balancer's,
+    /// old keys stay published.
     fn rotate(&self) {
         let mut signer = self.signer.lock().expect("the key");
         if signer.1.elapsed() > self.lives.key {
@@ -231,7 +222,7 @@ impl World {
         .text
     }
 
-    /// The user's token, a new one where the old one has lived long enough.
+    /// The user's token; a new one if the old one is used up.
     fn token(&self, user: u32) -> String {
         let mut tokens = self.tokens.lock().expect("the tokens");
         match &mut tokens[user as usize] {
@@ -251,8 +242,7 @@ impl World {
         }
     }
 
-    /// Sends tokens that are all new, as fast as they are answered, until each worker has forgotten
-    /// the first.
+    /// Sends new tokens as fast as possible until each worker has evicted the first.
     async fn warm_up(self: &Arc<World>) {
         let mut under_way = JoinSet::new();
         for number in 0..WARM_UP {
@@ -281,7 +271,7 @@ impl World {
         let mut under_way = JoinSet::new();
         let (began, mut rng) = (Instant::now(), Rng::new());
         let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
-        // Where the machine was away, the requests that it missed are not made up for.
+        // Requests missed during a stall are not repeated.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while began.elapsed() < time {
             ticks.tick().await;
@@ -316,7 +306,7 @@ impl World {
                     bare.lock().expect("the times").push(without);
                 }
             });
-            // Each is in its own answer, too.
+            // Each is also in its own answer.
             self.upstream.take_seen();
         }
         load::at_most(0, &mut under_way).await;
@@ -331,7 +321,7 @@ impl World {
         }
     }
 
-    /// Sends a request through the filter, and looks at what comes back: upstream's own account of
+    /// Sends a request through the filter, and checks upstream's echo of the user.
     /// who it was.
     async fn exchange(
         &self,
@@ -432,7 +422,7 @@ impl World {
             self.sent.load(Ordering::Relaxed)
         );
         let replaced = self.rotations.load(Ordering::Relaxed);
-        // Two workers may fetch a new key at once.
+        // Two workers may fetch a new key at the same time.
         let anew = self
             .keys
             .fetches()

@@ -1,14 +1,14 @@
-//! Holds what the module is made of against what README says of it: which crates end up in it, that
-//! all come from crates.io by their checksums, none twice without a reason, and that nothing but
-//! the room for it has `unsafe`. Licences and advisories are `make deny`'s.
+//! Compares the module's dependencies with the README: its crates, their origin on crates.io with
+//! checksums, duplicates only with a reason, and `unsafe` in one file. `make deny` checks licences
+//! and advisories.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-/// Crates that are there in two versions. `jsonwebtoken` wants the older of the first two; macros
-/// of `wasm-bindgen`, which `jsonwebtoken` asks for on every WebAssembly target, the older of the
-/// third.
+/// Crates in two versions. `jsonwebtoken` requires the older version of the first two. Macros of
+/// `wasm-bindgen`, which `jsonwebtoken` requires on every WebAssembly target, use the older version
+/// of the third.
 const TWICE: [&str; 3] = ["base64", "signature", "syn"];
 
 fn file(name: &str) -> String {
@@ -16,7 +16,7 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The module's dependencies as cargo resolves them: how deep, name, version.
+/// The module's dependencies as resolved by cargo: depth, name, version.
 fn module_crates() -> Vec<(usize, String, String)> {
     let arguments = [
         "tree",
@@ -61,7 +61,7 @@ fn module_crates() -> Vec<(usize, String, String)> {
 }
 
 #[test]
-fn the_readme_says_of_each_crate_in_the_module_what_it_is_for() {
+fn readme_lists_the_crates_of_the_module() {
     let mut brought: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut direct = String::new();
     for (depth, name, _) in module_crates().into_iter().skip(1) {
@@ -120,7 +120,7 @@ fn the_readme_says_of_each_crate_in_the_module_what_it_is_for() {
 }
 
 #[test]
-fn no_crate_is_in_the_module_twice_without_a_reason() {
+fn duplicate_crates_have_a_reason() {
     let crates: BTreeSet<_> = module_crates()
         .into_iter()
         .map(|(_, name, version)| (name, version))
@@ -137,7 +137,7 @@ fn no_crate_is_in_the_module_twice_without_a_reason() {
 }
 
 #[test]
-fn every_dependency_is_from_crates_io_and_has_its_checksum() {
+fn dependencies_are_from_crates_io() {
     for (name, own) in [
         (
             "Cargo.lock",
@@ -177,7 +177,7 @@ fn every_dependency_is_from_crates_io_and_has_its_checksum() {
 }
 
 #[test]
-fn unsafe_is_in_the_room_for_it_and_nowhere_else() {
+fn unsafe_is_in_one_file() {
     assert!(
         file("Cargo.toml").contains("\nunsafe_code = \"deny\"\n"),
         "the lint that denies it elsewhere"
@@ -199,7 +199,7 @@ fn unsafe_is_in_the_room_for_it_and_nowhere_else() {
             let Ok(text) = std::fs::read_to_string(&path) else {
                 continue;
             };
-            // Code, not what is said or quoted about it.
+            // Only code counts, without comments and strings.
             let is_code = |line: &&str| !line.trim_start().starts_with("//");
             let word = |line: &str| {
                 line.split(|c: char| c != '_' && c != '-' && !c.is_alphanumeric())

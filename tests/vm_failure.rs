@@ -1,6 +1,5 @@
-//! What happens when the VM dies all the same: to the requests that wait in it, to those that come
-//! after, and to the other workers', with each failure policy, on every Envoy. The README's table
-//! "If the VM dies" says what is shown here.
+//! The effects of a dead VM on waiting requests, later requests and the other workers, for each
+//! failure policy, on each supported Envoy. The README's table "If the VM dies" lists them.
 
 use support::mortal;
 
@@ -19,23 +18,22 @@ use support::upstream::Upstream;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-/// How long one fetch may take. A request waits three times as long at most.
+/// The time-out of a fetch. A request waits three times as long at most.
 const TIMEOUT: Duration = Duration::from_millis(2500);
-/// After this, a stream without a byte is ended by Envoy, where the listener says so. Longer than
-/// any wait for a key.
+/// The idle time-out of a stream, on listeners that have one. Longer than any wait for a key.
 const IDLE: Duration = Duration::from_secs(8);
-/// What has not come by then never will. Envoy waits about a second before it rebuilds a VM.
+/// The deadline for any answer. Envoy waits about a second before it rebuilds a VM.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// In Envoy's log where a VM dies, and only there.
+/// Envoy logs this only when a VM dies.
 const DEATH: &str = "/wasm_vm.cc:";
 
-/// One listener with a VM of its own that is going to die.
+/// A listener with its own VM, which will die.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     name: &'static str,
     policy: &'static str,
     death: Death,
-    /// Whether Envoy ends idle streams there. Istio has it not do so.
+    /// Whether Envoy ends idle streams. On Istio it does not.
     ends_idle_streams: bool,
 }
 
@@ -87,11 +85,11 @@ struct World {
     envoy: Envoy,
     keys: KeyServer,
     upstream: Upstream,
-    /// One VM dies at a time: Envoy's log does not say which it was.
+    /// Locked while a VM dies: Envoy's log does not say which one.
     turn: Mutex<()>,
 }
 
-/// A request of Ann's, who would rather be root.
+/// A request of Ann, with a spoofed identity.
 fn by_ann(signer: &Signer, path: &str) -> Request {
     let token = TokenSpec::of("ann@example.com")
         .mint(&signer.kid, &signer.key)
@@ -106,7 +104,7 @@ fn by_ann(signer: &Signer, path: &str) -> Request {
     )
 }
 
-/// The same, and it kills the VM.
+/// The same, with headers that kill the VM.
 fn deadly_by_ann(signer: &Signer, path: &str) -> Request {
     let mut request = by_ann(signer, path);
     request
@@ -127,7 +125,7 @@ impl World {
             let plugin = Plugin {
                 module: module.clone(),
                 failure_policy: case.policy,
-                // Another environment is another VM.
+                // A different environment creates a different VM.
                 env: BTreeMap::from([("CASE".to_owned(), case.name.to_owned())]),
                 ..Plugin::new(case.name, &config)
             };
@@ -159,7 +157,7 @@ impl World {
         }
     }
 
-    /// Does what kills a VM, and waits until it is dead.
+    /// Kills a VM and waits until it is dead.
     async fn kill<T>(&self, deed: impl Future<Output = T>) -> T {
         let _turn = self.turn.lock().await;
         let deaths = || self.envoy.log().matches(DEATH).count();
@@ -201,7 +199,7 @@ async fn play(world: &World, case: Case) {
         "{what} before"
     );
 
-    // Three wait. The answer to two of them kills the VM, the third waits for a key that comes too
+    // Three requests wait. The answer to two of them kills the VM; the key of the third comes too
     // late.
     let size = usize::try_from(case.death.answer_size()).expect("a size");
     let deadly = world.keys.signer(Answer {
@@ -227,8 +225,8 @@ async fn play(world: &World, case: Case) {
 
     let seen_before = world.upstream.seen_at(&path);
     match case.policy {
-        // New requests are refused until the VM is there again, and then served as before: the keys
-        // it had are still known.
+        // New requests are denied until the VM is back, then served as before, with the cached
+        // keys.
         "FAIL_RELOAD" => {
             until_rebuilt(world, case, gateway, &known, 1).await;
             assert_eq!(
@@ -276,7 +274,7 @@ async fn play(world: &World, case: Case) {
                 "{what} requests upstream after"
             );
         }
-        // Why it may never be chosen.
+        // The reason never to choose this policy.
         _ => {
             assert_eq!(
                 answer(gateway, &by_ann(&known, &path)).await.status,
@@ -316,7 +314,7 @@ async fn play(world: &World, case: Case) {
         }
     }
 
-    // A request that kills the VM itself is refused there and then.
+    // A request that kills the VM itself is denied at once.
     if case.policy == "FAIL_RELOAD" {
         let seen_before = world.upstream.seen_at(&path);
         let reply = world
@@ -339,8 +337,8 @@ async fn play(world: &World, case: Case) {
     }
 }
 
-/// Sends requests until one of them has had the VM rebuilt for the so-many-th time; meanwhile they
-/// are refused, and not later.
+/// Sends requests until one has caused the given number of rebuilds. Until then they are denied
+/// without delay.
 async fn until_rebuilt(world: &World, case: Case, gateway: SocketAddr, known: &Signer, times: i64) {
     let what = format!("[envoy {}, {case:?}]", world.version);
     let rebuilt = format!("wasm.{}.vm_reload_success", case.name);
@@ -369,7 +367,7 @@ async fn until_rebuilt(world: &World, case: Case, gateway: SocketAddr, known: &S
 }
 
 #[tokio::test]
-async fn a_vm_that_dies_lets_nobody_through_unless_told_to_and_is_rebuilt_where_told_to() {
+async fn dead_vm_follows_its_failure_policy() {
     let mut playing = Vec::new();
     for binary in support::envoys() {
         let world = Arc::new(World::start(&binary, &CASES, 1).await);
@@ -386,7 +384,7 @@ async fn a_vm_that_dies_lets_nobody_through_unless_told_to_and_is_rebuilt_where_
                 failed.push(format!("{} on envoy {}", case.name, world.version));
             }
         }
-        // What nobody is left to count down.
+        // No VM is left to decrement this.
         let left = world.envoy.counters().await["waiting"];
         assert_eq!(
             left,
@@ -399,7 +397,7 @@ async fn a_vm_that_dies_lets_nobody_through_unless_told_to_and_is_rebuilt_where_
 }
 
 #[tokio::test]
-async fn a_vm_that_dies_in_one_worker_leaves_the_other_worker_alone() {
+async fn dead_vm_does_not_affect_another_worker() {
     for (binary, policy) in support::envoys()
         .iter()
         .flat_map(|binary| ["FAIL_CLOSED", "FAIL_RELOAD"].map(|policy| (binary, policy)))
@@ -434,7 +432,7 @@ async fn a_vm_that_dies_in_one_worker_leaves_the_other_worker_alone() {
                     break;
                 }
             }
-            // Where the VM is back so soon, it may be the one that answered.
+            // A VM that was rebuilt this quickly may have answered.
             if world.stat(&rebuilt).await < killed {
                 assert_eq!(statuses, BTreeSet::from([200, 503]), "{what}");
                 break;

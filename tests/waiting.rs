@@ -1,5 +1,5 @@
-//! Requests that wait for a key: all of them for one fetch, counted while they wait and forgotten
-//! when their client hangs up; on every Envoy.
+//! Requests that wait for a key share one fetch, are counted while they wait, and are forgotten
+//! when their client hangs up. On each supported Envoy.
 
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
@@ -19,12 +19,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// One fetch may take this long, where no answer is to be late.
+/// The time-out of fetches that must not time out.
 const PATIENT_MS: u64 = 10_000;
-/// What has not come by then never will.
+/// The deadline for any event.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The answer comes when everybody is there who is to wait for it.
+/// An answer that is held until all expected requests wait.
 fn held() -> Answer {
     Answer {
         held: true,
@@ -32,7 +32,7 @@ fn held() -> Answer {
     }
 }
 
-/// A gateway that knows no key yet.
+/// A gateway with an empty key cache.
 struct World {
     version: String,
     envoy: Envoy,
@@ -41,7 +41,7 @@ struct World {
     upstream: Upstream,
 }
 
-/// A new user's request.
+/// A request of a new user.
 fn by_user(user: usize, signer: &Signer) -> Request {
     let token = TokenSpec::of(&format!("user-{user}@example.com"))
         .mint(&signer.kid, &signer.key)
@@ -52,8 +52,8 @@ fn by_user(user: usize, signer: &Signer) -> Request {
     )
 }
 
-/// Plays a scene on every Envoy. One is started after the other; the scenes, which mostly wait,
-/// overlap.
+/// Plays a scene on each Envoy. They start one after the other, but the scenes overlap, as they
+/// mostly wait.
 async fn on_every_envoy<F: Future<Output = ()> + Send + 'static>(
     timeout_ms: u64,
     scene: impl Fn(World) -> F,
@@ -73,7 +73,7 @@ async fn on_every_envoy<F: Future<Output = ()> + Send + 'static>(
 }
 
 impl World {
-    /// One fetch of a key may take `timeout_ms`.
+    /// The time-out of a fetch is `timeout_ms`.
     async fn start(binary: &Path, timeout_ms: u64) -> World {
         let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
         let mut config = gateway_config();
@@ -99,7 +99,7 @@ impl World {
         tokio::spawn(async move { send(gateway, &request).await })
     }
 
-    /// Sends a request; the client hangs up where the connection is dropped.
+    /// Sends a request. The client hangs up when the connection is dropped.
     async fn send_and_hold(&self, request: Request) -> TcpStream {
         let mut head = String::from("GET / HTTP/1.1\r\n");
         for (name, value) in request.headers {
@@ -120,7 +120,7 @@ impl World {
         self.envoy.counters().await[name]
     }
 
-    /// Waits until so many requests wait. Meanwhile no fetch may come to an end.
+    /// Waits until this many requests wait. No fetch may end meanwhile.
     async fn until_waiting(&self, requests: i64) {
         let counters = self.until(|counters| counters["waiting"] == requests).await;
         assert_eq!(
@@ -135,7 +135,7 @@ impl World {
         self.until(|counters| counters["waiting"] == 0).await;
     }
 
-    /// Waits until the counters and gauges are as told, and returns them.
+    /// Waits until the counters and gauges match, and returns them.
     async fn until(
         &self,
         they_are: impl Fn(&BTreeMap<String, i64>) -> bool,
@@ -157,7 +157,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn requests_that_come_before_their_key_wait_for_one_fetch_and_are_counted_while_they_do() {
+async fn requests_for_an_unknown_key_share_one_fetch() {
     on_every_envoy(PATIENT_MS, async |world: World| {
         let signer = world.keys.signer(held());
         let sent: Vec<_> = (0..5)
@@ -197,7 +197,7 @@ async fn requests_that_come_before_their_key_wait_for_one_fetch_and_are_counted_
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_waits_no_longer_and_the_others_are_admitted() {
+async fn hung_up_client_does_not_affect_others() {
     on_every_envoy(PATIENT_MS, async |world: World| {
         let signer = world.keys.signer(held());
         let before = world.send(by_user(0, &signer));
@@ -229,7 +229,7 @@ async fn a_client_that_hangs_up_waits_no_longer_and_the_others_are_admitted() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
+async fn skips_retry_after_all_clients_hung_up() {
     on_every_envoy(3000, async |world: World| {
         let hangs = world.keys.signer(Answer {
             fault: Some(Fault::Hang),
@@ -249,13 +249,13 @@ async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
         }
         world.keys.until_fetched(&hangs, 1).await;
         world.keys.until_fetched(&fails_late, 1).await;
-        // The first retry is 100 ms after the failure, the others would be 200, 400 and 800 ms
-        // after the one before.
+        // The first retry comes 100 ms after the failure, the others 200, 400 and 800 ms after the
+        // previous one.
         world.keys.until_fetched(&fails_at_once, 2).await;
         drop(clients);
         world.until_nobody_waits().await;
         world.keys.release(&fails_late);
-        // One that was on its way when the client hung up still arrives.
+        // A retry that was under way when the client hung up still arrives.
         let made =
             || [&hangs, &fails_late, &fails_at_once].map(|signer| world.keys.fetches_of(signer));
         world
@@ -272,7 +272,7 @@ async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
         assert_eq!(
             made(),
             planned,
-            "[envoy {}] fetches for which nobody waits",
+            "[envoy {}] fetches without waiting requests",
             world.version
         );
         assert_eq!(
@@ -287,10 +287,10 @@ async fn a_fetch_that_failed_is_not_repeated_once_nobody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn an_upload_that_begins_before_the_key_is_there_reaches_upstream_whole() {
+async fn upload_during_a_wait_reaches_upstream_whole() {
     const LENGTH: usize = 8 << 20;
     const PIECE: usize = 1 << 16;
-    // No two lines are alike, so that none can be lost, repeated or put elsewhere unseen.
+    // All lines differ, so a lost, repeated or moved line is noticed.
     let body = Bytes::from(
         (0..LENGTH / 16)
             .map(|line| format!("{line:015}\n"))
@@ -315,7 +315,7 @@ async fn an_upload_that_begins_before_the_key_is_there_reaches_upstream_whole() 
                 method: "POST".into(),
                 ..by_user(0, &signer)
             };
-            // Upstream's account of it would be as long as the body.
+            // Upstream's echo would be as long as the body.
             request.headers.push((ANSWER_BYTES.into(), "0".into()));
             let upload =
                 tokio::spawn(async move { send_body(gateway, &request, channel.boxed()).await });

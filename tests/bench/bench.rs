@@ -1,14 +1,13 @@
-//! `make bench`: what the filter costs, side by side with no filter, Envoy's own `jwt_authn`, a
-//! module that does nothing and a Lua filter that only decodes, on one worker of one Envoy. The
-//! setups take turns of a quarter of a second, and what is told is each one's share of another's
-//! throughput in the same round of turns: times of a shared machine say little, ratios say
-//! something. Each setup has a listener for each kind of token, so that what one leaves in a cache
-//! is not what another finds there.
+//! `make bench`: the filter's cost compared with no filter, Envoy's own `jwt_authn`, an empty
+//! module and a Lua filter that only decodes, on one worker of one Envoy. The setups take turns of
+//! a quarter of a second, and the result is each one's share of another's throughput in the same
+//! round, because ratios on a shared machine are more stable than times. Each setup has a listener
+//! for each kind of token, so that they share no cache.
 //!
-//! `BENCH_ONLY` (words) runs only what has them in its name, beside what others are compared with;
-//! `BENCH_ROUNDS` (default 50) is how many turns each setup has. Everything that was measured is
-//! left in `target/bench.json`. `BENCH_STAGE` runs one stage alone that needs no turns and leaves
-//! nothing there: `instructions`, or `memory`, which `BENCH_REQUESTS` is of.
+//! `BENCH_ONLY` (words) runs only setups with these words in their name, and their baselines.
+//! `BENCH_ROUNDS` (default 50) sets the turns of each setup. `target/bench.json` receives all
+//! results. `BENCH_STAGE` runs a single stage without turns and results: `instructions`, or
+//! `memory`, which `BENCH_REQUESTS` configures.
 
 mod flat;
 mod instructions;
@@ -33,50 +32,48 @@ use support::token::{Key, TokenSpec};
 use tokio::process::Command;
 use waiters::Wait;
 
-/// Connections that each setup's load comes over.
+/// The connections of each setup's load.
 const CONNECTIONS: usize = 16;
 /// Milliseconds of a turn, as in load.lua.
 const TURN: usize = 240;
-/// The sizes of a token, in bytes: a user with few claims, and one with as many as fit.
+/// The sizes of a token in bytes: a user with few claims, and one with the most.
 const SIZES: [usize; 2] = [1200, 4000];
-/// So many that each is forgotten before its turn comes again: they are more than a token cache
-/// holds.
+/// More tokens than a token cache holds: each is evicted before its turn comes again.
 const NEW: usize = 20_000;
-/// Seconds that each setup warms up at a time, until each token that is to come again has come
-/// once.
+/// Seconds of each warm-up step, until each reused token has come once.
 const WARM_UP: usize = 2;
-/// Seconds in which each setup's latency is measured.
+/// Seconds of the latency measurement of each setup.
 const ALONE: usize = 2;
-/// How often each kind of stream is measured.
+/// The measurements of each kind of stream.
 const STREAMS: usize = 10;
-/// How often thousands of requests wait for one key.
+/// The measurements with thousands of waiting requests.
 const WAITS: usize = 5;
-/// The listener that they come to.
+/// The listener for them.
 const WAITING: &str = "waiting";
 
-/// What one setup did in one turn.
+/// The result of one setup in one turn.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Sample {
     requests_per_second: f64,
-    /// Microseconds that Envoy's worker was on a processor.
+    /// CPU time of Envoy's worker, in microseconds.
     cpu_per_request: f64,
 }
 
-/// One line of the table: a setup and the tokens that it got.
+/// One line of the table: a setup and its tokens.
 struct Case {
     name: String,
     listener: String,
     filter: Filter,
     tokens: Tokens,
     size: usize,
-    /// How many requests it got so far: the next one has the token after the last one's.
+    /// The requests so far: the next one has the next token.
     sent: u64,
-    /// Milliseconds that requests took while no other setup had any, [`CONNECTIONS`] at a time.
+    /// Milliseconds of requests without other load, [`CONNECTIONS`] at a time.
     p50: f64,
     p99: f64,
-    /// Meanwhile: what share of the tokens this filter remembered.
-    remembered: Option<f64>,
-    /// By round.
+    /// The filter's cache hit rate meanwhile.
+    cached: Option<f64>,
+    /// Indexed by round.
     turns: BTreeMap<usize, Sample>,
 }
 
@@ -117,7 +114,7 @@ async fn everything(signed: Signed) {
                 sent: 0,
                 p50: 0.0,
                 p99: 0.0,
-                remembered: None,
+                cached: None,
                 turns: BTreeMap::new(),
             });
         }
@@ -168,7 +165,7 @@ fn rounds() -> usize {
     })
 }
 
-/// The files of tokens and other files, and the key that the tokens are signed with.
+/// The files of tokens and other files, and the key of the tokens.
 struct Signed {
     folder: tempfile::TempDir,
     keys: KeyServer,
@@ -223,7 +220,7 @@ impl Signed {
         );
         println!(
             "{:>10}  {:>10}  {:>15}  {:>8}",
-            "requests", "remembered", "linear MiB", "resident"
+            "requests", "cached", "linear MiB", "resident"
         );
         let signed = (self.kid.as_str(), &self.key);
         flat::run(
@@ -237,14 +234,14 @@ impl Signed {
     }
 }
 
-/// The Envoy with all the setups, and what is around it.
+/// The Envoy with all setups, and its surroundings.
 struct Stage<'a> {
     signed: &'a Signed,
     envoy: Envoy,
     listeners: BTreeMap<String, SocketAddr>,
-    /// A token of a key that the gateway has.
+    /// A token with a key that the gateway has cached.
     known: String,
-    /// What tells how long Envoy's worker has been on a processor.
+    /// The file with the CPU time of Envoy's worker.
     processor: PathBuf,
     _upstream: Server,
 }
@@ -299,7 +296,7 @@ impl Stage<'_> {
         }
     }
 
-    /// What share of a worker's time without a filter it takes with this one before it. Which of
+    /// The throughput with this filter as a share of the one without. Their order alternates.
     /// the two comes first alternates.
     async fn stream(&self, stream: Stream, round: usize) -> f64 {
         let mut used = BTreeMap::new();
@@ -316,7 +313,7 @@ impl Stage<'_> {
         used[ours] / used[none]
     }
 
-    /// Nanoseconds that Envoy's worker has been on a processor.
+    /// The CPU time of Envoy's worker, in nanoseconds.
     fn on_processor(&self) -> f64 {
         let text = std::fs::read_to_string(&self.processor).expect("the worker's times");
         text.split(' ')
@@ -325,7 +322,7 @@ impl Stage<'_> {
             .expect("nanoseconds")
     }
 
-    /// Warms a setup up, and measures its latency.
+    /// Warms up a setup, and measures its latency.
     async fn alone(&self, case: &mut Case) {
         let to_come = if case.tokens == Tokens::New {
             1
@@ -339,24 +336,24 @@ impl Stage<'_> {
                 .result;
             case.sent += requests as u64;
         }
-        let before = self.remembered().await;
+        let before = self.cached().await;
         let [requests, p50, p99] = self.load(std::slice::from_ref(&*case), ALONE).await.result;
         case.sent += requests as u64;
         (case.p50, case.p99) = (p50 / 1000.0, p99 / 1000.0);
         if matches!(case.filter, Filter::Ours | Filter::OursAlone) {
-            let hits = self.remembered().await - before;
-            // Requests that the last run cut off come again.
+            let hits = self.cached().await - before;
+            // Requests that the last run cut off are repeated.
             let new = case.tokens != Tokens::New || hits <= CONNECTIONS as i64;
             assert!(
                 new,
-                "{}: {hits} of {requests} tokens were remembered",
+                "{}: {hits} of {requests} tokens were cached",
                 case.name
             );
-            case.remembered = Some(hits as f64 / requests);
+            case.cached = Some(hits as f64 / requests);
         }
     }
 
-    async fn remembered(&self) -> i64 {
+    async fn cached(&self) -> i64 {
         self.envoy
             .counters()
             .await
@@ -366,7 +363,7 @@ impl Stage<'_> {
     }
 
     async fn in_turns(&self, cases: &mut [Case], rounds: usize) {
-        // The first round and the last may be in part.
+        // The first and the last round may be partial.
         let seconds = ((rounds + 2) * cases.len() * TURN).div_ceil(1000);
         for line in self.load(cases, seconds).await.turns {
             let [number, round, requests, nanoseconds, used] = line;
@@ -384,7 +381,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Has `wrk` load these setups, in turns.
+    /// Loads these setups in turns with `wrk`.
     async fn load(&self, cases: &[Case], seconds: usize) -> Load {
         let mut plan = format!("return {{ processor = {:?}, cases = {{\n", self.processor);
         for case in cases {
@@ -448,7 +445,7 @@ impl Stage<'_> {
         }
     }
 
-    /// That what was measured was what is claimed: no token was refused.
+    /// Checks that the measurement is valid: no token was denied.
     async fn check(&self) {
         let counters = self.envoy.counters().await;
         let count = |name: &str| counters.get(name).copied().unwrap_or(0);
@@ -478,16 +475,16 @@ fn before_streams(filter: Filter) -> &'static str {
     }
 }
 
-/// What `wrk` said.
+/// The output of `wrk`.
 struct Load {
-    /// Requests, and the microseconds that half of them and all but one in a hundred took at most.
+    /// Requests, and the 50th and 99th percentile of their time in microseconds.
     result: [f64; 3],
-    /// A setup's number from 1, the round, requests, nanoseconds from the first one sent to the
-    /// last one answered, nanoseconds that Envoy's worker was on a processor meanwhile.
+    /// A setup's number from 1, the round, requests, nanoseconds from the first request to the last
+    /// answer, and nanoseconds of CPU time of Envoy's worker.
     turns: Vec<[f64; 5]>,
 }
 
-/// The folder of Envoy's worker thread.
+/// The `/proc` folder of Envoy's worker thread.
 fn worker(process: u32) -> PathBuf {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of Envoy");
     let is_worker = |task: &PathBuf| {
@@ -538,21 +535,21 @@ struct Line<'a> {
     tokens: &'a str,
     token_bytes: usize,
     of_no_filter: Spread,
-    /// Of `jwt_authn` with the same tokens: without its cache where each is new, with it where they
-    /// come again.
+    /// Compared with `jwt_authn` with the same tokens: without its cache for new tokens, with it
+    /// for repeated ones.
     of_jwt_authn: Spread,
-    /// Of Lua with tokens that are new, or with 1,000: it knows no difference.
+    /// Compared with Lua with new tokens, or with 1,000: it has no cache.
     of_lua: Spread,
-    /// Of the least module, where that was measured.
+    /// Compared with the minimal module, if measured.
     of_least: Option<Spread>,
     p50_milliseconds: f64,
     p99_milliseconds: f64,
-    /// Of what no filter takes.
+    /// Compared with no filter.
     cpu_of_no_filter: Spread,
-    /// What share of its turn Envoy's worker was on a processor: where that is little, the load was
-    /// the limit.
+    /// The share of a turn in which Envoy's worker was on a CPU. If it is small, the load generator
+    /// was the limit.
     busy: f64,
-    remembered: Option<f64>,
+    cached: Option<f64>,
     turns: &'a BTreeMap<usize, Sample>,
 }
 
@@ -582,7 +579,7 @@ fn report(
         "p50 ms",
         "p99 ms",
         "busy",
-        "remembered"
+        "cached"
     );
     for case in cases {
         let (tokens, size) = (case.tokens, case.size);
@@ -623,7 +620,7 @@ fn report(
                     .map(|sample| sample.requests_per_second * sample.cpu_per_request / 1e6),
             )
             .median,
-            remembered: case.remembered,
+            cached: case.cached,
             turns: &case.turns,
         };
         println!(
@@ -640,7 +637,7 @@ fn report(
             line.p50_milliseconds,
             line.p99_milliseconds,
             line.busy,
-            line.remembered
+            line.cached
                 .map(|share| format!("{share:.2}"))
                 .unwrap_or_default()
         );
@@ -651,14 +648,14 @@ fn report(
             let case = find(filter, tokens, size)?;
             Some(Spread::of(case.turns.values().map(|sample| sample.cpu_per_request)).median)
         };
-        if let (Some(new), Some(alone), Some(remembered)) = (
+        if let (Some(new), Some(alone), Some(cached)) = (
             cpu(Filter::Ours, Tokens::New),
             cpu(Filter::OursAlone, Tokens::New),
             cpu(Filter::Ours, Tokens::Thousand),
         ) {
-            let times = (alone - remembered) / (new - remembered);
+            let times = (alone - cached) / (new - cached);
             println!(
-                "what a new token of {size} bytes costs beyond a remembered one, where the module verifies: {times:.1} × where the host does"
+                "what a new token of {size} bytes costs beyond a cached one, where the module verifies: {times:.1} × where the host does"
             );
         }
     }

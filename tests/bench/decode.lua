@@ -1,11 +1,11 @@
--- What a filter costs that verifies nothing: takes the payload of the token, decodes it, and believes its email.
+-- A filter that verifies nothing: decodes the token's payload, and trusts its email.
 local alphabet = {}
 do
   local letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
   for index = 1, #letters do alphabet[letters:byte(index)] = index - 1 end
 end
 
--- Four letters are three bytes. What is missing at the end comes out as NULs, behind the payload's last brace.
+-- Four letters are three bytes. Missing letters at the end become NULs behind the payload's last brace.
 local function decode(text)
   local pieces, floor, char = {}, math.floor, string.char
   for index = 1, #text, 4 do

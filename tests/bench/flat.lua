@@ -1,5 +1,5 @@
--- Load that goes on until it is ended: each token of the file TOKENS once; then most requests have one of the first OFTEN, and
--- each SELDOM-th the next of the others, which are so many that each has been forgotten when its turn comes again.
+-- Load without end: each token of the file TOKENS once. Then most requests have one of the first OFTEN tokens, and each
+-- SELDOM-th the next of the others, which are so many that each is evicted before its next turn.
 local OFTEN, SELDOM = 2000, 8
 
 local requests, sent, seldom = {}, 0, 0
@@ -20,6 +20,6 @@ end
 
 function done(summary, latency)
   local errors = summary.errors
-  -- Not those that took long: a busy machine may.
+  -- Slow requests do not count: the machine may be busy.
   io.write(string.format("FAILED %d\n", errors.connect + errors.read + errors.write + errors.status))
 end

@@ -1,8 +1,7 @@
-//! Whether the filter's memory stays what it is under load that goes on: most requests have a token
-//! that was seen before, the others bring one that was not, or has been forgotten since, so that
-//! what is remembered is replaced over and over. Measures no time. `BENCH_REQUESTS` sets how many
-//! requests there are: 300,000 unless told otherwise, and no fewer, as the first tenth has to bring
-//! each token; 10,000,000 for a night.
+//! Checks that the filter's memory stays flat under sustained load. Most requests have a repeated
+//! token; the others a new or evicted one, so that the token cache is replaced over and over.
+//! Measures no time. `BENCH_REQUESTS` sets the number of requests: 300,000 by default and at least,
+//! because the first tenth must contain each token; 10,000,000 for a night.
 
 use super::setups::{Filter, Modules};
 use serde::Serialize;
@@ -17,27 +16,26 @@ use support::token::Key;
 use tokio::process::Command;
 
 const CONNECTIONS: usize = 16;
-/// How often the memory is read, in equal distances.
+/// The number of memory readings, at equal distances.
 const PARTS: u64 = 10;
-/// A VM's linear memory with as many tokens as are remembered: 16.6 MiB.
+/// A VM's linear memory with a full token cache: 16.6 MiB.
 const MOST: u64 = 166 * (1 << 20) / 10;
-/// How much it may grow after the first part, by when each token has come: a few pages of
-/// WebAssembly.
+/// How much it may grow after the first part, which contains each token: a few WebAssembly pages.
 const GROWTH: u64 = 4 * 65536;
 
-/// What was seen after so many requests.
+/// The measurements after this many requests.
 #[derive(Debug, Serialize)]
 pub(crate) struct Sample {
     pub(crate) requests: u64,
-    /// How many of them had a token that was remembered.
-    pub(crate) remembered: u64,
+    /// The requests with a cached token.
+    pub(crate) cached: u64,
     /// The linear memory of the worker's VM, in bytes.
     pub(crate) linear: u64,
-    /// All that Envoy has in memory, in bytes.
+    /// Envoy's resident memory, in bytes.
     pub(crate) resident: u64,
 }
 
-/// How many requests there are to be.
+/// The number of requests.
 pub(crate) fn requests() -> u64 {
     std::env::var("BENCH_REQUESTS").map_or(300_000, |text| {
         text.parse()
@@ -45,7 +43,7 @@ pub(crate) fn requests() -> u64 {
     })
 }
 
-/// Sends them. `tokens` are of `key`, which `keys` serves under `kid`; `folder` is for files.
+/// Sends them. `keys` serves `key`, which signs the tokens, under `kid`. `folder` is for files.
 pub(crate) async fn run(
     folder: &Path,
     tokens: &Path,
@@ -64,7 +62,7 @@ pub(crate) async fn run(
     let envoy = Envoy::must_start(&setup).await;
     let script = folder.join("flat.lua");
     std::fs::write(&script, include_str!("flat.lua")).expect("the script");
-    // It is ended once there have been enough requests.
+    // It is killed after enough requests.
     let mut wrk = Command::new("wrk")
         .args([
             "--threads",
@@ -87,24 +85,24 @@ pub(crate) async fn run(
         .unwrap_or_else(|error| panic!("cannot run wrk: {error}"));
     let mut samples: Vec<Sample> = Vec::new();
     for part in 1..=PARTS {
-        let (admitted, remembered) = loop {
+        let (admitted, cached) = loop {
             assert_eq!(wrk.try_wait().expect("wrk"), None, "wrk ended early");
             let counters = envoy.counters().await;
             let of = |name: &str| {
                 u64::try_from(counters.get(name).copied().unwrap_or(0)).expect("a count")
             };
-            let (admitted, remembered) = (of("admitted"), of("token_cache_hit"));
+            let (admitted, cached) = (of("admitted"), of("token_cache_hit"));
             if admitted * PARTS >= requests * part {
-                break (admitted, remembered);
+                break (admitted, cached);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
         let memory = Memory::of(&envoy).await;
-        // The main thread has a VM, too, which nobody's token comes to.
+        // The main thread also has a VM, which receives no tokens.
         let linear = *memory.linear.first().expect("a VM");
         let sample = Sample {
             requests: admitted,
-            remembered,
+            cached,
             linear,
             resident: memory.resident,
         };
@@ -140,14 +138,14 @@ pub(crate) async fn run(
         "linear memory grew from {} to {most} bytes",
         first.linear
     );
-    assert!(last.remembered < last.requests, "no token was new");
+    assert!(last.cached < last.requests, "no token was new");
     samples
 }
 
 impl std::fmt::Display for Sample {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let share = self.remembered as f64 / self.requests as f64;
+        let share = self.cached as f64 / self.requests as f64;
         let (linear, resident) = (mebibytes(self.linear), mebibytes(self.resident));
         write!(
             f,

@@ -1,6 +1,6 @@
-//! What a request costs Envoy's worker in instructions, without the kernel's: counted by callgrind,
-//! where valgrind is installed. Two Envoys do not count quite the same, so it is counted in
-//! several. Measures no time.
+//! The instructions of Envoy's worker for a request, without the kernel's, counted by callgrind if
+//! valgrind is installed. Counts differ between Envoy processes, so several are used. Measures no
+//! time.
 
 use super::setups::{Filter, Modules, Tokens};
 use serde::Serialize;
@@ -15,16 +15,16 @@ use support::key_server::KeyServer;
 use support::server::full;
 use support::token::Key;
 
-/// Requests before the count, and counted.
+/// The requests before the count, and during it.
 const WARM_UP: usize = 60;
 const COUNTED: usize = 200;
-/// How many Envoys it is counted in.
+/// The number of Envoy processes.
 const TIMES: usize = 3;
-/// What the names of callgrind's dumps begin with.
+/// The prefix of callgrind's dumps.
 const DUMPS: &str = "counts";
-/// How many tokens come again and again.
+/// The number of repeated tokens.
 const AGAIN: usize = 20;
-/// The first of these do each what the one before does, and more.
+/// Each of the first does the same as the previous one, and more.
 pub(crate) const STAIRCASE: usize = 5;
 const CASES: [(Filter, Tokens); 7] = [
     (Filter::Nothing, Tokens::Thousand),
@@ -36,13 +36,13 @@ const CASES: [(Filter, Tokens); 7] = [
     (Filter::JwtAuthn, Tokens::New),
 ];
 
-/// What was counted of one setup.
+/// The counts of one setup.
 #[derive(Serialize)]
 pub(crate) struct Count {
     pub(crate) setup: &'static str,
-    /// The token is one of those that came before.
+    /// Whether the token is a repeated one.
     pub(crate) again: bool,
-    /// For each request: in each Envoy, the least first.
+    /// The instructions of a request in each Envoy, sorted.
     pub(crate) instructions: Vec<u64>,
 }
 
@@ -51,7 +51,7 @@ impl Count {
         self.instructions[self.instructions.len() / 2]
     }
 
-    /// The least and the most.
+    /// The least and the largest count.
     pub(crate) fn range(&self) -> (u64, u64) {
         (
             self.instructions[0],
@@ -60,8 +60,8 @@ impl Count {
     }
 }
 
-/// Counts; `None` where there is no valgrind. `tokens` are of `key`, which `keys` serves under
-/// `kid`; `folder` is for files.
+/// Counts; `None` without valgrind. `keys` serves `key`, which signs the tokens, under `kid`.
+/// `folder` is for files.
 pub(crate) async fn count(
     folder: &Path,
     tokens: &Path,
@@ -71,8 +71,8 @@ pub(crate) async fn count(
 ) -> Option<Vec<Count>> {
     Command::new("valgrind").arg("--version").output().ok()?;
     let envoy = support::default_envoy();
-    // In Envoy's place: the same arguments, under callgrind. What the VM compiles is code that
-    // changes.
+    // Replaces Envoy: the same arguments, under callgrind. The VM's compiled code counts as
+    // self-modifying.
     let (counted, counts) = (folder.join("counted"), folder.join(DUMPS));
     let script = format!(
         "#!/bin/sh\nexec valgrind --tool=callgrind --smc-check=all-non-file --separate-threads=yes --instr-atstart=no --callgrind-out-file={} {} \"$@\"\n",
@@ -113,7 +113,8 @@ pub(crate) async fn count(
     Some(found.into())
 }
 
-/// Sends requests with these tokens, and has callgrind dump what [`COUNTED`] of them took.
+/// Sends requests with these tokens, and makes callgrind dump the instructions of [`COUNTED`] of
+/// them.
 async fn send_counted(envoy: &Envoy, gateway: SocketAddr, again: bool, tokens: &str) {
     let mut tokens: Box<dyn Iterator<Item = &str>> = if again {
         Box::new(tokens.lines().take(AGAIN).cycle())
@@ -122,7 +123,7 @@ async fn send_counted(envoy: &Envoy, gateway: SocketAddr, again: bool, tokens: &
     };
     send(gateway, tokens.by_ref().take(WARM_UP)).await;
     control(envoy, &["--instr=on"]);
-    // What is counted on the way there is forgotten.
+    // Discards the count so far.
     send(gateway, tokens.by_ref().take(3)).await;
     control(envoy, &["--zero"]);
     send(gateway, tokens.by_ref().take(COUNTED)).await;
@@ -130,8 +131,8 @@ async fn send_counted(envoy: &Envoy, gateway: SocketAddr, again: bool, tokens: &
     control(envoy, &["--instr=off"]);
 }
 
-/// What the worker took, by callgrind's dumps in `folder`, which are removed. It is the thread that
-/// took the most.
+/// The worker's instructions in callgrind's dumps in `folder`, which are removed. The worker is the
+/// thread with the most.
 fn of_worker(folder: &Path) -> u64 {
     let mut most = 0;
     for file in std::fs::read_dir(folder).expect("the dumps") {
@@ -155,7 +156,7 @@ fn of_worker(folder: &Path) -> u64 {
     most
 }
 
-/// Tells callgrind what to do next, which it does before it returns.
+/// Sends a command to callgrind, which executes it before it returns.
 fn control(envoy: &Envoy, what: &[&str]) {
     let output = Command::new("callgrind_control")
         .args(what)
@@ -169,7 +170,7 @@ fn control(envoy: &Envoy, what: &[&str]) {
     );
 }
 
-/// Sends a request with each of these tokens, one after the other.
+/// Sends a request with each of these tokens in order.
 async fn send(gateway: SocketAddr, tokens: impl Iterator<Item = &str>) {
     let mut connection = Connection::http1(gateway).await.expect("a connection");
     for token in tokens {

@@ -1,8 +1,7 @@
--- The load. The setups of the file PLAN take turns: each has a thread of its own, which sends for SENDING of its SLOT, and rests
--- until its next one: time for its last answers. What a busy machine does to one it does to all. A turn whose answers came too
--- late all the same does not count.
--- A plan is `return { processor = FILE, cases = { { port = TEXT, tokens = FILE, count = NUMBER, sent = NUMBER }, ... } }`: each
--- case gets GETs with the first `count` tokens of its file, over and over, `sent` of which were sent before.
+-- The load. The setups of the file PLAN take turns. Each has its own thread, which sends for SENDING of its SLOT and then waits
+-- for its last answers until its next slot. A busy machine thus affects all setups alike. A turn with late answers does not count.
+-- A plan is `return { processor = FILE, cases = { { port = TEXT, tokens = FILE, count = NUMBER, sent = NUMBER }, ... } }`. Each
+-- case gets GETs with the first `count` tokens of its file, repeatedly, starting after the first `sent` requests.
 local ffi = require("ffi")
 ffi.cdef("struct bench_time { long seconds, nanoseconds; }; int clock_gettime(int clock, struct bench_time *time);")
 
@@ -13,16 +12,16 @@ local plan = dofile(os.getenv("PLAN"))
 local time = ffi.new("struct bench_time")
 local requests, position, turn = {}, 0, nil
 local threads = {}
--- What `done` asks each thread for: one line a turn.
+-- The report of a thread for `done`: one line a turn.
 turns = ""
 
--- Milliseconds of the monotonic clock, which all threads share.
+-- The monotonic clock in milliseconds, the same in all threads.
 local function now()
   ffi.C.clock_gettime(1, time)
   return tonumber(time.seconds) * 1e3 + tonumber(time.nanoseconds) / 1e6
 end
 
--- Nanoseconds that Envoy's worker has been on a processor.
+-- The CPU time of Envoy's worker, in nanoseconds.
 local function on_processor()
   local file = assert(io.open(plan.processor))
   local nanoseconds = file:read("*n")
@@ -45,18 +44,18 @@ function init()
   position = case.sent % #requests
 end
 
--- How many slots lie ahead until this thread's next one; 0 in its own.
+-- The number of slots until this thread's next one; 0 in its own.
 local function ahead(slot)
   return (number - 1 - slot) % #plan.cases
 end
 
--- Asked before each request: milliseconds until it may be sent.
+-- Called before each request: the milliseconds until it may be sent.
 function delay()
   local time = now()
   local slot = math.floor(time / SLOT)
   local wait = ahead(slot)
   if wait == 0 and time < slot * SLOT + SENDING then return 0 end
-  -- Here an answer has come that a turn waited for.
+  -- An answer of a turn has arrived.
   if turn then turn.ended, turn.used = time, on_processor() - turn.before end
   if wait == 0 then wait = #plan.cases end
   -- A timer may be early by less than a millisecond.
@@ -73,7 +72,7 @@ end
 function request()
   local time = now()
   local slot = math.floor(time / SLOT)
-  -- Outside its own slots come the first request of all, which is for show, and what a stopped machine sends too late.
+  -- Outside its slots are the very first request, which wrk only parses, and late ones of a stalled machine.
   if ahead(slot) == 0 then
     if not turn or turn.slot ~= slot then
       if turn then report(turn) end

@@ -1,4 +1,4 @@
-//! The benchmark as a picture: what throughput each setup leaves of that without a filter.
+//! The benchmark as a picture: each setup's throughput relative to no filter.
 
 use super::Line;
 use plotters::prelude::*;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 const SIZE: (u32, u32) = (860, 420);
 
-/// Writes an SVG of what the setups did with the first size of token.
+/// Writes an SVG of the setups' results with the smaller tokens.
 pub(crate) fn write(file: &Path, lines: &[Line<'_>]) {
     let bytes = lines[0].token_bytes;
     let lines: Vec<_> = lines

@@ -1,4 +1,4 @@
-//! The setups that `make bench` compares, and the tokens that they get. Measures nothing.
+//! The setups that `make bench` compares, and their tokens. Measures nothing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,26 +9,26 @@ use std::path::{Path, PathBuf};
 use support::envoy::{Plugin, any, gateway_config, http_listener, interlock, wasm_filter};
 use support::token::{ISSUER, Key, TokenSpec};
 
-/// What stands before the router.
+/// The filter before the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filter {
     Nothing,
-    /// A module that does nothing.
+    /// An empty module.
     EmptyModule,
-    /// A module that does no more than the host calls without which none can name a user.
+    /// A module with only the host calls that every filter for user ids needs.
     LeastModule,
     JwtAuthn,
     JwtAuthnWithCache,
     Ours,
-    /// The signatures are verified in the module.
+    /// Signatures are verified in the module.
     OursAlone,
     Lua,
 }
 
-/// Which tokens come.
+/// The kind of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tokens {
-    /// None of them has been seen lately.
+    /// None of them is cached.
     New,
     Thousand,
     TenThousand,
@@ -52,7 +52,7 @@ pub(crate) const CASES: [(Filter, Tokens); 14] = [
     (Filter::Ours, Tokens::TenThousand),
 ];
 
-/// The modules beside this project's.
+/// The modules other than the filter.
 pub(crate) struct Modules {
     empty: PathBuf,
     least: PathBuf,
@@ -106,7 +106,7 @@ impl Filter {
         }
     }
 
-    /// A listener of this name with the filter before `action`.
+    /// A listener with this name, and the filter before `action`.
     pub(crate) fn listener(
         self,
         name: &str,
@@ -117,7 +117,7 @@ impl Filter {
     ) -> Value {
         let plugin = |env: BTreeMap<String, String>| {
             let mut config = gateway_config();
-            // A key server that is slow on purpose is to be waited for.
+            // Requests must wait for a key server that is slow on purpose.
             config["publicKeys"]["timeoutMs"] = json!(10_000);
             let plugin = Plugin::new(name, config);
             // With the interlock, as it is installed.
@@ -153,7 +153,7 @@ impl Filter {
     }
 }
 
-/// Envoy's own filter, with the key at hand.
+/// Envoy's own filter, with the key in its configuration.
 fn jwt_authn(kid: &str, key: &Key, cache: Option<u32>) -> Value {
     let point = key.signing_key().verifying_key().to_sec1_point(false);
     let number = |number: Option<_>| {
@@ -171,7 +171,7 @@ fn jwt_authn(kid: &str, key: &Key, cache: Option<u32>) -> Value {
         "claim_to_headers": [{"header_name": "kubeflow-userid", "claim_name": "email"}],
     });
     if let Some(tokens) = cache {
-        // Its own bound is on a token's size: 4096 unless told otherwise.
+        // Its default limit of a token's size is 4096.
         provider["jwt_cache_config"] =
             json!({"jwt_cache_size": tokens, "jwt_max_token_size": 8192});
     }
@@ -182,7 +182,7 @@ fn jwt_authn(kid: &str, key: &Key, cache: Option<u32>) -> Value {
     json!({"name": "jwt_authn", "typed_config": any("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", config)})
 }
 
-/// Writes `count` tokens of about `size` bytes, one on each line, each of another user, good for
+/// Writes `count` tokens of about `size` bytes, one a line, each of a different user and valid for
 /// hours.
 pub(crate) fn write_tokens(file: &Path, count: usize, size: usize, kid: &str, key: &Key) {
     let mut text = String::new();

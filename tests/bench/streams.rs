@@ -1,6 +1,5 @@
-//! What the filter costs a connection once its request has been let pass: uploads, downloads and
-//! WebSocket messages, beside the same without it. The module is not entered for any of them, so
-//! there is nothing that it should cost.
+//! The filter's cost after a request was admitted: uploads, downloads and WebSocket messages, with
+//! and without it. They do not enter the module, so they should cost nothing.
 
 use super::setups::Filter;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -16,17 +15,17 @@ use support::server::{Body, Broken, Server, full};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// The filters that stand before what streams.
+/// The filters before the streams.
 pub(crate) const FILTERS: [Filter; 2] = [Filter::Nothing, Filter::Ours];
 
 const PIECE: usize = 64 << 10;
 /// 100 MiB.
 const PIECES: usize = 1600;
 const MESSAGES: usize = 100_000;
-/// Messages on their way at a time.
+/// Messages under way at a time.
 const AT_A_TIME: usize = 100;
 
-/// What is streamed.
+/// The kind of stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     Upload,
@@ -146,7 +145,7 @@ async fn serve(mut request: hyper::Request<Incoming>) -> Result<Response<Body>, 
     Ok(Response::new(full(length.to_string())))
 }
 
-/// 100 MiB, made as it is sent.
+/// 100 MiB, generated while being sent.
 fn pieces() -> Body {
     let (mut sender, body) = Channel::<Bytes, Broken>::new(4);
     tokio::spawn(async move {

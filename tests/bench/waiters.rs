@@ -1,5 +1,5 @@
-//! What becomes of a worker when thousands of requests at once come with a key that it has never
-//! seen: how long the last of them waits, and how long everybody else.
+//! The effect of thousands of simultaneous requests with an unknown key on a worker: how long the
+//! last of them waits, and how long other requests take.
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
@@ -14,32 +14,31 @@ use support::token::{Key, TokenSpec};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-/// How many requests come at once, and over how many connections.
+/// The number of simultaneous requests, and of their connections.
 const REQUESTS: usize = 5000;
 const CONNECTIONS: usize = 50;
-/// How long the key server takes.
+/// The key server's response time.
 const FETCH: Duration = Duration::from_secs(4);
-/// By then all of them have come, and wait. That many arrivals hold a worker up without any filter,
-/// too.
+/// By then all of them have arrived and wait. Their arrival alone occupies a worker, even without a
+/// filter.
 const COME: Duration = Duration::from_secs(2);
 
-/// What was seen, in milliseconds.
+/// The measurements, in milliseconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Wait {
     pub(crate) requests: usize,
     pub(crate) fetches: usize,
-    /// From the key's arrival until the last of those who waited for it had its answer.
+    /// From the key's arrival to the last waiting request's answer.
     pub(crate) after_the_key: f64,
-    /// How long as many requests with other new tokens took when the key was known.
+    /// The time of as many requests with other new tokens and a known key.
     pub(crate) with_the_key_known: f64,
-    /// The longest that a request of somebody else took while those who waited went on, and in
-    /// quieter times.
+    /// The longest time of another request while the waiting ones were resumed, and at other times.
     pub(crate) others_meanwhile: f64,
     pub(crate) others_otherwise: f64,
 }
 
-/// Sends `REQUESTS` requests at once to a gateway that has yet to fetch their key, and as many
-/// again once it has it. `known` is a token of a key that it has.
+/// Sends `REQUESTS` requests at once to a gateway without their key, and as many again once it is
+/// cached. `known` is a token with a cached key.
 pub(crate) async fn run(gateway: SocketAddr, keys: &KeyServer, known: &str) -> Wait {
     let (kid, key) = (uuid::Uuid::new_v4().to_string(), Key::generate());
     let delay_ms = u64::try_from(FETCH.as_millis()).expect("a few seconds");
@@ -62,8 +61,8 @@ pub(crate) async fn run(gateway: SocketAddr, keys: &KeyServer, known: &str) -> W
     };
     let (first, second) = (tokens(1), tokens(2));
     let (_, others_otherwise) =
-        beside(gateway, known, Duration::ZERO, tokio::time::sleep(COME)).await;
-    let (took, others_meanwhile) = beside(gateway, known, COME, all(gateway, &first)).await;
+        with_others(gateway, known, Duration::ZERO, tokio::time::sleep(COME)).await;
+    let (took, others_meanwhile) = with_others(gateway, known, COME, all(gateway, &first)).await;
     let with_the_key_known = all(gateway, &second).await;
     let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
     Wait {
@@ -94,7 +93,7 @@ async fn connect(gateway: SocketAddr) -> Sender {
     sender
 }
 
-/// Gets an answer to a request with this token.
+/// Sends a request with this token and returns the answer.
 async fn get(sender: &mut Sender, token: &str) {
     let request = hyper::Request::get("http://gateway.test/").header("x-amzn-oidc-data", token);
     let answer = sender
@@ -105,7 +104,7 @@ async fn get(sender: &mut Sender, token: &str) {
     answer.into_body().collect().await.expect("a whole answer");
 }
 
-/// How long it takes until each of these tokens, all sent at once, has let its request pass.
+/// The time until requests with these tokens, all sent at once, were admitted.
 async fn all(gateway: SocketAddr, tokens: &[String]) -> Duration {
     let mut senders = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -125,10 +124,9 @@ async fn all(gateway: SocketAddr, tokens: &[String]) -> Duration {
     start.elapsed()
 }
 
-/// How long `work` takes, and the longest that one of the requests took that somebody else sent
-/// meanwhile, the first of them after `from`. They come from a thread of their own: what is
-/// measured is not this program's own load.
-async fn beside<T>(
+/// The time of `work`, and the longest time of another request meanwhile, the first of them sent
+/// after `from`. They run in their own thread, so that this program's load is not measured.
+async fn with_others<T>(
     gateway: SocketAddr,
     token: &str,
     from: Duration,

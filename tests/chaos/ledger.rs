@@ -39,9 +39,9 @@ const LINEAR: u64 = 4 << 20;
 /// The growth of a VM's token cache for each sent request: a token of 1.2 KB and its entry, with
 /// every other request on this worker, two of three admitted, and two of three of those with a new
 /// token.
-const REMEMBERED_OF_EACH: u64 = 512;
+const CACHED_PER_REQUEST: u64 = 512;
 /// The largest token cache of a plugin, rounded up.
-const REMEMBERED: u64 = 16 << 20;
+const TOKEN_CACHE: u64 = 16 << 20;
 const WORKERS: i64 = 2;
 /// The burst of fetches of unknown keys, and the rate a second: README, `key-unavailable`.
 const FETCH_BURST: i64 = 20;
@@ -185,7 +185,7 @@ impl Ledger {
             let found = seen.path.rsplit('/').next().and_then(|id| id.parse().ok());
             let Some((id, sent)) = found.and_then(|id: usize| Some((id, self.sent.get(id)?)))
             else {
-                complaints.add("requests upstream that nobody sent", &seen.path);
+                complaints.add("requests upstream that were not sent", &seen.path);
                 continue;
             };
             *arrivals.entry(id).or_default() += 1;
@@ -372,7 +372,7 @@ impl Ledger {
         for (fault, (name, ..)) in FAULTS.iter().enumerate() {
             let about = (name, table.get(&format!("key: {name}")));
             complaints.must(
-                "misbehaviours that nobody felt",
+                "misbehaviours without effect",
                 self.felt(fault, keys),
                 about,
             );
@@ -550,7 +550,7 @@ impl World {
         let resident = memory.resident < before.resident + RESIDENT_SLACK;
         complaints.must("growth of resident memory", resident, (before, &memory));
         let sent = ledger.sent.len() as u64;
-        let bound = LINEAR + (sent * REMEMBERED_OF_EACH).min(REMEMBERED * LISTENERS.len() as u64);
+        let bound = LINEAR + (sent * CACHED_PER_REQUEST).min(TOKEN_CACHE * LISTENERS.len() as u64);
         complaints.must(
             "growth of a VM's memory",
             memory.linear.iter().all(|bytes| *bytes < bound),

@@ -12,15 +12,14 @@ use support::upstream::Upstream;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-/// A load balancer in the attacker's own account. AWS publishes its keys on the same key server as
-/// ours.
+/// A load balancer in the attacker's account. AWS publishes its keys on the same key server.
 const ATTACKERS_ARN: &str =
     "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/evil/0123456789abcdef";
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut terminated = signal(SignalKind::terminate()).expect("a signal handler");
-    // The first branch to end drops the others, and with them each process that the demo started.
+    // The first branch to end drops the others, with all processes that the demo started.
     tokio::select! {
         as_expected = demo() => if as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE },
         _ = tokio::signal::ctrl_c() => stopped(),
@@ -160,7 +159,7 @@ impl Stage {
         self.denied_for(&reply, reason)
     }
 
-    /// 200, upstream received Ann's user id only, and neither token nor session.
+    /// 200: upstream received only Ann's user id, and no token or session cookie.
     fn admitted_as_ann(&self, reply: &Reply) -> bool {
         let seen = self.upstream.take_seen();
         let users: Vec<&str> = seen
@@ -187,7 +186,7 @@ impl Stage {
         )
     }
 
-    /// 401 with this reason, and upstream received nothing.
+    /// 401 with this reason: upstream received nothing.
     fn denied_for(&self, reply: &Reply, reason: &str) -> bool {
         let body: Value = serde_json::from_str(&reply.body).unwrap_or_default();
         let seen = self.upstream.take_seen();

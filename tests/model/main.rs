@@ -1,11 +1,10 @@
-//! The key cache, the requests that wait and the gate, as they run in the compiled module: random
-//! schedules against an independent account of what may come of them. Each request is answered once
-//! and in time; nobody is admitted but by a key that the key server gave for their token's key id;
-//! fetches keep to their token bucket and queues to their bounds; the counters add up.
+//! Random schedules for the key cache, waiting requests and the gate in the compiled module,
+//! checked against an independent oracle. Each request is answered once and in time. A request is
+//! admitted only with a key that the key server served for its key id. Fetches respect the token
+//! bucket, queues their limits, and the counters add up.
 //!
-//! `ALB_OIDC_SCHEDULES=100000` plays as many, other ones each time. A failing schedule is printed
-//! as short as it could be made, and `regressions.txt` keeps what leads to it: such schedules are
-//! played first.
+//! `ALB_OIDC_SCHEDULES=100000` runs as many new schedules. A failing schedule is printed in its
+//! shortest form, and `regressions.txt` keeps its seed, which runs first.
 
 mod oracle;
 mod schedule;
@@ -19,21 +18,20 @@ use std::time::Duration;
 use support::module::{Fate, Process, Response, Vm, headers};
 use world::{Tally, Template, World};
 
-/// How many schedules are played, where nobody asks for more; half of them by one worker, half by
-/// two.
+/// The default number of schedules: half with one worker, half with two.
 const SCHEDULES: u32 = 10_000;
-/// How many of them, beyond that, by one that knows as many keys as it can keep.
-const CROWDED_SCHEDULES: u32 = 500;
-/// The most parts of a schedule; most are one step.
+/// The additional schedules of a worker with a full key cache.
+const FULL_CACHE_SCHEDULES: u32 = 500;
+/// The most parts of a schedule; most parts are one step.
 const PARTS: usize = 20;
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/regressions.txt");
 
 /// The key ids of genuine tokens, of each source.
 const KIDS: [u16; 3] = [0, 1, 2];
-/// Those of a worker that keeps as many as it can.
-const CROWD: std::ops::Range<u16> = 300..812;
+/// The key ids of a worker with a full key cache.
+const MANY_KIDS: std::ops::Range<u16> = 300..812;
 
-/// What random schedules must come to again and again, or they try nothing.
+/// Outcomes that must occur often in random schedules, or the test proves nothing.
 const OUTCOMES: [&str; 17] = [
     "admitted",
     "skipped",
@@ -54,7 +52,7 @@ const OUTCOMES: [&str; 17] = [
     "turned away",
 ];
 
-/// Plays random schedules in a gateway of so many workers.
+/// Plays random schedules in a gateway with this many workers.
 fn play(workers: usize, schedules: u32, kids: &[u16], template: &Template) {
     let asked: Option<u32> = std::env::var("ALB_OIDC_SCHEDULES")
         .ok()
@@ -98,19 +96,19 @@ fn play(workers: usize, schedules: u32, kids: &[u16], template: &Template) {
 }
 
 #[test]
-fn a_worker_keeps_its_promises_whatever_happens() {
+fn one_worker_keeps_its_promises() {
     play(1, SCHEDULES / 2, &KIDS, &Template::new());
 }
 
 #[test]
-fn workers_that_share_keys_keep_their_promises_whatever_happens() {
+fn workers_that_share_keys_keep_their_promises() {
     play(2, SCHEDULES / 2, &KIDS, &Template::new());
 }
 
 #[test]
-fn a_worker_that_knows_as_many_keys_as_it_can_keeps_its_promises_whatever_happens() {
-    let nobody_knows = Template::new();
-    let steps = CROWD.flat_map(|kid| {
+fn worker_with_full_key_cache_keeps_its_promises() {
+    let empty = Template::new();
+    let steps = MANY_KIDS.flat_map(|kid| {
         let claim = Claim {
             source: 0,
             kid,
@@ -124,25 +122,25 @@ fn a_worker_that_knows_as_many_keys_as_it_can_keeps_its_promises_whatever_happen
             Step::Passes(1000),
         ]
     });
-    let crowded = Template::after(World::new(&nobody_knows, 1), &steps.collect::<Vec<_>>());
+    let full = Template::after(World::new(&empty, 1), &steps.collect::<Vec<_>>());
     let kids: Vec<u16> = KIDS
         .into_iter()
         .cycle()
-        .take(CROWD.len())
-        .chain(CROWD)
+        .take(MANY_KIDS.len())
+        .chain(MANY_KIDS)
         .collect();
-    play(1, CROWDED_SCHEDULES, &kids, &crowded);
+    play(1, FULL_CACHE_SCHEDULES, &kids, &full);
 }
 
 #[test]
-fn a_key_that_dies_while_it_is_fetched_anew_is_not_fetched_twice_at_once() {
+fn expired_key_is_not_fetched_during_its_refresh() {
     let arrives = |user| Step::Arrives(0, Arrival::With(Worker::claim(user)));
     let steps = [
         arrives(0),
         Step::AnswersAll(Reply::GenuineKey),
         Step::Passes(85_000),
         arrives(1),
-        // Withdrawn: from here on it serves until its TTL is over, and no longer.
+        // Withdrawn: from here on, the key is used until its TTL ends.
         Step::AnswersAll(Reply::Status(404)),
         Step::Passes(14_500),
         arrives(2),
@@ -150,14 +148,14 @@ fn a_key_that_dies_while_it_is_fetched_anew_is_not_fetched_twice_at_once() {
         arrives(3),
         Step::AnswersAll(Reply::GenuineKey),
     ];
-    let nobody_knows = Template::new();
-    let mut world = World::new(&nobody_knows, 1);
+    let empty = Template::new();
+    let mut world = World::new(&empty, 1);
     world.play(&steps);
     assert_eq!((world.tally["fetches"], world.tally["admitted"]), (3, 4));
 }
 
 #[test]
-fn a_key_server_that_is_down_for_ten_minutes_harms_nobody_whose_key_is_known() {
+fn known_keys_survive_an_outage_of_ten_minutes() {
     const ROUNDS: u16 = 60;
     let arrives = |worker, user| Step::Arrives(worker, Arrival::With(Worker::claim(user)));
     let mut steps = vec![
@@ -173,15 +171,15 @@ fn a_key_server_that_is_down_for_ten_minutes_harms_nobody_whose_key_is_known() {
             Step::AnswersAll(Reply::Status(503)),
         ]);
     }
-    let nobody_knows = Template::new();
-    let mut world = World::new(&nobody_knows, 2);
+    let empty = Template::new();
+    let mut world = World::new(&empty, 2);
     world.play(&steps);
     assert_eq!(world.tally["admitted"], 2 + 2 * u64::from(ROUNDS));
-    // Each of the two asked for it once a minute, from four fifths of its TTL on.
+    // Each of the two requested it once a minute, after four fifths of its TTL.
     assert!(world.tally["answers failed"] >= 2 * 8, "{:#?}", world.tally);
 }
 
-/// One worker with one plugin, outside of any schedule.
+/// One worker with one plugin, without a schedule.
 struct Worker {
     process: Rc<RefCell<Process>>,
     vm: Vm,
@@ -209,7 +207,7 @@ impl Worker {
         )
     }
 
-    /// Has the fetches made that somebody waits for: the first key is there, no other is.
+    /// Answers the fetches that requests wait for: the first key exists, the others do not.
     fn fetch(&mut self) {
         self.process.borrow_mut().steady += Duration::from_millis(200);
         self.vm.tick(self.root);
@@ -242,7 +240,7 @@ impl Worker {
 }
 
 #[test]
-fn a_flood_in_report_mode_passes_without_identity() {
+fn flood_in_report_mode_passes_without_identity() {
     let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
     let mut vm = Vm::start(&process, &[]);
     let mut report: serde_json::Value = serde_json::from_str(&config("")).expect("JSON");
@@ -277,17 +275,17 @@ fn a_flood_in_report_mode_passes_without_identity() {
         .process
         .borrow()
         .metric("wasm_filter.alb_oidc.key_fetch.over-budget");
-    // 144 at once, and those whose turn did not come within three seconds.
+    // 144 at once, and those without a turn within three seconds.
     assert!(turned_away >= Some(144 + 200), "{turned_away:?}");
 }
 
 #[test]
-fn what_a_worker_remembers_of_tokens_is_bounded() {
-    /// 15 MiB of them are remembered.
+fn memory_of_the_token_cache_is_bounded() {
+    /// 15 MiB of token cache.
     const TOKEN_BYTES: usize = 4000;
     const TOKENS: u16 = 7_000;
     const MOST_MEMORY: usize = 17 << 20;
-    /// Tokens come and go in pieces that do not always fit.
+    /// Memory fragments as tokens come and go.
     const SLACK: usize = 1 << 18;
     let mut worker = Worker::start();
     let mut sizes = Vec::new();
@@ -310,7 +308,7 @@ fn what_a_worker_remembers_of_tokens_is_bounded() {
 }
 
 #[test]
-fn nothing_is_kept_of_a_request_that_is_over() {
+fn keeps_nothing_of_finished_requests() {
     const ROUNDS: u16 = 4_000;
     let mut worker = Worker::start();
     let known = Worker::claim(0).token();

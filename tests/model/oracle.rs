@@ -1,40 +1,39 @@
-//! What the documentation promises of keys and of the requests that need them, written down a
-//! second time and without the filter's code. The world tells it what the key servers answered; it
-//! says what may become of a request.
+//! The oracle: a second implementation of the documented promises about keys and waiting requests,
+//! without the filter's code. The world reports the key servers' answers, and the oracle lists a
+//! request's possible outcomes.
 
 use super::schedule::{Signer, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// `publicKeys.timeoutMs` of the tests' configuration, and how long a request may wait for its key.
+/// `publicKeys.timeoutMs` of the tests' configuration, and the longest wait of a request.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
-/// `publicKeys.cacheTtlSeconds`; a key that is used late in its life is fetched anew.
+/// `publicKeys.cacheTtlSeconds`. A key that is used late in its TTL is refreshed.
 pub(crate) const TTL: Duration = Duration::from_secs(100);
 const REFRESH_AFTER: Duration = Duration::from_secs(80);
-/// How long a key serves beyond that while the key server cannot be asked.
+/// How long a key is used beyond its TTL while the key server is unavailable.
 const STALE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 const REFRESHES_APART: Duration = Duration::from_secs(1);
-/// A refresh that failed is tried again within this time, where the key is used.
+/// A failed refresh of a used key is retried within this time.
 const REFRESHED_AGAIN: Duration = Duration::from_secs(61);
 const NOT_FOUND_TTL: Duration = Duration::from_secs(60);
 const INVALID_TTL: Duration = Duration::from_secs(10);
-/// A fetch failed this long ago at most: somebody may be told so, and a retry may be planned.
+/// A fetch that failed more recently than this may deny requests, and may be retried.
 const FAILURE_MATTERS: Duration = Duration::from_secs(4);
 /// `clockSkewSeconds`.
 const SKEW: Duration = Duration::from_secs(30);
-/// Fetches of unknown keys of one source: so many at once, and one more each interval.
+/// The burst and the interval of fetches of unknown keys, for each source.
 const FETCH_BURST: i64 = 20;
 const FETCH_INTERVAL_MS: i64 = 100;
-/// A fetch is made so long after its token is taken, at most: timers ring each millisecond.
+/// The longest delay between taking a token and the fetch: timers fire every millisecond.
 const FETCH_LATENESS_MS: i64 = 5;
-/// How many of the keys fetched last the workers share.
+/// The number of shared keys, the last ones fetched.
 const SHARED: usize = 32;
-/// A plugin with fewer keys and refusals than this forgets none of them, and never one of as many
-/// that were used last.
+/// A plugin with fewer keys and refusals evicts none, and never one of this many last used.
 const FORGETS_NONE: usize = 500;
 
-/// A key's name: its key server and its id there.
+/// A key's name: its key server and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name {
     pub(crate) source: usize,
@@ -48,7 +47,7 @@ pub(crate) struct Now {
     pub(crate) steady: Duration,
 }
 
-/// What a key server said.
+/// A key server's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
     Key(Signer),
@@ -57,7 +56,7 @@ pub(crate) enum Said {
     Nothing,
 }
 
-/// What becomes of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
     Admitted,
@@ -111,26 +110,26 @@ impl Known {
     }
 }
 
-/// What one plugin in one worker must know.
+/// The state of one plugin in one worker.
 #[derive(Clone, Default)]
 pub(crate) struct Oracle {
     known: BTreeMap<Name, Known>,
-    /// In the order of their last use.
+    /// In the order of last use.
     used: Vec<Name>,
     refused: BTreeMap<Name, (&'static str, Duration)>,
     failed: BTreeMap<Name, Duration>,
-    remembered: BTreeMap<String, Duration>,
+    cached: BTreeMap<String, Duration>,
     under_way: BTreeSet<Name>,
-    /// Waited for since they were answered last.
+    /// Keys with new requests since the last answer.
     wanted: BTreeSet<Name>,
     refreshed: BTreeMap<Name, Duration>,
-    /// Refreshes that must be asked for, since when.
+    /// Required refreshes, and since when.
     due: BTreeMap<Name, Duration>,
-    /// By source.
+    /// Indexed by source.
     buckets: [TokenBucket; 2],
 }
 
-/// The tokens that are left, as the milliseconds that they take to come back, and since when.
+/// The missing tokens, in milliseconds until they are back, and the time of that value.
 #[derive(Clone)]
 struct TokenBucket(i64, Duration);
 
@@ -146,14 +145,14 @@ impl TokenBucket {
         (self.0 + since).min(FETCH_BURST * FETCH_INTERVAL_MS)
     }
 
-    /// Takes a token; what is left then.
+    /// Takes a token and returns the number left.
     fn take(&mut self, now: Now) -> i64 {
         *self = TokenBucket(self.left(now) - FETCH_INTERVAL_MS, now.steady);
         self.0
     }
 }
 
-/// What is known of a key, and whether that is for certain.
+/// The state of a key, and whether it is certain.
 enum State {
     Known(Signer),
     Refused(&'static str),
@@ -162,13 +161,13 @@ enum State {
 }
 
 impl Oracle {
-    /// What may become of a request with this token that comes, or has `waited`. Where the queue
-    /// `is_crowded`, any request may have to give way.
+    /// The possible outcomes of a request with this token, new or after it `waited`. If
+    /// `may_evict`, any request may be evicted.
     pub(crate) fn permitted(
         &self,
         token: &Token,
         waited: Option<Duration>,
-        is_crowded: bool,
+        may_evict: bool,
         shared: &Shared,
         now: Now,
     ) -> Vec<Verdict> {
@@ -177,13 +176,13 @@ impl Oracle {
             true => Verdict::Admitted,
             false => denied("signature-invalid"),
         };
-        let failed = self.has_failed(token.name, now) || is_crowded;
+        let failed = self.has_failed(token.name, now) || may_evict;
         let state = self.state(token.name, shared, now);
         if let Some(waited) = waited {
             return match state {
                 State::Refused(reason) => vec![denied(reason)],
                 State::Known(_)
-                    if now.wall >= token.expires + SKEW && !self.remembers(token, now) =>
+                    if now.wall >= token.expires + SKEW && !self.has_cached(token, now) =>
                 {
                     vec![denied("token-expired")]
                 }
@@ -193,7 +192,7 @@ impl Oracle {
                 State::Shared(..) | State::Unknown => vec![Verdict::Waits],
             };
         }
-        if self.remembers(token, now) {
+        if self.has_cached(token, now) {
             return vec![Verdict::Admitted];
         }
         if now.wall >= token.expires + SKEW {
@@ -237,7 +236,7 @@ impl Oracle {
         }
     }
 
-    /// Whether others may have taken its place.
+    /// Whether other entries may have evicted it.
     fn may_be_forgotten(&self, name: Name) -> bool {
         let entries = self.known.len() + self.refused.len() + self.wanted.len();
         entries >= FORGETS_NONE
@@ -263,7 +262,7 @@ impl Oracle {
         }
     }
 
-    /// The keys that were to be fetched anew before `then` and were not.
+    /// The keys whose refresh was due before `then` and did not happen.
     pub(crate) fn overdue(&self, then: Duration) -> Vec<Name> {
         self.due
             .iter()
@@ -272,13 +271,13 @@ impl Oracle {
             .collect()
     }
 
-    fn remembers(&self, token: &Token, now: Now) -> bool {
-        self.remembered
+    fn has_cached(&self, token: &Token, now: Now) -> bool {
+        self.cached
             .get(&token.text)
             .is_some_and(|expires| now.wall < *expires)
     }
 
-    /// Takes note of what became of a request.
+    /// Records the outcome of a request.
     pub(crate) fn became(&mut self, token: &Token, verdict: &Verdict, shared: &Shared, now: Now) {
         let name = token.name;
         match verdict {
@@ -287,7 +286,7 @@ impl Oracle {
                     *verdict == Verdict::Admitted || *verdict == denied("signature-invalid");
                 if let State::Shared(signer, age) = self.state(name, shared, now)
                     && has_judged
-                    && !self.remembers(token, now)
+                    && !self.has_cached(token, now)
                 {
                     self.known.insert(
                         name,
@@ -298,15 +297,14 @@ impl Oracle {
                         },
                     );
                 }
-                if has_judged && !self.remembers(token, now) {
+                if has_judged && !self.has_cached(token, now) {
                     self.uses(name, now);
                 }
                 if *verdict == Verdict::Admitted {
-                    self.remembered
-                        .insert(token.text.clone(), token.expires + SKEW);
+                    self.cached.insert(token.text.clone(), token.expires + SKEW);
                 }
             }
-            // What stood in its place has served its time, or was forgotten.
+            // The previous entry has expired or was evicted.
             Verdict::Waits => {
                 self.known.remove(&name);
                 self.refused.remove(&name);
@@ -345,14 +343,14 @@ impl Oracle {
         );
     }
 
-    /// Whether a fetch of this key failed lately.
+    /// Whether a fetch of this key failed recently.
     pub(crate) fn has_failed(&self, name: Name, now: Now) -> bool {
         self.failed
             .get(&name)
             .is_some_and(|at| now.steady <= *at + FAILURE_MATTERS)
     }
 
-    /// Whether this source has had a token to give away for longer than a fetch may be late.
+    /// Whether this source has had a spare token for longer than a fetch may be delayed.
     pub(crate) fn has_token(&self, source: usize, now: Now) -> bool {
         self.buckets[source].left(now) >= FETCH_INTERVAL_MS + FETCH_LATENESS_MS
     }
@@ -401,7 +399,7 @@ impl Oracle {
         self.failed.insert(name, now.steady);
     }
 
-    /// The host sends no fetches.
+    /// The host does not send fetches.
     pub(crate) fn fetches_are_refused(&mut self, now: Now) {
         let refused = std::mem::take(&mut self.due);
         self.refreshed

@@ -1,4 +1,4 @@
-//! What happens to a gateway, one step after the other, and how often each thing does.
+//! Schedules: sequences of events in a gateway, and how often each occurs.
 
 use crate::oracle::{Name, TIMEOUT, TTL};
 use proptest::prelude::*;
@@ -9,24 +9,25 @@ use std::collections::HashMap;
 use std::time::Duration;
 use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
 
-/// The wall clock as a schedule begins.
+/// The wall clock at the start of a schedule.
 pub(crate) const BEGINNING: u64 = 1_800_000_000;
-/// A load balancer of another region: another key server. It knows the same key ids by other keys.
+/// A load balancer of another region, with another key server. It has other keys with the same key
+/// ids.
 const EASTERN_ARN: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
-/// Somebody else's load balancer, in the region of the first.
+/// A foreign load balancer in the region of the first.
 const STRANGERS_ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:999999999999:loadbalancer/app/kubeflow/50dc6c495c0c9188";
-/// The load balancers that are believed, by source; and behind them one that is not.
+/// The trusted load balancers by source, followed by an untrusted one.
 const ARNS: [&str; 3] = [ARN, EASTERN_ARN, STRANGERS_ARN];
 const STRANGER: usize = 2;
-/// What stands in the address of their key servers.
+/// The path prefixes of their key servers.
 pub(crate) const REGIONS: [&str; 2] = ["us-west-2", "eu-central-1"];
 
-/// Whose key signed a token, or is given by a key server.
+/// The owner of a key that signs a token or is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Signer {
-    /// The load balancer's of this source, for this key id.
+    /// The load balancer of this source, with this key id.
     Genuine(usize, u16),
-    /// Anybody's.
+    /// A stranger.
     Other,
 }
 
@@ -38,7 +39,7 @@ impl Signer {
         }
     }
 
-    /// What a key server that has it answers.
+    /// The key server's answer with this key.
     pub(crate) fn pem(self) -> String {
         thread_local! {
             static WRITTEN: RefCell<HashMap<Signer, String>> = RefCell::default();
@@ -52,7 +53,7 @@ impl Signer {
     }
 }
 
-/// A minted token, and what it holds.
+/// A minted token, and its contents.
 #[derive(Clone)]
 pub(crate) struct Token {
     pub(crate) name: Name,
@@ -80,24 +81,24 @@ pub(crate) fn kid(number: u16) -> String {
     format!("{number:08x}-dd77-4b60-bdd0-68378b356ad2")
 }
 
-/// What a request has to say for itself.
+/// The token of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Claim {
     pub(crate) source: usize,
     pub(crate) kid: u16,
     pub(crate) user: u16,
     pub(crate) signed: Signed,
-    /// Seconds from the beginning to the token's `exp`.
+    /// Seconds from the start to the token's `exp`.
     pub(crate) expires: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Signed {
-    /// By the key of this key id.
+    /// By the key with this key id.
     Genuinely,
-    /// By anybody's key.
+    /// By a stranger's key.
     ByAnybody,
-    /// By the key that the other source knows by this key id.
+    /// By the other source's key with this key id.
     ByTheOtherSource,
 }
 
@@ -109,7 +110,7 @@ impl Claim {
         MINTED.with_borrow_mut(|minted| minted.entry(self).or_insert_with(|| self.mint(0)).clone())
     }
 
-    /// Mints a token of about so many bytes, or of fewer where that many are not needed.
+    /// Mints a token of about this many bytes, or fewer if they are not needed.
     pub(crate) fn mint(self, bytes: usize) -> Token {
         let signer = match self.signed {
             Signed::Genuinely => Signer::Genuine(self.source, self.kid),
@@ -144,7 +145,7 @@ impl Claim {
     }
 }
 
-/// The plugin's configuration; `prefix` tells one from the next.
+/// The plugin's configuration. `prefix` distinguishes versions.
 pub(crate) fn config(prefix: &str) -> String {
     let load_balancer = |arn: &str| json!({"arn": arn, "issuer": ISSUER, "clientId": CLIENT});
     json!({
@@ -157,17 +158,17 @@ pub(crate) fn config(prefix: &str) -> String {
     .to_string()
 }
 
-/// What a request carries beside its token.
+/// The kind of an arriving request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// A request with this token.
+    /// With this token.
     With(Claim),
-    /// As before, with identity headers that the client made up, in its trailers too.
+    /// The same, with spoofed identity headers and trailers.
     Spoofed(Claim),
-    /// To a path that needs no token.
+    /// For a path that needs no token.
     Open(Claim),
     WithoutToken,
-    /// Signed by a load balancer that is not believed.
+    /// Signed by an untrusted load balancer.
     ByAStranger(Claim),
 }
 
@@ -177,9 +178,9 @@ pub(crate) enum Reply {
     GenuineKey,
     AnotherKey,
     Status(u16),
-    /// 200, and no key.
+    /// 200 without a key.
     Garbage,
-    /// 200, and the key in more bytes than are read.
+    /// 200, with the key in a body over the size limit.
     TooLarge,
     Reset,
 }
@@ -188,29 +189,29 @@ pub(crate) enum Reply {
 pub(crate) enum Step {
     /// A request comes to a worker.
     Arrives(usize, Arrival),
-    /// Requests with as many key ids, from this one on, which somebody made up.
+    /// Requests with this many invented key ids, starting with this one.
     Flood {
         worker: usize,
         from: u16,
         count: u16,
     },
-    /// A client that waits hangs up.
+    /// The client of a waiting request hangs up.
     HangsUp(usize),
     /// A fetch is answered.
     Answers(usize, Reply),
-    /// All fetches are, those too that were about to be made.
+    /// All fetches are answered, including those that are due.
     AnswersAll(Reply),
-    /// Time passes; timers ring, and what is not answered in time has failed.
+    /// Time passes; timers fire, and fetches may time out.
     Passes(u64),
-    /// Somebody sets the wall clock, by so many seconds.
+    /// The wall clock is set by this many seconds.
     WallJumps(i64),
-    /// A worker's host sends no fetches any more; or does again.
+    /// A worker's host stops sending fetches, or resumes.
     RefusesFetches(usize, bool),
-    /// Another worker will write the shared keys first, so many times.
+    /// Another worker writes the shared keys first, this many times.
     LosesRaces(u32),
-    /// A new configuration comes; requests that wait are the old one's.
+    /// A new configuration replaces the old one, which keeps its waiting requests.
     Reconfigures(usize),
-    /// A new VM comes in place of the worker's; requests that wait are the old one's.
+    /// A new VM replaces the worker's, which keeps its waiting requests.
     Restarts(usize),
 }
 
@@ -264,7 +265,7 @@ fn passing() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// Keys for which there are no tokens left; or, now and then, more than fit into the queue.
+/// More keys than there are tokens; occasionally, more than the queue holds.
 fn flood(workers: usize) -> impl Strategy<Value = Step> + use<> {
     let keys = prop_oneof![4 => (100..140u16, 15..30u16), 1 => (2000..2100u16, 150..400u16)];
     (0..workers, keys).prop_map(|(worker, (from, count))| Step::Flood {
@@ -274,7 +275,7 @@ fn flood(workers: usize) -> impl Strategy<Value = Step> + use<> {
     })
 }
 
-/// A step, where there are so many workers and genuine tokens have these key ids.
+/// A step, for this many workers and these key ids of genuine tokens.
 fn step(workers: usize, kids: &[u16]) -> impl Strategy<Value = Step> + use<> {
     let worker = 0..workers;
     let few = 0..1000usize;
@@ -293,7 +294,7 @@ fn step(workers: usize, kids: &[u16]) -> impl Strategy<Value = Step> + use<> {
     ]
 }
 
-/// A key is used late in its life, something comes of that, and it is used again.
+/// A key is used late in its TTL, an event follows, and it is used again.
 fn late_use(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
     (0..workers, claim(kids), reply(), passing()).prop_map(|(worker, claim, reply, later)| {
         let by = |user| {

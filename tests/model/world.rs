@@ -1,5 +1,5 @@
-//! Workers with the compiled module, played through a schedule. After each thing that happens, what
-//! became of each request is compared with what may have, and the counters with what was seen.
+//! Workers with the compiled module that play a schedule. After each event, the outcome of every
+//! request is compared with the oracle's, and the counters with the observed events.
 
 use crate::oracle::{Name, Now, Oracle, PATIENCE, Said, Shared, TIMEOUT, Verdict, denied};
 use crate::schedule::{
@@ -12,23 +12,22 @@ use std::time::Duration;
 use support::module::{Fate, INTERNAL_FAILURE, Image, OK, Process, Response, Stream, Vm, headers};
 
 const METRICS: &str = "wasm_filter.alb_oidc.";
-/// The host's timers ring each millisecond at the most.
+/// The host's timers fire at most every millisecond.
 const GRAIN: Duration = Duration::from_millis(1);
-/// More ticks than this, without anything else happening, are a busy loop.
+/// More ticks than this without another event are a busy loop.
 const MOST_TICKS: usize = 500;
-/// What the queue of each source holds at most: key ids, and requests for each of them.
+/// The limits of each source's queue: key ids, and requests for each of them.
 const MOST_QUEUED: usize = 256;
 const MOST_QUEUED_REQUESTS: usize = 64;
-/// With fewer ids in a queue, none has to give way; retries that nobody waits for any more come on
-/// top.
-const CROWDED: usize = 200;
-/// No schedule may make a worker's memory larger than this.
+/// A queue with fewer ids evicts none. Retries without requests come in addition.
+const EVICTS_FROM: usize = 200;
+/// The limit of a worker's memory in any schedule.
 const MOST_MEMORY: usize = 4 << 20;
 
-/// How often each thing happened: requests, by outcome; fetches, by answer; signatures.
+/// The number of each event: requests by outcome, fetches by answer, signatures.
 pub(crate) type Tally = BTreeMap<String, u64>;
 
-/// A worker as it starts: a VM with one plugin, what that knows, and the process around it.
+/// A worker's initial state: a VM with one plugin, its oracle, and its process.
 pub(crate) struct Template {
     process: Process,
     image: Image,
@@ -40,7 +39,7 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// A worker that knows nothing.
+    /// A worker with empty caches.
     pub(crate) fn new() -> Template {
         let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
         let mut vm = Vm::start(&process, &[]);
@@ -59,7 +58,7 @@ impl Template {
         }
     }
 
-    /// The one worker of this world, after a schedule.
+    /// The only worker of this world, after a schedule.
     pub(crate) fn after(mut world: World, steps: &[Step]) -> Template {
         world.play(steps);
         let plugin = &world.plugins[0];
@@ -80,10 +79,10 @@ struct Plugin {
     vm: usize,
     root: u32,
     prefix: String,
-    /// New requests go to another one.
+    /// Replaced: new requests go to another plugin.
     is_old: bool,
-    /// When requests last had to give way to others, perhaps.
-    crowded: Option<Duration>,
+    /// The last time at which requests may have been evicted.
+    last_eviction: Option<Duration>,
     oracle: Oracle,
 }
 
@@ -99,11 +98,11 @@ pub(crate) struct World<'t> {
     template: &'t Template,
     process: Rc<RefCell<Process>>,
     vms: Vec<Vm>,
-    /// Those whose host sends no fetches.
+    /// VMs whose host sends no fetches.
     silent: BTreeSet<usize>,
-    /// Those whose host ever sent none: tokens went to fetches that nobody saw.
+    /// VMs whose host ever sent no fetches: tokens were spent on fetches that did not happen.
     has_been_silent: BTreeSet<usize>,
-    /// By worker: whom its requests go to.
+    /// The plugin that gets each worker's requests.
     workers: Vec<usize>,
     plugins: Vec<Plugin>,
     shared: Shared,
@@ -135,7 +134,7 @@ impl<'t> World<'t> {
         world
     }
 
-    /// Plays a schedule to its end, and until nobody waits.
+    /// Plays a schedule to its end, until no request waits.
     pub(crate) fn play(&mut self, steps: &[Step]) {
         for step in steps {
             self.step(*step);
@@ -218,7 +217,7 @@ impl<'t> World<'t> {
                     root,
                     prefix,
                     is_old: false,
-                    crowded: None,
+                    last_eviction: None,
                     oracle,
                 });
                 self.workers[worker] = self.plugins.len() - 1;
@@ -255,13 +254,13 @@ impl<'t> World<'t> {
             root,
             prefix,
             is_old: false,
-            crowded: None,
+            last_eviction: None,
             oracle,
         });
         self.plugins.len() - 1
     }
 
-    /// Envoy drops a plugin whose configuration was replaced once its last request is over.
+    /// Envoy drops a replaced plugin after its last request.
     fn remove_old_plugins(&mut self) {
         for (number, plugin) in self
             .plugins
@@ -323,15 +322,15 @@ impl<'t> World<'t> {
         let Plugin { vm, root, .. } = self.plugins[number];
         let stream = self.vms[vm].request(root, headers(&sent));
         let (now, verdict) = (self.now(), self.verdict(vm, stream));
-        self.note_crowd(number);
-        let is_crowded = self.is_crowded(number);
+        self.note_evictions(number);
+        let may_evict = self.may_evict(number);
         let permitted = match (arrival, &token) {
             (Arrival::Open(_), _) => vec![Verdict::Skipped],
             (Arrival::ByAStranger(_), _) => vec![denied("signer-unknown")],
             (_, Some(token)) => {
                 self.plugins[number]
                     .oracle
-                    .permitted(token, None, is_crowded, &self.shared, now)
+                    .permitted(token, None, may_evict, &self.shared, now)
             }
             (_, None) => vec![denied("token-missing")],
         };
@@ -365,7 +364,7 @@ impl<'t> World<'t> {
         }
     }
 
-    /// What became of a request.
+    /// The outcome of a request.
     fn verdict(&self, vm: usize, stream: u32) -> Verdict {
         let stream = self.vms[vm].stream(stream);
         match &stream.fate {
@@ -389,7 +388,7 @@ impl<'t> World<'t> {
         }
     }
 
-    /// Compares what became of a request, which may be over with that, with what may have.
+    /// Compares the outcome of a request, which may be over, with the possible ones.
     fn judge(
         &mut self,
         number: usize,
@@ -437,10 +436,10 @@ impl<'t> World<'t> {
         }
     }
 
-    /// Compares what became of those who waited in this plugin with what may have.
+    /// Compares the outcomes of this plugin's waiting requests with the possible ones.
     fn judge_waiting(&mut self, number: usize) {
-        let (now, vm, is_crowded) = (self.now(), self.plugins[number].vm, self.is_crowded(number));
-        // In the order in which they came: the first to be admitted is remembered for the others.
+        let (now, vm, may_evict) = (self.now(), self.plugins[number].vm, self.may_evict(number));
+        // In order of arrival: the first admission caches the token for the others.
         let (of_plugin, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
             .into_iter()
             .partition(|waiting| waiting.plugin == number);
@@ -455,8 +454,8 @@ impl<'t> World<'t> {
             };
             let oracle = &self.plugins[number].oracle;
             let mut permitted =
-                oracle.permitted(&waiting.token, Some(late), is_crowded, &self.shared, now);
-            // The timer rings up to a grain after the deadline.
+                oracle.permitted(&waiting.token, Some(late), may_evict, &self.shared, now);
+            // The timer may fire up to a grain after the deadline.
             if waited >= PATIENCE && waited < PATIENCE + GRAIN {
                 permitted.push(Verdict::Waits);
             }
@@ -479,7 +478,7 @@ impl<'t> World<'t> {
         self.remove_old_plugins();
     }
 
-    /// Has time pass, and what is due in it happen.
+    /// Lets time pass, and processes what is due.
     fn pass(&mut self, by: Duration) {
         let end = self.now().steady + by;
         let mut ticks = 0;
@@ -535,12 +534,11 @@ impl<'t> World<'t> {
             );
         }
         if by > 2 * GRAIN {
-            self.judge_queues();
+            self.check_queues();
         }
     }
 
-    /// The requests of this plugin that wait for a fetch which is not under way: how many for each
-    /// key.
+    /// This plugin's requests that wait without a fetch under way: the number for each key.
     fn queued(&self, number: usize) -> BTreeMap<Name, usize> {
         let mut queued = BTreeMap::new();
         for waiting in self
@@ -559,22 +557,23 @@ impl<'t> World<'t> {
         queued
     }
 
-    fn note_crowd(&mut self, number: usize) {
-        if self.queued(number).len() >= CROWDED {
-            self.plugins[number].crowded = Some(self.now().steady);
+    fn note_evictions(&mut self, number: usize) {
+        if self.queued(number).len() >= EVICTS_FROM {
+            self.plugins[number].last_eviction = Some(self.now().steady);
         }
     }
 
-    /// Whether requests may just have had to give way. They are told when the timer rings.
-    fn is_crowded(&self, number: usize) -> bool {
+    /// Whether requests may just have been evicted. They are answered when the timer fires.
+    fn may_evict(&self, number: usize) -> bool {
         let now = self.now().steady;
         self.plugins[number]
-            .crowded
-            .is_some_and(|crowded| now <= crowded + 2 * GRAIN)
+            .last_eviction
+            .is_some_and(|last_eviction| now <= last_eviction + 2 * GRAIN)
     }
 
-    /// The queues hold no more than they may, and no key waits while there is a token for it.
-    fn judge_queues(&self) {
+    /// Checks that the queues stay within their limits, and that no key waits while a token is
+    /// left.
+    fn check_queues(&self) {
         let now = self.now();
         for (number, plugin) in self
             .plugins
@@ -713,12 +712,12 @@ impl<'t> World<'t> {
         self.plugins[number]
             .oracle
             .answered(name, said, &mut self.shared, now);
-        // A retry may be one key too many.
-        self.note_crowd(number);
+        // A retry may fetch one key too many.
+        self.note_evictions(number);
         self.judge_waiting(number);
     }
 
-    /// What the module counted is what was seen.
+    /// Checks that the module's counters match the observed events.
     fn compare_counters(&mut self) {
         let process = self.process.borrow();
         let count = |name: &str| {
@@ -806,7 +805,7 @@ impl<'t> World<'t> {
     }
 }
 
-/// What upstream sees: the user, where there is one, and nothing that the client said of itself.
+/// Checks what upstream receives: the user, if any, and no spoofed header.
 fn compare_upstream(stream: &Stream, user: Option<String>) {
     let names = |map: &[(Vec<u8>, Vec<u8>)]| -> Vec<String> {
         map.iter()

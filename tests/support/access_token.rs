@@ -1,6 +1,5 @@
-//! Mints access tokens as Cognito does, and forgeries of them, and the JSON Web Key Set that they
-//! are verified by. What is not set is what a genuine one of the same sign-in as [`super::token`]'s
-//! says.
+//! Mints access tokens like Cognito's, forgeries of them, and their JSON Web Key Set. By default, a
+//! token is a genuine one of the same sign-in as the default token of [`super::token`].
 
 use super::token::{CLIENT, ISSUER, Key, SUBJECT, now};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
@@ -17,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
-/// The pool's two keys: Cognito signs ID tokens with one and access tokens with the other.
+/// The pool's two keys: Cognito signs ID tokens with one, and access tokens with the other.
 static KEYS: LazyLock<[RsaKeyPair; 2]> = LazyLock::new(|| [generate(), generate()]);
 
 fn generate() -> RsaKeyPair {
@@ -26,23 +25,23 @@ fn generate() -> RsaKeyPair {
     RsaKeyPair::from_pkcs8(der.as_ref()).expect("the key read again")
 }
 
-/// What to mint.
+/// The token to mint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessTokenSpec {
-    /// Members of the JOSE header, over the genuine ones.
+    /// Members of the JOSE header that replace the genuine ones.
     pub header: Map<String, Value>,
-    /// Genuine members of the header that are left out.
+    /// Genuine members of the header to omit.
     pub header_without: Vec<String>,
-    /// Claims, over the genuine ones.
+    /// Claims that replace the genuine ones.
     pub payload: Map<String, Value>,
-    /// Genuine claims that are left out.
+    /// Genuine claims to omit.
     pub payload_without: Vec<String>,
-    /// JSON text put after the last claim: a claim twice.
+    /// JSON text after the last claim, for a duplicate claim.
     pub payload_append: String,
     /// Seconds from now to `exp`.
     pub exp: i64,
-    /// Seconds from now to `nbf`, which a genuine one has not.
+    /// Seconds from now to `nbf`, which a genuine token does not have.
     pub nbf: Option<i64>,
     /// `=` at the end of each part.
     pub padding: bool,
@@ -68,7 +67,7 @@ impl Default for AccessTokenSpec {
     }
 }
 
-/// What stands in the place of the signature. All but `Genuine` are forgeries.
+/// The signature. All but `Genuine` are forgeries.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signature {
@@ -76,11 +75,11 @@ pub enum Signature {
     Genuine,
     /// By the pool's key for ID tokens.
     FirstKey,
-    /// By a key that is in no set.
+    /// By a key in no set.
     OtherKey,
-    /// The genuine one of another payload.
+    /// The genuine signature of another payload.
     OtherPayload,
-    /// Genuine with one bit turned.
+    /// Genuine with one bit flipped.
     FlippedBit,
     /// RSASSA-PSS by the right key.
     Pss,
@@ -92,14 +91,14 @@ pub enum Signature {
     Es256,
     /// One to the power of e.
     One,
-    /// As long as a signature, all bits set: more than the modulus.
+    /// As long as a signature, all bits set: larger than the modulus.
     AllOnes,
     /// No bytes.
     Empty,
 }
 
 impl AccessTokenSpec {
-    /// Mints it for the key that the set knows as `kid`; `alb` is the key that signs the ALB's
+    /// Mints it with the key that the set lists as `kid`. `alb` is the key that signs the ALB's
     /// token.
     pub fn mint(&self, kid: &str, alb: &Key) -> String {
         let mut header = json!({"kid": kid, "alg": "RS256"});
@@ -201,8 +200,8 @@ impl Signature {
     }
 }
 
-/// Fills in what a key set is made of: `{first}` is the JSON Web Key for ID tokens, `{key}` the one
-/// that signs, known as `kid`, and `{n}` its modulus.
+/// Fills in a key set's template: `{first}` is the JSON Web Key for ID tokens, `{key}` the one that
+/// signs, as `kid`, and `{n}` its modulus.
 pub fn fill_in_keys(template: &str, kid: &str) -> String {
     let [first, key] = KEYS.each_ref().map(|key| {
         let number = |number: aws_lc_rs::rsa::PublicKeyComponents<Vec<u8>>| number;

@@ -1,6 +1,6 @@
-//! The client in front of the gateway: sends one request over its own connection, by HTTP/1.1 or
-//! HTTP/2, and reads the whole answer. Header values and bodies are written and read one character
-//! per byte (`ÿ` is the byte 0xFF), so that a table of text can hold any bytes.
+//! The client of the gateway: sends one request over its own connection with HTTP/1.1 or HTTP/2,
+//! and reads the whole answer. Header values and bodies have one character for each byte (`ÿ` is
+//! the byte 0xFF), so that a table of text can express any bytes.
 
 use super::server::{Body, full};
 use http_body_util::BodyExt;
@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
-/// An answer that takes longer has not come.
+/// The deadline for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A request that HTTP can express.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Request {
     pub method: String,
     pub path: String,
-    /// In order; a name may come twice. `host` is among them.
+    /// In order, duplicates included. `host` is among them.
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
@@ -45,7 +45,7 @@ impl Request {
     }
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
@@ -69,7 +69,7 @@ impl Reply {
 
 /// One byte per character.
 pub fn to_bytes(text: &str) -> Vec<u8> {
-    // What has megabytes is ASCII.
+    // Bodies of megabytes are ASCII.
     if text.is_ascii() {
         return text.as_bytes().to_vec();
     }
@@ -86,18 +86,18 @@ pub fn to_text(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
-/// Sends `request` and reads the answer; a broken or late answer is an error.
+/// Sends `request` and reads the answer. A broken or late answer is an error.
 pub async fn send(to: SocketAddr, request: &Request) -> Result<Reply, String> {
     let body = full(to_bytes(&request.body));
     in_time(async { Ok(exchange(to, request, body).await?.0) }).await
 }
 
-/// Sends `request` with a body of which its own `body` says nothing.
+/// Sends `request` with a body in place of its own.
 pub async fn send_body(to: SocketAddr, request: &Request, body: Body) -> Result<Reply, String> {
     in_time(async { Ok(exchange(to, request, body).await?.0) }).await
 }
 
-/// Sends `request`, which asks for an upgrade. The connection comes back where it was granted.
+/// Sends `request`, which asks for an upgrade. Returns the connection if the upgrade was accepted.
 pub async fn send_upgrade(
     to: SocketAddr,
     request: &Request,
@@ -105,7 +105,7 @@ pub async fn send_upgrade(
     in_time(exchange(to, request, full(""))).await
 }
 
-/// Sends `request` and these trailers by HTTP/2, which the connection begins with.
+/// Sends `request` with these trailers over HTTP/2 with prior knowledge.
 pub async fn send_http2(
     to: SocketAddr,
     request: &Request,
@@ -114,12 +114,12 @@ pub async fn send_http2(
     in_time(exchange_http2(to, request, trailers)).await
 }
 
-/// Sends a request that HTTP cannot express, byte for byte, and reads the answer.
+/// Sends a request that HTTP libraries cannot express, byte for byte, and reads the answer.
 pub async fn send_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
     in_time(exchange_raw(to, request)).await
 }
 
-/// An answer in time, whatever comes along with it.
+/// An answer before the deadline, with its extra value.
 async fn in_time<T>(answer: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     tokio::time::timeout(PATIENCE, answer)
         .await
@@ -202,7 +202,7 @@ fn in_http2(request: &Request, body: Body) -> Result<hyper::Request<Body>, Strin
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str())),
     )?;
-    // In HTTP/2 the host is not among the headers.
+    // HTTP/2 has no `host` header.
     let host = headers.remove(HOST).ok_or("a request without a host")?;
     let uri = format!("http://{}{}", to_text(host.as_bytes()), request.path);
     let mut head = hyper::Request::builder()
@@ -214,7 +214,7 @@ fn in_http2(request: &Request, body: Body) -> Result<hyper::Request<Body>, Strin
     head.body(body).map_err(|error| error.to_string())
 }
 
-/// A connection for one request after another, or, by HTTP/2, for several at once.
+/// A connection for consecutive requests, or, with HTTP/2, concurrent ones.
 pub struct Connection {
     sender: Sender,
     task: AbortHandle,
@@ -248,8 +248,8 @@ impl Connection {
         })
     }
 
-    /// The same connection for a request beside the others; only HTTP/2 has that.
-    pub fn beside(&self) -> Option<Connection> {
+    /// The same connection for a concurrent request; only HTTP/2 supports that.
+    pub fn multiplexed(&self) -> Option<Connection> {
         match &self.sender {
             Sender::Http1(_) => None,
             Sender::Http2(sender) => Some(Connection {
@@ -259,7 +259,7 @@ impl Connection {
         }
     }
 
-    /// Whether it takes another request now.
+    /// Whether it accepts another request now.
     pub fn is_ready(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => sender.is_ready(),
@@ -267,9 +267,9 @@ impl Connection {
         }
     }
 
-    /// Sends `request` and reads the answer, however long that takes; `None`: the connection was
-    /// about to close, and the request was not sent. Where the answer is not waited for, HTTP/2
-    /// resets the stream, and an HTTP/1.1 connection is of no more use.
+    /// Sends `request` and reads the answer without a deadline. `None`: the connection was about to
+    /// close, and the request was not sent. If the answer is abandoned, HTTP/2 resets the stream,
+    /// and an HTTP/1.1 connection becomes unusable.
     pub async fn send(&mut self, request: &Request, body: Body) -> Result<Option<Reply>, String> {
         let start = Instant::now();
         let answer = match &mut self.sender {
@@ -283,7 +283,7 @@ impl Connection {
         }
     }
 
-    /// Hangs up, whatever is under way.
+    /// Hangs up immediately.
     pub fn hang_up(self) {
         self.task.abort();
     }
@@ -357,7 +357,7 @@ async fn exchange_raw(to: SocketAddr, request: &str) -> Result<Reply, String> {
     }
 }
 
-/// An answer with a `content-length`, once it is there as a whole.
+/// An answer with a `content-length`, once it is complete.
 fn parse(answer: &str) -> Option<Reply> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let mut lines = head.split("\r\n");

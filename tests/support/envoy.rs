@@ -1,5 +1,4 @@
-//! A real Envoy with the module in it: one listener for each plugin configuration, all of them in
-//! front of one upstream.
+//! A real Envoy with the module: one listener for each plugin configuration, all with one upstream.
 
 use super::client::{Reply, Request, send};
 use super::token::{ARN, CLIENT, ISSUER};
@@ -13,14 +12,15 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-/// Compiling the module for every listener takes a second or two; a busy machine takes longer.
+/// The deadline for the start: compiling the module for every listener takes a second or two,
+/// longer on a busy machine.
 const START_UP: Duration = Duration::from_secs(60);
-/// The upgrade types that plugins' listeners have enabled.
+/// The upgrade types enabled on plugins' listeners.
 const UPGRADES: [&str; 3] = ["websocket", "SPDY/3.1", "CONNECT"];
-/// What Envoy has the names of the module's counters begin with.
+/// Envoy's prefix of the module's counters.
 const COUNTERS: &str = "wasmcustom.wasm_filter.alb_oidc.";
 
-/// One plugin configuration, on a listener of its own.
+/// A plugin configuration with its own listener.
 #[derive(Clone, Debug)]
 pub struct Plugin {
     /// Name of the listener, the plugin and its root context.
@@ -33,12 +33,12 @@ pub struct Plugin {
     pub module: PathBuf,
     /// The listener's port; 0: any.
     pub port: u16,
-    /// What Envoy does once the VM has died.
+    /// Envoy's reaction once the VM has died.
     pub failure_policy: &'static str,
 }
 
 impl Plugin {
-    /// The module under test with this configuration and no environment.
+    /// The module under test with this configuration and no environment variables.
     pub fn new(name: &str, config: impl ToString) -> Plugin {
         Plugin {
             name: name.into(),
@@ -57,24 +57,24 @@ impl Plugin {
     }
 }
 
-/// What an Envoy is started with.
+/// The setup of an Envoy.
 pub struct Setup {
     /// The Envoy.
     pub binary: PathBuf,
     /// Workers.
     pub concurrency: u32,
-    /// What the wasm component logs. At debug in tests: what the module may never log, it may not
-    /// log there either.
+    /// The log level of the wasm component. At debug in tests: what the module must never log, it
+    /// must not log at debug either.
     pub log_level: &'static str,
-    /// Listeners that are there from the start.
+    /// Listeners from the start.
     pub plugins: Vec<Plugin>,
-    /// Further listeners, as [`http_listener`] makes them.
+    /// Further listeners from [`http_listener`].
     pub listeners: Vec<Value>,
-    /// How long what a new configuration replaced may go on with its connections.
+    /// How long a replaced listener may keep its connections.
     pub drain: Duration,
-    /// A file that Envoy watches for further listeners; written by [`write_listeners`].
+    /// A file with further listeners that Envoy watches; see [`write_listeners`].
     pub watched_listeners: Option<PathBuf>,
-    /// Clusters by name; one without an address is known and has no host. `upstream` must be there.
+    /// Clusters by name. One without an address exists but has no host. `upstream` is required.
     pub clusters: BTreeMap<String, Option<SocketAddr>>,
 }
 
@@ -97,7 +97,7 @@ impl Setup {
     }
 }
 
-/// `pluginConfig` that believes the tokens of [`super::token`] and has their keys from the cluster
+/// A `pluginConfig` that trusts the tokens of [`super::token`] and gets their keys from the cluster
 /// `keys`.
 pub fn gateway_config() -> Value {
     json!({
@@ -106,12 +106,12 @@ pub fn gateway_config() -> Value {
     })
 }
 
-/// An Envoy that did not start.
+/// An Envoy that failed to start.
 #[derive(Debug)]
 pub struct NotStarted {
-    /// Its exit status; `None` when it ran on without ever being ready.
+    /// Its exit status; `None` if it ran without becoming ready.
     pub status: Option<ExitStatus>,
-    /// All it logged.
+    /// Its whole log.
     pub log: String,
 }
 
@@ -142,7 +142,7 @@ impl Envoy {
             .arg(folder.path().join("admin"))
             .args(["--concurrency", &setup.concurrency.to_string()])
             .args(["--drain-time-s", &setup.drain.as_secs().to_string()])
-            // The access log at once: a test waits for it.
+            // The access log is flushed at once, because a test waits for it.
             .args(["--file-flush-interval-msec", "10"])
             .args(["--disable-hot-restart", "--log-level", "warning"])
             .args([
@@ -205,7 +205,7 @@ impl Envoy {
         self.process.id().expect("a running Envoy")
     }
 
-    /// Where the listener of a plugin is; `None` while there is none of that name.
+    /// The address of a plugin's listener; `None` if there is no listener with that name.
     pub async fn listener(&self, plugin: &str) -> Option<SocketAddr> {
         let listeners = self.admin("/listeners?format=json").await.body;
         let listeners: Value = serde_json::from_str(&listeners).expect("JSON from /listeners");
@@ -219,7 +219,7 @@ impl Envoy {
             .ok()
     }
 
-    /// Counters and gauges whose name matches `filter` (a regular expression).
+    /// Counters and gauges with names that match `filter` (a regular expression).
     pub async fn stats(&self, filter: &str) -> BTreeMap<String, i64> {
         let text = self.admin(&format!("/stats?filter={filter}")).await.body;
         text.lines()
@@ -228,7 +228,7 @@ impl Envoy {
             .collect()
     }
 
-    /// The module's own, without what the names of all of them begin with.
+    /// The module's own, without their common prefix.
     pub async fn counters(&self) -> BTreeMap<String, i64> {
         let stats = self.stats(COUNTERS).await;
         stats
@@ -244,7 +244,7 @@ impl Envoy {
         })
     }
 
-    /// What its allocator has given out now, in bytes: the statistic of it is as old as their last
+    /// The memory that its allocator has handed out, in bytes: the statistic is as old as the last
     /// flush.
     pub async fn heap(&self) -> u64 {
         let memory: Value = serde_json::from_str(&self.admin("/memory").await.body).expect("JSON");
@@ -254,17 +254,17 @@ impl Envoy {
             .expect("a number of bytes")
     }
 
-    /// All that Envoy and the module logged.
+    /// The whole log of Envoy and the module.
     pub fn log(&self) -> String {
         self.log_since(0).0
     }
 
-    /// What was logged after the first `start` bytes, and how many bytes there are now.
+    /// The log after the first `start` bytes, and its present length.
     pub fn log_since(&self, start: u64) -> (String, u64) {
         self.file("log", start)
     }
 
-    /// The same of the access log of all listeners, a JSON object on each line.
+    /// The same for the access log of all listeners, with a JSON object on each line.
     pub fn access_log_since(&self, start: u64) -> (String, u64) {
         self.file("access", start)
     }
@@ -281,27 +281,27 @@ impl Envoy {
         )
     }
 
-    /// Ends it and waits until it has ended.
+    /// Terminates it and waits for the end.
     pub async fn stop(mut self) {
         self.process.kill().await.expect("the end of Envoy");
     }
 }
 
-/// Fetches of keys that are over, by the module's counters: each was answered, or was not in time.
+/// The finished fetches of keys, by the module's counters: answered or timed out.
 pub fn fetched(counters: &BTreeMap<String, i64>) -> i64 {
     let outcomes =
         ["ok", "not-found", "invalid", "failed"].map(|outcome| format!("key_fetch.{outcome}"));
     outcomes.iter().filter_map(|name| counters.get(name)).sum()
 }
 
-/// Writes the file that `Setup::watched_listeners` names. Envoy takes it as soon as it is there.
+/// Writes the file of `Setup::watched_listeners`. Envoy loads it at once.
 pub fn write_listeners(file: &Path, version: u32, plugins: &[Plugin]) {
     let mut listeners: Vec<Value> = plugins.iter().map(listener).collect();
     for listener in &mut listeners {
         listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
     }
     let response = json!({"version_info": version.to_string(), "resources": listeners});
-    // Envoy watches for a file moved into place.
+    // Envoy only notices a file that is moved into place.
     let draft = file.with_extension("draft");
     std::fs::write(&draft, response.to_string()).expect("the listener file");
     std::fs::rename(&draft, file).expect("the listener file in place");
@@ -332,7 +332,7 @@ fn cluster(name: &str, address: Option<SocketAddr>) -> Value {
         .iter()
         .map(|at| json!({"endpoint": {"address": {"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}}}}))
         .collect();
-    // As Istio's `useClientProtocol`: upstream is spoken to as the client spoke.
+    // As Istio's `useClientProtocol`: upstream gets the client's protocol.
     let as_the_client = json!({
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
@@ -345,7 +345,7 @@ fn cluster(name: &str, address: Option<SocketAddr>) -> Value {
     })
 }
 
-/// `value` as protobuf's `Any` of this type.
+/// `value` as protobuf's `Any` with this type.
 pub fn any(kind: &str, mut value: Value) -> Value {
     value["@type"] = json!(format!("type.googleapis.com/{kind}"));
     value
@@ -353,7 +353,7 @@ pub fn any(kind: &str, mut value: Value) -> Value {
 
 /// The HTTP filter that runs the plugin's module.
 pub fn wasm_filter(plugin: &Plugin) -> Value {
-    // Another environment needs another VM.
+    // A different environment needs a different VM.
     let vm_id: String = plugin
         .env
         .iter()
@@ -410,7 +410,8 @@ fn listener(plugin: &Plugin) -> Value {
             "typed_config": any("envoy.extensions.access_loggers.stream.v3.StdoutAccessLog", access_log),
         }],
         "preserve_external_request_id": true,
-        // More than Istio's gateways have: what Envoy rejects itself does not reach the filter.
+        // Larger than on Istio's gateways: the filter does not see requests that Envoy rejects
+        // itself.
         "upgrade_configs": UPGRADES.map(|kind| json!({"upgrade_type": kind})),
     });
     let route = json!({"route": {"cluster": "upstream", "timeout": "60s"}});
@@ -423,8 +424,8 @@ fn listener(plugin: &Plugin) -> Value {
     listener
 }
 
-/// A listener on a free port with these HTTP filters before the router and `action` as its only
-/// route's. `more` is merged into the connection manager.
+/// A listener on a free port with these HTTP filters before the router, and one route with
+/// `action`. `more` is merged into the connection manager.
 pub fn http_listener(name: &str, filters: &[Value], action: &Value, more: Value) -> Value {
     let mut route = json!({"match": {"prefix": "/"}});
     let mut manager = json!({

@@ -1,5 +1,4 @@
-//! Holds what was found after a request or a row against what the table says, and names each
-//! difference.
+//! Compares observations after a request or row with the table, and names each difference.
 
 use super::client::{Reply, Request, to_text};
 use super::key_server::Fetch;
@@ -8,40 +7,40 @@ use super::upstream::Seen;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The headers that name a user, and the twins that some servers take for them: only the module may
-/// set them.
+/// The identity headers, and aliases that some servers cannot tell apart: only the module may set
+/// them.
 const IDENTITY: [&str; 4] = [
     "kubeflow-userid",
     "kubeflow-groups",
     "kubeflow_userid",
     "kubeflow_groups",
 ];
-/// How a session cookie is expired.
+/// The attributes that expire a session cookie.
 const EXPIRED: &str =
     "=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=None";
-/// What the ALB sends to the gateway alone.
+/// Headers that the ALB sends to the gateway only.
 const TOKENS: [&str; 3] = [
     "x-amzn-oidc-data",
     "x-amzn-oidc-accesstoken",
     "x-amzn-oidc-identity",
 ];
 
-/// A request as it was sent.
+/// A sent request.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// Value of its `x-row` header, by which upstream's record is found.
+    /// The value of its `x-row` header, which identifies upstream's record.
     pub id: String,
     pub request: Request,
-    /// The bytes that were sent instead of `request`.
+    /// The sent bytes, instead of `request`.
     pub raw: Option<String>,
-    /// `Step::upstream` with the templates filled in.
+    /// `Step::upstream` with its templates filled in.
     pub upstream: BTreeMap<String, Vec<String>>,
 }
 
-/// A denial that must have been logged.
+/// An expected denial in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// Only what it would have been, in report mode.
+    /// A denial that report mode only reports.
     pub report: bool,
     /// Any of these.
     pub reasons: Vec<String>,
@@ -49,7 +48,7 @@ pub struct Denial {
     pub request_id: Option<String>,
 }
 
-/// A line that must be in the access log.
+/// An expected line in the access log.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// `Sent::id`.
@@ -58,14 +57,13 @@ pub struct Access {
     pub passed: Option<&'static str>,
     /// The user of an admitted request.
     pub user: Option<String>,
-    /// The reasons that it may say; none: no reason.
+    /// The possible reasons; empty: no reason.
     pub reasons: Vec<String>,
-    /// Who it says has answered; `None`: anybody.
+    /// The component that answered; `None`: any.
     pub details: Option<String>,
 }
 
-/// Differences in what became of one request. `reply` is `None` when the client hung up before
-/// there was one.
+/// The differences in the outcome of one request. `reply` is `None` if the client hung up first.
 pub fn request(
     sent: &Sent,
     step: &Step,
@@ -167,7 +165,7 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
     wrong
 }
 
-/// The status of each reason, as the contract has it.
+/// The status of each reason, according to the contract.
 fn status_of(reason: &str) -> u16 {
     match reason {
         "token-missing"
@@ -326,7 +324,7 @@ fn upstream(sent: &Sent, step: &Step, seen: &Seen) -> Vec<String> {
     wrong
 }
 
-/// Counters that moved otherwise than expected. A counter that is not expected may not move at all.
+/// Counters that moved differently than expected. A counter without an expectation must not move.
 pub fn counters(
     expected: &BTreeMap<String, Count>,
     before: &BTreeMap<String, i64>,
@@ -339,7 +337,7 @@ pub fn counters(
         .chain(after.keys().filter(|name| !expected.contains_key(*name)))
     {
         let value = |stats: &BTreeMap<String, i64>| stats.get(name).copied().unwrap_or(0);
-        // A gauge: nobody may be left waiting.
+        // A gauge: no request may be left waiting.
         let moved = if name == "waiting" {
             value(after)
         } else {
@@ -355,7 +353,7 @@ pub fn counters(
     wrong
 }
 
-/// Fetches other than expected: too many or few, or of another form than a key's.
+/// Unexpected fetches: too many or few, or not in the form of a key request.
 pub fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) -> Vec<String> {
     let mut wrong = Vec::new();
     if !expected.holds(i64::try_from(found.len()).unwrap_or(i64::MAX)) {
@@ -380,7 +378,7 @@ pub fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) -> Vec<
         if !path.is_empty() {
             differ(&mut wrong, "a fetch's path", &path, &fetch.path.as_str());
         }
-        // The client's own headers are none of the key server's business.
+        // The client's headers must not reach the key server.
         for name in IDENTITY
             .iter()
             .chain(&TOKENS)
@@ -394,7 +392,7 @@ pub fn fetches(expected: Count, path: &str, host: &str, found: &[Fetch]) -> Vec<
     wrong
 }
 
-/// Differences between the denials that must be in this part of the log and those that are.
+/// Differences between the expected denials and those in this part of the log.
 pub fn denials(expected: &[Denial], log: &str) -> Vec<String> {
     let mut lines: Vec<&str> = log
         .lines()
@@ -403,7 +401,7 @@ pub fn denials(expected: &[Denial], log: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for denial in expected {
         let holds = |line: &&str| {
-            // Each field once: what a client sends may not look like one.
+            // Each field once: a client's text must not look like one.
             let field = |name: &str| {
                 let mut values = line
                     .split_whitespace()
@@ -432,7 +430,7 @@ pub fn denials(expected: &[Denial], log: &str) -> Vec<String> {
     wrong
 }
 
-/// Differences between the access log's lines about these requests and what they must say.
+/// Differences between the access log's lines about these requests and the expectation.
 pub fn accesses(expected: &[Access], log: &str) -> Vec<String> {
     let lines: Vec<Value> = log
         .lines()

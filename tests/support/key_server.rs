@@ -1,5 +1,5 @@
-//! The stand-in for `public-keys.auth.elb.REGION.amazonaws.com`: serves registered keys as PEM,
-//! remembers each fetch, and misbehaves for one key where a test tells it to.
+//! A simulated `public-keys.auth.elb.REGION.amazonaws.com`: serves registered keys as PEM, records
+//! each fetch, and misbehaves for a key if a test asks for it.
 
 use super::access_token::fill_in_keys;
 use super::server::{Body, Broken, Server, full};
@@ -14,43 +14,43 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The clusters that have a key server behind them, each its own. The latter two are those that
-/// Istio makes of the endpoints that AWS documents.
+/// The clusters with a key server of their own. The last two are Istio's clusters for the endpoints
+/// that AWS documents.
 pub const CLUSTERS: [&str; 3] = [
     "keys",
     "outbound|443||public-keys.auth.elb.us-west-2.amazonaws.com",
     "outbound|443||s3-us-gov-west-1.amazonaws.com",
 ];
 
-/// What is longer is not remembered as given.
+/// Longer bodies are not recorded as served.
 const LARGEST_KEY: usize = 4096;
-/// A fetch that has not come by then never will.
+/// The deadline for a fetch.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How one key is served. The default is the right answer.
+/// How one key is served. By default, correctly.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Answer {
     /// Status code.
     pub status: u16,
-    /// Body, with `{pem}`, `{pem_crlf}`, `{pem_bare}` (no last line end), `{der}` (base64),
-    /// `{off_curve}`, `{infinity}`, `{other}` (another key's PEM) or `{file:NAME}` for
-    /// `tests/vectors/bad-keys/NAME.pem` filled in.
+    /// The body. Filled in: `{pem}`, `{pem_crlf}`, `{pem_bare}` (without the last line end),
+    /// `{der}` (base64), `{off_curve}`, `{infinity}`, `{other}` (another key's PEM), `{file:NAME}`
+    /// (`tests/vectors/bad-keys/NAME.pem`).
     pub body: String,
-    /// Fills the body up with spaces to this many bytes.
+    /// Pads the body with spaces to this many bytes.
     pub size: usize,
-    /// Waits before it answers.
+    /// The delay before the answer.
     pub delay_ms: u64,
     /// Waits for [`KeyServer::release`].
     #[serde(skip)]
     pub held: bool,
     /// Breaks the exchange.
     pub fault: Option<Fault>,
-    /// Between two bytes, where they come one by one.
+    /// The delay between two bytes, if they are sent one by one.
     pub byte_ms: u64,
-    /// Serves the key so many times before it misbehaves.
+    /// Serves the key this many times before it misbehaves.
     pub good: usize,
-    /// Misbehaves for this many fetches only, then serves the key.
+    /// Misbehaves for this many fetches, then serves the key.
     pub times: Option<usize>,
 }
 
@@ -71,7 +71,7 @@ impl Default for Answer {
 }
 
 impl Answer {
-    /// The right answer where a key set is asked for.
+    /// The correct answer for a key set.
     pub fn key_set() -> Answer {
         Answer {
             body: r#"{"keys":[{first},{key}]}"#.into(),
@@ -80,7 +80,7 @@ impl Answer {
     }
 }
 
-/// Ways in which an exchange breaks.
+/// Ways to break an exchange.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
@@ -94,14 +94,14 @@ pub enum Fault {
     Trickle,
 }
 
-/// A load balancer's key, and the id that the key server has it by.
+/// A load balancer's key, and its id on the key server.
 pub struct Signer {
     pub kid: String,
     pub key: Key,
 }
 
 impl Signer {
-    /// A key that nobody has seen yet.
+    /// A new key.
     pub fn new() -> Signer {
         Signer {
             kid: uuid::Uuid::new_v4().to_string(),
@@ -109,13 +109,13 @@ impl Signer {
         }
     }
 
-    /// Where it is fetched from.
+    /// Its path.
     pub fn path(&self) -> String {
         format!("/{}", self.kid)
     }
 }
 
-/// One request that the key server got.
+/// A request that the key server received.
 #[derive(Clone, Debug)]
 pub struct Fetch {
     pub method: String,
@@ -123,9 +123,9 @@ pub struct Fetch {
     pub host: String,
     /// Every header, in order.
     pub headers: Vec<(String, String)>,
-    /// An outage answered it, not what is published there.
+    /// Whether an outage answered it, instead of the published answer.
     pub in_outage: bool,
-    /// Whoever asks with this host had been given what is published there before.
+    /// Whether a client with this host had received this content before.
     pub again: bool,
 }
 
@@ -135,19 +135,18 @@ struct State {
     /// By path, with the id of the key that signs.
     sets: HashMap<String, (String, Answer)>,
     fetches: Vec<Fetch>,
-    /// What every key is answered with, instead of its own answer.
+    /// The answer for every key, instead of its own.
     outage: Option<Answer>,
-    /// What was answered with 200, whole, by path.
+    /// The bodies served completely with 200, by path.
     given: HashMap<String, Vec<String>>,
     /// The same by host and path.
     given_to: HashSet<(String, String)>,
-    /// The paths whose answers are held no longer.
+    /// The paths whose answers are no longer held.
     released: HashSet<String>,
 }
 
 impl State {
-    /// How the key at `path` is served now; counts an answer that misbehaves a limited number of
-    /// times.
+    /// How the key at `path` is served now. Counts a limited misbehaviour.
     fn answer(&mut self, path: &str) -> (u16, String, Answer) {
         type Fill<'a> = Box<dyn Fn(&str) -> String + 'a>;
         let (good, answer, fill): (Answer, &mut Answer, Fill<'_>) =
@@ -197,7 +196,7 @@ impl KeyServer {
         KeyServer { server, state }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.server.address
     }
@@ -218,7 +217,7 @@ impl KeyServer {
         signer
     }
 
-    /// Gives the answers for this key that were held, and holds none from now on.
+    /// Sends the held answers for this key, and holds no more.
     pub fn release(&self, signer: &Signer) {
         self.state
             .lock()
@@ -227,7 +226,7 @@ impl KeyServer {
             .insert(signer.path());
     }
 
-    /// How often this key was asked for.
+    /// The number of fetches of this key.
     pub fn fetches_of(&self, signer: &Signer) -> usize {
         let path = signer.path();
         self.state
@@ -239,7 +238,7 @@ impl KeyServer {
             .count()
     }
 
-    /// Waits until this key was asked for so many times.
+    /// Waits for this many fetches of this key.
     pub async fn until_fetched(&self, signer: &Signer, times: usize) {
         let deadline = Instant::now() + PATIENCE;
         while self.fetches_of(signer) < times {
@@ -252,7 +251,7 @@ impl KeyServer {
         }
     }
 
-    /// Serves the key set whose signing key is `kid` at `path` from now on.
+    /// Serves the key set, with signing key `kid`, at `path` from now on.
     pub fn publish_set(&self, path: &str, kid: &str, answer: Answer) {
         self.state
             .lock()
@@ -261,17 +260,17 @@ impl KeyServer {
             .insert(path.to_owned(), (kid.to_owned(), answer));
     }
 
-    /// The fetches so far, without forgetting them.
+    /// The fetches so far, without clearing them.
     pub fn fetches(&self) -> Vec<Fetch> {
         self.state.lock().expect("the keys").fetches.clone()
     }
 
-    /// Has every key answered like this from now on; `None`: each as it is published.
+    /// Answers every fetch like this from now on; `None`: each key as published.
     pub fn set_outage(&self, outage: Option<Answer>) {
         self.state.lock().expect("the keys").outage = outage;
     }
 
-    /// Whether `body` was ever given, whole and with 200, as the key at `path`.
+    /// Whether `body` was ever served completely, with 200, as the key at `path`.
     pub fn gave(&self, path: &str, body: &str) -> bool {
         self.state
             .lock()
@@ -281,7 +280,7 @@ impl KeyServer {
             .is_some_and(|given| given.iter().any(|one| one == body))
     }
 
-    /// Forgets the fetches so far.
+    /// Clears the fetches so far.
     pub fn forget_fetches(&self) {
         self.state.lock().expect("the keys").fetches.clear();
     }
@@ -344,7 +343,7 @@ async fn serve(
         .body(body)?)
 }
 
-/// Sends the body byte by byte, so far apart; or ten bytes of it and then a reset.
+/// Sends the body byte by byte with this delay; or ten bytes of it and then a reset.
 fn in_pieces(body: String, apart: Option<Duration>) -> Body {
     let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
     tokio::spawn(async move {

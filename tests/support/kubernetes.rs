@@ -1,5 +1,5 @@
-//! The stand-in for Kubernetes' API, as far as Istio's control plane reads it: lists what it was
-//! given, and watches in which nothing ever happens. It stores nothing.
+//! A simulated Kubernetes API for Istio's control plane: lists given resources, with watches that
+//! never report a change. Stores nothing.
 
 use super::server::{Body, Broken, Server, full};
 use http_body_util::BodyExt;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub struct Kubernetes(Server);
 
 impl Kubernetes {
-    /// Has these resources, and the definitions of their kinds.
+    /// Serves these resources, and the definitions of their kinds.
     pub async fn start(mut resources: Vec<Value>) -> Kubernetes {
         for (number, resource) in resources.iter_mut().enumerate() {
             let metadata = &mut resource["metadata"];
@@ -27,7 +27,7 @@ impl Kubernetes {
         Kubernetes(Server::start(move |request| serve(Arc::clone(&resources), request)).await)
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.0.address
     }
@@ -93,14 +93,14 @@ async fn serve(
                     .collect()
             }
             ["api", "v1", _] | ["api", "v1", "namespaces", _, _] | ["apis", _, _, "namespaces", _, _] => Vec::new(),
-            // One thing alone, or something written: there is none, and nothing is.
+            // A single resource, or a write: not found.
             _ => return Ok(head.status(404).body(full(
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
                     .to_string(),
             ))?),
         };
     let mut list = json!({"metadata": {"resourceVersion": "1"}, "items": items});
-    // Any other list is of the kind that was asked for, which the client knows.
+    // The client knows the kind of any other list.
     if accept.contains("PartialObjectMetadataList") {
         list["apiVersion"] = json!("meta.k8s.io/v1");
         list["kind"] = json!("PartialObjectMetadataList");

@@ -1,6 +1,5 @@
-//! What the integration tests, the demo and the benchmark share: a real Envoy with the compiled
-//! module, and everything it talks to. It knows the module from outside only and never depends on
-//! the filter's crate.
+//! Shared code of the integration tests, the demo and the benchmark: a real Envoy with the compiled
+//! module, and its surroundings. Independent of the filter's crate.
 
 pub mod access_token;
 pub mod client;
@@ -21,7 +20,7 @@ pub mod upstream;
 
 use std::path::{Path, PathBuf};
 
-/// What every harness failure about a missing part ends with.
+/// The end of every error message about a missing part.
 const HOW_TO_GET_IT: &str = "run `make test`, which builds and installs what the tests need";
 
 /// A path inside the repository.
@@ -30,14 +29,14 @@ pub fn repository(path: &str) -> PathBuf {
     root.expect("the repository above tests/support").join(path)
 }
 
-/// The module under test: `ALB_OIDC_MODULE`, else the one that `make` leaves at the repository's
-/// top.
+/// The module under test: `ALB_OIDC_MODULE`, or the one that `make` builds in the repository's
+/// root.
 pub fn module() -> PathBuf {
     built("ALB_OIDC_MODULE", "alb_oidc_filter.wasm")
 }
 
-/// The module that puts vectors to the verifiers: `ALB_OIDC_VERIFIER_PROBE`, else where `make`
-/// leaves it.
+/// The module that runs vectors through the verifiers: `ALB_OIDC_VERIFIER_PROBE`, or the one that
+/// `make` builds.
 pub fn verifier_probe() -> PathBuf {
     built("ALB_OIDC_VERIFIER_PROBE", "target/verifier_probe.wasm")
 }
@@ -52,9 +51,9 @@ fn built(variable: &str, path: &str) -> PathBuf {
     path.canonicalize().expect("the module's path")
 }
 
-/// The command-line tool, which cargo builds beside the tests of a package with its feature `cli`.
+/// The command-line tool, which cargo builds for tests with the feature `cli`.
 pub fn tool() -> PathBuf {
-    // Tests are in `deps`, examples in `examples`, the tool is above them.
+    // Tests are in `deps`, examples in `examples`, and the tool one level above.
     let test = std::env::current_exe().expect("the test's own path");
     let path = test
         .ancestors()
@@ -69,8 +68,8 @@ pub fn tool() -> PathBuf {
     path
 }
 
-/// The Envoys to test on: `ENVOY_BINARIES` (separated by colons), else every installed version,
-/// oldest first.
+/// The Envoys to test: `ENVOY_BINARIES` (separated by colons), or every installed version, oldest
+/// first.
 pub fn envoys() -> Vec<PathBuf> {
     let found: Vec<PathBuf> = match std::env::var("ENVOY_BINARIES") {
         Ok(list) => list
@@ -94,7 +93,7 @@ pub fn envoys() -> Vec<PathBuf> {
     found
 }
 
-/// The Envoy for what needs only one: `ENVOY`, else the last of [`envoys`].
+/// The Envoy for tests that need one: `ENVOY`, or the last of [`envoys`].
 pub fn default_envoy() -> PathBuf {
     std::env::var_os("ENVOY").map_or_else(|| envoys().pop().expect("an Envoy"), PathBuf::from)
 }
@@ -117,7 +116,7 @@ fn installed_envoys() -> Vec<PathBuf> {
     found
 }
 
-/// `1.40.0` for `target/envoy/1.40.0/envoy`; for an Envoy from elsewhere, its path.
+/// `1.40.0` for `target/envoy/1.40.0/envoy`; otherwise the path.
 pub fn version(envoy: &Path) -> String {
     let folder = envoy
         .parent()

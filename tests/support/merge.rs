@@ -1,9 +1,8 @@
-//! One configuration over another, for the scenarios and for the fuzzers that begin with them.
-//! Reads no files.
+//! Merges configurations, for the scenarios and their fuzzers. Reads no files.
 
 use serde_json::Value;
 
-/// Changes `onto` as the merge patch `over` says: RFC 7396.
+/// Applies the merge patch `over` to `onto` (RFC 7396).
 pub(crate) fn merge(onto: &mut Value, over: Value) {
     match (onto, over) {
         (Value::Object(onto), Value::Object(over)) => {

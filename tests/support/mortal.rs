@@ -1,6 +1,6 @@
-//! A mortal copy of the module: the bytes under test, but for a guard before two of its callbacks
-//! that kills the VM when it is told to. A head of [`DEADLY_HEADERS`] fields or a key answer of a
-//! certain size tells it. Nothing else is changed.
+//! A mortal copy of the module: the bytes under test, with a guard before two callbacks that kills
+//! the VM on a signal. The signal is a head of [`DEADLY_HEADERS`] fields, or a key answer of a
+//! certain size. Nothing else is changed.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,24 +11,24 @@ use wasm_encoder::{
 };
 use wasmparser::{Payload, TypeRef};
 
-/// A request with so many headers or more kills the VM.
+/// A request with at least this many headers kills the VM.
 pub const DEADLY_HEADERS: i32 = 60;
 
 /// How a VM dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {
-    /// By the instruction that a Rust panic ends in.
+    /// By the instruction at the end of a Rust panic.
     Panic,
-    /// By calls without end.
+    /// By infinite recursion.
     Stack,
-    /// By taking all memory that there is, and then, as an allocator does, giving up.
+    /// By allocating all memory, and then aborting like an allocator.
     Memory,
 }
 
 impl Death {
     pub const ALL: [Death; 3] = [Death::Panic, Death::Stack, Death::Memory];
 
-    /// The size of the key answer that kills so. No key in PEM has it.
+    /// The size of the deadly key answer. No PEM key has it.
     pub fn answer_size(self) -> i32 {
         match self {
             Death::Panic => 2001,
@@ -47,7 +47,7 @@ impl Death {
                 code.call(own);
             }
             Death::Memory => {
-                // 16 MiB at a time, until there is no more.
+                // 16 MiB at a time, until allocation fails.
                 code.loop_(BlockType::Empty)
                     .i32_const(256)
                     .memory_grow(0)
@@ -72,16 +72,16 @@ pub fn write(module: &Path, file: &Path) {
     std::fs::write(file, copy.finish()).expect("the mortal module");
 }
 
-/// A callback that is entered through a guard: its name, how many parameters it has.
+/// A guarded callback: its name and number of parameters.
 const GUARDED: [(&str, u32); 2] = [
     ("proxy_on_request_headers", 3),
     ("proxy_on_http_call_response", 5),
 ];
 
 struct Guards {
-    /// Of the guarded callbacks, by name: its own function and that function's type.
+    /// The guarded callbacks by name: the original function and its type.
     callbacks: HashMap<&'static str, (u32, u32)>,
-    /// How many functions the original has.
+    /// The number of functions in the original.
     functions: u32,
 }
 
@@ -124,7 +124,7 @@ impl Guards {
         }
     }
 
-    /// The guard of `name`, which comes behind all functions of the original.
+    /// The guard of `name`, placed behind all functions of the original.
     fn guard(&self, name: &str) -> Option<u32> {
         let place = GUARDED.iter().position(|(guarded, _)| *guarded == name)?;
         Some(self.functions + u32::try_from(place).expect("two of them"))

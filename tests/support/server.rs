@@ -1,5 +1,5 @@
-//! One HTTP server on a free local port: HTTP/1.1, or HTTP/2 where the client begins with it. The
-//! key server, the upstream and the demo's ALB are made of it.
+//! One HTTP server on a free local port: HTTP/1.1, or HTTP/2 with prior knowledge. Basis of the key
+//! server, the upstream and the demo's ALB.
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -13,14 +13,14 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// An error that ends a connection without (the rest of) an answer: the client sees a reset.
+/// An error that ends a connection before the answer is complete: the client sees a reset.
 pub type Broken = Box<dyn std::error::Error + Send + Sync>;
-/// The body of an answer; it may break off half-way.
+/// The body of an answer; it may break off.
 pub type Body = BoxBody<Bytes, Broken>;
 
 /// A running server. It stops accepting when dropped.
 pub struct Server {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     accepting: JoinHandle<()>,
 }
@@ -39,7 +39,7 @@ impl Server {
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let service = hyper::service::service_fn(handler.clone());
-                // A connection's error is its client's to see.
+                // The client observes a connection's error.
                 tokio::spawn(async move {
                     let server = auto::Builder::new(TokioExecutor::new());
                     drop(
@@ -60,7 +60,7 @@ impl Drop for Server {
     }
 }
 
-/// A body that is there as a whole.
+/// A complete body.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
         .map_err(|never: Infallible| match never {})

@@ -1,5 +1,5 @@
-//! The servers of the command-line tool as running programs, and a simple browser: it keeps cookies
-//! and follows redirects.
+//! The command-line tool's servers as running programs, and a simple browser with cookies and
+//! redirects.
 
 use crate::client::{Reply, Request, send};
 use crate::envoy::{Envoy, Plugin, Setup};
@@ -14,12 +14,12 @@ use tokio::process::{Child, Command};
 /// A running `alb-oidc`, killed when dropped.
 pub struct Tool {
     process: Child,
-    /// The ports that it said it listens on, in its order.
+    /// The ports it listens on, in its order.
     ports: Vec<u16>,
 }
 
 impl Tool {
-    /// Starts the tool with these arguments and waits until it has said where its `listeners` are.
+    /// Starts the tool with these arguments and waits until it has printed its `listeners`.
     pub async fn start(arguments: &[&str], listeners: usize) -> Tool {
         let mut process = Command::new(crate::tool())
             .args(arguments)
@@ -44,17 +44,17 @@ impl Tool {
                     .expect("a port"),
             );
         }
-        // What it says later is read too: a full pipe would hold it up.
+        // Later output is read too: a full pipe would block the tool.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Tool { process, ports }
     }
 
-    /// Where its listener of this number is.
+    /// The address of its listener with this number.
     pub fn address(&self, listener: usize) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[listener]))
     }
 
-    /// The most memory it ever had, in KiB.
+    /// Its peak memory, in KiB.
     pub fn peak_memory(&self) -> u64 {
         let status = format!(
             "/proc/{}/status",
@@ -91,8 +91,8 @@ impl Simulator {
         Simulator(Tool::start(&[&fixed, more].concat(), 2).await)
     }
 
-    /// Starts it in front of an Envoy with the module, which fetches the keys from it and forwards
-    /// to `upstream`.
+    /// Starts it in front of an Envoy with the module, which fetches keys from it and forwards to
+    /// `upstream`.
     pub async fn with_gateway(
         binary: &Path,
         config: Value,
@@ -125,7 +125,7 @@ impl Simulator {
         format!("http://localhost:{}{path}", self.0.ports[1])
     }
 
-    /// Switches these misbehaviours on and all others off.
+    /// Switches on these misbehaviours, and all others off.
     pub async fn misbehave(&self, names: &[&str]) {
         let form: Vec<String> = names.iter().map(|name| format!("on={name}")).collect();
         let reply = Browser::default()
@@ -135,7 +135,7 @@ impl Simulator {
     }
 }
 
-/// Keeps cookies, whatever their path and port, and follows redirects where asked to.
+/// Keeps cookies of any path and port, and follows redirects on request.
 #[derive(Default)]
 pub struct Browser {
     pub cookies: BTreeMap<String, String>,
@@ -144,7 +144,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// One that sends these headers along.
+    /// One that sends these headers.
     pub fn sending(headers: &[(&str, &str)]) -> Browser {
         let headers = headers
             .iter()
@@ -156,23 +156,23 @@ impl Browser {
         }
     }
 
-    /// One GET, without following.
+    /// One GET, without following redirects.
     pub async fn get(&mut self, url: &str) -> Reply {
         self.request("GET", url, "").await
     }
 
-    /// One POST of a form, without following.
+    /// One POST of a form, without following redirects.
     pub async fn post(&mut self, url: &str, form: &str) -> Reply {
         self.request("POST", url, form).await
     }
 
-    /// A GET, and what it leads to: the last answer and its URL.
+    /// A GET, following redirects: the last answer and its URL.
     pub async fn open(&mut self, url: &str) -> (String, Reply) {
         let reply = self.get(url).await;
         self.follow(url, reply).await
     }
 
-    /// Where the redirects of this answer lead to.
+    /// The target of this answer's redirect.
     pub async fn follow(&mut self, url: &str, mut reply: Reply) -> (String, Reply) {
         let mut url = url.to_owned();
         for _ in 0..10 {
@@ -185,7 +185,7 @@ impl Browser {
         panic!("redirects without end: {url}")
     }
 
-    /// Signs in as a sample user on the way to `url`, and is there.
+    /// Signs in as a sample user on the way to `url`.
     pub async fn sign_in(&mut self, url: &str, form: &str) -> (String, Reply) {
         let (page, _) = self.open(url).await;
         assert!(page.contains("/idp/authorize"), "no sign-in at {page}");

@@ -1,5 +1,5 @@
-//! The table of scenarios, `tests/scenarios/*.toml`: what a file of rows may say, and what a row
-//! that says nothing means. Running the rows is `tests/scenarios.rs`.
+//! The format of the table of scenarios, `tests/scenarios/*.toml`, with defaults.
+//! `tests/scenarios.rs` runs the rows.
 //!
 //! A file holds named configurations and rows:
 //!
@@ -18,10 +18,9 @@
 //! deny = "token-malformed"
 //! ```
 //!
-//! A row is one genuine request that is admitted as `ann@example.com`, and whatever the row sets
-//! instead. It has a key and a kid of its own, so rows do not know of each other. With `requests =
-//! [{…}, {…}]` it is several, one after the other; what the row says about a request then holds for
-//! each of them.
+//! A row is one genuine request that is admitted as `ann@example.com`, with the row's changes. Each
+//! row has its own key and kid, so rows are independent. With `requests = [{…}, {…}]` it is several
+//! requests in order, and the row's request fields apply to each of them.
 
 use super::access_token::AccessTokenSpec;
 use super::envoy::Plugin;
@@ -33,7 +32,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// A number, or a range as `"1..=3"` where timing has a say.
+/// A number, or a range as `"1..=3"` if timing matters.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "toml::Value")]
 pub struct Count {
@@ -42,7 +41,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// Exactly this many.
+    /// Exactly this number.
     pub fn exactly(count: i64) -> Count {
         Count {
             min: count,
@@ -50,7 +49,7 @@ impl Count {
         }
     }
 
-    /// As many as these and `others` together.
+    /// The sum of these and `others`.
     pub fn plus(self, others: Count) -> Count {
         Count {
             min: self.min + others.min,
@@ -58,7 +57,7 @@ impl Count {
         }
     }
 
-    /// Whether `count` is as told.
+    /// Whether `count` matches.
     pub fn holds(self, count: i64) -> bool {
         (self.min..=self.max).contains(&count)
     }
@@ -97,8 +96,7 @@ impl std::fmt::Display for Count {
 
 /// All files of the table.
 pub struct Table {
-    /// Every configuration that a row uses, merged over `default`; more than once where its rows
-    /// fetch much.
+    /// Every configuration of a row, merged over `default`; several copies if its rows fetch much.
     pub plugins: Vec<Plugin>,
     pub rows: Vec<Row>,
 }
@@ -115,8 +113,8 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// JSON, merged over the `default` configuration as RFC 7396 has it: objects member by member,
-    /// null takes one out, all else is replaced.
+    /// JSON, merged over the `default` configuration (RFC 7396): objects are merged, null removes a
+    /// member, anything else replaces it.
     plugin: String,
     /// Environment variables of the VM.
     #[serde(default)]
@@ -127,7 +125,7 @@ struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Row {
-    /// A sentence: what holds.
+    /// A sentence: the behaviour.
     pub name: String,
     /// Name of a configuration.
     pub config: String,
@@ -135,9 +133,9 @@ pub struct Row {
     pub token: TokenSpec,
     /// More tokens by name, signed with the row's key.
     pub tokens: BTreeMap<String, TokenSpec>,
-    /// The access token, which requests then carry too; they refer to it as `{access_token}`.
+    /// The access token, which requests then also carry; they refer to it as `{access_token}`.
     pub access_token: Option<AccessTokenSpec>,
-    /// A second access token by the same provider: `{other_access_token}`.
+    /// A second access token of the same provider: `{other_access_token}`.
     pub other_access_token: Option<AccessTokenSpec>,
     /// The id of its key in the pool's key set; `{uuid}` is a random one.
     pub access_kid: String,
@@ -150,28 +148,27 @@ pub struct Row {
     pub kid: String,
     /// How the key server answers for the row's kid.
     pub key: Answer,
-    /// Where the module asks for the key.
+    /// The path at which the module fetches the key.
     pub fetch_path: String,
-    /// The `:authority` it asks with.
+    /// The `:authority` of the fetch.
     pub fetch_host: String,
-    /// The cluster that it asks: one of [`super::key_server::CLUSTERS`]. Only there the key is
-    /// known.
+    /// The cluster of the fetch: one of [`super::key_server::CLUSTERS`]. Only that one has the key.
     pub fetch_cluster: String,
-    /// Where else it asks for the key.
+    /// Other places at which the module fetches the key.
     pub elsewhere: Option<Elsewhere>,
     /// Requests to the key server. Unset: one when `verified` is not 0.
     pub fetches: Option<Count>,
-    /// Signatures checked. Unset: one when any request is admitted, and with an access token three:
-    /// the first one again once the key set is there.
+    /// Verified signatures. Unset: one if any request is admitted. With an access token three: the
+    /// first one is verified again once the key set arrives.
     pub verified: Option<Count>,
     /// Other counters that move. Unset: `key_fetch.ok` as `fetches`, `token_cache_hit` for each
-    /// admission without a check. What is named neither here nor by default must not move.
+    /// admission without verification. Counters that are neither listed nor default must not move.
     pub counters: BTreeMap<String, Count>,
-    /// Waits before it looks at the counters.
+    /// The wait before the counters are checked.
     pub settle_ms: u64,
     #[serde(skip)]
     pub requests: Vec<Step>,
-    /// The plugin that it runs on: its configuration, or a copy.
+    /// The row's plugin: its configuration, or a copy.
     #[serde(skip)]
     pub plugin: String,
     /// Whether the plugin's configuration has `accessLog.user`.
@@ -208,7 +205,7 @@ impl Default for Row {
     }
 }
 
-/// A key server that is asked for a key that it does not have.
+/// A key server that is asked for a key it does not have.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Elsewhere {
@@ -241,16 +238,16 @@ const ROW_MEMBERS: [&str; 19] = [
     "settle_ms",
 ];
 
-/// One request (or several alike), and what comes of it. Texts may hold `{token}`,
+/// One request (or several identical ones), and its outcome. Texts may contain `{token}`,
 /// `{access_token}`, `{NAME}`, `{NAME.header}`, `{NAME.payload}`, `{NAME.signature}`, `{kid}`,
 /// `{id}` (the request's own id), `{shards}` (1,000 session cookies), `{dots}` (16,000 of them) and
-/// `{climbs}` (a path that goes up 70 times, in a way that can be read in several).
+/// `{climbs}` (a path with 70 ambiguous parent segments).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Step {
-    /// Waits before it sends.
+    /// The wait before it is sent.
     pub after_ms: u64,
-    /// Sends it so many times,
+    /// Sends it this many times,
     pub times: usize,
     /// all at once instead of one after the other,
     pub at_once: bool,
@@ -261,46 +258,46 @@ pub struct Step {
     pub path: String,
     /// Values of `x-amzn-oidc-data`.
     pub oidc_data: Vec<String>,
-    /// Values of `x-amzn-oidc-accesstoken`. Unset: the row's, where it has one.
+    /// Values of `x-amzn-oidc-accesstoken`. Unset: the row's, if any.
     pub access_tokens: Option<Vec<String>>,
     /// Other headers, as `name: value`.
     pub headers: Vec<String>,
     pub body: String,
-    /// The whole request, byte for byte, where HTTP libraries refuse to send it.
+    /// The whole request, byte for byte, if HTTP libraries cannot send it.
     pub raw: Option<String>,
-    /// The client closes the connection after so long; nothing comes of the request.
+    /// The client closes the connection after this time; the request has no outcome.
     pub hang_up_ms: Option<u64>,
 
-    /// Denied with this reason, or with one of these where timing decides (`"this, that"`). Unset:
+    /// Denied with this reason, or with one of several if timing decides (`"this, that"`). Unset:
     /// admitted.
     pub deny: Option<String>,
-    /// Let pass without an identity, though it would be denied for this reason.
+    /// Passed without an identity in report mode, instead of a denial with this reason.
     pub report: Option<String>,
-    /// Let pass without a token, and without an identity.
+    /// Passed without a token and an identity.
     pub skipped: bool,
-    /// Answered by the module with this status, to a client that signs out.
+    /// Answered by the module with this status, as a sign-out.
     pub signed_out: Option<u16>,
-    /// Refused by Envoy itself with this status, before the module.
+    /// Denied by Envoy itself with this status, before the module.
     pub refused: Option<u16>,
     /// The form of a denial.
     pub page: Page,
-    /// The user that upstream is told.
+    /// The user id that upstream receives.
     pub user: String,
-    /// Header values that upstream must see, exactly and in order; `[]`: the header is not there.
+    /// Exact header values upstream, in order; `[]`: the header is absent.
     pub upstream: BTreeMap<String, Vec<String>>,
-    /// What all cookie headers say together.
+    /// All cookie headers upstream, joined.
     pub upstream_cookies: Option<String>,
-    /// Header values that the client must see.
+    /// Header values that the client must receive.
     pub reply: BTreeMap<String, Vec<String>>,
-    /// The names of the session cookies that the client must drop, in order.
+    /// The names of the expired session cookies, in order.
     pub expired: Vec<String>,
-    /// The whole body that the client must see.
+    /// The exact body that the client receives.
     pub reply_body: Option<String>,
-    /// Texts that must stand in it.
+    /// Texts that the body must contain.
     pub body_says: Vec<String>,
-    /// Texts that may not.
+    /// Texts that the body must not contain.
     pub body_lacks: Vec<String>,
-    /// How long the answer takes.
+    /// The time until the answer.
     pub took_ms: Option<Count>,
 }
 
@@ -339,13 +336,13 @@ impl Default for Step {
     }
 }
 
-/// Which token a repeated request carries.
+/// The token of a repeated request.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mint {
     /// The row's token, every time.
     Once,
-    /// A new token every time, by the row's key.
+    /// A new token every time, with the row's key.
     EachTime,
     /// A new token with a new, unknown kid every time.
     EachKid,
@@ -361,12 +358,12 @@ pub enum Page {
     Html,
     /// For gRPC calls.
     Grpc,
-    /// To HEAD requests.
+    /// The answer to HEAD requests.
     NoBody,
 }
 
 impl Table {
-    /// Reads every file of the folder, in the order of their names.
+    /// Reads every file of the folder, sorted by name.
     pub fn read(folder: &Path) -> Table {
         let mut files: Vec<_> = std::fs::read_dir(folder)
             .expect("the folder of scenarios")
@@ -418,12 +415,12 @@ impl Table {
     }
 }
 
-/// Gives each row a plugin of its configuration that has not fetched much yet: the module has a
-/// token bucket for the fetches of each plugin, and rows must not know of each other.
+/// Gives each row a plugin with its configuration that has not fetched much yet: each plugin has a
+/// token bucket for fetches, and rows must be independent.
 fn deal(configs: &BTreeMap<String, Plugin>, rows: &mut [Row]) -> Vec<Plugin> {
     const FETCHES_PER_PLUGIN: i64 = 15;
     let mut plugins: Vec<Plugin> = Vec::new();
-    // The copies of each configuration so far, and the fetches of the last of them.
+    // The copies of each configuration so far, and the fetches of the last copy.
     let mut copies: BTreeMap<String, (usize, i64)> = BTreeMap::new();
     for row in rows {
         let config = configs
@@ -546,7 +543,7 @@ impl Row {
         counters
     }
 
-    /// Signatures checked.
+    /// Verified signatures.
     fn verified(&self) -> Count {
         let signatures = if self.access_token.is_some() { 3 } else { 1 };
         self.verified
@@ -557,7 +554,7 @@ impl Row {
             }))
     }
 
-    /// Fetches that the module may attempt, whether or not they reach the key server.
+    /// Fetches that the module may attempt, including failed ones.
     fn most_fetches(&self) -> i64 {
         let attempts = self
             .counters
@@ -594,7 +591,7 @@ impl Row {
 }
 
 impl Step {
-    /// Whether upstream gets to see it.
+    /// Whether it reaches upstream.
     pub fn passes(&self) -> bool {
         self.deny.is_none()
             && self.signed_out.is_none()
@@ -602,7 +599,7 @@ impl Step {
             && self.hang_up_ms.is_none()
     }
 
-    /// Whether upstream gets to see it, with an identity.
+    /// Whether it reaches upstream with an identity.
     pub fn is_admitted(&self) -> bool {
         self.passes() && !self.skipped && self.report.is_none()
     }
@@ -617,7 +614,7 @@ impl Step {
         }
     }
 
-    /// Who has answered it, as Envoy's access log says it.
+    /// The component that answered it, according to Envoy's access log.
     pub fn details(&self) -> Option<&'static str> {
         match self {
             _ if self.passes() => Some("via_upstream"),
@@ -627,7 +624,7 @@ impl Step {
         }
     }
 
-    /// The reasons that it may be denied with.
+    /// The possible reasons for its denial.
     pub fn reasons(&self) -> Vec<&str> {
         self.deny
             .iter()

@@ -1,5 +1,5 @@
-//! A TLS end before a plain server, with a certificate of a test's own authority: stands where AWS'
-//! key servers do.
+//! A TLS terminator before a plain server, with a certificate of the test's own authority, in place
+//! of AWS' key servers.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// A certificate authority that nobody else trusts.
+/// A certificate authority that only the test trusts.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    /// A fresh one.
+    /// A new one.
     pub fn generate() -> Authority {
         let mut params = CertificateParams::default();
-        // Not the name that the certificates below it have, which would look signed by themselves.
+        // Differs from the names of its certificates, which would otherwise look self-signed.
         params
             .distinguished_name
             .push(DnType::CommonName, "the tests' authority");
@@ -46,16 +46,16 @@ impl Authority {
     }
 }
 
-/// The running end.
+/// The running terminator.
 pub struct TlsEnd {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     names: Arc<Mutex<Vec<String>>>,
     accepting: JoinHandle<()>,
 }
 
 impl TlsEnd {
-    /// Answers as `name`, and hands what it reads to `plain`.
+    /// Answers as `name`, and forwards the plain text to `plain`.
     pub async fn start(authority: &Authority, name: &str, plain: SocketAddr) -> TlsEnd {
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(name)));
         let listener = TcpListener::bind(("127.0.0.1", 0))
@@ -67,7 +67,7 @@ impl TlsEnd {
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, asked) = (acceptor.clone(), Arc::clone(&asked));
-                // A connection's error is its client's to see.
+                // The client observes a connection's error.
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else {
                         return;
@@ -93,7 +93,7 @@ impl TlsEnd {
         }
     }
 
-    /// The server names that clients asked for (SNI), one for each connection.
+    /// The server names that clients requested (SNI), one for each connection.
     pub fn names(&self) -> Vec<String> {
         self.names.lock().expect("the names").clone()
     }

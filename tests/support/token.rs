@@ -1,5 +1,5 @@
-//! Mints tokens as the ALB does, and every forgery of them: each member, the base64 text, the
-//! signature and the whole can be set apart. What is not set is what a genuine ALB sends.
+//! Mints tokens like the ALB's, and forgeries of them: every member, the base64 text, the signature
+//! and the whole can be set separately. By default, a token is genuine.
 
 use super::client::to_bytes;
 use base64::Engine;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The load balancer whose tokens the tests' configurations believe.
+/// The load balancer that the tests' configurations trust.
 pub const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 /// Its identity provider.
 pub const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
@@ -34,19 +34,19 @@ const N: [u8; 32] = [
 pub struct Key(SigningKey);
 
 impl Key {
-    /// A fresh key.
+    /// A new key.
     pub fn generate() -> Key {
         Key(SigningKey::generate())
     }
 
-    /// The same key each time, one for each number.
+    /// The same key in each run, one for each number.
     pub fn numbered(number: u8) -> Key {
         let mut secret = [0x5a; 32];
         secret[31] = number;
         Key(SigningKey::from_slice(&secret).expect("a scalar below the order"))
     }
 
-    /// What the key server serves: one PEM `PUBLIC KEY`.
+    /// The key server's content: one PEM `PUBLIC KEY`.
     pub fn pem(&self) -> String {
         self.0
             .verifying_key()
@@ -54,7 +54,7 @@ impl Key {
             .expect("a PEM")
     }
 
-    /// The public key's DER in base64, with no PEM around it.
+    /// The public key's DER in base64, without PEM.
     pub fn der_base64(&self) -> String {
         STANDARD.encode(self.spki())
     }
@@ -75,7 +75,7 @@ impl Key {
         to_pem(&[&[0x30, 0x19][..], &algorithm, &[0x03, 0x02, 0x00, 0x00]].concat())
     }
 
-    /// The private half.
+    /// The private key.
     pub fn signing_key(&self) -> &SigningKey {
         &self.0
     }
@@ -102,33 +102,33 @@ fn to_pem(der: &[u8]) -> String {
     )
 }
 
-/// What to mint.
+/// The token to mint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenSpec {
-    /// Members of the JOSE header, over the genuine ones.
+    /// Members of the JOSE header that replace the genuine ones.
     pub header: Map<String, Value>,
-    /// Genuine members of the header that are left out.
+    /// Genuine members of the header to omit.
     pub header_without: Vec<String>,
-    /// JSON text put after the header's last member: `"alg": "none"` makes a duplicate.
+    /// JSON text after the header's last member: `"alg": "none"` makes a duplicate.
     pub header_append: String,
     /// The header's whole JSON text.
     pub header_text: Option<String>,
     /// An array nested this deep as one more member of the header.
     pub header_depth: usize,
-    /// The header's base64 as sent and signed; `{}` is the text that would have been there.
+    /// The header's base64 as sent and signed; `{}` is the original text.
     pub header_base64: String,
-    /// Members of the payload, over the genuine ones.
+    /// Members of the payload that replace the genuine ones.
     pub payload: Map<String, Value>,
-    /// Genuine members of the payload that are left out.
+    /// Genuine members of the payload to omit.
     pub payload_without: Vec<String>,
-    /// JSON text put after the payload's last member.
+    /// JSON text after the payload's last member.
     pub payload_append: String,
     /// The payload's whole JSON text.
     pub payload_text: Option<String>,
     /// An array nested this deep as one more member of the payload.
     pub payload_depth: usize,
-    /// The payload's base64 as sent and signed; `{}` is the text that would have been there.
+    /// The payload's base64 as sent and signed; `{}` is the original text.
     pub payload_base64: String,
     /// Seconds from now to the header's `exp`.
     pub exp: i64,
@@ -136,17 +136,17 @@ pub struct TokenSpec {
     pub payload_exp: i64,
     /// Writes the JSON texts one byte per character, not as UTF-8.
     pub latin1: bool,
-    /// `=` at the end of each part, as the ALB has it.
+    /// `=` at the end of each part, as the ALB sends it.
     pub padding: bool,
     /// The base64 alphabet.
     pub alphabet: Alphabet,
-    /// Fills the payload up until the whole token has this many bytes. With padding, not every
-    /// length can be had.
+    /// Pads the payload until the whole token has this many bytes. With base64 padding, not every
+    /// length is possible.
     pub length: Option<usize>,
-    /// What stands in the place of the signature.
+    /// The signature.
     pub signature: Signature,
-    /// How the parts are put together: `{header}`, `{payload}` and `{signature}` are filled in;
-    /// `{unpadded}` is the genuine whole with its padding taken off.
+    /// The composition of the parts: `{header}`, `{payload}` and `{signature}` are filled in.
+    /// `{unpadded}` is the genuine whole without padding.
     pub text: String,
 }
 
@@ -187,19 +187,19 @@ pub enum Alphabet {
     Standard,
 }
 
-/// What stands in the place of the signature. All but `Genuine` and `Malleable` are forgeries.
+/// The signature. All but `Genuine` and `Malleable` are forgeries.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signature {
     /// By the row's key.
     Genuine,
-    /// (r, n − s): valid ECDSA too.
+    /// (r, n − s): also valid ECDSA.
     Malleable,
     /// By another key.
     OtherKey,
-    /// The genuine one of another payload.
+    /// The genuine signature of another payload.
     OtherPayload,
-    /// Genuine with one bit of s turned.
+    /// Genuine with one bit of s flipped.
     FlippedBit,
     /// r = s = 0
     Zero,
@@ -219,17 +219,17 @@ pub enum Signature {
     Truncated,
     /// 65 bytes
     Extended,
-    /// Genuine, in ASN.1 DER as other protocols have it.
+    /// Genuine, in ASN.1 DER as in other protocols.
     Der,
     /// Genuine, twice.
     Doubled,
-    /// Genuine, with bits set that base64 has over.
+    /// Genuine, with the unused bits of the last base64 letter set.
     StrayBits,
-    /// Genuine over the header and payload without their padding.
+    /// The genuine signature of header and payload without padding.
     OverUnpadded,
     /// HMAC-SHA256 with the public PEM as the secret.
     Hs256,
-    /// HMAC-SHA512 with the public PEM as the secret: 64 bytes, as ES256 has.
+    /// HMAC-SHA512 with the public PEM as the secret: 64 bytes, like ES256.
     Hs512,
 }
 
@@ -252,13 +252,13 @@ impl TokenSpec {
         }
     }
 
-    /// Mints it with the key that the key server knows as `kid`.
+    /// Mints it with the key that the key server publishes as `kid`.
     pub fn mint(&self, kid: &str, key: &Key) -> Token {
         let Some(length) = self.length else {
             return self.mint_filled(kid, key, 0, 0);
         };
-        // Base64 has no text of every length: one to three bytes more in the header move what the
-        // payload cannot reach.
+        // Base64 does not have every length: one to three more bytes in the header reach the
+        // lengths that the payload cannot.
         for header_fill in 1..4 {
             let mut fill = 1;
             loop {
@@ -441,7 +441,7 @@ impl Signature {
     }
 }
 
-/// Another text than the one given: a test of padding needs some.
+/// A different text: tests of padding need one.
 fn unpadded(text: &str) -> String {
     assert!(text.contains('='), "a token that has no padding anyway");
     text.replace('=', "")

@@ -1,6 +1,5 @@
-//! The service behind the gateway: remembers each request that reaches it and echoes it as JSON, or
-//! answers with as many bytes as [`ANSWER_BYTES`] asks for. A request for an upgrade is granted,
-//! and every byte that comes after is sent back.
+//! The service behind the gateway: records each request and echoes it as JSON, or answers with as
+//! many bytes as [`ANSWER_BYTES`] asks for. Accepts upgrades and echoes all bytes that follow.
 
 use super::client::to_text;
 use super::server::{Body, Broken, Server, full};
@@ -14,21 +13,21 @@ use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-/// The header that asks for an answer of so many bytes, in pieces.
+/// The header that asks for an answer of this size, in chunks.
 pub const ANSWER_BYTES: &str = "x-answer-bytes";
 
 /// The header that has `/redirect` answered with a redirect to this address.
 pub const REDIRECT_TO: &str = "x-redirect-to";
 
-/// One request as it arrived. Header values are spelled one character per byte.
+/// A received request. Header values have one character for each byte.
 #[derive(Clone, Debug, Serialize)]
 pub struct Seen {
     pub method: String,
     pub path: String,
-    /// In order; a header that came twice is here twice.
+    /// In order, duplicates included.
     pub headers: Vec<(String, String)>,
     pub body: String,
-    /// What came behind the body.
+    /// The trailers.
     pub trailers: Vec<(String, String)>,
 }
 
@@ -61,17 +60,17 @@ impl Upstream {
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.server.address
     }
 
-    /// What arrived since the last call.
+    /// The requests since the last call.
     pub fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().expect("the record"))
     }
 
-    /// The user ids of what arrived at `path` since then, without forgetting them; several of one
+    /// The user ids of the requests at `path` since then, without clearing them; several in one
     /// request are joined.
     pub fn seen_at(&self, path: &str) -> Vec<String> {
         let seen = self.seen.lock().expect("the record");
@@ -89,7 +88,7 @@ async fn serve(
     let upgrade = request.headers().get(UPGRADE).cloned();
     let connection = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
-    // A connection that is upgraded has no body that ends.
+    // An upgraded connection has a body without end.
     let (body, trailers) = if upgrade.is_some() {
         Default::default()
     } else {

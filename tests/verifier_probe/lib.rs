@@ -1,10 +1,10 @@
-//! Puts the signatures in its plugin config to both verifiers, once, and logs their verdicts and
-//! the time they took. Never part of the filter.
+//! Verifies the signatures in its plugin config once with both verifiers, and logs verdicts and
+//! times. Not part of the filter.
 //!
-//! Config: `{"vectors": [{"spki": HEX, "message": HEX, "signature": HEX}], "rounds": N}`. It logs
-//! one line `probe: {"host": VERDICTS, "module": VERDICTS, "hostNanos": N, "moduleNanos": N}`,
-//! where VERDICTS has a `1` for each valid signature, a `0` for each invalid one and a `?` where
-//! the host says nothing. The times are those of verifying the first vector `rounds` times.
+//! Config: `{"vectors": [{"spki": HEX, "message": HEX, "signature": HEX}], "rounds": N}`. Logs one
+//! line `probe: {"host": VERDICTS, "module": VERDICTS, "hostNanos": N, "moduleNanos": N}`. VERDICTS
+//! has a `1` for each valid signature, a `0` for each invalid one and a `?` if the host has no
+//! verdict. The times are for verifying the first vector `rounds` times.
 
 use alb_oidc_filter::{P256, VerifySignature, host_verdict};
 use proxy_wasm::hostcalls;

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn filter_accepts_minted_token_with_and_without_padding() {
+    fn filter_accepts_minted_tokens() {
         let key = AlbKey::generate();
         for padded in [true, false] {
             let text = AlbToken {

@@ -1,4 +1,4 @@
-//! `seed FOLDER`: writes each target's seeds into a folder of its own there.
+//! `seed FOLDER`: writes each target's seeds into a subfolder.
 
 use alb_oidc_fuzz::targets::ALL;
 use std::path::Path;

@@ -1,15 +1,15 @@
-//! Envoy's `verify_signature`, for the filter's host side: BoringSSL's heir in its place. The only
-//! room with `unsafe`, for it is called as C.
+//! Envoy's `verify_signature` for the filter's host side, with AWS-LC in place of BoringSSL. The
+//! only file with `unsafe`, because the function is called as C.
 
 #![allow(unsafe_code)]
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 
-/// The ABI's function: see `src/filter/host.rs`. Takes four fields of a protobuf message, all byte
+/// The ABI's function, see `src/filter/host.rs`. Takes four fields of a protobuf message, all byte
 /// strings.
 ///
 /// # Safety
-/// `arguments` points to `size` bytes; `answer` and `answer_size` may be written to.
+/// `arguments` points to `size` bytes; `answer` and `answer_size` are valid for writes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_call_foreign_function(
     _: *const u8,
@@ -27,7 +27,7 @@ unsafe extern "C" fn proxy_call_foreign_function(
     } else {
         Box::default()
     };
-    // SAFETY: both point to variables of the caller's, which takes the box over.
+    // SAFETY: both point to variables of the caller, which takes ownership of the box.
     unsafe {
         *answer_size = bytes.len();
         *answer = Box::into_raw(bytes).cast();

@@ -1,6 +1,5 @@
-//! Fuzz targets: each a plain function of bytes, which panics where the filter and its judge
-//! disagree. libFuzzer calls them (`src/bin`), and so does a short seeded run in `make test`
-//! (`tests/short.rs`).
+//! Fuzz targets: functions of bytes that panic if the filter and its judge disagree. libFuzzer
+//! calls them (`src/bin`), and so does a short seeded run in `make test` (`tests/short.rs`).
 
 pub mod judge;
 pub mod seeds;

@@ -1,5 +1,5 @@
-//! Near-valid configurations, tokens and requests, made from a fuzzer's bytes: genuine ones, and a
-//! few things changed.
+//! Near-valid configurations, tokens and requests from a fuzzer's bytes: genuine ones with a few
+//! changes.
 
 use arbitrary::{Result, Unstructured};
 use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD, Encoding};
@@ -19,7 +19,7 @@ pub(crate) const ISSUERS: [&str; 2] = [
     "https://login.example.com",
 ];
 pub(crate) const CLIENTS: [&str; 2] = ["1example23456789", "another"];
-/// What becomes of each is its position's.
+/// Indexed by position.
 pub(crate) const KIDS: [&str; 6] = [
     "31c93e63-dd77-5b60-bdd0-68378b356ad2",
     "31C93E63-DD77-5B60-BDD0-68378B356AD2",
@@ -40,7 +40,7 @@ pub(crate) fn rarely(u: &mut Unstructured<'_>, odds: u8) -> Result<bool> {
     Ok(u.int_in_range(0..=odds - 1)? == odds - 1)
 }
 
-/// One of these, or a text of the fuzzer's own.
+/// One of these, or a text from the fuzzer's bytes.
 fn text(u: &mut Unstructured<'_>, from: &[&str]) -> Result<String> {
     if rarely(u, 8)? {
         Ok(u.arbitrary::<&str>()?.chars().take(40).collect())
@@ -85,7 +85,7 @@ const HEADER_NAMES: [&str; 6] = [
     "x-team",
 ];
 
-/// A `pluginConfig`, nearly always a good one.
+/// A `pluginConfig`, mostly valid.
 pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
     let mut config = Map::new();
     let mut balancers = Vec::new();
@@ -169,7 +169,7 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
         );
     }
     if rarely(u, 3)? {
-        // Load balancers of several issuers are refused beside it.
+        // It requires a single issuer.
         for entry in &mut balancers {
             entry["issuer"] = json!(ISSUERS[0]);
         }
@@ -209,7 +209,7 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
     Ok(config)
 }
 
-/// Takes out what would have the config refused.
+/// Removes contradictions that make the config invalid.
 fn without_contradictions(config: &mut Value) {
     if let Some(entries) = config["loadBalancers"].as_array_mut() {
         without_twins(entries);
@@ -237,7 +237,7 @@ fn without_contradictions(config: &mut Value) {
     }
     let claims = config.pointer("/userId/claims").and_then(Value::as_array);
     if claims.is_some_and(|claims| claims.iter().any(is_of_access_token)) {
-        // Which token's `email_verified` would it be?
+        // `email_verified` belongs to one token only.
         config["userId"]["requireVerifiedEmail"] = json!(false);
     }
 }
@@ -259,7 +259,7 @@ fn claim_paths(u: &mut Unstructured<'_>) -> Result<Value> {
     Ok(Value::Array(paths))
 }
 
-/// Regexes that mean the same with and without Unicode's classes.
+/// Regexes that mean the same with and without Unicode classes.
 pub(crate) const TRANSFORMERS: [(&str, &str); 9] = [
     (r"@example\.com$", ""),
     (r"^([^@]+)@(.*)$", "$2/$1"),
@@ -325,7 +325,7 @@ pub(crate) fn rules(u: &mut Unstructured<'_>, has_groups: bool) -> Result<Value>
             matching.insert("methods".into(), json!([*pick(u, &METHODS)?]));
         }
         if matching.is_empty() {
-            // A rule that lets everything pass is refused.
+            // A rule that opens everything is rejected.
             matching.insert("methods".into(), json!(METHODS));
         }
         let mut rule = json!({"match": matching});
@@ -352,7 +352,7 @@ pub(crate) fn rules(u: &mut Unstructured<'_>, has_groups: bool) -> Result<Value>
     Ok(Value::Array(rules))
 }
 
-/// Any JSON that a claim may hold.
+/// Any JSON for a claim.
 fn value(u: &mut Unstructured<'_>) -> Result<Value> {
     Ok(match u.int_in_range(0..=11)? {
         0 => Value::Null,
@@ -428,7 +428,7 @@ fn changed(
     Ok(())
 }
 
-/// Its text, and rarely one that is not quite JSON.
+/// Its text, rarely with a change that makes it lenient JSON.
 fn written(u: &mut Unstructured<'_>, object: &Map<String, Value>) -> Result<Vec<u8>> {
     let mut text = serde_json::to_string(object).expect("JSON");
     if rarely(u, 32)? {
@@ -484,7 +484,7 @@ fn spoiled(u: &mut Unstructured<'_>, text: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// A token of one of the config's load balancers, or nearly.
+/// A token of one of the config's load balancers, or a similar one.
 pub(crate) fn alb_token(u: &mut Unstructured<'_>, config: &Value) -> Result<Vec<u8>> {
     let entries = config["loadBalancers"].as_array().expect("load balancers");
     let entry = u.choose(entries)?;
@@ -555,7 +555,7 @@ fn expiry(u: &mut Unstructured<'_>) -> Result<u64> {
     })
 }
 
-/// A provider's token.
+/// A provider's access token.
 pub(crate) fn access_token(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let mut header = Map::from_iter([
         ("alg".to_owned(), json!("RS256")),
@@ -760,7 +760,7 @@ const COOKIES: [&str; 10] = [
     "awselbauthsessioncookie-0=l",
 ];
 
-/// Headers that a client may send besides.
+/// Other headers that a client may send.
 pub(crate) fn further(u: &mut Unstructured<'_>, head: &mut Headers) -> Result<()> {
     while rarely(u, 2)? {
         head.push(((*pick(u, &EXTRA)?).to_owned(), b"evil".to_vec()));

@@ -1,4 +1,4 @@
-//! Where fuzzers begin: the vectors, the table of scenarios, and seeded chance.
+//! The fuzzers' seeds: the vectors, the table of scenarios, and seeded random bytes.
 
 use crate::merge::merge;
 use serde_json::Value;
@@ -8,7 +8,7 @@ fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// `count` inputs of `length` bytes, the same each time.
+/// `count` inputs of `length` bytes, the same in each run.
 pub fn random(count: usize, length: usize) -> Vec<Vec<u8>> {
     let mut chance = fastrand::Rng::with_seed(7);
     (0..count)
@@ -55,7 +55,7 @@ fn scenario_files() -> Vec<toml::Table> {
         .collect()
 }
 
-/// The configurations of the scenarios, by name: each over the one named `default`.
+/// The configurations of the scenarios by name, each merged over `default`.
 pub fn configs() -> Vec<(String, Value)> {
     let mut configs = Vec::new();
     for table in scenario_files() {
@@ -92,7 +92,7 @@ pub fn configs() -> Vec<(String, Value)> {
         .collect()
 }
 
-/// The rows of the scenarios, as they are written.
+/// The rows of the scenarios, unchanged.
 pub fn rows() -> Vec<toml::Table> {
     let rows = |table: toml::Table| {
         table
@@ -105,7 +105,7 @@ pub fn rows() -> Vec<toml::Table> {
     tables.filter_map(|row| row.as_table().cloned()).collect()
 }
 
-/// Every text in the table of scenarios that has one of these names.
+/// Every text in the table of scenarios with one of these names.
 pub fn scenarios(names: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for table in scenario_files() {
@@ -129,7 +129,7 @@ fn collect(value: &toml::Value, name: &str, names: &[&str], found: &mut Vec<Stri
     }
 }
 
-/// Every table of the scenarios that has this name, over what is genuine.
+/// Every table in the scenarios with this name, merged over the genuine one.
 pub fn scenario_tables(name: &str, genuine: &Value) -> Vec<Value> {
     let mut found = Vec::new();
     for table in scenario_files() {

@@ -1,6 +1,5 @@
-//! Signatures that cost nothing, so that a fuzzer gets behind them: a hash of key and text. The
-//! filter verifies them as it does real ones, through its own `VerifySignature`; real ones have the
-//! target `keys`.
+//! Cheap signatures that a fuzzer can pass: a hash of key and text. The filter verifies them like
+//! real ones, through its own `VerifySignature`. The target `keys` covers real ones.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
@@ -26,14 +25,14 @@ thread_local! {
     static LAST: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The RSA key that was asked for last, SubjectPublicKeyInfo.
+/// The SubjectPublicKeyInfo of the last RSA key.
 pub(crate) fn last_rsa_key() -> Vec<u8> {
     LAST.take()
 }
 
 static PROVIDER: CryptoProvider = provider::<Toy>();
 
-/// Has the filter verify toy signatures.
+/// Makes the filter verify toy signatures.
 pub(crate) fn verifier() -> Verifier {
     Verifier::install(&PROVIDER)
 }
@@ -43,7 +42,7 @@ fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
     [hash.as_ref(), hash.as_ref()].concat()
 }
 
-/// The load balancers' keys: a real point on P-256, and the same one mirrored.
+/// The load balancers' keys: a real point on P-256, and its mirror image.
 pub(crate) fn p256(number: u8) -> &'static P256Key {
     static KEYS: LazyLock<[P256Key; 2]> = LazyLock::new(|| {
         let mut mirrored = known_answer::SPKI;

@@ -1,4 +1,4 @@
-//! What an Envoy holds in memory, from its own stats and from the kernel.
+//! An Envoy's memory, from its own stats and from the kernel.
 
 use crate::envoy::Envoy;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::fmt;
 /// In bytes.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// All that its process has in memory.
+    /// The process's resident memory.
     pub resident: u64,
-    /// What its allocator has given out: everything but V8's own and the modules' memory.
+    /// The memory handed out by its allocator: everything but V8's own and the modules' memory.
     pub heap: u64,
-    /// Each VM's linear memory, which grows and never shrinks; the largest first.
+    /// Each VM's linear memory, which never shrinks; the largest first.
     pub linear: Vec<u64>,
 }
 
@@ -55,8 +55,7 @@ impl fmt::Display for Memory {
     }
 }
 
-/// V8 reserves more than 4 GiB for each linear memory and makes its beginning accessible, as much
-/// as the module has.
+/// V8 reserves more than 4 GiB for each linear memory, and makes only the module's part accessible.
 fn linear_memories(maps: &str) -> Vec<u64> {
     let mut found = Vec::new();
     let mut before = (0, 0, false);

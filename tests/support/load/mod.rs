@@ -1,5 +1,5 @@
-//! What `make chaos` and `make soak` share: connections that are used again, and what an Envoy
-//! holds in memory. Judges nothing.
+//! Shared code of `make chaos` and `make soak`: reused connections, and an Envoy's memory. Checks
+//! nothing.
 
 pub mod memory;
 
@@ -11,30 +11,30 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// What is not answered by then never will be.
+/// The deadline for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// An older connection is used no more: workers keep getting new ones, and none outlives the
-/// listener that it was made to, which Envoy would have to cut off.
+/// The age limit of a reused connection, so that workers get new ones, and none outlives its
+/// listener, which Envoy would close.
 const AGE: Duration = Duration::from_secs(5);
 
-/// How a client speaks.
+/// The client's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
     Http2,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Answered(Reply),
     /// By the client.
     HungUp,
-    /// Neither an answer nor the client's doing.
+    /// Neither an answer nor a hang-up by the client.
     Broken(String),
 }
 
-/// One listener, and the connections to it that are not in use.
+/// One listener, and its idle connections.
 pub struct Lane {
     pub address: SocketAddr,
     idle: Mutex<Vec<(Connection, Instant)>>,
@@ -50,7 +50,7 @@ impl Lane {
         }
     }
 
-    /// Sends a request. The client hangs up after `hangs_up`, if it is not answered before.
+    /// Sends a request. The client hangs up after `hangs_up` without an answer.
     pub async fn send(
         &self,
         protocol: Protocol,
@@ -64,7 +64,7 @@ impl Lane {
         };
         let answer = connection.send(request, full(body.clone()));
         match tokio::time::timeout(hangs_up.unwrap_or(PATIENCE), answer).await {
-            // Envoy had just closed it, as it may: the next one is new.
+            // Envoy had just closed it, which is allowed: retry on a new one.
             Ok(Ok(None)) => Box::pin(self.send(protocol, request, body, hangs_up)).await,
             Ok(Ok(Some(reply))) => {
                 if protocol == Protocol::Http1 {
@@ -104,24 +104,27 @@ impl Lane {
                     && connection.is_ready()
                     && since.elapsed() < AGE
                 {
-                    return Ok((connection.beside().expect("an HTTP/2 connection"), *since));
+                    return Ok((
+                        connection.multiplexed().expect("an HTTP/2 connection"),
+                        *since,
+                    ));
                 }
                 let new = Connection::http2(self.address).await?;
-                let mine = new.beside().expect("an HTTP/2 connection");
+                let mine = new.multiplexed().expect("an HTTP/2 connection");
                 *self.shared.lock().expect("the connections") = Some((new, Instant::now()));
                 Ok((mine, Instant::now()))
             }
         }
     }
 
-    /// Closes what is not in use.
+    /// Closes the idle connections.
     pub fn close(&self) {
         self.idle.lock().expect("the connections").clear();
         *self.shared.lock().expect("the connections") = None;
     }
 }
 
-/// Waits until no more than so many requests are under way. One that went wrong ends the test.
+/// Waits until at most this many requests are under way. A panic in one ends the test.
 pub async fn at_most(most: usize, under_way: &mut JoinSet<()>) {
     while under_way.len() > most {
         under_way

@@ -1,8 +1,8 @@
-//! The ABI's numbers (proxy-wasm 0.2.1), and its form of a header map.
+//! The ABI's numbers (proxy-wasm 0.2.1) and the format of its header maps.
 
 use super::http::Headers;
 
-/// A host call's status, as the ABI numbers them.
+/// A host call's status as a number of the ABI.
 pub type Status = u32;
 pub const OK: Status = 0;
 pub(super) const NOT_FOUND: Status = 1;
@@ -19,8 +19,8 @@ pub(super) const CALL_RESPONSE_BODY: u32 = 4;
 pub(super) const CALL_RESPONSE_HEADERS: u32 = 6;
 pub(super) const PLUGIN_CONFIGURATION: u32 = 7;
 
-/// Reads the ABI's header map: a count, the sizes of each name and value, then both with a NUL byte
-/// behind.
+/// Parses the ABI's header map: a count, the sizes of each name and value, then both with a
+/// trailing NUL byte.
 pub(super) fn pairs(serialised: &[u8]) -> Option<Headers> {
     if serialised.is_empty() {
         return Some(Vec::new());
@@ -41,7 +41,7 @@ pub(super) fn pairs(serialised: &[u8]) -> Option<Headers> {
     texts.is_empty().then_some(pairs)
 }
 
-/// Writes it in the same form.
+/// Writes the same format.
 pub(super) fn serialised(map: &Headers) -> Vec<u8> {
     let size = |bytes: &Vec<u8>| (bytes.len() as u32).to_le_bytes();
     let mut bytes = (map.len() as u32).to_le_bytes().to_vec();

@@ -1,5 +1,4 @@
-//! A host call's view of the module: its arguments, its memory, the request or plugin that it is
-//! about.
+//! A host call's access to the module: arguments, memory, and the request or plugin in context.
 
 use super::abi::{CALL_RESPONSE_HEADERS, OK, REQUEST_HEADERS, REQUEST_TRAILERS, Status};
 use super::host::Host;
@@ -9,7 +8,7 @@ use std::cell::RefMut;
 use std::time::Duration;
 use wasmi::{Caller, Error, Memory, Val};
 
-/// A host call that is being made.
+/// A host call in progress.
 pub(super) struct Guest<'a, 'b> {
     pub(super) caller: Caller<'a, Host>,
     pub(super) name: &'static str,
@@ -40,7 +39,7 @@ impl Guest<'_, '_> {
         self.caller.data().memory.expect("a memory")
     }
 
-    /// The bytes that this argument and the next, their number, name.
+    /// The bytes that this argument and the next, their length, refer to.
     pub(super) fn bytes(&mut self, place: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; self.number(place + 1) as usize];
         let read = self
@@ -75,8 +74,8 @@ impl Guest<'_, '_> {
         Ok(OK)
     }
 
-    /// Puts bytes into memory that the module allocates, and their place into what this argument
-    /// and the next point to.
+    /// Copies bytes to memory that the module allocates, and stores address and length where this
+    /// argument and the next point.
     pub(super) fn give(&mut self, place: usize, bytes: &[u8]) -> Result<Status, Error> {
         let mut at = 0;
         if !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! The host's side of one VM: its plugins, requests, calls and log. No wasm runs here.
+//! The host's side of one VM: plugins, requests, calls and log. Runs no wasm.
 
 use super::abi::Status;
 use super::http::{Call, Response, Stream};
@@ -9,12 +9,12 @@ use std::rc::Rc;
 use std::time::Duration;
 use wasmi::{Memory, TypedFunc};
 
-/// What the module did, since [`Vm::take_meter`].
+/// The module's activity since [`Vm::take_meter`].
 #[derive(Clone, Default, Debug)]
 pub struct Meter {
-    /// Instructions, as the interpreter counts them.
+    /// Instructions, counted by the interpreter.
     pub fuel: u64,
-    /// Entries into the module, allocations apart.
+    /// Entries into the module, without allocations.
     pub entries: u64,
     /// Host calls by name.
     pub calls: BTreeMap<&'static str, u64>,
@@ -28,7 +28,7 @@ pub struct Meter {
 #[derive(Clone)]
 pub(super) struct Root {
     pub(super) config: Vec<u8>,
-    /// The timer's period and when it rings next, by the steady clock.
+    /// The timer's period and next expiry, on the steady clock.
     pub(super) tick: Option<(Duration, Duration)>,
 }
 
@@ -42,9 +42,9 @@ pub(super) struct Host {
     pub(super) roots: BTreeMap<u32, Root>,
     pub(super) streams: BTreeMap<u32, Stream>,
     pub(super) calls: BTreeMap<u32, Call>,
-    /// The answer that the module is being told of.
+    /// The answer that the module is currently processing.
     pub(super) answer: Option<Response>,
-    /// Statuses with which calls are refused, by the function's name.
+    /// Statuses for calls to fail with, by function name.
     pub(super) refused: BTreeMap<String, Status>,
     pub(super) effective: u32,
     pub(super) last_context: u32,

@@ -1,5 +1,4 @@
-//! The host calls that the module may make, each as Envoy answers it. A call of any other name
-//! fails the test.
+//! The host calls of the module, answered like Envoy's. An unknown call fails the test.
 
 use super::abi::{
     BAD_ARGUMENT, CALL_RESPONSE_BODY, INTERNAL_FAILURE, NOT_FOUND, OK, PLUGIN_CONFIGURATION,
@@ -12,7 +11,7 @@ use std::time::Duration;
 use wasmi::Error;
 
 impl Guest<'_, '_> {
-    /// Makes the call, as Envoy would; an error is a breach of the ABI and traps.
+    /// Makes the call like Envoy. An error is a breach of the ABI and traps.
     pub(super) fn call(&mut self) -> Result<Status, Error> {
         let name = self.name;
         *self.host().meter.calls.entry(name).or_default() += 1;
@@ -130,7 +129,7 @@ impl Guest<'_, '_> {
             self.process().steady,
         );
         let host = self.host();
-        // Envoy takes the timer of the effective context's plugin.
+        // Envoy uses the timer of the effective context's plugin.
         let root = host
             .streams
             .get(&host.effective)
@@ -178,7 +177,7 @@ impl Guest<'_, '_> {
         }
     }
 
-    /// Removes a header, or puts a value in place of the first of its name and removes the others.
+    /// Removes a header, or replaces the first of its name with this value and removes the others.
     fn edit(&mut self, name: &[u8], value: Option<Vec<u8>>) -> Result<Status, Error> {
         let number = self.number(0);
         if let Some(fate @ (Fate::Continued | Fate::Answered(_))) =
@@ -249,7 +248,7 @@ impl Guest<'_, '_> {
         }
     }
 
-    /// The one property that the filter reads: the last address of `x-forwarded-for`, else the
+    /// The only property that the filter reads: the last address of `x-forwarded-for`, or the
     /// peer's.
     fn property(&mut self) -> Result<Status, Error> {
         let path = self.bytes(0)?;
@@ -319,7 +318,7 @@ impl Guest<'_, '_> {
         Ok(OK)
     }
 
-    /// Random bytes that are the same each time.
+    /// Random bytes, the same in each run.
     fn random(&mut self) -> Result<Status, Error> {
         let mut bytes = vec![0; self.number(1) as usize];
         for byte in &mut bytes {

@@ -1,17 +1,17 @@
-//! Requests and replies, and the HTTP calls that the module makes. Holds them; decides nothing.
+//! Requests, replies, and the module's HTTP calls. Data only.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Names and values in order; a name may come twice.
+/// Names and values in order, duplicates included.
 pub type Headers = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    /// Whose plugin judges it.
+    /// The plugin that handles it.
     pub root: u32,
-    /// As they stand now: upstream sees them once the request has been let pass.
+    /// The current headers: upstream sees them once the request is continued.
     pub headers: Headers,
     pub trailers: Headers,
     /// Filter state, by name without `wasm.`.
@@ -19,20 +19,20 @@ pub struct Stream {
     pub fate: Fate,
 }
 
-/// What has become of a request.
+/// The state of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The module is looking at its head.
+    /// The module is processing its head.
     Judged,
     /// It is paused.
     Waiting,
-    /// It went on to upstream.
+    /// It continued to upstream.
     Continued,
     /// The module answered it.
     Answered(Reply),
 }
 
-/// An answer in upstream's place.
+/// A local reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub status: u32,
@@ -51,21 +51,21 @@ impl Stream {
             .collect()
     }
 
-    /// Why it was answered, as the module noted it for the access log.
+    /// The reason that the module wrote for the access log.
     pub fn reason(&self) -> Option<String> {
         self.notes.get("alb_oidc_reason").map(|reason| text(reason))
     }
 }
 
-/// An HTTP call that the module made and nobody has answered.
+/// An unanswered HTTP call of the module.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The root context that made it.
+    /// The root context of the call.
     pub root: u32,
     pub cluster: String,
     pub headers: Headers,
     pub timeout: Duration,
-    /// When it was made, by the steady clock.
+    /// The time of the call, on the steady clock.
     pub made: Duration,
 }
 
@@ -77,7 +77,7 @@ impl Call {
     }
 }
 
-/// What a call is answered with; `None` in its place is a reset.
+/// The answer to a call; `None` instead is a reset.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub headers: Headers,
@@ -85,7 +85,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// An answer of this status and body.
+    /// An answer with this status and body.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Response {
         Response {
             headers: headers(&[(":status", &status.to_string())]),
@@ -93,7 +93,7 @@ impl Response {
         }
     }
 
-    /// What Envoy makes of a call that took too long.
+    /// Envoy's answer to a call that timed out.
     pub fn timeout() -> Response {
         Response::new(504, "upstream request timeout")
     }

@@ -1,10 +1,10 @@
-//! A host for the compiled module without Envoy: an interpreter. The test controls clocks, header
-//! maps, HTTP calls, shared data and metrics. It answers host calls as Envoy does. Every run is the
-//! same, down to the count of instructions. The test fails at once where the module traps, breaks
+//! A host for the compiled module without Envoy, based on an interpreter. The test controls clocks,
+//! header maps, HTTP calls, shared data and metrics. Host calls are answered like Envoy's. Runs are
+//! deterministic, down to the instruction count. The test fails at once if the module traps, breaks
 //! the ABI, or answers a request twice.
 //!
-//! The workers of one proxy share a [`Process`]; each has a [`Vm`]. Nothing happens unless the test
-//! asks for it: no tick, no answer to a call, no passing of time.
+//! The workers of one proxy share a [`Process`]; each has a [`Vm`]. Ticks, answers and the passing
+//! of time happen only when the test triggers them.
 
 mod abi;
 mod guest;

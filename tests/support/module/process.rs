@@ -1,5 +1,5 @@
-//! What the workers of one proxy share: clocks, metrics, shared data. Time passes only when a test
-//! sets it.
+//! The state that the workers of one proxy share: clocks, metrics, shared data. Time passes only
+//! when a test sets it.
 
 use super::abi::{BAD_ARGUMENT, CAS_MISMATCH, GAUGE, OK, Status};
 use std::cell::RefCell;
@@ -7,18 +7,18 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What all workers of one proxy share.
+/// The shared state of all workers of one proxy.
 #[derive(Clone, Default)]
 pub struct Process {
-    /// The wall clock, since the Unix epoch. It may be set at will.
+    /// The wall clock, since the Unix epoch. Can be set to any time.
     pub wall: Duration,
-    /// The steady clock, since its own beginning. It may only go forward.
+    /// The steady clock, since its own start. Only moves forward.
     pub steady: Duration,
     /// Each value and its version.
     shared_data: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
-    /// How long the host takes to verify a signature.
+    /// The duration of a signature verification by the host.
     pub verification: Duration,
-    /// So many times, another worker has written a shared value just before a worker does.
+    /// How many times another worker writes a shared value just before a worker does.
     pub lost_races: u32,
     last_version: u32,
     metrics: Vec<Metric>,
@@ -41,7 +41,7 @@ impl Process {
         }))
     }
 
-    /// The value of a counter or gauge; `None` where no module has defined it.
+    /// The value of a counter or gauge; `None` if no module has defined it.
     pub fn metric(&self, name: &str) -> Option<i64> {
         self.metrics
             .iter()
@@ -69,7 +69,7 @@ impl Process {
         })
     }
 
-    /// Moves a metric; a counter only up.
+    /// Changes a metric; a counter only grows.
     pub(super) fn increment(&mut self, id: usize, by: i64) -> Status {
         match self.metrics.get_mut(id) {
             Some(metric) if by > 0 || metric.kind == GAUGE => {
@@ -85,7 +85,7 @@ impl Process {
         self.shared_data.get(key).cloned()
     }
 
-    /// Writes a shared value if it still has this version; zero stands for any.
+    /// Writes a shared value if it still has this version; zero matches any.
     pub(super) fn share(&mut self, key: Vec<u8>, value: Vec<u8>, version: u32) -> Status {
         self.last_version += 1;
         if self.lost_races > 0 {

@@ -1,11 +1,11 @@
-//! Envoy's verification of signatures, with `aws-lc-rs` in the place of BoringSSL.
+//! Envoy's signature verification, with `aws-lc-rs` in place of BoringSSL.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
 };
 use std::collections::BTreeMap;
 
-/// Envoy's foreign function: a protobuf message in, a protobuf message out.
+/// Envoy's foreign function: takes a protobuf message and returns one.
 pub(super) fn verify_signature(arguments: &[u8]) -> Vec<u8> {
     const P256_SPKI_LENGTH: usize = 91;
     let mut fields = BTreeMap::new();

@@ -16,7 +16,7 @@ use wasmi::{
     WasmResults,
 };
 
-/// More instructions than any one entry into the module may take.
+/// A limit on the instructions of one entry into the module.
 const MOST_FUEL: u64 = 4_000_000_000;
 
 /// A worker's VM.
@@ -25,13 +25,13 @@ pub struct Vm {
     instance: Instance,
 }
 
-/// A VM that can be had again, as often as wanted.
+/// A snapshot of a VM, for any number of copies.
 pub struct Image {
     memory: Vec<u8>,
     host: Host,
 }
 
-/// The compiled module and everything that it imports.
+/// The compiled module and its imports.
 struct Compiled {
     engine: Engine,
     module: Module,
@@ -42,7 +42,7 @@ fn compiled() -> &'static Compiled {
     static COMPILED: OnceLock<Compiled> = OnceLock::new();
     COMPILED.get_or_init(|| {
         let bytes = std::fs::read(crate::module()).expect("the module");
-        // Not lazily: that would count as the first caller's instructions.
+        // Not lazily: compilation would count as the first caller's instructions.
         let engine = Engine::new(
             Config::default()
                 .consume_fuel(true)
@@ -81,7 +81,7 @@ fn compiled() -> &'static Compiled {
 }
 
 impl Vm {
-    /// A VM with no plugin, and these environment variables.
+    /// A VM without plugins, with these environment variables.
     pub fn start(process: &Rc<RefCell<Process>>, environment: &[(&str, &str)]) -> Vm {
         let mut vm = Vm::instantiate(Host {
             process: Rc::clone(process),
@@ -124,7 +124,7 @@ impl Vm {
         Vm { store, instance }
     }
 
-    /// This VM as it is now.
+    /// A snapshot of this VM.
     pub fn image(&self) -> Image {
         Image {
             memory: self.memory().data(&self.store).to_vec(),
@@ -132,8 +132,7 @@ impl Vm {
         }
     }
 
-    /// A VM as it was when the image was taken, in a process that has at least the metrics of the
-    /// image's.
+    /// A VM from this snapshot, in a process with at least the snapshot's metrics.
     pub fn of_image(image: &Image, process: &Rc<RefCell<Process>>) -> Vm {
         let host = Host {
             process: Rc::clone(process),
@@ -150,8 +149,8 @@ impl Vm {
         vm
     }
 
-    /// Adds a plugin of this config; `None` where the module refuses it. As Envoy does with a
-    /// config that it has not seen.
+    /// Adds a plugin with this config, like Envoy does with a new config; `None` if the module
+    /// rejects it.
     pub fn add_plugin(&mut self, config: &str) -> Option<u32> {
         let root = self.next_context();
         self.host().roots.insert(
@@ -167,13 +166,13 @@ impl Vm {
         .then_some(root)
     }
 
-    /// Configures a plugin, once more perhaps.
+    /// Configures a plugin, possibly again.
     fn configure(&mut self, root: u32, config: &str) -> bool {
         self.host().roots.get_mut(&root).expect("a plugin").config = config.as_bytes().to_vec();
         self.enter::<_, u32>("proxy_on_configure", root, (root, config.len() as u32)) != 0
     }
 
-    /// Ends a plugin, whose requests are over. Envoy cancels its calls.
+    /// Deletes a plugin without requests. Envoy cancels its calls.
     pub fn remove_plugin(&mut self, root: u32) {
         assert!(
             self.store
@@ -188,7 +187,7 @@ impl Vm {
         self.host().calls.retain(|_, call| call.root != root);
     }
 
-    /// A request's head comes. What becomes of it, [`Vm::stream`] says.
+    /// Sends a request's head. [`Vm::stream`] returns the outcome.
     pub fn request(&mut self, root: u32, headers: Headers) -> u32 {
         let (id, count) = (self.next_context(), headers.len() as u32);
         let (notes, trailers, fate) = (BTreeMap::new(), Vec::new(), Fate::Judged);
@@ -214,7 +213,7 @@ impl Vm {
         id
     }
 
-    /// The trailers of a request that was let pass come; whether they go on.
+    /// Sends the trailers of a continued request; returns whether they continue.
     pub fn trailers(&mut self, id: u32, trailers: Headers) -> bool {
         let count = trailers.len() as u32;
         let stream = self.stream_mut(id);
@@ -227,7 +226,7 @@ impl Vm {
         self.enter::<_, i32>("proxy_on_request_trailers", id, (id, count)) == CONTINUE
     }
 
-    /// The request is over: it has been answered, or its client has hung up.
+    /// Ends the request: it was answered, or its client hung up.
     pub fn end(&mut self, id: u32) -> Stream {
         self.enter::<_, ()>("proxy_on_delete", id, id);
         self.host().streams.remove(&id).expect("a request")
@@ -253,12 +252,12 @@ impl Vm {
         self.host().answer = None;
     }
 
-    /// When the plugin's timer rings next, by the steady clock.
+    /// The next expiry of the plugin's timer, on the steady clock.
     pub fn next_tick(&self, root: u32) -> Option<Duration> {
         self.store.data().roots.get(&root)?.tick.map(|(_, at)| at)
     }
 
-    /// The plugin's timer rings.
+    /// Fires the plugin's timer.
     pub fn tick(&mut self, root: u32) {
         self.enter::<_, ()>("proxy_on_tick", root, root);
         let now = self.host().process.borrow().steady;
@@ -272,7 +271,7 @@ impl Vm {
         }
     }
 
-    /// Has the host refuse calls of this function with this status; [`OK`]: not any more.
+    /// Makes the host fail calls of this function with this status; [`OK`] ends that.
     pub fn refuse(&mut self, function: &str, status: Status) {
         match status {
             OK => self.host().refused.remove(function),
@@ -280,7 +279,7 @@ impl Vm {
         };
     }
 
-    /// A request that is not over.
+    /// A request that has not ended.
     pub fn stream(&self, id: u32) -> &Stream {
         self.store.data().streams.get(&id).expect("a request")
     }
@@ -289,22 +288,22 @@ impl Vm {
         self.host().streams.get_mut(&id).expect("a request")
     }
 
-    /// The requests that are not over.
+    /// The requests that have not ended.
     pub fn streams(&self) -> &BTreeMap<u32, Stream> {
         &self.store.data().streams
     }
 
-    /// The calls that are not answered.
+    /// The unanswered calls.
     pub fn calls(&self) -> &BTreeMap<u32, Call> {
         &self.store.data().calls
     }
 
-    /// The log's lines and their levels, since they were taken last.
+    /// Takes the log lines and their levels since the last call.
     pub fn take_log(&mut self) -> Vec<(u32, String)> {
         std::mem::take(&mut self.host().log)
     }
 
-    /// What the module did since this was asked last.
+    /// Takes the module's activity since the last call.
     pub fn take_meter(&mut self) -> Meter {
         std::mem::take(&mut self.host().meter)
     }
@@ -328,7 +327,7 @@ impl Vm {
         host.last_context
     }
 
-    /// Calls an export. `context` is the one that host calls are about.
+    /// Calls an export. `context` is the context of its host calls.
     fn enter<P: WasmParams, R: WasmResults>(
         &mut self,
         export: &str,

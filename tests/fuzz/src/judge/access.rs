@@ -1,5 +1,5 @@
-//! Rules and readings of a path: README, Rules. Every order of everything that an upstream may do
-//! to a path, by brute force.
+//! Access rules and path normalization (README, Rules), by brute force: every order of all changes
+//! that an upstream may make to a path.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 use super::identity::Identity;
 use super::regex;
 
-/// How often a path may have been encoded.
+/// The most percent-decodings of a path.
 const DECODINGS: usize = 3;
-/// A judge that has found this many readings need not look for more.
+/// The judge stops after this many forms.
 const ENOUGH: usize = 400;
-/// With more readings than this, or more bytes in all of them, a path cannot be read.
+/// A path with more forms, or more bytes in all of them, is unreadable.
 const MOST: usize = 48;
 const MOST_BYTES: usize = 2048;
-/// Nor with more than these bytes of compiled regexes times bytes of readings, each with 16 more.
+/// So is one with more than this product of compiled regex bytes and form bytes, 16 added for each
+/// form.
 const MOST_WORK: usize = 786_432;
 
-/// What rules ask for.
+/// What rules require.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Demand<'c> {
     Nothing,
@@ -57,9 +58,9 @@ pub fn admits(demands: &[Demand<'_>], user: &Identity) -> bool {
     demands.iter().all(|demand| demand.is_met_by(user))
 }
 
-/// What `rules` of this config ask of a request: what every reading of its path asks for, or, of
-/// one that cannot be read, what all rules for its method do. `sizes`: the compiled size of each
-/// rule's regexes, which no other library knows.
+/// The requirement of this config's `rules` for a request: that of every form of its path, or, for
+/// an unreadable path, of all rules for its method. `sizes` are the compiled sizes of each rule's
+/// regexes, which no other library computes.
 pub fn demands<'c>(
     config: &'c Value,
     sizes: &[usize],
@@ -89,22 +90,22 @@ pub fn demands<'c>(
         .filter(|(rule, _)| is_for_host(rule))
         .collect();
     let regexes: usize = for_host.iter().map(|(_, size)| **size).sum();
-    let is_legible = |readings: &BTreeMap<String, usize>| {
-        let bytes = readings.keys().map(String::len).sum::<usize>();
-        readings.len() <= MOST
+    let is_legible = |forms: &BTreeMap<String, usize>| {
+        let bytes = forms.keys().map(String::len).sum::<usize>();
+        forms.len() <= MOST
             && bytes <= MOST_BYTES
-            && (bytes + 16 * readings.len()) * regexes <= MOST_WORK
+            && (bytes + 16 * forms.len()) * regexes <= MOST_WORK
     };
-    // A rewrite that ends in `/` would make `..` of it.
-    let has_hidden_parent = |readings: &BTreeMap<String, usize>| {
-        readings
+    // A rewrite that ends in `/` would turn it into `..`.
+    let has_hidden_parent = |forms: &BTreeMap<String, usize>| {
+        forms
             .keys()
             .any(|path| regex(r"[^/]\.\.(/|$)").is_match(path))
     };
-    let readings = readings(path)
+    let forms = forms(path)
         .filter(is_legible)
-        .filter(|readings| !has_hidden_parent(readings));
-    let (Some(_), Some(readings)) = (&host, readings) else {
+        .filter(|forms| !has_hidden_parent(forms));
+    let (Some(_), Some(forms)) = (&host, forms) else {
         let all = for_method
             .iter()
             .map(|(rule, _)| demand(rule))
@@ -113,11 +114,11 @@ pub fn demands<'c>(
     };
     let for_host: Vec<&Value> = for_host.into_iter().map(|(rule, _)| *rule).collect();
     let mut each = Vec::new();
-    for reading in readings.keys() {
+    for form in forms.keys() {
         for ignoring_case in [false, true] {
             let first = for_host
                 .iter()
-                .find(|rule| is_for_path(rule, reading, ignoring_case));
+                .find(|rule| is_for_path(rule, form, ignoring_case));
             each.push(first.map_or(Demand::AnyUser, |rule| demand(rule)));
         }
     }
@@ -139,8 +140,7 @@ fn matching<'r>(rule: &'r Value, name: &str) -> Option<&'r Vec<Value>> {
     rule.get("match")?.get(name)?.as_array()
 }
 
-/// Some upstreams know no case of methods: a rule that lets pass wants the method as written, any
-/// other does not.
+/// Some upstreams ignore the case of methods, so only a rule with `require: none` compares it.
 fn is_for_method(rule: &Value, method: &str) -> bool {
     let opens = demand(rule) == Demand::Nothing;
     matching(rule, "methods").is_none_or(|methods| {
@@ -164,7 +164,7 @@ fn is_for_host(rule: &Value, host: &str) -> bool {
         || patterns.any(|pattern| is_host(host, &pattern.to_ascii_lowercase()))
 }
 
-/// `*.example.com` is any host below.
+/// `*.example.com` matches any subdomain.
 fn is_host(host: &str, pattern: &str) -> bool {
     match pattern.strip_prefix("*.") {
         Some(parent) => host
@@ -208,7 +208,7 @@ fn is_for_path(rule: &Value, path: &str, ignoring_case: bool) -> bool {
     })
 }
 
-/// The host without port and final dot, in lower case, if it is one.
+/// The host in lower case, without port and trailing dot, if it is valid.
 fn host(authority: &str) -> Option<String> {
     let port = regex(":[0-9]*$");
     let host = port.replace(authority, "").to_ascii_lowercase();
@@ -217,20 +217,19 @@ fn host(authority: &str) -> Option<String> {
     form.is_match(host).then(|| host.to_owned())
 }
 
-/// Each reading, and the fewest decodings that lead to it. `None`: a reading that nobody can tell
-/// the meaning of.
-pub fn readings(path: &[u8]) -> Option<BTreeMap<String, usize>> {
+/// Each form, and the fewest decodings that lead to it. `None`: a form has no clear meaning.
+pub fn forms(path: &[u8]) -> Option<BTreeMap<String, usize>> {
     let written = std::str::from_utf8(path.split(|byte| *byte == b'?').next()?).ok()?;
     if !written.starts_with('/') {
         return None;
     }
     let mut found = BTreeMap::new();
-    // Those with fewer decodings first, so that each is known by the fewest.
+    // Forms with fewer decodings first, so that each is recorded with the fewest.
     let mut rounds: Vec<Vec<String>> = vec![vec![written.to_owned()]];
     for decodings in 0..=DECODINGS {
         rounds.push(Vec::new());
         while let Some(path) = rounds[decodings].pop() {
-            // The last is what a decoder puts for bytes that are no UTF-8.
+            // The last is the replacement for invalid UTF-8.
             if path
                 .chars()
                 .any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
@@ -262,7 +261,7 @@ pub fn readings(path: &[u8]) -> Option<BTreeMap<String, usize>> {
     Some(found)
 }
 
-/// One decoding; what is no escape stays.
+/// One decoding. Invalid escapes stay.
 fn decoded(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut at = 0;
@@ -302,7 +301,7 @@ fn without_empty_segments(path: &str) -> String {
     regex("/{2,}").replace_all(path, "/").into_owned()
 }
 
-/// RFC 3986, section 5.2.4, to the letter.
+/// RFC 3986, section 5.2.4, literally.
 fn without_dots(path: &str) -> String {
     let (mut input, mut output) = (path.to_owned(), String::new());
     while !input.is_empty() {

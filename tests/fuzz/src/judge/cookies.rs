@@ -1,8 +1,8 @@
-//! Cookies, split by the `cookie` crate.
+//! Cookies, parsed by the `cookie` crate.
 
 use cookie::Cookie;
 
-/// Every cookie of a header, name and value.
+/// Every cookie of a header: name and value.
 pub fn split(header: &str) -> Vec<(String, String)> {
     Cookie::split_parse(header.to_owned())
         .filter_map(Result::ok)
@@ -10,7 +10,7 @@ pub fn split(header: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Whether the name is that of a shard of the session: the stem, a hyphen and a number.
+/// Whether the name is a shard of the session: the stem, a hyphen and a number.
 pub fn is_session(name: &str, stem: &str) -> bool {
     let number = name
         .strip_prefix(stem)
@@ -21,8 +21,7 @@ pub fn is_session(name: &str, stem: &str) -> bool {
         })
 }
 
-/// The name of every cookie of a header, of those without a value too. Bytes that are no UTF-8 are
-/// nobody's name.
+/// The name of every cookie of a header, including those without a value. Invalid UTF-8 is no name.
 pub fn names(header: &[u8]) -> Vec<String> {
     let header = String::from_utf8_lossy(header);
     header

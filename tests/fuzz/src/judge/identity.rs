@@ -1,18 +1,18 @@
-//! Claims into user id, groups and claim headers: README, Configuration. Regexes are the `regex`
-//! crate's.
+//! Maps claims to user id, groups and claim headers (README, Configuration), with the `regex`
+//! crate.
 
 use super::{jws, regex};
 use serde_json::{Map, Value};
 
 type Object = Map<String, Value>;
 
-/// The user, as upstream is told.
+/// The user as sent to upstream.
 pub struct Identity {
     pub user_id: String,
     pub domain: Option<String>,
     pub groups: Vec<String>,
     pub subject: Option<String>,
-    /// Everything that is set.
+    /// All identity headers.
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
@@ -31,8 +31,8 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// A claim of that whole name wins; else what is before a dot is an object that has the rest, the
-/// longer name first.
+/// A claim with the whole name wins. Otherwise the part before a dot names an object with the rest,
+/// longer names first.
 fn descend<'a>(object: &'a Object, name: &str) -> Option<&'a Value> {
     let parts: Vec<&str> = name.split('.').collect();
     object.get(name).or_else(|| {
@@ -64,12 +64,12 @@ fn flag(config: &Value, pointer: &str) -> bool {
     config.pointer(pointer) == Some(&Value::Bool(true))
 }
 
-/// The header that carries the user id.
+/// The user id's header.
 pub fn user_id_header(config: &Value) -> &str {
     text(config, "/userId/header", "kubeflow-userid")
 }
 
-/// Every header that the configuration names.
+/// Every header in the configuration.
 pub fn named_headers(config: &Value) -> Vec<String> {
     let mut names = vec![user_id_header(config).to_owned()];
     if config.get("groups").is_some() {
@@ -86,12 +86,12 @@ pub fn named_headers(config: &Value) -> Vec<String> {
     names
 }
 
-/// What member headers begin with.
+/// The prefix of member headers.
 pub fn member_prefix(config: &Value) -> Option<&str> {
     Some(text(config, "/groups/memberHeaderPrefix", "")).filter(|prefix| !prefix.is_empty())
 }
 
-/// Who it is, or why that cannot be said.
+/// The identity, or the reason why there is none.
 pub fn identity(config: &Value, claims: &Claims<'_>) -> Result<Identity, &'static str> {
     let user_id = user_id(config, claims)?;
     let groups = groups(config, claims);
@@ -193,9 +193,9 @@ fn is_true(value: &Value) -> bool {
     *value == Value::Bool(true) || *value == "true"
 }
 
-/// Not empty, no space at its ends, and nothing in it that a person would not see: control and
-/// format characters, what Unicode says may be ignored in display, line and paragraph separators,
-/// private use, noncharacters, and two signs that are blank.
+/// Not empty, no outer spaces, and no invisible character: control and format characters,
+/// default-ignorable code points, line and paragraph separators, private use, noncharacters, and
+/// two blank characters.
 pub fn is_legible(text: &str) -> bool {
     let unseen = regex(
         r"[\p{Cc}\p{Cf}\p{Co}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\p{Zl}\p{Zp}\x{2800}\x{1D159}]",
@@ -239,7 +239,7 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
                         strings(jws::json(list.as_bytes(), jws::CLAIMS_DEPTH).as_ref())
                     }
                     // A comma after a backslash separates nothing. No header can carry it, so
-                    // another sign may stand for it here.
+                    // another character may represent it here.
                     _ => {
                         let list = inner.unwrap_or(list).replace(r"\,", "\u{1}");
                         list.split(',').map(|name| name.trim().to_owned()).collect()
@@ -264,8 +264,7 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
     found
 }
 
-/// Lower-case letters, digits, `-` and `.` stand for themselves, every other byte is `%` and two
-/// digits.
+/// Lower-case letters, digits, `-` and `.` stay, every other byte becomes `%` and two digits.
 fn escaped(name: &str) -> String {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);

@@ -1,5 +1,5 @@
-//! Base64, JSON and the two tokens' forms, by other libraries than the filter's: `data-encoding`
-//! and `jiter`.
+//! Base64, JSON and the forms of both tokens, with libraries other than the filter's:
+//! `data-encoding` and `jiter`.
 
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use jiter::JsonValue;
@@ -7,15 +7,15 @@ use serde_json::{Map, Number, Value};
 
 /// The longest `x-amzn-oidc-data`.
 const MAX_TOKEN: usize = 16_384;
-/// Members of a JOSE header that would have it verified in another way, or by another key.
+/// Members of a JOSE header that would change the algorithm or the key.
 const REFUSED: [&str; 7] = ["crit", "b64", "zip", "jwk", "jku", "x5c", "x5u"];
-/// How deep a JOSE header may nest, and how deep the claims.
+/// The maximum depth of a JOSE header and of claims.
 const HEADER_DEPTH: usize = 2;
 /// See [`HEADER_DEPTH`].
 pub const CLAIMS_DEPTH: usize = 16;
 
-/// The ALB's base64: of either alphabet, padded or not, and nothing but what an encoder writes.
-/// Padding that is cut short is taken too: it says nothing.
+/// The ALB's base64: either alphabet, padded or not, and canonical. Incomplete padding is accepted
+/// too: it carries no information.
 pub fn base64(text: &str) -> Option<Vec<u8>> {
     let bare = text.trim_end_matches('=');
     let full = (4 - bare.len() % 4) % 4;
@@ -32,15 +32,15 @@ pub fn base64url(text: &str) -> Option<Vec<u8>> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok()
 }
 
-/// Strict JSON: RFC 8259 in UTF-8, no member twice, no number out of a double's range, not deeper
-/// than `depth`.
+/// Strict JSON: RFC 8259 in UTF-8, without duplicate members, numbers out of a double's range, or
+/// nesting deeper than `depth`.
 pub fn json(text: &[u8], depth: usize) -> Option<Value> {
     std::str::from_utf8(text).ok()?;
     strict(&JsonValue::parse(text, false).ok()?, depth)
 }
 
-/// Whether the text may hold the number -0, of which the two readers differ: an integer here, a
-/// double for the filter.
+/// Whether the text may contain the number -0, which both libraries parse differently: an integer
+/// here, a double in the filter.
 pub fn has_minus_zero(text: &[u8]) -> bool {
     text.windows(3)
         .any(|part| part.starts_with(b"-0") && b",]} \t\r\n".contains(&part[2]))
@@ -52,7 +52,7 @@ fn strict(value: &JsonValue<'_>, depth: usize) -> Option<Value> {
         JsonValue::Null => Value::Null,
         JsonValue::Bool(truth) => Value::Bool(*truth),
         JsonValue::Int(number) => Value::from(*number),
-        // What fits neither integer type is a double, as in most languages.
+        // Numbers that fit no integer type are doubles, as in most languages.
         JsonValue::BigInt(number) => match u64::try_from(number.clone()) {
             Ok(number) => Value::from(number),
             Err(_) => Value::Number(Number::from_f64(number.to_string().parse().ok()?)?),
@@ -93,14 +93,14 @@ pub fn is_uuid(text: &str) -> bool {
             .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// What a provider calls its key is its own choice, within reason: 1 to 128 visible characters.
+/// A provider chooses its key ids: 1 to 128 visible characters.
 pub fn is_key_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|byte| (0x21..0x7f).contains(&byte))
 }
 
-/// The ALB's token, taken apart.
+/// The parsed token of the ALB.
 pub struct AlbToken {
-    /// What is signed: the text as it came.
+    /// The signed text, as sent.
     pub signed: Vec<u8>,
     /// r‖s
     pub signature: Vec<u8>,
@@ -110,18 +110,18 @@ pub struct AlbToken {
     pub issuer: Option<String>,
     pub client: Option<String>,
     pub expires: u64,
-    /// Base64, not read yet.
+    /// Base64, not decoded yet.
     pub payload: String,
 }
 
-/// Everything that can be said of the token by itself.
+/// All checks on the token alone.
 pub fn alb_token(text: &[u8]) -> Result<AlbToken, &'static str> {
     const MALFORMED: &str = "token-malformed";
     if text.len() > MAX_TOKEN {
         return Err("token-too-large");
     }
     let text = std::str::from_utf8(text).map_err(|_| MALFORMED)?;
-    // With more than two dots it is no JWS; that the header is told of before is an order, no more.
+    // More than two dots are no JWS. Which mistake is reported first is only a matter of order.
     let (header, rest) = text.split_once('.').ok_or(MALFORMED)?;
     let (payload, signature) = rest.rsplit_once('.').ok_or(MALFORMED)?;
     let object = base64(header)
@@ -148,7 +148,7 @@ pub fn alb_token(text: &[u8]) -> Result<AlbToken, &'static str> {
     let signature = base64(signature)
         .filter(|bytes| bytes.len() == 64)
         .ok_or(MALFORMED)?;
-    // Whether it decodes is seen once it is verified; what can be no base64 is refused before.
+    // Decoding happens after verification, but invalid characters are rejected before.
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"-_+/=".contains(&byte);
     if payload.is_empty() || !payload.bytes().all(is_base64) {
         return Err(MALFORMED);
@@ -182,19 +182,19 @@ pub fn date(object: &Map<String, Value>, name: &str) -> Result<Option<u64>, &'st
     }
 }
 
-/// The provider's access token, taken apart.
+/// The parsed access token of the provider.
 pub struct AccessToken {
-    /// What is signed.
+    /// The signed text.
     pub signed: Vec<u8>,
-    /// `None`: no base64.
+    /// `None`: invalid base64.
     pub signature: Option<Vec<u8>>,
-    /// Which key signed it.
+    /// The id of the key that signed it.
     pub kid: String,
-    /// `None`: no object.
+    /// `None`: not an object.
     pub claims: Option<Map<String, Value>>,
 }
 
-/// A JWS by the letter of RFC 7515, with RS256. `None`: not one.
+/// A JWS according to RFC 7515, with RS256. `None`: not one.
 pub fn access_token(text: &[u8]) -> Option<AccessToken> {
     let text = std::str::from_utf8(text)
         .ok()

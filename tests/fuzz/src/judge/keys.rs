@@ -1,5 +1,4 @@
-//! Public keys, read by other libraries than the filter's: `aws-lc-rs`, and `jsonwebtoken`'s own
-//! JWK.
+//! Public keys, parsed by libraries other than the filter's: `aws-lc-rs`, and `jsonwebtoken`'s JWK.
 
 use aws_lc_rs::rsa::PublicKey;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
@@ -9,22 +8,22 @@ use serde_json::Value;
 
 use super::jws;
 
-/// An EC key on P-256 by its name, and the start of the bit string with its uncompressed point: RFC
-/// 5480, section 2.
+/// A named-curve P-256 key, and the start of the bit string with its uncompressed point: RFC 5480,
+/// section 2.
 const SPKI_START: [u8; 27] =
     *b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04";
 
-/// Whether this is the one form of a P-256 key that is believed, and a point on the curve.
+/// Whether it is the only accepted form of a P-256 key, with a point on the curve.
 pub fn is_p256(spki: &[u8]) -> bool {
     is_any_p256(spki) && spki.starts_with(&SPKI_START)
 }
 
-/// Whether the other library takes it, at the length of the form that is believed.
+/// Whether the other library accepts it, at the length of the accepted form.
 pub fn is_any_p256(spki: &[u8]) -> bool {
     spki.len() == 91 && ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, spki).is_ok()
 }
 
-/// Whether the text is one block and white space, each of its lines base64 with no space within.
+/// Whether the text is one block and white space, with lines of base64 without spaces.
 pub fn is_plain_pem(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {
         return false;
@@ -42,8 +41,8 @@ pub fn is_plain_pem(text: &[u8]) -> bool {
         && body.iter().all(is_base64)
 }
 
-/// Whether the text is this key between the two markers, in lines of whatever length. RFC 7468
-/// (section 3) wants the markers on lines of their own; without them, too, nothing can be meant but
+/// Whether the text is this key between the two markers, in lines of any length. RFC 7468 (section
+/// 3) requires the markers on lines of their own, but without that, too, the text can only mean
 /// this key.
 pub fn is_nothing_but(text: &[u8], spki: &[u8]) -> bool {
     let text: String = String::from_utf8_lossy(text)
@@ -56,7 +55,7 @@ pub fn is_nothing_but(text: &[u8], spki: &[u8]) -> bool {
     text == format!("[{}]", BASE64.encode(spki))
 }
 
-/// Modulus and exponent of an RSA key in SubjectPublicKeyInfo.
+/// The modulus and exponent of an RSA key in SubjectPublicKeyInfo.
 pub fn rsa(spki: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let key = PublicKey::from_der(spki).ok()?;
     let bytes =
@@ -64,7 +63,7 @@ pub fn rsa(spki: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((bytes(key.modulus()), bytes(key.exponent())))
 }
 
-/// A number without its leading zeros.
+/// A number without leading zeros.
 pub fn trimmed(number: &[u8]) -> Vec<u8> {
     number
         .iter()
@@ -83,7 +82,7 @@ pub fn is_sound_rsa(modulus: &[u8], exponent: &[u8]) -> bool {
     (2048..=8192).contains(&bits) && is_odd(&n) && is_odd(&e) && e != [1] && e.len() <= 4
 }
 
-/// What a key set has under an id.
+/// The result for an id in a key set.
 #[derive(Debug, PartialEq)]
 pub enum Found {
     /// SubjectPublicKeyInfo.
@@ -92,8 +91,8 @@ pub enum Found {
     Invalid,
 }
 
-/// Looks for an RSA key. `None`: the other library does not take the key for members that the
-/// filter does not look at.
+/// Finds an RSA key. `None`: the other library rejects the key because of members that the filter
+/// ignores.
 pub fn in_key_set(text: &[u8], id: &str) -> Option<Found> {
     let set = jws::json(text, 8);
     let Some(keys) = set

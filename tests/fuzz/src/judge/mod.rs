@@ -1,7 +1,7 @@
-//! The second reading of the rules: written from the README and the design, not from the filter's
-//! code, slow and plain. It takes the `pluginConfig` as JSON, a request, what the key servers
-//! answer and the time, and says what must become of the request. Nothing here may call the filter,
-//! but for the names of its reasons.
+//! The second implementation of the rules: slow and plain, written from the README and the design
+//! instead of the filter's code. Takes the `pluginConfig` as JSON, a request, the key servers'
+//! answers and the time, and returns the expected outcome. Never calls the filter, except for the
+//! names of reasons.
 
 use regex::Regex;
 use std::cell::RefCell;

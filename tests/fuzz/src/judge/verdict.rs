@@ -1,4 +1,4 @@
-//! What becomes of a request: README, "What happens to a request", step by step.
+//! The outcome of a request: README, "What happens to a request", step by step.
 
 use serde_json::{Map, Value};
 
@@ -14,25 +14,24 @@ const OIDC_IDENTITY: &str = "x-amzn-oidc-identity";
 /// Header names, in lower case, and values.
 pub type Headers = Vec<(String, Vec<u8>)>;
 
-/// What a key server has.
+/// A key server's content.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Key {
-    /// The key of this number.
+    /// The key with this number.
     Known(u8),
     NotFound,
     Invalid,
-    /// It cannot be asked.
+    /// Unavailable.
     Unavailable,
 }
 
-/// Whether this is the signature of the key of this number over these bytes: number, bytes,
-/// signature.
+/// Whether this is a signature by the key with this number: number, message, signature.
 pub type IsSigned<'w> = &'w dyn Fn(u8, &[u8], &[u8]) -> bool;
 
-/// What there is beside the request.
+/// The surroundings of the request.
 pub struct World<'w> {
     pub config: &'w Value,
-    /// What is published at host and path under a key id.
+    /// The content at this host and path, for a key id.
     pub key: &'w dyn Fn(&str, &str) -> Key,
     pub is_signed: IsSigned<'w>,
     /// The compiled size of each rule's regexes.
@@ -41,22 +40,22 @@ pub struct World<'w> {
     pub now: u64,
 }
 
-/// What must become of a request.
+/// The expected outcome of a request.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It reaches upstream with these headers, cookies apart.
+    /// It reaches upstream with these headers, apart from cookies.
     Admitted(Headers),
-    /// As `Admitted`, and no token was asked for.
+    /// As `Admitted`, but without a token.
     Skipped(Headers),
-    /// Report mode: as `Admitted`, for one of these reasons without identity.
+    /// Report mode: as `Admitted` without identity, for one of these reasons.
     Reported(Vec<&'static str>, Headers),
-    /// It is answered with one of these reasons.
+    /// It is denied with one of these reasons.
     Denied(Vec<&'static str>),
-    /// These cookies expire.
+    /// A sign-out that expires these cookies.
     SignedOut(Vec<String>),
 }
 
-/// What the documents say of this request.
+/// The documented outcome of this request.
 pub fn verdict(world: &World<'_>, head: &Headers) -> Verdict {
     if !upgrades_are_allowed(world.config, head) {
         return Verdict::Denied(vec!["upgrade-not-allowed"]);
@@ -134,7 +133,7 @@ fn lossy(value: Option<&[u8]>) -> String {
     String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
 }
 
-/// What the names of the session's cookies begin with.
+/// The prefix of the session's cookies.
 pub fn stem(config: &Value) -> &str {
     config
         .pointer("/logout/sessionCookie")
@@ -173,7 +172,7 @@ fn sign_out(world: &World<'_>, head: &Headers) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// Who sent it, by the token alone.
+/// The identity, from the token alone.
 fn identify(world: &World<'_>, head: &Headers) -> Result<Identity, Vec<&'static str>> {
     let only = |reason: &'static str| vec![reason];
     let text = match values(head, OIDC_DATA)[..] {
@@ -215,7 +214,7 @@ fn identify(world: &World<'_>, head: &Headers) -> Result<Identity, Vec<&'static 
     .map_err(only)
 }
 
-/// It must be of one entry's signer, issuer and client.
+/// It must match signer, issuer and client of one entry.
 fn believed(config: &Value, token: &jws::AlbToken) -> Result<(), &'static str> {
     let entries: Vec<&Value> = config["loadBalancers"]
         .as_array()
@@ -245,7 +244,7 @@ fn believed(config: &Value, token: &jws::AlbToken) -> Result<(), &'static str> {
     }
 }
 
-/// Host and path below which a load balancer's keys are.
+/// The host and path of a load balancer's keys.
 fn key_server(config: &Value, arn: &str) -> String {
     if let Some(endpoint) = config
         .pointer("/publicKeys/endpoint")
@@ -291,11 +290,11 @@ fn claims(
             reasons.push("issuer-mismatch")
         }
         (None | Some(Value::String(_)), _) => {}
-        // Which of the two it is is not documented.
+        // The documentation allows both.
         (Some(_), _) => reasons.push("token-malformed"),
     }
     if reasons.first() == Some(&"token-expired") && reasons.get(1) == Some(&"issuer-mismatch") {
-        // The expiry comes first.
+        // Expiry is checked first.
         reasons.truncate(1);
     }
     if reasons.is_empty() {
@@ -351,7 +350,7 @@ fn access_claims(
     if holds { Ok(claims) } else { Err(INVALID) }
 }
 
-/// What upstream sees, but for cookies.
+/// Upstream's headers, apart from cookies.
 fn upstream(world: &World<'_>, head: &Headers, user: Option<&Identity>) -> Headers {
     let config = world.config;
     let forwards =
@@ -362,7 +361,7 @@ fn upstream(world: &World<'_>, head: &Headers, user: Option<&Identity>) -> Heade
     let of_alb_passes = |name: &str| match name {
         OIDC_DATA => user.is_some() && forwards("oidcData"),
         ACCESS_TOKEN => user.is_some() && forwards("accessToken"),
-        // Where it is there several times, each must be the user's.
+        // If it is present several times, each value must be the user's.
         _ => {
             forwards("oidcData")
                 && values(head, OIDC_IDENTITY)
@@ -385,10 +384,10 @@ fn upstream(world: &World<'_>, head: &Headers, user: Option<&Identity>) -> Heade
     seen
 }
 
-/// Whether no client may send it.
+/// Whether clients must not send it.
 pub fn is_owned(config: &Value, name: &str) -> bool {
-    // An upstream may take any sign for a hyphen; the colon of `:path` no client can send in a name
-    // of its own.
+    // An upstream may confuse any punctuation with a hyphen. Clients cannot send a name with the
+    // colon of `:path`.
     let hyphen = |sign: char| {
         if sign.is_ascii_alphanumeric() || sign == ':' {
             sign

@@ -1,4 +1,4 @@
-//! Claims into an identity, under a choice of configurations: strict JSON, user id, transformers,
+//! Maps claims to an identity, with several configurations: strict JSON, user id, transformers,
 //! groups, claim headers.
 
 use std::sync::LazyLock;
@@ -58,7 +58,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The first byte chooses the configuration; the rest is the payload.
+/// The first byte selects the configuration; the rest is the payload.
 pub fn run(data: &[u8]) {
     let Some((choice, payload)) = data.split_first() else {
         return;
@@ -97,7 +97,7 @@ pub fn run(data: &[u8]) {
     let found = config.identity.identity(&claims);
     match (found, judged) {
         (Ok(found), Ok(judged)) => {
-            // The user id's own header is the gate's to add.
+            // The gate adds the user id's header.
             let user_id = (
                 config.identity.user_id_header.clone(),
                 found.user_id.clone(),
@@ -128,7 +128,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Equal, but for the last bit of a double: `serde_json` is fast there, not exact.
+/// Equal, apart from the last bit of a double: `serde_json` rounds fast, not exactly.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => {
@@ -150,7 +150,7 @@ fn is_same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Why these claims do not hold.
+/// The reason why these claims are invalid.
 fn refusals(claims: &Value) -> Vec<&'static str> {
     let mut reasons = Vec::new();
     match claims
@@ -170,7 +170,7 @@ fn refusals(claims: &Value) -> Vec<&'static str> {
     reasons
 }
 
-/// The claims in a token that is genuine but for them. `None`: too long for one.
+/// The claims of an otherwise genuine token. `None`: too long for one.
 fn claims(config: &Config, payload: &[u8]) -> Option<Result<Claims, &'static str>> {
     let header = json!({"alg": "ES256", "kid": KIDS[0], "signer": ARNS[0], "iss": ISSUERS[0], "client": CLIENTS[0], "exp": NOW});
     let signed = format!(
@@ -197,8 +197,8 @@ fn claims(config: &Config, payload: &[u8]) -> Option<Result<Claims, &'static str
     )
 }
 
-/// The claims of a token that says nothing.
-pub(crate) fn of_nobody() -> Claims {
+/// The claims of an empty token.
+pub(crate) fn empty() -> Claims {
     claims(&CONFIGS[0].1, b"{}")
         .expect("a short token")
         .unwrap_or_else(|reason| panic!("{reason}"))

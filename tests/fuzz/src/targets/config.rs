@@ -1,5 +1,5 @@
-//! `pluginConfig`: never a panic, every mistake in one line, and nothing accepted that the README's
-//! table rules out.
+//! `pluginConfig`: no panic, every mistake on one line, and nothing accepted that the README's
+//! table excludes.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -34,7 +34,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// A configuration that has every field.
+/// A configuration with every field.
 const FULL: &str = r#"{
     "loadBalancers": [{"arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188", "issuer": "https://i.example", "clientId": "c"}],
     "publicKeys": {"endpoint": "https://keys.example", "cluster": "keys", "timeoutMs": 1000, "cacheTtlSeconds": 60},
@@ -48,11 +48,11 @@ const FULL: &str = r#"{
     "upgrades": ["websocket"],
     "reservedHeaders": ["x-machine-client"],
     "forward": {"oidcData": true, "accessToken": true, "sessionCookies": true, "pathOverrides": true},
+    "accessLog": {"user": true},
     "mode": "report"
 }"#;
 
-/// The full configuration with this field at the least and the most that it may hold, and one
-/// beyond.
+/// The full configuration with this field at its lower and upper bound, and one beyond.
 fn at_the_edges(field: &str, holds: &str) -> Vec<Value> {
     let full: Value = serde_json::from_str(FULL).expect("JSON");
     let place = |value: &Value| {
@@ -75,7 +75,7 @@ fn at_the_edges(field: &str, holds: &str) -> Vec<Value> {
     let with = |edge: u64| {
         let mut value = full.clone();
         let pointer = place(&value);
-        // The other kinds of path are no more in the configuration than this one.
+        // The other kinds of path come from other seeds.
         let held = value.pointer_mut(&pointer)?;
         *held = match held {
             Value::Number(_) => Value::from(edge),
@@ -90,7 +90,7 @@ fn at_the_edges(field: &str, holds: &str) -> Vec<Value> {
     edges.into_iter().filter_map(with).collect()
 }
 
-/// Reads `data` as the configuration.
+/// Parses `data` as the configuration.
 pub fn run(data: &[u8]) {
     if jws::has_minus_zero(data) {
         return;
@@ -111,23 +111,22 @@ pub fn run(data: &[u8]) {
     for mistake in &mistakes {
         let line = mistake.to_string();
         assert!(!line.chars().any(char::is_control), "{line:?}");
-        assert!(
-            line.contains("found ") && line.contains(", expected "),
-            "{line}"
-        );
-        // An unknown field is named in full, a value is cut short.
+        let is_value = line.contains(": found ") && line.contains(", expected ");
+        let is_conflict = line.contains(" requires ") || line.contains(" cannot be combined with ");
+        assert!(is_value || is_conflict, "{line}");
+        // An unknown field is named in full, a value is truncated.
         assert!(
             line.len() < 2000 + 8 * data.len(),
             "{} bytes: {line}",
             line.len()
         );
     }
-    // Whether it is JSON at all the two readers agree on; the filter says so in one mistake about
-    // the whole.
+    // Both parsers agree on invalid JSON, which the filter reports as one mistake about the whole
+    // config.
     let not_json = mistakes.len() == 1
         && mistakes[0]
             .to_string()
-            .contains("text that is not strict JSON");
+            .starts_with("pluginConfig: found invalid JSON");
     if data.len() <= 256 * 1024 && !data.trim_ascii().is_empty() {
         assert_eq!(
             not_json,
@@ -138,10 +137,10 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// How deep a config may nest.
+/// The maximum depth of a config.
 const DEPTH: usize = 8;
 
-/// The README's table of fields: for each path what it holds, and whether it is required.
+/// The README's table of fields: type of each path, and whether it is required.
 struct Table(BTreeMap<String, (String, bool)>);
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
@@ -165,7 +164,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 });
 
 impl Table {
-    /// What the table says against this object, which stands at `path`.
+    /// The table's objections to this object at `path`.
     fn objection(&self, path: &str, object: &Value) -> Option<String> {
         let Some(members) = object.as_object() else {
             return Some(format!("{path} is no object"));
@@ -209,7 +208,7 @@ impl Table {
 static BOUNDS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("([0-9]+) to ([0-9]+)").expect("a regex"));
 
-/// Whether the value is what the table says in words.
+/// Whether the value has the table's type.
 fn is(value: &Value, holds: &str) -> bool {
     let within = |count: u64| {
         let bounds = BOUNDS.captures(holds).expect("bounds");
@@ -245,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_full_configuration_is_one_and_has_every_field() {
+    fn full_configuration_is_valid_and_complete() {
         let full: Value = serde_json::from_str(FULL).unwrap();
         Config::from_value(&full).unwrap();
         let text = FULL.replace(['\n', ' '], "");

@@ -1,4 +1,4 @@
-//! Cookie headers: which cookies upstream does not see, and which a sign-out expires.
+//! Cookie headers: removed session cookies, and the cookies that a sign-out expires.
 
 use std::sync::LazyLock;
 
@@ -41,8 +41,8 @@ pub fn run(data: &[u8]) {
         ),
         other => panic!("not skipped but {other:?}"),
     };
-    // The other library takes off any white space of Unicode's: RFC 6265 has no name with it, and
-    // neither has the load balancer.
+    // The other library trims any Unicode white space, but names in RFC 6265 and the load
+    // balancer's have none.
     let is_odd = |character: char| character.is_whitespace() && !character.is_ascii_whitespace();
     let is_comparable = !String::from_utf8_lossy(data).contains(is_odd);
     let expected: Vec<_> = headers.iter().flat_map(|header| kept(header)).collect();
@@ -54,7 +54,7 @@ pub fn run(data: &[u8]) {
         found == expected || !is_comparable,
         "{found:?}, another library: {expected:?}"
     );
-    // Byte for byte, and whoever reads names without values too.
+    // Byte for byte, also for parsers that accept names without values.
     let pairs = |headers: &[Vec<u8>]| -> Vec<Vec<u8>> {
         let all = headers
             .iter()

@@ -1,6 +1,6 @@
-//! The whole gate: one config, a few requests one after the other, and for each what the second
-//! reading of the rules says. Made of the fuzzer's bytes, or written out as [`written`] has it: so
-//! are the scenarios, which are what it begins with.
+//! The whole gate: one config and a few requests in order, each compared with the second
+//! implementation. From the fuzzer's bytes, or in the text format of [`written`], as the scenarios
+//! that are its seeds.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{seeds, toy};
 
 mod written;
 
-/// The scenarios, and bytes: the structure makes sense of any.
+/// The scenarios, and random bytes, which always form a structure.
 pub fn seeds() -> Vec<Vec<u8>> {
     let rows = seeds::rows();
     rows.iter()
@@ -27,16 +27,16 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Plays what `data` says.
+/// Runs the case in `data`.
 pub fn run(data: &[u8]) {
-    // Too few bytes, and a text that is no request, are no finding.
+    // Too few bytes, or text that is no request, are no finding.
     match data.strip_prefix(&[written::MARK]) {
         Some(text) => drop(std::str::from_utf8(text).ok().and_then(written::play)),
         None => drop(play(&mut Unstructured::new(data))),
     }
 }
 
-/// What each key server has: the kid alone says it.
+/// The content of each key server, determined by the kid.
 fn published(place: &str, kid: &str) -> Key {
     if place.ends_with("jwks.json") || place.ends_with("/jwks") {
         return match kid {
@@ -49,7 +49,7 @@ fn published(place: &str, kid: &str) -> Key {
     }
     match KIDS.iter().position(|known| *known == kid) {
         Some(0) => Key::Known(0),
-        // Elsewhere the same id is another key's.
+        // Other servers have another key with the same id.
         Some(1) => Key::Known(u8::from(place.starts_with("s3-"))),
         Some(2) => Key::Invalid,
         Some(3) => Key::Unavailable,
@@ -63,13 +63,13 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
         Ok(config) => config,
         Err(_) => return Ok(()),
     };
-    let (mut gate, mut ring) = worker(config);
+    let (mut gate, mut cache) = worker(config);
     let (mut wall, mut steady) = (NOW * 1000, 5000);
     let (token, access_token) = (mint::alb_token(u, &config_value)?, mint::access_token(u)?);
     for number in 0..u.int_in_range(1..=3)? {
         let mut head = request(u, &config_value, &token, &access_token)?;
         if number > 0 && rarely(u, 3)? {
-            // What another request left behind must not serve this one.
+            // The caches of another request must not affect this one.
             head.retain(|(name, _)| name != OIDC_DATA);
             head.push((OIDC_DATA.to_owned(), mint::alb_token(u, &config_value)?));
         }
@@ -82,7 +82,7 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
         judge(
             &config_value,
             &mut gate,
-            &mut ring,
+            &mut cache,
             &head,
             wall,
             &mut steady,
@@ -92,12 +92,12 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
 }
 
 fn worker(config: Config) -> (Gate, KeyCache) {
-    let ring = KeyCache::new(
+    let cache = KeyCache::new(
         config.key_ttl,
         config.key_sources.iter().map(|source| source.timeout),
         0,
     );
-    (Gate::new(config, toy::verifier()), ring)
+    (Gate::new(config, toy::verifier()), cache)
 }
 
 fn request(
@@ -138,12 +138,12 @@ fn request(
 fn judge(
     config: &Value,
     gate: &mut Gate,
-    ring: &mut KeyCache,
+    cache: &mut KeyCache,
     head: &Headers,
     wall: u64,
     steady: &mut u64,
 ) -> Decision {
-    let (edits, decision) = decide(gate, ring, head, wall, steady);
+    let (edits, decision) = decide(gate, cache, head, wall, steady);
     let regex_sizes: Vec<usize> = gate
         .config()
         .access
@@ -185,10 +185,10 @@ fn judge(
     decision
 }
 
-/// The decision, once every key that it takes is there.
+/// The decision once all needed keys are there.
 fn decide(
     gate: &mut Gate,
-    ring: &mut KeyCache,
+    cache: &mut KeyCache,
     head: &Headers,
     wall: u64,
     steady: &mut u64,
@@ -205,7 +205,7 @@ fn decide(
             wall: Timestamp::from_millis(wall),
             steady: Timestamp::from_millis(*steady),
         };
-        let (decision, _) = gate.decide(&raw, ring, now);
+        let (decision, _) = gate.decide(&raw, cache, now);
         let Decision::NeedKey(name) = decision else {
             return (edits, decision);
         };
@@ -214,21 +214,21 @@ fn decide(
             "{name:?} after {waited_for:?}"
         );
         waited_for = Some(name);
-        if let Err(reason) = wait(gate, ring, name, steady) {
+        if let Err(reason) = wait(gate, cache, name, steady) {
             return (edits, gate.refusal(&raw, reason));
         }
     }
 }
 
-/// Fetches keys until this waiter is woken.
+/// Answers fetches until this waiter is woken.
 fn wait(
     gate: &Gate,
-    ring: &mut KeyCache,
+    cache: &mut KeyCache,
     name: KeyName,
     steady: &mut u64,
 ) -> std::result::Result<(), Reason> {
     const WAITER: u32 = 1;
-    ring.wait(
+    cache.wait(
         name,
         WAITER,
         || ClientAddress::Unknown,
@@ -236,10 +236,10 @@ fn wait(
     )?;
     for _ in 0..100 {
         let now = Timestamp::from_millis(*steady);
-        let due = ring.tick(now);
+        let due = cache.tick(now);
         let mut woken = vec![due.woken];
         for name in due.fetch {
-            woken.push(ring.answered(name, answer(gate, name), now));
+            woken.push(cache.answered(name, answer(gate, name), now));
         }
         for woken in woken {
             if woken.ready.contains(&WAITER) {
@@ -249,7 +249,7 @@ fn wait(
                 return Err(*reason);
             }
         }
-        let next = ring.next_tick().expect("somebody waits").millis();
+        let next = cache.next_tick().expect("a request waits").millis();
         *steady = next.max(*steady + 1);
     }
     panic!("{name:?} is waited for without end");
@@ -303,7 +303,7 @@ fn counted(headers: &Headers) -> BTreeMap<(String, Vec<u8>), usize> {
     counts
 }
 
-/// The request's headers after both rounds of edits, as Envoy would make them.
+/// The request's headers after both rounds of edits, applied like Envoy does.
 fn applied(head: &Headers, first: &[HeaderEdit], then: &[HeaderEdit]) -> Headers {
     let mut headers = head.clone();
     for edit in first.iter().chain(then) {
@@ -316,7 +316,7 @@ fn applied(head: &Headers, first: &[HeaderEdit], then: &[HeaderEdit]) -> Headers
     headers
 }
 
-/// Upstream sees every cookie but the session's, unless that is forwarded.
+/// Upstream receives every cookie but the session's, unless that is forwarded.
 fn cookies_are_kept(config: &Value, head: &Headers, upstream: &Headers) {
     let of = |headers: &Headers| -> Vec<(String, String)> {
         let values = headers.iter().filter(|(name, _)| name == "cookie");

@@ -1,5 +1,5 @@
-//! Key servers' answers, and signatures: PEM, DER, key sets, ES256 by the filter's two ways, each
-//! beside `aws-lc-rs`.
+//! Key servers' answers and signatures: PEM, DER, key sets, and both ways to verify ES256, each
+//! compared with `aws-lc-rs`.
 
 use alb_oidc_filter::{
     FetchResult, KeyId, P256, P256Key, PublicKey, RsaKey, Timestamp, UntrustedAccessToken,
@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::judge::keys as judge;
 use crate::{seeds, targets::claims, toy};
 
-/// The id that key sets are searched for.
+/// The id to find in key sets.
 const ID: &str = "pool";
 
 /// Real keys, bad keys, every vector, key sets.
@@ -46,7 +46,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let wycheproof = seeds::json_vector("ecdsa_secp256r1_sha256_p1363_test.json");
     for group in wycheproof["testGroups"].as_array().into_iter().flatten() {
         let spki = hex(&group["publicKeyDer"]);
-        // One in eight: the rest differ in numbers that a fuzzer cannot tell apart.
+        // One in eight: the others differ in numbers that mean nothing to a fuzzer.
         for test in group["tests"].as_array().into_iter().flatten().step_by(8) {
             seeds.push(of(
                 2,
@@ -70,7 +70,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seeds.push(of(4, json!({"keys": keys}).to_string().as_bytes()));
     }
     seeds.push(of(5, &[&[3, 1, 0, 1][..], &[0x81; 256]].concat()));
-    // Exponents and moduli that are no use.
+    // Invalid exponents and moduli.
     for (exponent, modulus) in [
         (1, 0x81),
         (0, 0x81),
@@ -91,7 +91,7 @@ fn hex(value: &Value) -> Vec<u8> {
         .expect("hex")
 }
 
-/// The first byte says what the rest is.
+/// The first byte selects the kind of input.
 pub fn run(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else {
         return;
@@ -134,8 +134,8 @@ fn pem(text: &[u8]) {
                 told()
             );
         }
-        // RFC 7468 has a parser ignore text outside the block, and PEM of before had headers in it:
-        // not so an answer that is one key and nothing else.
+        // RFC 7468 parsers ignore text outside the block, and older PEM has headers. An answer must
+        // be one key and nothing else.
         (None, Some(other)) => {
             assert!(
                 !judge::is_p256(&other) || !judge::is_plain_pem(text),
@@ -154,8 +154,8 @@ fn der(spki: &[u8]) {
         "{}",
         HEXLOWER.encode(spki)
     );
-    // Of uncompressed points the filter takes whatever another library takes at this length; of
-    // hybrid ones (X9.62) none.
+    // The filter accepts the same uncompressed points of this length as another library, but no
+    // hybrid ones (X9.62).
     let is_uncompressed = spki.get(26) == Some(&4);
     let refused = P256Key::from_spki(spki).is_none();
     assert!(
@@ -165,7 +165,7 @@ fn der(spki: &[u8]) {
     );
 }
 
-/// All that verify ES256 say the same.
+/// All verifiers of ES256 agree.
 fn verdicts(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
     if P256Key::from_spki(spki).is_none() {
         return false;
@@ -180,7 +180,7 @@ fn verdicts(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
         "{}",
         told()
     );
-    // By way of DER and the host's function, which `host.rs` stands in for.
+    // Through DER and the host's function, simulated in `host.rs`.
     assert_eq!(
         host_verdict(spki, message, signature),
         Some(expected),
@@ -190,7 +190,7 @@ fn verdicts(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
     expected
 }
 
-/// A genuine signature, and what the first two bytes make of it.
+/// A genuine signature, changed by the first two bytes.
 fn spoiled(data: &[u8]) {
     let [how, place, message @ ..] = data else {
         return;
@@ -262,14 +262,13 @@ fn components(data: &[u8]) {
     }
 }
 
-/// What the filter gives its verifier for this key.
+/// The filter's SubjectPublicKeyInfo of this key.
 fn spki(key: &RsaKey) -> Vec<u8> {
     let header = BASE64URL_NOPAD.encode(br#"{"alg":"RS256","kid":"pool"}"#);
     let text = format!("{header}.e30.AAAA");
     let token = UntrustedAccessToken::parse(text.as_bytes()).unwrap_or_else(|_| panic!("a token"));
     let (now, skew) = (Timestamp::from_seconds(0), Duration::ZERO);
-    let verdict =
-        toy::verifier().verify_access_token(&token, key, claims::of_nobody(), "", now, skew);
+    let verdict = toy::verifier().verify_access_token(&token, key, claims::empty(), "", now, skew);
     assert!(verdict.is_err(), "a signature of three bytes");
     toy::last_rsa_key()
 }

@@ -1,4 +1,4 @@
-//! What is fuzzed.
+//! The fuzz targets.
 
 pub mod claims;
 pub mod config;
@@ -8,14 +8,14 @@ pub mod keys;
 pub mod paths;
 pub mod token;
 
-/// A target's name, itself, and where it begins.
+/// A target's name, function and seeds.
 pub struct Target {
     pub name: &'static str,
     pub run: fn(&[u8]),
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-/// All of them.
+/// All targets.
 pub const ALL: [Target; 7] = [
     Target {
         name: "claims",

@@ -1,5 +1,4 @@
-//! Access rules and the readings of a path: nobody gets past a rule by spelling its path
-//! differently.
+//! Access rules and path normalization: spelling a path differently does not bypass a rule.
 
 use alb_oidc_filter::{Config, Identity, RequestHead, Rule};
 use arbitrary::{Result, Unstructured};
@@ -11,11 +10,11 @@ use crate::judge::identity as judged;
 use crate::mint::{self, ARNS};
 use crate::seeds;
 
-/// How many bytes rules by chance take.
+/// The bytes for random rules.
 const RULES: usize = 48;
 
-/// Rules that a reading more or less makes a difference to: little is open, little is protected,
-/// and patterns of each kind.
+/// Rules for which the forms of a path matter: few open and few protected paths, with patterns of
+/// each kind.
 static TELLING: LazyLock<[Value; 4]> = LazyLock::new(|| {
     let admins = json!({"groups": ["admins"]});
     [
@@ -29,13 +28,13 @@ static TELLING: LazyLock<[Value; 4]> = LazyLock::new(|| {
     ]
 });
 
-/// The paths of the scenarios, under rules that tell; pieces, under these and others.
+/// The paths of the scenarios under these rules; pieces under these and random rules.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut paths = seeds::scenarios(&["path", "paths", "skipped", "exact", "prefix"]);
     for raw in seeds::scenarios(&["raw"]) {
         paths.extend(raw.split(' ').nth(1).map(str::to_owned));
     }
-    // Each was a way round a rule once, or would have been.
+    // Each once bypassed a rule, or could have.
     for path in [
         "/public/a%2fb/%2e%2e/%2e%2e/admin",
         "//host/..;x/%61dmin",
@@ -58,8 +57,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     written.chain(pieced).collect()
 }
 
-/// The first byte chooses the rules, the second says whether the rest is the path, or which pieces
-/// it is made of.
+/// The first byte selects the rules. The second selects whether the rest is the path, or a choice
+/// of pieces.
 pub fn run(data: &[u8]) {
     let [choice, kind, rest @ ..] = data else {
         return;
@@ -91,11 +90,11 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
     });
     let parsed = match Config::parse(config.to_string().as_bytes()) {
         Ok(parsed) => parsed,
-        // Too many regexes by chance.
+        // Too many random regexes.
         Err(mistakes)
             if mistakes
                 .iter()
-                .all(|mistake| mistake.to_string().contains(" once compiled, ")) =>
+                .all(|mistake| mistake.to_string().contains(" bytes compiled, ")) =>
         {
             return Ok(());
         }
@@ -116,7 +115,7 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
             config["rules"]
         )
     };
-    // What cannot be read is never let pass without a token.
+    // An unreadable path never passes without a token.
     assert!(
         requirement.is_open() == access::is_open(&demands),
         "open: {}\n{}",

@@ -9,7 +9,7 @@ use crate::seeds;
 const GENUINE: &str = r#"{"typ":"JWT","kid":"31c93e63-dd77-5b60-bdd0-68378b356ad2","alg":"ES256","iss":"https://login.example.com","client":"c","signer":"arn:aws:x","exp":1800000000}"#;
 const OF_PROVIDER: &str = r#"{"kid":"pool","alg":"RS256"}"#;
 
-/// A real token, the forms that the scenarios break, and headers.
+/// A real token, the scenarios' malformed ones, and headers.
 pub fn seeds() -> Vec<Vec<u8>> {
     let real = seeds::json_vector("alb-token-2019-oidc.json");
     let mut seeds: Vec<Vec<u8>> = real
@@ -48,7 +48,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             .iter()
             .map(|header| format!("\x01{header}").into_bytes()),
     );
-    // Members that the scenarios add to the header, in place of the genuine ones or beside them.
+    // The scenarios' header members, in place of the genuine ones or in addition.
     seeds.extend(
         seeds::scenarios(&["header_text"])
             .iter()
@@ -62,7 +62,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// The first byte says whether the rest is a token, or the JSON of a header.
+/// The first byte selects whether the rest is a token or the JSON of a header.
 pub fn run(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else {
         return;

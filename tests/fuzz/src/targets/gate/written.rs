@@ -1,5 +1,4 @@
-//! A request to the gate as text, which a fuzzer can change anywhere and a person can read. Judges
-//! nothing.
+//! A request to the gate as text, which is easy to mutate and to read. Checks nothing.
 //!
 //! ```text
 //! NUMBER of the scenarios' configuration
@@ -23,13 +22,13 @@ use crate::judge::verdict::Headers;
 use crate::mint::{ARNS, CLIENTS, ISSUERS, KIDS, NOW};
 use crate::{seeds, toy};
 
-/// What a request begins with that is written so.
+/// The first line of such a text.
 pub(super) const MARK: u8 = b'@';
 
 /// The scenarios' configurations, by number.
 static CONFIGS: LazyLock<Vec<(String, Value)>> = LazyLock::new(seeds::configs);
 
-/// Plays it twice, the second time with what is remembered; `None` where it is no request.
+/// Runs it twice, the second time with filled caches; `None` if it is no request.
 pub(super) fn play(text: &str) -> Option<[Decision; 2]> {
     let (request, tokens) = text.split_once("\n\n")?;
     let mut lines = request.lines();
@@ -61,10 +60,19 @@ pub(super) fn play(text: &str) -> Option<[Decision; 2]> {
             head.push((name.to_ascii_lowercase(), value.into_bytes()));
         }
     }
-    let (mut gate, mut ring) =
+    let (mut gate, mut cache) =
         worker(Config::parse(config.to_string().as_bytes()).expect("a config"));
     let mut steady = 5000;
-    Some([(); 2].map(|()| judge(config, &mut gate, &mut ring, &head, NOW * 1000, &mut steady)))
+    Some([(); 2].map(|()| {
+        judge(
+            config,
+            &mut gate,
+            &mut cache,
+            &head,
+            NOW * 1000,
+            &mut steady,
+        )
+    }))
 }
 
 fn alb_token(header: &str, payload: &str) -> String {
@@ -89,7 +97,7 @@ fn access_token(payload: &str) -> String {
     )
 }
 
-/// The requests of a row, as far as they can be written so.
+/// The requests of a row, if they can be written in this format.
 pub(super) fn seeds(row: &toml::Table) -> Vec<Vec<u8>> {
     let name = row
         .get("config")
@@ -177,7 +185,7 @@ pub(super) fn seeds(row: &toml::Table) -> Vec<Vec<u8>> {
 
 const SUBJECT: &str = "7f3c1c1e";
 
-/// `genuine`, changed as a row has this part of a token.
+/// `genuine`, with a row's changes to this part of a token.
 fn over(genuine: Value, token: Option<&toml::Value>, part: &str) -> String {
     let changed = |name: &str| {
         token
@@ -203,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scenarios_are_played_and_their_first_row_is_admitted() {
+    fn runs_the_scenarios() {
         let rows = seeds::rows();
         let seed = &seeds(&rows[0])[0];
         let text = std::str::from_utf8(&seed[1..]).unwrap();
