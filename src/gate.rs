@@ -75,7 +75,7 @@ impl Gate {
             .reserved_headers
             .iter()
             .map(String::as_str)
-            .chain(config.identity.header_names());
+            .chain(config.users.identity.header_names());
         let names = KUBEFLOW_HEADERS
             .into_iter()
             .chain(ALB_HEADERS)
@@ -88,6 +88,7 @@ impl Gate {
             .iter()
             .fold(0, |lengths, name| lengths | length_bit(name.as_bytes()));
         let reserved_prefix = config
+            .users
             .identity
             .groups
             .as_ref()
@@ -164,14 +165,16 @@ impl Gate {
             );
         }
         let requirement = self.config.access.requirement(head);
-        if requirement.is_open() {
+        // An empty token is a bad one, and not an absent one.
+        let is_anonymous = || head.values(OIDC_DATA).next().is_none();
+        if requirement.is_open() || (requirement.is_optional() && is_anonymous()) {
             return (Decision::Skip(self.admission(head, None)), work);
         }
         let identified = self
             .authenticator
             .identify(&self.config, head, keys, now, &mut work);
         let decision = match identified {
-            Ok(identity) if !requirement.admits(&identity) => {
+            Ok(identity) if !requirement.admits(&identity, self.config.issuer_of(&identity)) => {
                 self.refusal(head, Reason::UserNotAllowed)
             }
             Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
@@ -183,7 +186,7 @@ impl Gate {
 
     /// The user id that these edits of an admitted request set.
     pub fn user_id<'a>(&self, edits: &'a [HeaderEdit]) -> Option<&'a [u8]> {
-        let header = &self.config.identity.user_id_header;
+        let header = &self.config.users.identity.user_id_header;
         edits.iter().find_map(|edit| match edit {
             HeaderEdit::Set(name, value) if name == header => Some(value.as_slice()),
             _ => None,
@@ -230,7 +233,10 @@ impl Gate {
             edits.extend(without_session_cookies(head, &self.config.session_cookie));
         }
         if let Some(identity) = identity {
-            let user_id = (&self.config.identity.user_id_header, &identity.user_id);
+            let user_id = (
+                &self.config.users.identity.user_id_header,
+                &identity.user_id,
+            );
             let carried = std::iter::once(user_id)
                 .chain(identity.headers.iter().map(|(name, value)| (name, value)));
             edits
@@ -281,7 +287,7 @@ impl Authenticator {
         let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
         // Without `accessToken` in the config, a client's access token is not part of the token
         // cache's key either.
-        let reads_access_token = config.access_token.is_some();
+        let reads_access_token = config.reads_access_tokens();
         let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
         if let Some(identity) = self.token_cache.get(text, access_tokens(), now.wall) {
             work.token_cache_hit = true;
@@ -289,6 +295,7 @@ impl Authenticator {
         }
         let skew = config.clock_skew;
         let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
+        let users = config.users_of(token.load_balancer());
         let name = KeyName {
             source: token.key_source(),
             id: token.key_id(),
@@ -299,7 +306,7 @@ impl Authenticator {
         work.signatures_checked = 1;
         // Trust is earned here.
         let mut claims = self.verifier.verify(&token, &key)?.claims(now.wall, skew)?;
-        if let Some(rules) = &config.access_token {
+        if let Some(rules) = &users.access_token {
             let text = only(access_tokens()).ok_or(Reason::AccessTokenInvalid)?;
             let token = UntrustedAccessToken::parse(text)?;
             let name = KeyName {
@@ -315,7 +322,7 @@ impl Authenticator {
                 .verifier
                 .verify_access_token(&token, &key, claims, issuer, now.wall, skew)?;
         }
-        let identity = Rc::new(config.identity.identity(&claims)?);
+        let identity = Rc::new(users.identity.identity(&claims)?);
         work.dropped = identity.dropped;
         self.token_cache.put(
             text,

@@ -134,7 +134,7 @@ impl<'t> UntrustedToken<'t> {
         skew: Duration,
     ) -> Result<ScreenedToken<'t>, Reason> {
         let mut reason = Reason::SignerUnknown;
-        for load_balancer in trusted {
+        for (position, load_balancer) in trusted.iter().enumerate() {
             if self.signer.as_deref() != Some(load_balancer.arn.as_str()) {
                 continue;
             }
@@ -153,6 +153,7 @@ impl<'t> UntrustedToken<'t> {
             }
             return Ok(ScreenedToken {
                 key_source: load_balancer.key_source,
+                load_balancer: position,
                 token: self,
             });
         }
@@ -169,6 +170,7 @@ fn accepts(expected: Option<&str>, found: Option<&str>) -> bool {
 pub struct ScreenedToken<'t> {
     token: UntrustedToken<'t>,
     key_source: KeySourceId,
+    load_balancer: usize,
 }
 
 impl<'t> ScreenedToken<'t> {
@@ -180,6 +182,11 @@ impl<'t> ScreenedToken<'t> {
     /// Where that key is published.
     pub fn key_source(&self) -> KeySourceId {
         self.key_source
+    }
+
+    /// The position of the load balancer that it claims to be from, in the config.
+    pub fn load_balancer(&self) -> usize {
+        self.load_balancer
     }
 
     /// The bytes that the signature covers: header and payload as they came, padding and all.

@@ -1,7 +1,7 @@
 //! Warnings of valid settings that are rarely intended, in the config and in the Istio resource
 //! around it.
 
-use alb_oidc_filter::{Access, Config, MAX_REGEX_SIZE, PathPattern, RequestHead, Rule};
+use alb_oidc_filter::{Config, MAX_REGEX_SIZE, PathPattern, RequestHead, Rule};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -119,7 +119,7 @@ fn opens_any_path(config: &Config, rule: &Rule) -> bool {
         head.map(|(name, value)| (name.as_bytes(), value.as_bytes()))
             .to_vec(),
     );
-    rule.access == Access::Open && !method.is_empty() && config.access.requirement(&head).is_open()
+    rule.access.opens() && !method.is_empty() && config.access.requirement(&head).is_optional()
 }
 
 /// Whether `earlier` certainly matches every request that `later` matches.
@@ -127,9 +127,9 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
     let names = |earlier: &[String], later: &[String]| {
         earlier.is_empty() || (!later.is_empty() && later.iter().all(|name| earlier.contains(name)))
     };
-    let by_segment = earlier.access == Access::Open;
+    let by_segment = earlier.access.opens();
     let is_covered = |covered: &PathPattern| {
-        let opens = later.access == Access::Open;
+        let opens = later.access.opens();
         earlier
             .paths
             .iter()
@@ -138,10 +138,10 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
     let paths =
         earlier.paths.is_empty() || (!later.paths.is_empty() && later.paths.iter().all(is_covered));
     // A rule with `require: none` compares the case of methods; any other matches `get` too.
-    let spelling = earlier.methods.is_empty()
-        || earlier.access != Access::Open
-        || later.access == Access::Open;
-    spelling
+    let spelling = earlier.methods.is_empty() || !earlier.access.opens() || later.access.opens();
+    // An empty list is every issuer.
+    names(&earlier.issuers, &later.issuers)
+        && spelling
         && paths
         && names(&earlier.hosts, &later.hosts)
         && names(&earlier.methods, &later.methods)

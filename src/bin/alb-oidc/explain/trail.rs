@@ -426,7 +426,7 @@ impl<'a> Trail<'a> {
         let Tokens {
             access, key_set, ..
         } = *self.tokens;
-        let Some(AccessTokenRules { issuer, key_source }) = &self.config.access_token else {
+        let Some(AccessTokenRules { issuer, key_source }) = &self.config.users.access_token else {
             self.push(Outcome::Passed, "not asked for".to_owned());
             return Some(claims);
         };
@@ -488,7 +488,7 @@ impl<'a> Trail<'a> {
     }
 
     fn identity(&mut self, claims: &Claims) -> Option<Identity> {
-        let identity = self.config.identity.identity(claims);
+        let identity = self.config.users.identity.identity(claims);
         let checks = [
             self.user_id_claim(claims),
             self.verified_email(claims),
@@ -498,7 +498,7 @@ impl<'a> Trail<'a> {
     }
 
     fn rules(&mut self, requirement: &Requirement<'_>, identity: &Identity) {
-        let admitted = if requirement.admits(identity) {
+        let admitted = if requirement.admits(identity, self.config.issuer_of(identity)) {
             Ok(())
         } else {
             Err(Reason::UserNotAllowed)
@@ -527,7 +527,7 @@ impl<'a> Trail<'a> {
     }
 
     fn user_id_claim(&self, claims: &Claims) -> Check<'static> {
-        let rules = &self.config.identity.user_id;
+        let rules = &self.config.users.identity.user_id;
         let found = match rules.claim(claims) {
             Some((name, text)) => format!("`{name}` is {text:?}"),
             None => format!(
@@ -545,7 +545,7 @@ impl<'a> Trail<'a> {
     }
 
     fn verified_email(&self, claims: &Claims) -> Check<'static> {
-        let is_asked_for = self.config.identity.user_id.require_verified_email;
+        let is_asked_for = self.config.users.identity.user_id.require_verified_email;
         let found = claims
             .by_name()
             .get("email_verified")
@@ -563,7 +563,7 @@ impl<'a> Trail<'a> {
     }
 
     fn user_id(&self, claims: &Claims) -> Check<'static> {
-        let rules = &self.config.identity.user_id;
+        let rules = &self.config.users.identity.user_id;
         let claim = rules
             .claim(claims)
             .map(|(_, claim)| claim)
