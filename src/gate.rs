@@ -19,6 +19,7 @@ use crate::sign_out;
 use crate::time::Now;
 use crate::token::access::UntrustedAccessToken;
 use crate::token::alb::UntrustedToken;
+use crate::token::jws::TokenError;
 use crate::token::verify::Verifier;
 use crate::token_cache::TokenCache;
 
@@ -252,6 +253,12 @@ enum Stop {
 impl From<Reason> for Stop {
     fn from(reason: Reason) -> Self {
         Self::Refuse(reason)
+    }
+}
+
+impl From<TokenError> for Stop {
+    fn from(error: TokenError) -> Self {
+        Self::Refuse(error.reason())
     }
 }
 

@@ -100,6 +100,6 @@ pub use time::{Now, Timestamp};
 pub use token::access::{AccessTokenRules, UntrustedAccessToken};
 pub use token::alb::{LoadBalancer, ScreenedToken, UntrustedToken};
 pub use token::claims::Claims;
-pub use token::jws::{MAX_TOKEN_BYTES, decode_base64};
+pub use token::jws::{MAX_TOKEN_BYTES, Malformed, TokenError, decode_base64};
 pub use token::verify::{VerifiedToken, Verifier};
 pub use upgrades::Upgrades;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::jws::{
-    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, decode_base64, is_base64, numeric_date,
-    string,
+    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, Malformed, REFUSED_PARAMETERS, TokenError, decode_base64,
+    is_base64, numeric_date, string,
 };
 use crate::json;
 use crate::keys::source::{KeyId, KeySourceId};
@@ -53,58 +53,66 @@ impl<'t> UntrustedToken<'t> {
     /// [`Reason::AlgorithmNotEs256`], [`Reason::KeyIdInvalid`], then [`Reason::TokenMalformed`]
     /// again for `exp`, `signer`, `iss`, `client` of a wrong type and for a signature that is not
     /// 64 bytes.
-    pub fn parse(text: &'t [u8]) -> Result<Self, Reason> {
+    pub fn parse(text: &'t [u8]) -> Result<Self, TokenError> {
         if text.is_empty() {
-            return Err(Reason::TokenMissing);
+            return Err(Reason::TokenMissing.into());
         }
         if text.len() > MAX_TOKEN_BYTES {
-            return Err(Reason::TokenTooLarge);
+            return Err(Reason::TokenTooLarge.into());
         }
-        let malformed = Reason::TokenMalformed;
-        let text = std::str::from_utf8(text).map_err(|_| malformed)?;
-        let (signing_input, signature) = text.rsplit_once('.').ok_or(malformed)?;
-        let (header, payload) = signing_input.split_once('.').ok_or(malformed)?;
-        let header = decode_base64(header).ok_or(malformed)?;
+        let text = std::str::from_utf8(text).map_err(|_| Malformed::Utf8)?;
+        let (signing_input, signature) = text.rsplit_once('.').ok_or(Malformed::Parts)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(Malformed::Parts)?;
+        let header = decode_base64(header).ok_or(Malformed::Header)?;
         let Ok(Value::Object(header)) = json::parse(&header, MAX_HEADER_DEPTH) else {
-            return Err(malformed);
+            return Err(Malformed::Header.into());
         };
 
         if REFUSED_PARAMETERS
             .iter()
             .any(|name| header.contains_key(*name))
         {
-            return Err(malformed);
+            return Err(Malformed::Parameter.into());
         }
-        if let Some(typ) = string(&header, "typ")?
+        if let Some(typ) = string(&header, "typ").map_err(|_| Malformed::Type)?
             && !typ.eq_ignore_ascii_case("JWT")
         {
-            return Err(malformed);
+            return Err(Malformed::Type.into());
         }
         if header.get("alg").and_then(Value::as_str) != Some("ES256") {
-            return Err(Reason::AlgorithmNotEs256);
+            return Err(Reason::AlgorithmNotEs256.into());
         }
         let key_id = header.get("kid").and_then(Value::as_str);
         let key_id = key_id
             .and_then(|kid| KeyId::uuid(kid.as_bytes()))
             .ok_or(Reason::KeyIdInvalid)?;
-        let expires = numeric_date(&header, "exp")?.ok_or(malformed)?;
+        let expires = numeric_date(&header, "exp")
+            .ok()
+            .flatten()
+            .ok_or(Malformed::Expiry)?;
         let signature = decode_base64(signature)
-            .ok_or(malformed)?
+            .ok_or(Malformed::Signature)?
             .try_into()
-            .map_err(|_| malformed)?;
+            .map_err(|_| Malformed::Signature)?;
         // It is decoded once it is verified; what can be no base64, such as a further `.`, is not
         // worth a fetch.
         if payload.is_empty() || !payload.bytes().all(is_base64) {
-            return Err(malformed);
+            return Err(Malformed::Payload.into());
         }
         Ok(Self {
             signing_input,
             payload,
             signature,
             key_id,
-            signer: string(&header, "signer")?.map(str::to_owned),
-            issuer: string(&header, "iss")?.map(str::to_owned),
-            client: string(&header, "client")?.map(str::to_owned),
+            signer: string(&header, "signer")
+                .map_err(|_| Malformed::Signer)?
+                .map(str::to_owned),
+            issuer: string(&header, "iss")
+                .map_err(|_| Malformed::Issuer)?
+                .map(str::to_owned),
+            client: string(&header, "client")
+                .map_err(|_| Malformed::Client)?
+                .map(str::to_owned),
             expires,
         })
     }
@@ -220,7 +228,9 @@ mod tests {
     }
 
     fn refusal(text: &str) -> Option<Reason> {
-        UntrustedToken::parse(text.as_bytes()).err()
+        UntrustedToken::parse(text.as_bytes())
+            .err()
+            .map(TokenError::reason)
     }
 
     fn load_balancer(issuer: Option<&str>, client_id: Option<&str>) -> LoadBalancer {
@@ -336,6 +346,40 @@ mod tests {
             assert_ne!(header, HEADER);
             assert_eq!(refusal(&token(&header)), Some(reason), "{header}");
         }
+    }
+
+    #[test]
+    fn an_error_names_what_is_malformed() {
+        let of_header =
+            |from, to| UntrustedToken::parse(token(&HEADER.replace(from, to)).as_bytes()).err();
+        for (from, to, malformed) in [
+            ("{", "[", Malformed::Header),
+            (r#""exp":100"#, r#""exp":1,"exp":1"#, Malformed::Header),
+            (
+                r#""exp":100"#,
+                r#""exp":1,"zip":"DEF""#,
+                Malformed::Parameter,
+            ),
+            (r#""JWT""#, r#""JWE""#, Malformed::Type),
+            (r#""JWT""#, "1", Malformed::Type),
+            (r#""i""#, "{}", Malformed::Issuer),
+            (r#","exp":100"#, "", Malformed::Expiry),
+        ] {
+            assert_eq!(of_header(from, to), Some(malformed.into()), "{from}, {to}");
+        }
+        let good = token(HEADER);
+        let (signed, _) = good.rsplit_once('.').unwrap();
+        for (text, malformed) in [
+            ("a.b".to_owned(), Malformed::Parts),
+            (format!("{signed}.!"), Malformed::Signature),
+            (format!("{signed}.AAAA"), Malformed::Signature),
+            (good.replacen('.', ".e30.", 1), Malformed::Payload),
+        ] {
+            let error = UntrustedToken::parse(text.as_bytes()).err();
+            assert_eq!(error, Some(malformed.into()), "{text}");
+        }
+        let error = UntrustedToken::parse(b"\xff").err();
+        assert_eq!(error, Some(Malformed::Utf8.into()));
     }
 
     #[test]

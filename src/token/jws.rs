@@ -1,5 +1,5 @@
 //! What both tokens share as JWS compact serialization (RFC 7515, section 7.1): size limits,
-//! base64, typed header parameters. Nothing here says what a token must hold.
+//! base64, typed header parameters, errors. Nothing here says what a token must hold.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -41,32 +41,122 @@ pub(super) fn is_base64(byte: u8) -> bool {
     matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'+' | b'/' | b'=')
 }
 
-/// The string `name` of `object`; `None` if it is absent, [`Reason::TokenMalformed`] if it is
-/// something else.
-pub(crate) fn string<'v>(
-    object: &'v Map<String, Value>,
-    name: &str,
-) -> Result<Option<&'v str>, Reason> {
-    match object.get(name) {
-        None => Ok(None),
-        Some(Value::String(value)) => Ok(Some(value)),
-        Some(_) => Err(Reason::TokenMalformed),
+/// Why a token is rejected: the reason, with the detail that only people need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// [`Reason::TokenMalformed`], and what is malformed.
+    Malformed(Malformed),
+    /// Any other reason.
+    Other(Reason),
+}
+
+impl TokenError {
+    /// The reason of the denial.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Malformed(_) => Reason::TokenMalformed,
+            Self::Other(reason) => reason,
+        }
     }
 }
 
-/// The NumericDate `name` of `object` in whole seconds; `None` if it is absent,
-/// [`Reason::TokenMalformed`] if it is something else, negative, fractional or after the year 9999.
+impl From<TokenError> for Reason {
+    fn from(error: TokenError) -> Self {
+        error.reason()
+    }
+}
+
+impl From<Reason> for TokenError {
+    fn from(reason: Reason) -> Self {
+        Self::Other(reason)
+    }
+}
+
+impl From<Malformed> for TokenError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+/// What is malformed in a token. [`Display`](std::fmt::Display) says what is expected instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// It is not UTF-8.
+    Utf8,
+    /// It lacks a dot: there are three parts.
+    Parts,
+    /// The JOSE header is not one JSON object in base64, or names a parameter twice.
+    Header,
+    /// The JOSE header has one of the parameters that change how the token is read.
+    Parameter,
+    /// `typ` of the JOSE header is not `JWT`.
+    Type,
+    /// `exp` is not a NumericDate in whole seconds, or the JOSE header lacks it.
+    Expiry,
+    /// `signer` is not a string.
+    Signer,
+    /// `iss` is not a string.
+    Issuer,
+    /// `client` is not a string.
+    Client,
+    /// The signature is not 64 bytes in base64.
+    Signature,
+    /// The payload is not base64.
+    Payload,
+    /// The payload is not one JSON object, or names a claim twice.
+    Claims,
+}
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Utf8 => "UTF-8",
+            Self::Parts => "two: header.claims.signature",
+            Self::Header => "the JOSE header: a JSON object in base64, no parameter twice",
+            Self::Parameter => return write!(f, "none of {}", REFUSED_PARAMETERS.join(", ")),
+            Self::Type => "JWT",
+            Self::Expiry => "whole seconds",
+            Self::Signer | Self::Issuer | Self::Client => "text",
+            Self::Signature => "64 bytes in base64",
+            Self::Payload => "claims in base64",
+            Self::Claims => "one JSON object, no claim twice",
+        })
+    }
+}
+
+/// A member of a JSON object has another type than expected.
+pub(crate) struct WrongType;
+
+/// The string `name` of `object`; `None` if it is absent.
+///
+/// # Errors
+/// [`WrongType`] if it is something else.
+pub(crate) fn string<'v>(
+    object: &'v Map<String, Value>,
+    name: &str,
+) -> Result<Option<&'v str>, WrongType> {
+    match object.get(name) {
+        None => Ok(None),
+        Some(Value::String(value)) => Ok(Some(value)),
+        Some(_) => Err(WrongType),
+    }
+}
+
+/// The NumericDate `name` of `object` in whole seconds; `None` if it is absent.
+///
+/// # Errors
+/// [`WrongType`] if it is something else, negative, fractional or after the year 9999.
 pub(crate) fn numeric_date(
     object: &Map<String, Value>,
     name: &str,
-) -> Result<Option<Timestamp>, Reason> {
+) -> Result<Option<Timestamp>, WrongType> {
     match object.get(name) {
         None => Ok(None),
         Some(value) => match value.as_u64() {
             Some(seconds) if seconds <= MAX_NUMERIC_DATE => {
                 Ok(Some(Timestamp::from_seconds(seconds)))
             }
-            _ => Err(Reason::TokenMalformed),
+            _ => Err(WrongType),
         },
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::access::{self, UntrustedAccessToken};
 use super::alb::ScreenedToken;
 use super::claims::{Claims, MAX_CLAIMS_DEPTH};
-use super::jws::{decode_base64, numeric_date, string};
+use super::jws::{Malformed, TokenError, decode_base64, numeric_date, string};
 use crate::crypto::es256::P256Key;
 use crate::crypto::rs256::RsaKey;
 use crate::json;
@@ -111,20 +111,22 @@ impl VerifiedToken {
     ///
     /// # Errors
     /// [`Reason::TokenMalformed`], [`Reason::TokenExpired`], [`Reason::IssuerMismatch`].
-    pub fn claims(self, now: Timestamp, skew: Duration) -> Result<Claims, Reason> {
-        let payload = decode_base64(&self.payload).ok_or(Reason::TokenMalformed)?;
+    pub fn claims(self, now: Timestamp, skew: Duration) -> Result<Claims, TokenError> {
+        let payload = decode_base64(&self.payload).ok_or(Malformed::Payload)?;
         let Ok(Value::Object(claims)) = json::parse(&payload, MAX_CLAIMS_DEPTH) else {
-            return Err(Reason::TokenMalformed);
+            return Err(Malformed::Claims.into());
         };
-        let expires =
-            numeric_date(&claims, "exp")?.map_or(self.expires, |payload| payload.min(self.expires));
+        let expires = numeric_date(&claims, "exp")
+            .map_err(|_| Malformed::Expiry)?
+            .map_or(self.expires, |payload| payload.min(self.expires));
         if expires.plus(skew) <= now {
-            return Err(Reason::TokenExpired);
+            return Err(Reason::TokenExpired.into());
         }
-        if let (Some(payload), Some(header)) = (string(&claims, "iss")?, self.issuer.as_deref())
+        let issuer = string(&claims, "iss").map_err(|_| Malformed::Issuer)?;
+        if let (Some(payload), Some(header)) = (issuer, self.issuer.as_deref())
             && payload != header
         {
-            return Err(Reason::IssuerMismatch);
+            return Err(Reason::IssuerMismatch.into());
         }
         Ok(Claims {
             by_name: claims,
@@ -168,9 +170,9 @@ mod tests {
         }];
         let (now, skew) = (Timestamp::from_seconds(seconds), Duration::from_secs(30));
         let token = UntrustedToken::parse(text.as_bytes())?.screen(&trusted, now, skew)?;
-        Verifier::install(&P256_PROVIDER)
+        Ok(Verifier::install(&P256_PROVIDER)
             .verify(&token, &key)?
-            .claims(now, skew)
+            .claims(now, skew)?)
     }
 
     #[test]

@@ -143,9 +143,9 @@ mod tests {
         let (now, skew) = (Timestamp::from_seconds(999), std::time::Duration::ZERO);
         let token =
             UntrustedToken::parse(text.as_bytes())?.screen(&config.load_balancers, now, skew)?;
-        Verifier::install(&P256_PROVIDER)
+        Ok(Verifier::install(&P256_PROVIDER)
             .verify(&token, &key)?
-            .claims(now, skew)
+            .claims(now, skew)?)
     }
 
     #[test]

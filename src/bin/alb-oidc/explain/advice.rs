@@ -11,8 +11,10 @@ use crate::native::verifier;
 
 /// The `loadBalancers` that would believe a token that says this of itself.
 pub(super) fn config_for(text: &str, token: &Unverified) -> Vec<String> {
-    if token.header.is_none() {
-        let (found, expected) = malformation(text, token);
+    if token.header.is_none()
+        && let Err(error) = UntrustedToken::parse(text.as_bytes())
+    {
+        let (found, expected) = malformation(error, text, &None);
         return vec![format!(
             "this is no token: found {found}, expected {expected}"
         )];
@@ -82,6 +84,7 @@ pub(super) fn advice(
 fn holds(token: &str, config: &Config, key: &P256Key) -> bool {
     let epoch = Timestamp::from_seconds(0);
     let screened = UntrustedToken::parse(token.as_bytes())
+        .map_err(Reason::from)
         .and_then(|token| token.screen(&config.load_balancers, epoch, config.clock_skew));
     screened
         .and_then(|screened| verifier().verify(&screened, key))

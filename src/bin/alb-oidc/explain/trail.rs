@@ -7,8 +7,8 @@ use std::time::Duration;
 use alb_oidc_filter::{
     ACCESS_TOKEN, AccessTokenRules, Claims, ClientAddress, Config, Decision, FetchResult, Gate,
     Identity, KeyCache, KeyId, KeyName, LoadBalancer, MAX_USER_ID_BYTES, Now, OIDC_DATA, P256Key,
-    PublicKey, Reason, RequestHead, Requirement, ScreenedToken, Timestamp, UntrustedAccessToken,
-    UntrustedToken, VerifiedToken, Verifier, find_in_key_set,
+    PublicKey, Reason, RequestHead, Requirement, ScreenedToken, Timestamp, TokenError,
+    UntrustedAccessToken, UntrustedToken, VerifiedToken, Verifier, find_in_key_set,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -269,14 +269,11 @@ impl<'a> Trail<'a> {
             Reason::TokenTooLarge,
             Reason::TokenMalformed,
         ];
-        let is_malformed = parsed
-            .as_ref()
-            .err()
-            .is_some_and(|reason| of_form.contains(reason));
-        let (found, expected) = if is_malformed {
-            malformation(text, token)
-        } else {
-            (form(text, token), String::new())
+        let (found, expected) = match &parsed {
+            Err(error) if of_form.contains(&error.reason()) => {
+                malformation(*error, text, &token.header)
+            }
+            _ => (form(text, &token.header), String::new()),
         };
         let checks = [
             Check(&of_form, found, expected),
@@ -291,7 +288,7 @@ impl<'a> Trail<'a> {
                 "a UUID".to_owned(),
             ),
         ];
-        self.note(checks, parsed)
+        self.note(checks, parsed.map_err(Reason::from))
     }
 
     /// Compares the token with the load balancers.
@@ -401,15 +398,12 @@ impl<'a> Trail<'a> {
     fn claims(&mut self, verified: VerifiedToken) -> Option<Claims> {
         let token = self.tokens.decoded;
         let claims = verified.claims(self.now, self.config.clock_skew);
-        let is_malformed = matches!(claims, Err(Reason::TokenMalformed));
-        let found = if is_malformed {
-            "something else"
-        } else {
-            "one JSON object"
-        }
-        .to_owned();
-        let expected =
-            "one JSON object, no key twice, `exp` in whole seconds, `iss` a string".to_owned();
+        let (found, expected) = match &claims {
+            Err(error @ TokenError::Malformed(_)) => {
+                malformation(*error, self.tokens.text, &token.claims)
+            }
+            _ => ("one JSON object".to_owned(), String::new()),
+        };
         let checks = [
             Check(&[Reason::TokenMalformed], found, expected),
             self.expiry(&token.claims),
@@ -419,7 +413,7 @@ impl<'a> Trail<'a> {
                 found_in(&token.header, "iss"),
             ),
         ];
-        self.note(checks, claims)
+        self.note(checks, claims.map_err(Reason::from))
     }
 
     /// Adds the claims of the access token, where the config reads it.

@@ -1,7 +1,7 @@
 //! What a token's text shows before anybody has verified it, for people to read. Decides nothing
 //! and uses no config.
 
-use alb_oidc_filter::{MAX_TOKEN_BYTES, Timestamp, decode_base64};
+use alb_oidc_filter::{MAX_TOKEN_BYTES, Malformed, Reason, Timestamp, TokenError, decode_base64};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -88,10 +88,9 @@ pub(super) fn found_in(part: &Option<Value>, name: &str) -> String {
     }
 }
 
-/// The form of the token `text`.
-pub(super) fn form(text: &str, token: &Unverified) -> String {
-    let names = token
-        .header
+/// The form of the token `text` with this decoded header.
+pub(super) fn form(text: &str, header: &Option<Value>) -> String {
+    let names = header
         .as_ref()
         .and_then(Value::as_object)
         .into_iter()
@@ -103,62 +102,44 @@ pub(super) fn form(text: &str, token: &Unverified) -> String {
     )
 }
 
-/// What is found in the form of the token `text`, which the library refuses, and what is expected.
-pub(super) fn malformation(text: &str, token: &Unverified) -> (String, String) {
-    let (dots, length) = (text.matches('.').count(), text.len());
-    let signature = text
-        .rsplit('.')
-        .next()
-        .and_then(decode_base64)
-        .map(|signature| signature.len());
-    let is_text = |name: &&str| {
-        token
-            .header
-            .as_ref()
-            .and_then(|header| header.get(*name))
-            .is_none_or(Value::is_string)
-    };
-    let most = format!("at most {MAX_TOKEN_BYTES}");
-    let (found, expected) = match signature {
-        _ if text.is_empty() => ("nothing".to_owned(), "a token"),
-        _ if length > MAX_TOKEN_BYTES => (format!("{length} bytes"), most.as_str()),
-        _ if dots != 2 => (format!("{dots} dot(s)"), "two: header.claims.signature"),
-        _ if token.header.is_none() => (
-            "something else before the first dot".to_owned(),
-            "the JOSE header: a JSON object in base64",
-        ),
-        None => (
-            "a signature that is no base64".to_owned(),
-            "64 bytes in base64",
-        ),
-        Some(bytes) if bytes != 64 => (format!("a signature of {bytes} bytes"), "64"),
-        Some(_)
-            if token
-                .header
-                .as_ref()
-                .and_then(|header| header.get("exp")?.as_u64())
-                .is_none() =>
-        {
-            (
-                format!("`exp`: {}", found_in(&token.header, "exp")),
-                "whole seconds",
-            )
+/// What is found in the token `text` that fails with `error`, and what is expected. `part` is the
+/// decoded header or claims that have the fault.
+pub(super) fn malformation(
+    error: TokenError,
+    text: &str,
+    part: &Option<Value>,
+) -> (String, String) {
+    let dots = text.matches('.').count();
+    let malformed = match error {
+        // The parser takes a further dot for a byte of the payload.
+        TokenError::Malformed(Malformed::Signature | Malformed::Payload) if dots != 2 => {
+            Malformed::Parts
         }
-        Some(_) => match ["signer", "iss", "client", "typ"]
-            .iter()
-            .find(|name| !is_text(name))
-        {
-            Some(name) => (
-                format!("`{name}`: {}", found_in(&token.header, name)),
-                "text",
-            ),
-            None => (
-                form(text, token),
-                "each member once, no crit, b64, zip, jwk, jku, x5c or x5u, claims in base64",
-            ),
-        },
+        TokenError::Malformed(malformed) => malformed,
+        TokenError::Other(Reason::TokenTooLarge) => {
+            let found = format!("{} bytes", text.len());
+            return (found, format!("at most {MAX_TOKEN_BYTES}"));
+        }
+        TokenError::Other(_) => return ("nothing".to_owned(), "a token".to_owned()),
     };
-    (found, expected.to_owned())
+    let member = |name| format!("`{name}`: {}", found_in(part, name));
+    let found = match malformed {
+        Malformed::Utf8 | Malformed::Claims => "something else".to_owned(),
+        Malformed::Parts => format!("{dots} dot(s)"),
+        Malformed::Header => "something else before the first dot".to_owned(),
+        Malformed::Parameter => form(text, part),
+        Malformed::Type => member("typ"),
+        Malformed::Expiry => member("exp"),
+        Malformed::Signer => member("signer"),
+        Malformed::Issuer => member("iss"),
+        Malformed::Client => member("client"),
+        Malformed::Signature => match text.rsplit('.').next().and_then(decode_base64) {
+            Some(signature) => format!("a signature of {} bytes", signature.len()),
+            None => "a signature that is no base64".to_owned(),
+        },
+        Malformed::Payload => "something else between the dots".to_owned(),
+    };
+    (found, malformed.to_string())
 }
 
 /// A time, and how long it is from `now`.

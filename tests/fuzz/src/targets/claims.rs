@@ -190,7 +190,11 @@ fn claims(config: &Config, payload: &[u8]) -> Option<Result<Claims, &'static str
     let verified = toy::verifier()
         .verify(&screened, toy::p256(0))
         .expect("a genuine signature");
-    Some(verified.claims(now, skew).map_err(|reason| reason.name()))
+    Some(
+        verified
+            .claims(now, skew)
+            .map_err(|error| error.reason().name()),
+    )
 }
 
 /// The claims of a token that says nothing.

@@ -109,7 +109,7 @@ fn token(text: &[u8]) {
     }
     let found = UntrustedToken::parse(text)
         .map(|_| ())
-        .map_err(|reason| reason.name());
+        .map_err(|error| error.reason().name());
     let expected = if text.is_empty() {
         Err("token-missing")
     } else {
