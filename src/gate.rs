@@ -19,9 +19,10 @@ use crate::sign_out;
 use crate::time::Now;
 use crate::token::access::UntrustedAccessToken;
 use crate::token::alb::UntrustedToken;
-use crate::token::jws::TokenError;
-use crate::token::verify::Verifier;
+use crate::token::claims::Claims;
+use crate::token::verify::{VerifiedToken, Verifier};
 use crate::token_cache::TokenCache;
+use crate::trace::{Stop, Trace};
 
 /// What is to become of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +50,26 @@ pub struct Work {
     pub signatures_checked: usize,
     /// How many group names and claims of a newly verified token could not be put into a header.
     pub dropped: usize,
+}
+
+impl Trace for Work {
+    fn cache_hit(&mut self) {
+        self.token_cache_hit = true;
+    }
+
+    fn verified(&mut self, _: &Result<VerifiedToken, Reason>) {
+        self.signatures_checked = 1;
+    }
+
+    fn access_token_verified(&mut self, _: &Result<Claims, Reason>) {
+        self.signatures_checked = 2;
+    }
+
+    fn identity(&mut self, _: &Claims, identity: &Result<Identity, Reason>) {
+        if let Ok(identity) = identity {
+            self.dropped = identity.dropped;
+        }
+    }
 }
 
 /// Judges requests by one plugin config.
@@ -147,10 +168,22 @@ impl Gate {
         now: Now,
     ) -> (Decision, Work) {
         let mut work = Work::default();
+        let decision = self.decide_traced(head, keys, now, &mut work);
+        (decision, work)
+    }
+
+    /// As [`Gate::decide`], with `trace` told the outcome of each step.
+    pub fn decide_traced(
+        &mut self,
+        head: &RequestHead<'_>,
+        keys: &mut KeyCache,
+        now: Now,
+        trace: &mut impl Trace,
+    ) -> Decision {
         // In report mode too: behind such an upgrade, requests of which the filter sees nothing
         // could reach upstream.
         if !self.config.upgrades.admit(head) {
-            return (Decision::Deny(Reason::UpgradeNotAllowed), work);
+            return Decision::Deny(Reason::UpgradeNotAllowed);
         }
         if self
             .config
@@ -158,27 +191,29 @@ impl Gate {
             .as_ref()
             .is_some_and(|sign_out| sign_out.is_asked(head))
         {
-            return (
-                Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie)),
-                work,
-            );
+            return Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie));
         }
         let requirement = self.config.access.requirement(head);
         if requirement.is_open() {
-            return (Decision::Skip(self.admission(head, None)), work);
+            return Decision::Skip(self.admission(head, None));
         }
-        let identified = self
+        let identity = self
             .authenticator
-            .identify(&self.config, head, keys, now, &mut work);
-        let decision = match identified {
-            Ok(identity) if !requirement.admits(&identity) => {
-                self.refusal(head, Reason::UserNotAllowed)
-            }
+            .identify(&self.config, head, keys, now, trace)
+            .and_then(|identity| {
+                let admit = requirement.admits(&identity);
+                trace.rules(admit);
+                if admit {
+                    Ok(identity)
+                } else {
+                    Err(Reason::UserNotAllowed.into())
+                }
+            });
+        match identity {
             Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
             Err(Stop::NeedKey(name)) => Decision::NeedKey(*name),
             Err(Stop::Refuse(reason)) => self.refusal(head, reason),
-        };
-        (decision, work)
+        }
     }
 
     /// The user id that these edits of an admitted request set.
@@ -242,26 +277,6 @@ impl Gate {
     }
 }
 
-/// Why no identity could be established.
-enum Stop {
-    /// The key cache lacks this key. Boxed: a key id takes 129 bytes, and few requests need one.
-    NeedKey(Box<KeyName>),
-    /// A check failed.
-    Refuse(Reason),
-}
-
-impl From<Reason> for Stop {
-    fn from(reason: Reason) -> Self {
-        Self::Refuse(reason)
-    }
-}
-
-impl From<TokenError> for Stop {
-    fn from(error: TokenError) -> Self {
-        Self::Refuse(error.reason())
-    }
-}
-
 /// Establishes the identity of a request from its tokens.
 struct Authenticator {
     verifier: Verifier,
@@ -276,7 +291,7 @@ impl Authenticator {
         head: &RequestHead<'_>,
         keys: &mut KeyCache,
         now: Now,
-        work: &mut Work,
+        trace: &mut impl Trace,
     ) -> Result<Rc<Identity>, Stop> {
         let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
         // Without `accessToken` in the config, a client's access token is not part of the token
@@ -284,39 +299,55 @@ impl Authenticator {
         let reads_access_token = config.access_token.is_some();
         let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
         if let Some(identity) = self.token_cache.get(text, access_tokens(), now.wall) {
-            work.token_cache_hit = true;
+            trace.cache_hit();
             return Ok(identity);
         }
         let skew = config.clock_skew;
-        let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
+        let token = UntrustedToken::parse(text);
+        trace.parsed(&token);
+        let token = token?.screen(&config.load_balancers, now.wall, skew);
+        trace.screened(&token);
+        let token = token?;
         let name = KeyName {
             source: token.key_source(),
             id: token.key_id(),
         };
-        let PublicKey::P256(key) = find(keys, name, now)? else {
+        let key = find(keys, name, now);
+        trace.key(&name, &key);
+        let PublicKey::P256(key) = key? else {
             return Err(Reason::KeyInvalid.into());
         };
-        work.signatures_checked = 1;
         // Trust is earned here.
-        let mut claims = self.verifier.verify(&token, &key)?.claims(now.wall, skew)?;
+        let token = self.verifier.verify(&token, &key);
+        trace.verified(&token);
+        let claims = token?.claims(now.wall, skew);
+        trace.claims(&claims);
+        let mut claims = claims?;
         if let Some(rules) = &config.access_token {
-            let text = only(access_tokens()).ok_or(Reason::AccessTokenInvalid)?;
-            let token = UntrustedAccessToken::parse(text)?;
+            let token = only(access_tokens())
+                .ok_or(Reason::AccessTokenInvalid)
+                .and_then(UntrustedAccessToken::parse);
+            trace.access_token_parsed(&token);
+            let token = token?;
             let name = KeyName {
                 source: rules.key_source,
                 id: token.key_id(),
             };
-            let PublicKey::Rsa(key) = find(keys, name, now)? else {
+            let key = find(keys, name, now);
+            trace.access_token_key(&key);
+            let PublicKey::Rsa(key) = key? else {
                 return Err(Reason::KeyInvalid.into());
             };
-            work.signatures_checked = 2;
             let issuer = &rules.issuer;
-            claims = self
+            let both = self
                 .verifier
-                .verify_access_token(&token, &key, claims, issuer, now.wall, skew)?;
+                .verify_access_token(&token, &key, claims, issuer, now.wall, skew);
+            trace.access_token_verified(&both);
+            claims = both?;
         }
-        let identity = Rc::new(config.identity.identity(&claims)?);
-        work.dropped = identity.dropped;
+        let identity = config.identity.identity(&claims);
+        trace.identity(&claims, &identity);
+        let identity = Rc::new(identity?);
         self.token_cache.put(
             text,
             access_tokens().next(),
