@@ -5,6 +5,8 @@
 //! normalize in another way ([`super::path`]) must satisfy the rules of **every** form. A request that cannot be read (a control
 //! character in its path, an invalid host) must satisfy **all** rules for its method.
 
+use std::borrow::Cow;
+
 use super::path::{FORM_OVERHEAD, MAX_FORM_BYTES, has_hidden_parent, normal_forms};
 use super::regex::PathRegex;
 use crate::headers::RequestHead;
@@ -76,13 +78,13 @@ pub struct Allow {
 
 /// What a request must satisfy: the access of each normalized form of its path.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Requirement<'r>(Vec<&'r Access>);
+pub struct Requirement<'r>(Cow<'r, [&'r Access]>);
 
 impl AccessRules {
     /// What the request `head` must satisfy.
     pub fn requirement(&self, head: &RequestHead<'_>) -> Requirement<'_> {
         if self.rules.is_empty() {
-            return Requirement(vec![&Access::AnyUser]);
+            return Requirement(Cow::Borrowed(&[&Access::AnyUser]));
         }
         let text = |name| {
             head.first(name)
@@ -125,7 +127,7 @@ impl AccessRules {
                 }
             }
         }
-        Requirement(found)
+        Requirement(found.into())
     }
 
     /// The longest path, in bytes, that is decided for every host and method, where it has one
@@ -333,9 +335,9 @@ mod tests {
                 rule(&[prefix("/a")], admins()),
             ],
         };
-        assert_eq!(rules.requirement(&head("/a/b/c?/x")).0, [&Access::AnyUser]);
-        assert_eq!(rules.requirement(&head("/a/c?x=/a/b")).0, [&admins()]);
-        assert_eq!(rules.requirement(&head("/c")).0, [&Access::AnyUser]);
+        assert_eq!(*rules.requirement(&head("/a/b/c?/x")).0, [&Access::AnyUser]);
+        assert_eq!(*rules.requirement(&head("/a/c?x=/a/b")).0, [&admins()]);
+        assert_eq!(*rules.requirement(&head("/c")).0, [&Access::AnyUser]);
     }
 
     #[test]
