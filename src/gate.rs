@@ -134,16 +134,28 @@ impl Gate {
     /// config and path overrides, under every alias that an upstream cannot tell from them, and the
     /// aliases of the ALB's own headers.
     pub fn strip(&self, head: &RequestHead<'_>) -> Vec<HeaderEdit> {
-        let is_of_alb = |name: &[u8]| ALB_HEADERS.iter().any(|of_alb| name == of_alb.as_bytes());
-        removals(
-            head.names()
-                .filter(|name| self.is_reserved(name) && !is_of_alb(name)),
-        )
+        self.removals(head, &ALB_HEADERS)
     }
 
     /// The trailers to remove: all of those names, the ALB's own included.
     pub fn strip_trailers(&self, trailers: &RequestHead<'_>) -> Vec<HeaderEdit> {
-        removals(trailers.names().filter(|name| self.is_reserved(name)))
+        self.removals(trailers, &[])
+    }
+
+    /// The removal of each reserved header of `head` but those named in `kept`.
+    fn removals(&self, head: &RequestHead<'_>, kept: &[&str]) -> Vec<HeaderEdit> {
+        let mut edits = Vec::new();
+        let is_kept = |name: &[u8]| kept.iter().any(|kept| name == kept.as_bytes());
+        for name in head.names() {
+            if is_kept(name) || !self.is_reserved(name) {
+                continue;
+            }
+            let edit = HeaderEdit::Remove(String::from_utf8_lossy(name).into_owned());
+            if !edits.contains(&edit) {
+                edits.push(edit);
+            }
+        }
+        edits
     }
 
     fn is_reserved(&self, name: &[u8]) -> bool {
@@ -396,17 +408,6 @@ fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderE
 
 fn length_bit(name: &[u8]) -> u64 {
     1 << name.len().min(63)
-}
-
-fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
-    let mut edits = Vec::new();
-    for name in names {
-        let edit = HeaderEdit::Remove(String::from_utf8_lossy(name).into_owned());
-        if !edits.contains(&edit) {
-            edits.push(edit);
-        }
-    }
-    edits
 }
 
 #[cfg(test)]
