@@ -19,9 +19,10 @@ use crate::sign_out;
 use crate::time::Now;
 use crate::token::access::UntrustedAccessToken;
 use crate::token::alb::UntrustedToken;
-use crate::token::jws::TokenError;
-use crate::token::verify::Verifier;
+use crate::token::claims::Claims;
+use crate::token::verify::{VerifiedToken, Verifier};
 use crate::token_cache::TokenCache;
+use crate::trace::{Stop, Trace};
 
 /// What is to become of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +50,26 @@ pub struct Work {
     pub signatures_checked: usize,
     /// How many group names and claims of a newly verified token could not be put into a header.
     pub dropped: usize,
+}
+
+impl Trace for Work {
+    fn cache_hit(&mut self) {
+        self.token_cache_hit = true;
+    }
+
+    fn verified(&mut self, _: &Result<VerifiedToken, Reason>) {
+        self.signatures_checked = 1;
+    }
+
+    fn access_token_verified(&mut self, _: &Result<Claims, Reason>) {
+        self.signatures_checked = 2;
+    }
+
+    fn identity(&mut self, _: &Claims, identity: &Result<Identity, Reason>) {
+        if let Ok(identity) = identity {
+            self.dropped = identity.dropped;
+        }
+    }
 }
 
 /// Judges requests by one plugin config.
@@ -114,16 +135,28 @@ impl Gate {
     /// config and path overrides, under every alias that an upstream cannot tell from them, and the
     /// aliases of the ALB's own headers.
     pub fn strip(&self, head: &RequestHead<'_>) -> Vec<HeaderEdit> {
-        let is_of_alb = |name: &[u8]| ALB_HEADERS.iter().any(|of_alb| name == of_alb.as_bytes());
-        removals(
-            head.names()
-                .filter(|name| self.is_reserved(name) && !is_of_alb(name)),
-        )
+        self.removals(head, &ALB_HEADERS)
     }
 
     /// The trailers to remove: all of those names, the ALB's own included.
     pub fn strip_trailers(&self, trailers: &RequestHead<'_>) -> Vec<HeaderEdit> {
-        removals(trailers.names().filter(|name| self.is_reserved(name)))
+        self.removals(trailers, &[])
+    }
+
+    /// The removal of each reserved header of `head` but those named in `kept`.
+    fn removals(&self, head: &RequestHead<'_>, kept: &[&str]) -> Vec<HeaderEdit> {
+        let mut edits = Vec::new();
+        let is_kept = |name: &[u8]| kept.iter().any(|kept| name == kept.as_bytes());
+        for name in head.names() {
+            if is_kept(name) || !self.is_reserved(name) {
+                continue;
+            }
+            let edit = HeaderEdit::Remove(String::from_utf8_lossy(name).into_owned());
+            if !edits.contains(&edit) {
+                edits.push(edit);
+            }
+        }
+        edits
     }
 
     fn is_reserved(&self, name: &[u8]) -> bool {
@@ -148,10 +181,22 @@ impl Gate {
         now: Now,
     ) -> (Decision, Work) {
         let mut work = Work::default();
+        let decision = self.decide_traced(head, keys, now, &mut work);
+        (decision, work)
+    }
+
+    /// As [`Gate::decide`], with `trace` told the outcome of each step.
+    pub fn decide_traced(
+        &mut self,
+        head: &RequestHead<'_>,
+        keys: &mut KeyCache,
+        now: Now,
+        trace: &mut impl Trace,
+    ) -> Decision {
         // In report mode too: behind such an upgrade, requests of which the filter sees nothing
         // could reach upstream.
         if !self.config.upgrades.admit(head) {
-            return (Decision::Deny(Reason::UpgradeNotAllowed), work);
+            return Decision::Deny(Reason::UpgradeNotAllowed);
         }
         if self
             .config
@@ -159,29 +204,32 @@ impl Gate {
             .as_ref()
             .is_some_and(|sign_out| sign_out.is_asked(head))
         {
-            return (
-                Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie)),
-                work,
-            );
+            return Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie));
         }
         let requirement = self.config.access.requirement(head);
         // An empty token is a bad one, and not an absent one.
         let is_anonymous = || head.values(OIDC_DATA).next().is_none();
         if requirement.is_open() || (requirement.is_optional() && is_anonymous()) {
-            return (Decision::Skip(self.admission(head, None)), work);
+            return Decision::Skip(self.admission(head, None));
         }
-        let identified = self
+        let identity = self
             .authenticator
-            .identify(&self.config, head, keys, now, &mut work);
-        let decision = match identified {
-            Ok(identity) if !requirement.admits(&identity, self.config.issuer_of(&identity)) => {
-                self.refusal(head, Reason::UserNotAllowed)
-            }
+            .identify(&self.config, head, keys, now, trace)
+            .and_then(|identity| {
+                let issuer = self.config.issuer_of(&identity);
+                let admit = requirement.admits(&identity, issuer);
+                trace.rules(admit);
+                if admit {
+                    Ok(identity)
+                } else {
+                    Err(Reason::UserNotAllowed.into())
+                }
+            });
+        match identity {
             Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
             Err(Stop::NeedKey(name)) => Decision::NeedKey(*name),
             Err(Stop::Refuse(reason)) => self.refusal(head, reason),
-        };
-        (decision, work)
+        }
     }
 
     /// The user id that these edits of an admitted request set.
@@ -248,26 +296,6 @@ impl Gate {
     }
 }
 
-/// Why no identity could be established.
-enum Stop {
-    /// The key cache lacks this key. Boxed: a key id takes 129 bytes, and few requests need one.
-    NeedKey(Box<KeyName>),
-    /// A check failed.
-    Refuse(Reason),
-}
-
-impl From<Reason> for Stop {
-    fn from(reason: Reason) -> Self {
-        Self::Refuse(reason)
-    }
-}
-
-impl From<TokenError> for Stop {
-    fn from(error: TokenError) -> Self {
-        Self::Refuse(error.reason())
-    }
-}
-
 /// Establishes the identity of a request from its tokens.
 struct Authenticator {
     verifier: Verifier,
@@ -282,7 +310,7 @@ impl Authenticator {
         head: &RequestHead<'_>,
         keys: &mut KeyCache,
         now: Now,
-        work: &mut Work,
+        trace: &mut impl Trace,
     ) -> Result<Rc<Identity>, Stop> {
         let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
         // Without `accessToken` in the config, a client's access token is not part of the token
@@ -290,40 +318,56 @@ impl Authenticator {
         let reads_access_token = config.reads_access_tokens();
         let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
         if let Some(identity) = self.token_cache.get(text, access_tokens(), now.wall) {
-            work.token_cache_hit = true;
+            trace.cache_hit();
             return Ok(identity);
         }
         let skew = config.clock_skew;
-        let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
+        let token = UntrustedToken::parse(text);
+        trace.parsed(&token);
+        let token = token?.screen(&config.load_balancers, now.wall, skew);
+        trace.screened(&token);
+        let token = token?;
         let users = config.users_of(token.load_balancer());
         let name = KeyName {
             source: token.key_source(),
             id: token.key_id(),
         };
-        let PublicKey::P256(key) = find(keys, name, now)? else {
+        let key = find(keys, name, now);
+        trace.key(&name, &key);
+        let PublicKey::P256(key) = key? else {
             return Err(Reason::KeyInvalid.into());
         };
-        work.signatures_checked = 1;
         // Trust is earned here.
-        let mut claims = self.verifier.verify(&token, &key)?.claims(now.wall, skew)?;
+        let verified = self.verifier.verify(&token, &key);
+        trace.verified(&verified);
+        let claims = verified?.claims(now.wall, skew);
+        trace.claims(&claims);
+        let mut claims = claims?;
         if let Some(rules) = &users.access_token {
-            let text = only(access_tokens()).ok_or(Reason::AccessTokenInvalid)?;
-            let token = UntrustedAccessToken::parse(text)?;
+            let token = only(access_tokens())
+                .ok_or(Reason::AccessTokenInvalid)
+                .and_then(UntrustedAccessToken::parse);
+            trace.access_token_parsed(&token);
+            let token = token?;
             let name = KeyName {
                 source: rules.key_source,
                 id: token.key_id(),
             };
-            let PublicKey::Rsa(key) = find(keys, name, now)? else {
+            let key = find(keys, name, now);
+            trace.access_token_key(&key);
+            let PublicKey::Rsa(key) = key? else {
                 return Err(Reason::KeyInvalid.into());
             };
-            work.signatures_checked = 2;
             let issuer = &rules.issuer;
-            claims = self
+            let both = self
                 .verifier
-                .verify_access_token(&token, &key, claims, issuer, now.wall, skew)?;
+                .verify_access_token(&token, &key, claims, issuer, now.wall, skew);
+            trace.access_token_verified(&both);
+            claims = both?;
         }
-        let identity = Rc::new(users.identity.identity(&claims)?);
-        work.dropped = identity.dropped;
+        let identity = users.identity.identity(&claims);
+        trace.identity(&claims, &identity);
+        let identity = Rc::new(identity?);
         self.token_cache.put(
             text,
             access_tokens().next(),
@@ -341,10 +385,6 @@ fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
 }
 
 /// The key `name`, if it is there.
-#[expect(
-    clippy::result_large_err,
-    reason = "as that of `Authenticator::identify`"
-)]
 fn find(keys: &mut KeyCache, name: KeyName, now: Now) -> Result<PublicKey, Stop> {
     match keys.find(name, now.steady) {
         Lookup::Ready(key) => Ok(key),
@@ -376,17 +416,6 @@ fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderE
 
 fn length_bit(name: &[u8]) -> u64 {
     1 << name.len().min(63)
-}
-
-fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
-    let mut edits = Vec::new();
-    for name in names {
-        let edit = HeaderEdit::Remove(String::from_utf8_lossy(name).into_owned());
-        if !edits.contains(&edit) {
-            edits.push(edit);
-        }
-    }
-    edits
 }
 
 #[cfg(test)]

@@ -82,6 +82,7 @@ mod sign_out;
 mod time;
 mod token;
 mod token_cache;
+mod trace;
 mod upgrades;
 
 pub use access::regex::PathRegex;
@@ -116,4 +117,5 @@ pub use token::alb::{LoadBalancer, ScreenedToken, UntrustedToken};
 pub use token::claims::Claims;
 pub use token::jws::{MAX_TOKEN_BYTES, Malformed, TokenError, decode_base64};
 pub use token::verify::{VerifiedToken, Verifier};
+pub use trace::{Stop, Trace};
 pub use upgrades::Upgrades;

@@ -5,6 +5,8 @@
 //! An unreadable request (a control character in its path, an invalid host) must satisfy **all**
 //! rules for its method.
 
+use std::borrow::Cow;
+
 use super::path::{FORM_OVERHEAD, MAX_FORM_BYTES, has_hidden_parent, normal_forms};
 use super::regex::PathRegex;
 use crate::headers::RequestHead;
@@ -88,10 +90,10 @@ impl Access {
 
 /// What a request must satisfy: the rules of every normalized form of its path.
 #[derive(Debug)]
-pub struct Requirement<'r>(Vec<Demand<'r>>);
+pub struct Requirement<'r>(Cow<'r, [Demand<'r>]>);
 
 /// What one normalized form of the path demands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Demand<'r> {
     /// The matching rules for some issuers, before the first one for every issuer. The first for the
     /// user's issuer decides.
@@ -100,11 +102,17 @@ struct Demand<'r> {
     otherwise: &'r Access,
 }
 
+/// The requirement without rules.
+static ANY_USER: [Demand<'static>; 1] = [Demand {
+    by_issuer: Vec::new(),
+    otherwise: &Access::AnyUser,
+}];
+
 impl AccessRules {
     /// The requirement of the request `head`.
     pub fn requirement(&self, head: &RequestHead<'_>) -> Requirement<'_> {
         if self.rules.is_empty() {
-            return Requirement(vec![Demand::of(&Access::AnyUser)]);
+            return Requirement(Cow::Borrowed(&ANY_USER));
         }
         let text = |name| {
             head.first(name)
@@ -145,7 +153,7 @@ impl AccessRules {
                 }
             }
         }
-        Requirement(found)
+        Requirement(found.into())
     }
 
     /// The longest path in bytes, with one form, that regexes are tried on for every host and
