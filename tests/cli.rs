@@ -337,6 +337,16 @@ fn check_warns_of_rarely_intended_settings() {
             ":30: warning: rules[1]: never applies",
         ),
         (
+            "- match: {hosts: [argocd.example.com]}",
+            "- match: {paths: [{prefix: /}]}\n      require: optional\n    - match: {hosts: [argocd.example.com]}",
+            ":30: warning: rules[1]: opens every path",
+        ),
+        (
+            "- match: {hosts: [argocd.example.com]}",
+            "- allow: {groups: [Admins, admins]}\n    - match: {hosts: [argocd.example.com]}",
+            ":30: warning: rules[1].allow.groups[1]: differs from rules[1].allow.groups[0] in case only",
+        ),
+        (
             "phase: AUTHN",
             "phase: AUTHZ",
             ":15: warning: spec.phase: found AUTHZ, expected AUTHN",

@@ -1,7 +1,7 @@
 //! Warnings of valid settings that are rarely intended, in the config and in the Istio resource
 //! around it.
 
-use alb_oidc_filter::{Config, MAX_REGEX_SIZE, PathPattern, RequestHead, Rule};
+use alb_oidc_filter::{Access, Config, MAX_REGEX_SIZE, PathPattern, RequestHead, Rule};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -72,6 +72,10 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
         );
         warn("rules".to_owned(), &message);
     }
+    for (field, other) in groups_that_differ_in_case(rules) {
+        let message = format!("differs from {other} in case only: names are compared exactly");
+        warn(field, &message);
+    }
     for (position, rule) in rules.iter().enumerate() {
         let earlier = rules
             .iter()
@@ -90,6 +94,27 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
         }
     }
     warnings
+}
+
+/// Each group in `allow` that an earlier one equals but for case, with the path of that one.
+fn groups_that_differ_in_case(rules: &[Rule]) -> Vec<(String, String)> {
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    let mut found = Vec::new();
+    for (rule, access) in rules.iter().map(|rule| &rule.access).enumerate() {
+        let Access::Allow(allow) = access else {
+            continue;
+        };
+        for (position, group) in allow.groups.iter().enumerate() {
+            let field = format!("rules[{rule}].allow.groups[{position}]");
+            let is_alike =
+                |(other, _): &&(&str, String)| group.eq_ignore_ascii_case(other) && group != other;
+            if let Some((_, other)) = seen.iter().find(is_alike) {
+                found.push((field.clone(), other.clone()));
+            }
+            seen.push((group, field));
+        }
+    }
+    found
 }
 
 /// A path that no rule opens on purpose.
