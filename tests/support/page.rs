@@ -34,7 +34,7 @@ pub(crate) fn plugin_config(page: &str) -> Value {
 }
 
 /// The anchor that GitHub gives a heading.
-fn anchor(heading: &str) -> String {
+pub fn anchor(heading: &str) -> String {
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
     let kept: String = heading.chars().filter(kept).collect();
     kept.to_lowercase().replace(' ', "-")
