@@ -143,6 +143,16 @@ test-istio: export ENVOY := $(abspath $(ISTIO_ENVOY))
 test-istio: module $(ISTIO_ENVOY) target/istio/built ## Run istio/ on Istio's own control plane, which is built for it (long)
 	cargo test --locked --features cli --test istio -- --test-threads 1
 
+TOFU := target/tofu/tofu
+SCHEMA_PROVIDER := target/tofu/provider/terraform-provider-aws
+.PHONY: test-terraform
+test-terraform: export TF_CLI_CONFIG_FILE := $(CURDIR)/target/tofu/tofurc
+test-terraform: $(TOFU) $(SCHEMA_PROVIDER) ## Validate and test istio/terraform with OpenTofu, which is built for it, and a mocked AWS
+	@echo 'provider_installation { dev_overrides { "hashicorp/aws" = "$(CURDIR)/$(dir $(SCHEMA_PROVIDER))" } }' >$(TF_CLI_CONFIG_FILE)
+	$(TOFU) -chdir=istio/terraform fmt -check -recursive
+	$(TOFU) -chdir=istio/terraform validate
+	$(TOFU) -chdir=istio/terraform test
+
 .PHONY: image
 image: IMAGE ?= alb-oidc-filter
 image: module ## Build the OCI image that a WasmPlugin loads: IMAGE=registry/name:tag
@@ -203,6 +213,15 @@ target/istio/built: tests/istio/go.mod tests/istio/go.sum
 	cd tests/istio && nice go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$(@D)/ tool
 	@cd tests/istio && install -m 644 "$$(go list -m -f '{{.Dir}}' istio.io/istio)/tools/packaging/common/envoy_bootstrap.json" $(CURDIR)/$(@D)/
 	@touch $@
+
+$(TOFU): tests/tofu/go.mod tests/tofu/go.sum
+	@echo "building OpenTofu: this takes minutes"
+	@mkdir -p $(@D)
+	cd tests/tofu && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ github.com/opentofu/opentofu/cmd/tofu
+
+$(SCHEMA_PROVIDER): $(wildcard tests/tofu/provider/*)
+	@mkdir -p $(@D)
+	cd tests/tofu/provider && nice $(CURDIR)/.ci/go build -p 2 -trimpath -o $(CURDIR)/$@ .
 
 target/helm/%/bin/helm:
 	@echo "building Helm $*: this takes minutes"

@@ -11,8 +11,12 @@ use alb_oidc_filter::{Config, config_schema};
 use serde_json::{Value, json};
 use support::envoy::interlock;
 
+#[path = "chart/listener_rules.rs"]
+mod listener_rules;
+
 const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE";
+const USER_POOL: &str = "arn:aws:cognito-idp:us-west-2:123456789012:userpool/us-west-2_EXAMPLE";
 const IMAGE: &str = "oci://registry.example.com/alb-oidc-filter@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
@@ -189,10 +193,26 @@ fn assert_names_are_valid(resources: &[Value]) {
         let metadata = &resource["metadata"];
         let (kind, name) = (text(&resource["kind"]), text(&metadata["name"]));
         assert!(is_subdomain(name), "{kind} {name}");
-        let namespace = text(&metadata["namespace"]);
+        let namespace = metadata["namespace"].as_str();
+        assert_eq!(namespace.is_none(), is_of_cluster(kind), "{kind}");
         assert!(known.insert((kind, namespace, name)), "{kind} {name} twice");
         assert_eq!(metadata["labels"]["app.kubernetes.io/instance"], "alb-oidc");
     }
+}
+
+fn is_of_cluster(kind: &str) -> bool {
+    kind.ends_with("Class") || kind.starts_with("ValidatingAdmissionPolicy")
+}
+
+/// Whether a Gateway or an HTTPRoute is of the load balancer, not of Istio.
+fn is_of_load_balancer(resource: &Value) -> bool {
+    let spec = &resource["spec"];
+    let gateway = match text(&resource["kind"]) {
+        "Gateway" => &resource["metadata"]["name"],
+        "HTTPRoute" => &spec["parentRefs"][0]["name"],
+        _ => return false,
+    };
+    text(gateway).ends_with("-alb")
 }
 
 /// The pods that a `spec` selects, as labels.
@@ -225,12 +245,17 @@ fn assert_targets_agree(resources: &[Value]) {
             "EnvoyFilter" => spec["workloadSelector"]["labels"].clone(),
             "AuthorizationPolicy" | "RequestAuthentication" => pods(spec),
             "NetworkPolicy" => spec["podSelector"]["matchLabels"].clone(),
+            _ if is_of_load_balancer(resource) => pods_of_filter.clone(),
+            "Service" => spec["selector"].clone(),
             "Gateway" if !egress(resource) => spec["selector"].clone(),
             "HTTPRoute" => json!({GATEWAY_NAME: spec["parentRefs"][0]["name"]}),
             _ => pods_of_filter.clone(),
         };
         assert_eq!(selected, pods_of_filter, "{kind}");
-        if kind != "ReferenceGrant" && !(kind == "Gateway" && egress(resource)) {
+        if kind != "ReferenceGrant"
+            && !is_of_cluster(kind)
+            && !(kind == "Gateway" && egress(resource))
+        {
             assert_eq!(&resource["metadata"]["namespace"], namespace, "{kind}");
         }
     }
@@ -335,6 +360,7 @@ fn assert_routes_may_use_their_services(resources: &[Value]) {
         })
         .collect();
     let used: BTreeSet<_> = of_kind(resources, "HTTPRoute")
+        .filter(|route| !is_of_load_balancer(route))
         .map(|route| {
             let service = &route["spec"]["rules"][0]["backendRefs"][0];
             let namespace = text(&service["namespace"]);
@@ -414,6 +440,8 @@ fn renders_every_example() {
             "govcloud.yaml",
             "key-server-mirror.yaml",
             "kubeflow-cognito.yaml",
+            "load-balancer-gateway-api.yaml",
+            "load-balancer.yaml",
             "machine-clients.yaml",
             "okta.yaml",
             "standalone-apps.yaml"
@@ -566,6 +594,23 @@ fn renders_every_combination_of_options() {
             {"host": "a.example.com", "service": {"name": "a", "namespace": "apps", "port": 80}},
             {"host": "*.b.example.com", "service": {"name": "b", "namespace": "apps", "port": 8080}}]}),
     ];
+    let cognito = json!({"userPoolArn": USER_POOL, "clientId": "client", "domain": "kubeflow"});
+    let alb = |change: Value| {
+        let mut alb = json!({"enabled": true, "hosts": ["app.example.com"], "cognito": cognito});
+        merge(&mut alb, &change);
+        let any = json!({"arn": ARN, "issuer": ISSUER, "clientId": "client"});
+        json!({"alb": alb, "pluginConfig": {"loadBalancers": [any], "publicKeys": {"endpoint": "https://keys.example.com"}}})
+    };
+    let others = [
+        &others[..],
+        &[
+            alb(json!({})),
+            alb(json!({"api": "gateway", "createClass": true, "subnets": ["a", "b"]})),
+            alb(json!({"autoMode": true, "createClass": true, "inboundCidrs": ["10.0.0.0/8"]})),
+            alb(json!({"group": {"name": "shared"}})),
+        ],
+    ]
+    .concat();
     let mut number = 0;
     for gateway in &gateways {
         for machine_clients in &machine_clients {
@@ -801,6 +846,267 @@ fn opens_the_pods_for_named_sources_only() {
     let mut gateway_api = values;
     merge(&mut gateway_api, &json!({"gateway": {"name": "edge"}}));
     assert_eq!(ports(&policy(gateway_api)["ingress"][0]), [80, 15021]);
+}
+
+#[test]
+fn makes_the_expected_listener_rules() {
+    let folder = "tests/chart/listener_rules";
+    let files: Vec<_> = std::fs::read_dir(repository(folder))
+        .expect("the files")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    assert_eq!(files.len(), 5);
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a file");
+        let row: Value = serde_json::from_str(&text).expect("JSON");
+        let mut values = row["values"].clone();
+        merge(&mut values, &json!({"image": {"url": IMAGE}}));
+        let found = listener_rules::load_balancer(&rendered(&values));
+        let (found, expected) = (format!("{found:#}"), format!("{:#}", row["loadBalancer"]));
+        for (number, (found, expected)) in found.lines().zip(expected.lines()).enumerate() {
+            assert_eq!(found, expected, "{}: line {number}", file.display());
+        }
+        assert_eq!(found, expected, "{}", file.display());
+    }
+}
+
+/// The values of a load balancer that the chart makes, with these changes to `alb`.
+fn with_alb(change: Value) -> Value {
+    let mut alb = json!({"enabled": true, "hosts": ["app.example.com"],
+        "cognito": {"userPoolArn": USER_POOL, "clientId": "client", "domain": "kubeflow"}});
+    merge(&mut alb, &change);
+    with(&[&json!({"alb": alb})])
+}
+
+#[test]
+fn renders_all_but_the_filter_before_the_load_balancer_exists() {
+    let machine_clients =
+        json!({"enabled": true, "host": "machines.example.com", "clientIds": ["m"]});
+    let network = json!({"enabled": true, "albSubnets": ["10.0.0.0/20"]});
+    let mut complete = with_alb(json!({}));
+    merge(
+        &mut complete,
+        &json!({"machineClients": machine_clients, "networkPolicy": network}),
+    );
+    let mut first = complete.clone();
+    first["pluginConfig"]["loadBalancers"] = json!([]);
+    first["image"]["url"] = json!("");
+    // What goes on with the load balancer's ARN: the filter, and its key server.
+    let mut expected = rendered(&complete);
+    expected.retain(|resource| {
+        !["WasmPlugin", "ServiceEntry", "DestinationRule"].contains(&text(&resource["kind"]))
+    });
+    assert_eq!(rendered(&first), expected);
+    for kind in [
+        "EnvoyFilter",
+        "Ingress",
+        "NetworkPolicy",
+        "RequestAuthentication",
+    ] {
+        one(&expected, kind);
+    }
+
+    for (values, api, said) in [
+        (&first, "ingress", "get ingress alb-oidc"),
+        (
+            &first,
+            "gateway",
+            "gateways.gateway.networking.k8s.io alb-oidc-alb",
+        ),
+        (&complete, "ingress", "Check that the module arrived"),
+    ] {
+        let mut values = values.clone();
+        values["alb"]["api"] = json!(api);
+        let notes = notes(&values);
+        assert!(notes.contains(said), "{notes}");
+        let is_next = values["image"]["url"] == "";
+        assert_eq!(notes.contains("Next step: the ARN"), is_next, "{notes}");
+        let entry = format!("- arn: ARN\n      issuer: {ISSUER}\n      clientId: client\n");
+        assert_eq!(notes.contains(&entry), is_next, "{notes}");
+    }
+}
+
+/// The notes that `helm install` prints. It needs a cluster: a copy of the chart renders them.
+fn notes(values: &Value) -> String {
+    let chart = tempfile::tempdir().expect("a folder");
+    for folder in ["", "templates"] {
+        let to = chart.path().join(folder);
+        std::fs::create_dir_all(&to).expect("a folder");
+        let from = repository("istio/chart").join(folder);
+        for entry in std::fs::read_dir(from).expect("the chart") {
+            let entry = entry.expect("an entry");
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+            }
+        }
+    }
+    let template =
+        r#"{kind: Notes, text: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}}"#;
+    std::fs::write(chart.path().join("templates/notes.yaml"), template).expect("a file");
+    let file = values_file(values);
+    let path = |path: &std::path::Path| path.to_str().expect("a path").to_owned();
+    let (chart, file) = (path(chart.path()), path(file.path()));
+    let said = helm(&["template", "alb-oidc", &chart, "--values", &file])
+        .unwrap_or_else(|error| panic!("{error}"));
+    text(&one(&resources(&said), "Notes")["text"]).to_owned()
+}
+
+#[test]
+fn admits_named_namespaces_to_the_ingress_group_only() {
+    let resources = rendered(&with_alb(
+        json!({"group": {"name": "shared", "namespaces": ["platform", "istio-system"]}}),
+    ));
+    let policy = one(&resources, "ValidatingAdmissionPolicy");
+    assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+    let rule = json!({"apiGroups": ["networking.k8s.io"], "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"], "resources": ["ingresses"]});
+    assert_eq!(
+        policy["spec"]["matchConstraints"]["resourceRules"],
+        json!([rule])
+    );
+    let name = "alb.ingress.kubernetes.io/group.name";
+    let expected = format!(
+        "request.namespace in [\"istio-system\",\"platform\"] || !has(object.metadata.annotations) || \
+         !('{name}' in object.metadata.annotations) || object.metadata.annotations['{name}'] != \"shared\""
+    );
+    assert_eq!(policy["spec"]["validations"][0]["expression"], expected);
+    let binding = &one(&resources, "ValidatingAdmissionPolicyBinding")["spec"];
+    assert_eq!(binding["policyName"], policy["metadata"]["name"]);
+    assert_eq!(binding["validationActions"], json!(["Deny"]));
+    let alone = rendered(&with_alb(json!({})));
+    assert_eq!(of_kind(&alone, "ValidatingAdmissionPolicy").count(), 0);
+    let annotations = &one(&alone, "Ingress")["metadata"]["annotations"];
+    assert!(annotations.get(name).is_none(), "{annotations}");
+}
+
+#[test]
+fn lets_eks_auto_mode_read_one_secret() {
+    let idp = "https://idp.example.com";
+    let oidc = json!({"issuer": ISSUER, "authorizationEndpoint": idp, "tokenEndpoint": idp, "userInfoEndpoint": idp});
+    let auto = |auto_mode: bool| {
+        rendered(&with_alb(
+            json!({"autoMode": auto_mode, "createClass": true, "class": "own",
+            "cognito": {"userPoolArn": "", "clientId": ""}, "oidc": oidc}),
+        ))
+    };
+    let resources = auto(true);
+    let class = one(&resources, "IngressClass");
+    assert_eq!(class["metadata"]["name"], "own");
+    assert_eq!(class["spec"]["controller"], "eks.amazonaws.com/alb");
+    assert_eq!(
+        one(&resources, "Ingress")["spec"]["ingressClassName"],
+        "own"
+    );
+    let secret = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["alb-oidc-client"], "verbs": ["get"]});
+    assert_eq!(one(&resources, "Role")["rules"], json!([secret]));
+    let binding = one(&resources, "RoleBinding");
+    assert_eq!(binding["subjects"][0]["name"], "eks:managed");
+    assert_eq!(
+        binding["roleRef"]["name"],
+        one(&resources, "Role")["metadata"]["name"]
+    );
+    let resources = auto(false);
+    assert_eq!(of_kind(&resources, "Role").count(), 0);
+    let class = one(&resources, "IngressClass");
+    assert_eq!(class["spec"]["controller"], "ingress.k8s.aws/alb");
+}
+
+#[test]
+fn refuses_a_load_balancer_that_disagrees_with_the_filter() {
+    let machine_clients = |host: &str| {
+        let mut values = with_alb(json!({}));
+        let clients = json!({"enabled": true, "host": host, "clientIds": ["m"]});
+        merge(&mut values, &json!({"machineClients": clients}));
+        values
+    };
+    let plugin = |change: Value| {
+        let mut values = with_alb(json!({}));
+        merge(&mut values["pluginConfig"], &change);
+        values
+    };
+    let no_cognito = json!({"userPoolArn": "", "clientId": "", "domain": ""});
+    for (values, sentence) in [
+        (with_alb(json!({"hosts": []})), "alb.hosts is empty"),
+        (
+            with_alb(json!({"hosts": ["App.example.com"]})),
+            "alb.hosts[0]: found \"App.example.com\"",
+        ),
+        (
+            with_alb(json!({"hosts": ["HOST"]})),
+            "alb: found the placeholder HOST",
+        ),
+        (
+            with_alb(json!({"cognito": no_cognito})),
+            "alb.cognito.userPoolArn and alb.oidc.issuer are empty",
+        ),
+        (
+            with_alb(json!({"oidc": {"issuer": "https://idp.example.com"}})),
+            "alb.cognito cannot be combined with alb.oidc",
+        ),
+        (
+            with_alb(json!({"cognito": {"userPoolArn": "us-west-2_EXAMPLE"}})),
+            "alb.cognito.userPoolArn: found \"us-west-2_EXAMPLE\"",
+        ),
+        (
+            with_alb(json!({"cognito": {"clientId": ""}})),
+            "alb.cognito.clientId is empty",
+        ),
+        (
+            with_alb(json!({"cognito": {"domain": ""}})),
+            "alb.cognito.domain is empty",
+        ),
+        (
+            with_alb(json!({"cognito": no_cognito, "oidc": {"issuer": ISSUER}})),
+            "alb.oidc.authorizationEndpoint: found \"\"",
+        ),
+        (
+            with_alb(json!({"cognito": {"clientId": "other"}})),
+            "no entry of pluginConfig.loadBalancers has issuer https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE and clientId other",
+        ),
+        (
+            with_alb(json!({"cognito": {"userPoolArn": USER_POOL.replace("EXAMPLE", "OTHER")}})),
+            "no entry of pluginConfig.loadBalancers",
+        ),
+        (
+            plugin(
+                json!({"logout": {"path": "/out", "redirectTo": "https://id.example.com/logout?client_id=other&a=b"}}),
+            ),
+            "pluginConfig.logout.redirectTo: found client_id=other. Expected alb.cognito.clientId, client",
+        ),
+        (with_alb(json!({"scope": "email"})), "Expected openid in it"),
+        (
+            with_alb(json!({"scope": "openid profile"})),
+            "Expected email in it",
+        ),
+        (machine_clients("app.example.com"), "which is in alb.hosts"),
+        (
+            with_alb(json!({"jwtValidation": true})),
+            "alb.jwtValidation needs machineClients.enabled",
+        ),
+        (
+            {
+                let mut values = machine_clients("machines.example.com");
+                merge(&mut values, &json!({"alb": {"jwtValidation": true}}));
+                values
+            },
+            "alb.jwtValidation needs alb.api: gateway",
+        ),
+        (
+            with_alb(json!({"api": "gateway", "autoMode": true})),
+            "alb.autoMode cannot be combined with alb.api: gateway",
+        ),
+        (
+            with_alb(json!({"api": "gateway", "group": {"name": "a"}})),
+            "alb.group cannot be combined with alb.api: gateway",
+        ),
+    ] {
+        let error = render(&values).expect_err(sentence);
+        assert!(error.contains(sentence), "{values}\n{error}");
+    }
+    // The user id is not the email: its scope is not needed.
+    let mut values = plugin(json!({"userId": {"claims": ["preferred_username"]}}));
+    merge(&mut values, &json!({"alb": {"scope": "openid profile"}}));
+    rendered(&values);
 }
 
 /// Values that a template refuses, and a part of the sentence that says why.

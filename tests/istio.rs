@@ -1427,20 +1427,6 @@ async fn istioctl_finds_no_fault_with_any_overlay() {
         let said = run(&istioctl, &["analyze", "--use-kube=false", file], "").await;
         said.unwrap_or_else(|error| panic!("istioctl analyze of {overlays:?}: {error}"));
     }
-    for ingress in ["cognito", "oidc", "machine-clients"] {
-        let file = support::repository(&format!("istio/alb/{ingress}.yaml"));
-        let said = run(
-            &istioctl,
-            &[
-                "analyze",
-                "--use-kube=false",
-                file.to_str().expect("a path"),
-            ],
-            "",
-        )
-        .await;
-        said.unwrap_or_else(|error| panic!("istioctl analyze of {ingress}: {error}"));
-    }
 }
 
 #[tokio::test]

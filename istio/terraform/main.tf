@@ -18,7 +18,12 @@ resource "aws_cognito_user_pool" "users" {
   mfa_configuration        = "OPTIONAL"
   deletion_protection      = "ACTIVE"
 
-  # Nobody signs themselves up.
+  # A new address counts only after its owner confirmed it: until then, the old one stays.
+  user_attribute_update_settings {
+    attributes_require_verification_before_update = ["email"]
+  }
+
+  # No sign-up by users.
   admin_create_user_config {
     allow_admin_create_user_only = true
   }
@@ -31,7 +36,7 @@ resource "aws_cognito_user_pool" "users" {
     case_sensitive = false
   }
 
-  # custom:groups, which the filter reads from the load balancer's token. A SAML or OIDC provider behind Cognito maps its groups to it.
+  # custom:groups is in the load balancer's token. A SAML or OIDC provider of the pool maps its groups to it.
   schema {
     name                = "groups"
     attribute_data_type = "String"
@@ -62,10 +67,11 @@ resource "aws_cognito_user_pool_client" "load_balancer" {
   supported_identity_providers         = var.identity_providers
   prevent_user_existence_errors        = "ENABLED"
 
-  # No sign-in but by the code flow, so that no user gets a token with which to write their own attributes.
+  # The code flow only. A user gets no token that could write attributes.
   explicit_auth_flows = ["ALLOW_REFRESH_TOKEN_AUTH"]
 
-  # What another provider's groups are mapped to has to be writable here; without such a provider it is not.
+  # Cognito writes mapped attributes by this client, so a provider's groups must be writable here.
+  # Without such a provider they are not.
   read_attributes  = ["email", "email_verified", "name", "custom:groups"]
   write_attributes = concat(["email", "name"], var.identity_providers == tolist(["COGNITO"]) ? [] : ["custom:groups"])
 
@@ -96,4 +102,8 @@ resource "aws_cognito_user_pool_client" "machine" {
   allowed_oauth_flows_user_pool_client = true
   allowed_oauth_flows                  = ["client_credentials"]
   allowed_oauth_scopes                 = aws_cognito_resource_server.gateway[0].scope_identifiers
+
+  # Without these, the client could also sign users in, with a token that writes custom:groups.
+  explicit_auth_flows = ["ALLOW_REFRESH_TOKEN_AUTH"]
+  write_attributes    = ["name"]
 }

@@ -1,4 +1,4 @@
-# What values of istio/chart and istio/alb/cognito.yaml need; the first four are named as in the filter's configuration.
+# Values of istio/chart.
 # Change nothing here.
 
 locals {
@@ -13,7 +13,7 @@ output "issuer" {
 }
 
 output "clientId" {
-  description = "loadBalancers.clientId of pluginConfig."
+  description = "loadBalancers.clientId of pluginConfig, and alb.cognito.clientId."
   value       = aws_cognito_user_pool_client.load_balancer.id
 }
 
@@ -23,22 +23,22 @@ output "redirectTo" {
 }
 
 output "jwksUri" {
-  description = "accessToken.jwksUri, and the RequestAuthentication's."
+  description = "accessToken.jwksUri of pluginConfig."
   value       = "https://${aws_cognito_user_pool.users.endpoint}/.well-known/jwks.json"
 }
 
 output "userPoolARN" {
-  description = "USER-POOL-ARN of alb/cognito.yaml."
+  description = "alb.cognito.userPoolArn."
   value       = aws_cognito_user_pool.users.arn
 }
 
 output "userPoolDomain" {
-  description = "USER-POOL-DOMAIN of alb/cognito.yaml."
+  description = "alb.cognito.domain."
   value       = aws_cognito_user_pool_domain.sign_in.domain
 }
 
 output "machineClientIds" {
-  description = "What the policy alb-oidc-machine-clients lists."
+  description = "machineClients.clientIds, by name."
   value       = { for name, client in aws_cognito_user_pool_client.machine : name => client.id }
 }
 

@@ -9,7 +9,7 @@
 
 {{- /* Placeholders: words in capital letters, as documentation has them. */}}
 {{- $config := $values.pluginConfig }}
-{{- $filled := dict "image" $values.image "gateway" $values.gateway "machineClients" $values.machineClients "pluginConfig" (pick $config "loadBalancers" "accessToken" "publicKeys" "logout") }}
+{{- $filled := dict "image" $values.image "gateway" $values.gateway "machineClients" $values.machineClients "alb" (pick $values.alb "hosts" "certificateArn" "cognito" "oidc") "pluginConfig" (pick $config "loadBalancers" "accessToken" "publicKeys" "logout") }}
 {{- range $section, $value := $filled }}
 {{- $found := regexFind "(^|[^A-Za-z0-9_-])(ACCOUNT|BUCKET|CLIENT|CLIENT-ID|DIGEST|DOMAIN|GATEWAY|HOST|ID|ISSUER|NAME|POOL|REGION|REGISTRY|TENANT)([^A-Za-z0-9_-]|$)" (toJson $value) }}
 {{- if $found }}
@@ -17,8 +17,9 @@
 {{- end }}
 {{- end }}
 
-{{- /* The image. */}}
+{{- /* The image. Before the load balancer exists, there is no filter and no image. */}}
 {{- $image := $values.image }}
+{{- if or $image.url (include "alb-oidc.isComplete" .) }}
 {{- $url := required "image.url is empty: set it to the filter's image, pinned by its digest (oci://REGISTRY/REPOSITORY@sha256:DIGEST)." $image.url }}
 {{- if hasPrefix "oci://" $url }}
 {{- if not (regexMatch "^oci://[a-z0-9][a-z0-9._:/-]*(:[A-Za-z0-9._-]+)?@sha256:[0-9a-f]{64}$" $url) }}
@@ -28,6 +29,7 @@
 {{- $_ := required "image.sha256 is empty: an image.url with https:// needs the SHA-256 of the module." $image.sha256 }}
 {{- else if not (hasPrefix "file:///" $url) }}
 {{- fail (printf "image.url: found %q. Expected a URL that begins with oci://, https:// or file:///." $url) }}
+{{- end }}
 {{- end }}
 
 {{- /* The gateway. */}}
@@ -42,7 +44,7 @@
 {{- end }}
 
 {{- /* The load balancers. */}}
-{{- if not $config.loadBalancers }}
+{{- if not (or $config.loadBalancers $values.alb.enabled) }}
 {{- fail "pluginConfig.loadBalancers is empty: add arn, issuer and clientId of the load balancer in front of the gateway." }}
 {{- end }}
 {{- range $position, $loadBalancer := $config.loadBalancers }}
@@ -100,15 +102,104 @@
 {{- if not .clientIds }}
 {{- fail "machineClients.clientIds is empty: list the ids of the clients that may pass." }}
 {{- end }}
-{{- $issuer := .issuer | default (index $config.loadBalancers 0).issuer }}
-{{- $issuer = required "machineClients.issuer is empty, and the first load balancer has none: set the issuer of the access tokens." $issuer }}
+{{- $issuer := required "machineClients.issuer is empty, and the first load balancer has none: set the issuer of the access tokens." (include "alb-oidc.machineIssuer" $) }}
 {{- if not (hasPrefix "https://" (.jwksUri | default $issuer)) }}
 {{- fail (printf "machineClients.jwksUri: found %q. Expected a URL that begins with https://." (.jwksUri | default $issuer)) }}
 {{- end }}
 {{- end }}
 {{- end }}
 
+{{- include "alb-oidc.checkAlb" . }}
+
 {{- if and $values.networkPolicy.enabled (not $values.networkPolicy.albSubnets) }}
 {{- fail "networkPolicy.albSubnets is empty: list the CIDR blocks of the load balancer's subnets." }}
+{{- end }}
+{{- end -}}
+
+{{/* The load balancer of the chart. */}}
+{{- define "alb-oidc.checkAlb" -}}
+{{- $config := .Values.pluginConfig }}
+{{- $machineClients := .Values.machineClients }}
+{{- $alb := .Values.alb }}
+{{- if $alb.enabled }}
+{{- if eq $alb.api "gateway" }}
+{{- if $alb.autoMode }}
+{{- fail "alb.autoMode cannot be combined with alb.api: gateway. Use alb.api: ingress." }}
+{{- end }}
+{{- if $alb.group.name }}
+{{- fail "alb.group cannot be combined with alb.api: gateway: the Gateway admits routes of its own namespace only." }}
+{{- end }}
+{{- end }}
+
+{{- $hosts := include "alb-oidc.albHosts" . | fromJsonArray }}
+{{- if not $hosts }}
+{{- fail "alb.hosts is empty: list the hosts that browsers use." }}
+{{- end }}
+{{- range $position, $host := $alb.hosts }}
+{{- include "alb-oidc.checkHost" (dict "field" (printf "alb.hosts[%d]" $position) "host" (trimPrefix "*." $host)) }}
+{{- end }}
+{{- if and $machineClients.enabled (has $machineClients.host $hosts) }}
+{{- fail (printf "machineClients.host: found %q, which is in alb.hosts. The load balancer forwards it without authentication: use another host." $machineClients.host) }}
+{{- end }}
+
+{{- /* The identity provider. */}}
+{{- $provider := "alb.cognito" }}
+{{- if and $alb.cognito.userPoolArn $alb.oidc.issuer }}
+{{- fail "alb.cognito cannot be combined with alb.oidc: a listener rule has one identity provider." }}
+{{- else if $alb.cognito.userPoolArn }}
+{{- if not (regexMatch "^arn:aws[a-z-]*:cognito-idp:[a-z0-9-]+:[0-9]{12}:userpool/[a-z0-9-]+_[A-Za-z0-9]+$" $alb.cognito.userPoolArn) }}
+{{- fail (printf "alb.cognito.userPoolArn: found %q. Expected arn:aws:cognito-idp:REGION:ACCOUNT:userpool/POOL." $alb.cognito.userPoolArn) }}
+{{- end }}
+{{- $_ := required "alb.cognito.clientId is empty: set the id of the load balancer's app client." $alb.cognito.clientId }}
+{{- $_ := required "alb.cognito.domain is empty: set the prefix of the user pool's sign-in domain." $alb.cognito.domain }}
+{{- else if $alb.oidc.issuer }}
+{{- $provider = "alb.oidc" }}
+{{- range list "issuer" "authorizationEndpoint" "tokenEndpoint" "userInfoEndpoint" }}
+{{- $url := get $alb.oidc . }}
+{{- if not (regexMatch "^https://[^/?# ]+" $url) }}
+{{- fail (printf "alb.oidc.%s: found %q. Expected a URL that begins with https://." . $url) }}
+{{- end }}
+{{- end }}
+{{- else }}
+{{- fail "alb.cognito.userPoolArn and alb.oidc.issuer are empty: set one of them. Without an identity provider, the load balancer signs nobody in." }}
+{{- end }}
+
+{{- /* What pluginConfig says, too. */}}
+{{- $issuer := include "alb-oidc.albIssuer" . }}
+{{- if $config.loadBalancers }}
+{{- $agrees := false }}
+{{- range $config.loadBalancers }}
+{{- $isClient := or (eq $provider "alb.oidc") (has .clientId (list nil $alb.cognito.clientId)) }}
+{{- if and $isClient (has .issuer (list nil $issuer)) }}
+{{- $agrees = true }}
+{{- end }}
+{{- end }}
+{{- if not $agrees }}
+{{- $client := ternary (printf " and clientId %s" $alb.cognito.clientId) "" (eq $provider "alb.cognito") }}
+{{- fail (printf "%s: no entry of pluginConfig.loadBalancers has issuer %s%s. The filter would deny every token of this load balancer." $provider $issuer $client) }}
+{{- end }}
+{{- end }}
+{{- $signOutClient := regexFind "[?&]client_id=[^&]*" (dig "logout" "redirectTo" "" $config) | trimPrefix "?" | trimPrefix "&" | trimPrefix "client_id=" }}
+{{- if and $signOutClient (eq $provider "alb.cognito") (ne $signOutClient $alb.cognito.clientId) }}
+{{- fail (printf "pluginConfig.logout.redirectTo: found client_id=%s. Expected alb.cognito.clientId, %s." $signOutClient $alb.cognito.clientId) }}
+{{- end }}
+
+{{- $scopes := splitList " " $alb.scope }}
+{{- $needed := list "openid" }}
+{{- if has "email" (dig "userId" "claims" (list "email") $config) }}
+{{- $needed = append $needed "email" }}
+{{- end }}
+{{- range $needed }}
+{{- if not (has . $scopes) }}
+{{- fail (printf "alb.scope: found %q. Expected %s in it: the token has no user otherwise." $alb.scope .) }}
+{{- end }}
+{{- end }}
+
+{{- if and $alb.jwtValidation (not $machineClients.enabled) }}
+{{- fail "alb.jwtValidation needs machineClients.enabled: it verifies their tokens." }}
+{{- end }}
+{{- if and $alb.jwtValidation (ne $alb.api "gateway") }}
+{{- fail "alb.jwtValidation needs alb.api: gateway. With one Ingress, the gateway alone verifies the tokens of machine clients." }}
+{{- end }}
 {{- end }}
 {{- end -}}

@@ -216,3 +216,56 @@ vmConfig:
 {{- end }}
 pluginConfig: {{- include "alb-oidc.pluginConfig" . | fromJson | toYaml | nindent 2 }}
 {{- end -}}
+
+{{/* Not empty if the load balancer is known: without it, there is no filter yet. */}}
+{{- define "alb-oidc.isComplete" -}}
+{{- if .Values.pluginConfig.loadBalancers }}true{{ end -}}
+{{- end -}}
+
+{{/* The issuer of machine clients' tokens. */}}
+{{- define "alb-oidc.machineIssuer" -}}
+{{- $first := first .Values.pluginConfig.loadBalancers | default dict -}}
+{{- .Values.machineClients.issuer | default $first.issuer | default (include "alb-oidc.albIssuer" .) -}}
+{{- end -}}
+
+{{/* The port of the gateway's pods for the load balancer. */}}
+{{- define "alb-oidc.targetPort" -}}
+{{- .Values.alb.targetPort | default (ternary 80 8080 (ne .Values.gateway.name "")) | int -}}
+{{- end -}}
+
+{{/* The issuer of the tokens of `alb`; empty without it. */}}
+{{- define "alb-oidc.albIssuer" -}}
+{{- with .Values.alb -}}
+{{- $arn := splitList ":" .cognito.userPoolArn -}}
+{{- if not .enabled -}}
+{{- else if .oidc.issuer -}}
+{{- .oidc.issuer -}}
+{{- else if eq (len $arn) 6 -}}
+{{- $domain := ternary "amazonaws.com.cn" "amazonaws.com" (eq (index $arn 1) "aws-cn") -}}
+{{- printf "https://cognito-idp.%s.%s/%s" (index $arn 3) $domain (index $arn 5 | trimPrefix "userpool/") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The hosts for browsers, each once. */}}
+{{- define "alb-oidc.albHosts" -}}
+{{- $hosts := .Values.alb.hosts -}}
+{{- range .Values.routes -}}
+{{- $hosts = append $hosts .host -}}
+{{- end -}}
+{{- $hosts | uniq | toJson -}}
+{{- end -}}
+
+{{- define "alb-oidc.signOutPath" -}}
+{{- dig "logout" "path" "" .Values.pluginConfig -}}
+{{- end -}}
+
+{{- define "alb-oidc.sessionCookie" -}}
+{{- dig "logout" "sessionCookie" "AWSELBAuthSessionCookie" .Values.pluginConfig -}}
+{{- end -}}
+
+{{/* Attributes of the load balancer: {NAME: VALUE}. */}}
+{{- define "alb-oidc.albAttributes" -}}
+{{- $own := dict "idle_timeout.timeout_seconds" (int .Values.alb.idleTimeoutSeconds | toString) "routing.http.drop_invalid_header_fields.enabled" "true" -}}
+{{- merge $own .Values.alb.attributes | toJson -}}
+{{- end -}}
