@@ -271,7 +271,7 @@ async fn pod(kubernetes: &Kubernetes, kind: Kind, ip: &str) {
     annotated["annotations"] = json!({"sidecar.istio.io/inject": "false"});
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": annotated,
-        "spec": {"serviceAccountName": name, "containers": [{"name": "istio-proxy", "image": "auto"}]},
+        "spec": {"serviceAccountName": name, "containers": [{"name": "istio-proxy", "image": "istio-proxy"}]},
     });
     kubernetes.apply(&pod.to_string()).await;
     let status = json!({"status": {

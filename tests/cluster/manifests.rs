@@ -1,12 +1,14 @@
 //! What the chart, its examples and `alb-oidc tenancy` print, as the API server, the CRDs of each
 //! supported Istio and Istio's webhooks see it.
 
-use crate::istio::Kind;
+use crate::istio::{Kind, NAMESPACE};
 use crate::kubernetes::{APPLY, Kubernetes, documents};
 use crate::program::{built, run};
 use crate::release::template;
 use crate::world::World;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use tokio::process::Command;
 
@@ -86,8 +88,25 @@ fn namespaces(objects: &[Value]) -> String {
 }
 
 #[tokio::test]
+async fn api_server_accepts_the_ingresses_of_the_load_balancer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubernetes = Kubernetes::start(folder.path(), 6443).await;
+    let files = std::fs::read_dir(support::repository("istio/alb")).expect("the Ingresses");
+    let mut accepted = 0;
+    for file in files {
+        let path = file.expect("a file").path();
+        let manifests = std::fs::read_to_string(&path).expect("the Ingress");
+        let manifests = manifests.replace("HOST", "kubeflow.example.com");
+        kubernetes.apply(&namespaces(&documents(&manifests))).await;
+        kubernetes.apply(&manifests).await;
+        accepted += manifests.matches("kind: Ingress").count();
+    }
+    assert!(accepted >= 3, "{accepted} Ingresses");
+}
+
+#[tokio::test]
 async fn webhooks_accept_each_example_twice() {
-    let world = World::start(&[]).await;
+    let world = World::start(&[Kind::Classic]).await;
     for name in examples() {
         let mut rendered = Vec::new();
         for extension in ["WasmPlugin", "TrafficExtension"] {
@@ -104,6 +123,13 @@ async fn webhooks_accept_each_example_twice() {
             let difference = ["diff", "--server-side", "-f", "-"];
             let difference = world.kubernetes.must(&difference, &manifests).await;
             assert_eq!(difference, "", "{name}");
+            let mut istioctl = Command::new(built("istioctl"));
+            istioctl
+                .arg("--kubeconfig")
+                .arg(&world.kubernetes.kubeconfig);
+            istioctl.args(["analyze", "--namespace", NAMESPACE]);
+            let analysis = run(&mut istioctl, "").await;
+            analysis.unwrap_or_else(|error| panic!("istioctl analyze of {name}: {error}"));
             world.kubernetes.delete(&manifests).await;
         }
     }
@@ -135,6 +161,7 @@ async fn crds_of_each_supported_istio_accept_each_example() {
     versions.sort();
     let minors: Vec<u32> = versions.iter().map(|path| minor(path)).collect();
     assert_eq!(minors, (23..=31).collect::<Vec<_>>());
+    let mut rendered = BTreeMap::new();
     for crds in versions {
         let text = std::fs::read_to_string(&crds).expect("the CRDs");
         kubernetes.apply(&text).await;
@@ -147,9 +174,15 @@ async fn crds_of_each_supported_istio_accept_each_example() {
             if minor < 27 {
                 values["failStrategy"] = json!("FAIL_CLOSE");
             }
-            let manifests = template(&values).await;
-            kubernetes.apply(&namespaces(&documents(&manifests))).await;
-            let accepted = kubernetes.kubectl(&dry_run, &manifests).await;
+            let manifests = match rendered.entry(values.to_string()) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let manifests = template(&values).await;
+                    kubernetes.apply(&namespaces(&documents(&manifests))).await;
+                    entry.insert(manifests)
+                }
+            };
+            let accepted = kubernetes.kubectl(&dry_run, manifests).await;
             accepted.unwrap_or_else(|error| panic!("{name}, Istio 1.{minor}: {error}"));
         }
         // What the values' comments say about versions.
