@@ -19,9 +19,10 @@ use crate::sign_out;
 use crate::time::Now;
 use crate::token::access::UntrustedAccessToken;
 use crate::token::alb::UntrustedToken;
-use crate::token::jws::TokenError;
-use crate::token::verify::Verifier;
+use crate::token::claims::Claims;
+use crate::token::verify::{VerifiedToken, Verifier};
 use crate::token_cache::TokenCache;
+use crate::trace::{Stop, Trace};
 
 /// What is to become of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +52,26 @@ pub struct Work {
     pub dropped: usize,
 }
 
+impl Trace for Work {
+    fn cache_hit(&mut self) {
+        self.token_cache_hit = true;
+    }
+
+    fn verified(&mut self, _: &Result<VerifiedToken, Reason>) {
+        self.signatures_checked = 1;
+    }
+
+    fn access_token_verified(&mut self, _: &Result<Claims, Reason>) {
+        self.signatures_checked = 2;
+    }
+
+    fn identity(&mut self, _: &Claims, identity: &Result<Identity, Reason>) {
+        if let Ok(identity) = identity {
+            self.dropped = identity.dropped;
+        }
+    }
+}
+
 /// Judges requests by one plugin config.
 pub struct Gate {
     config: Config,
@@ -75,7 +96,7 @@ impl Gate {
             .reserved_headers
             .iter()
             .map(String::as_str)
-            .chain(config.identity.header_names());
+            .chain(config.users.identity.header_names());
         let names = KUBEFLOW_HEADERS
             .into_iter()
             .chain(ALB_HEADERS)
@@ -88,6 +109,7 @@ impl Gate {
             .iter()
             .fold(0, |lengths, name| lengths | length_bit(name.as_bytes()));
         let reserved_prefix = config
+            .users
             .identity
             .groups
             .as_ref()
@@ -113,16 +135,28 @@ impl Gate {
     /// config and path overrides, under every alias that an upstream cannot tell from them, and the
     /// aliases of the ALB's own headers.
     pub fn strip(&self, head: &RequestHead<'_>) -> Vec<HeaderEdit> {
-        let is_of_alb = |name: &[u8]| ALB_HEADERS.iter().any(|of_alb| name == of_alb.as_bytes());
-        removals(
-            head.names()
-                .filter(|name| self.is_reserved(name) && !is_of_alb(name)),
-        )
+        self.removals(head, &ALB_HEADERS)
     }
 
     /// The trailers to remove: all of those names, the ALB's own included.
     pub fn strip_trailers(&self, trailers: &RequestHead<'_>) -> Vec<HeaderEdit> {
-        removals(trailers.names().filter(|name| self.is_reserved(name)))
+        self.removals(trailers, &[])
+    }
+
+    /// The removal of each reserved header of `head` but those named in `kept`.
+    fn removals(&self, head: &RequestHead<'_>, kept: &[&str]) -> Vec<HeaderEdit> {
+        let mut edits = Vec::new();
+        let is_kept = |name: &[u8]| kept.iter().any(|kept| name == kept.as_bytes());
+        for name in head.names() {
+            if is_kept(name) || !self.is_reserved(name) {
+                continue;
+            }
+            let edit = HeaderEdit::Remove(String::from_utf8_lossy(name).into_owned());
+            if !edits.contains(&edit) {
+                edits.push(edit);
+            }
+        }
+        edits
     }
 
     fn is_reserved(&self, name: &[u8]) -> bool {
@@ -147,10 +181,22 @@ impl Gate {
         now: Now,
     ) -> (Decision, Work) {
         let mut work = Work::default();
+        let decision = self.decide_traced(head, keys, now, &mut work);
+        (decision, work)
+    }
+
+    /// As [`Gate::decide`], with `trace` told the outcome of each step.
+    pub fn decide_traced(
+        &mut self,
+        head: &RequestHead<'_>,
+        keys: &mut KeyCache,
+        now: Now,
+        trace: &mut impl Trace,
+    ) -> Decision {
         // In report mode too: behind such an upgrade, requests of which the filter sees nothing
         // could reach upstream.
         if !self.config.upgrades.admit(head) {
-            return (Decision::Deny(Reason::UpgradeNotAllowed), work);
+            return Decision::Deny(Reason::UpgradeNotAllowed);
         }
         if self
             .config
@@ -158,32 +204,37 @@ impl Gate {
             .as_ref()
             .is_some_and(|sign_out| sign_out.is_asked(head))
         {
-            return (
-                Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie)),
-                work,
-            );
+            return Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie));
         }
         let requirement = self.config.access.requirement(head);
-        if requirement.is_open() {
-            return (Decision::Skip(self.admission(head, None)), work);
+        // An empty token is a bad one, and not an absent one.
+        let is_anonymous = || head.values(OIDC_DATA).next().is_none();
+        if requirement.is_open() || (requirement.is_optional() && is_anonymous()) {
+            return Decision::Skip(self.admission(head, None));
         }
-        let identified = self
+        let identity = self
             .authenticator
-            .identify(&self.config, head, keys, now, &mut work);
-        let decision = match identified {
-            Ok(identity) if !requirement.admits(&identity) => {
-                self.refusal(head, Reason::UserNotAllowed)
-            }
+            .identify(&self.config, head, keys, now, trace)
+            .and_then(|identity| {
+                let issuer = self.config.issuer_of(&identity);
+                let admit = requirement.admits(&identity, issuer);
+                trace.rules(admit);
+                if admit {
+                    Ok(identity)
+                } else {
+                    Err(Reason::UserNotAllowed.into())
+                }
+            });
+        match identity {
             Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
             Err(Stop::NeedKey(name)) => Decision::NeedKey(*name),
             Err(Stop::Refuse(reason)) => self.refusal(head, reason),
-        };
-        (decision, work)
+        }
     }
 
     /// The user id that these edits of an admitted request set.
     pub fn user_id<'a>(&self, edits: &'a [HeaderEdit]) -> Option<&'a [u8]> {
-        let header = &self.config.identity.user_id_header;
+        let header = &self.config.users.identity.user_id_header;
         edits.iter().find_map(|edit| match edit {
             HeaderEdit::Set(name, value) if name == header => Some(value.as_slice()),
             _ => None,
@@ -230,7 +281,10 @@ impl Gate {
             edits.extend(without_session_cookies(head, &self.config.session_cookie));
         }
         if let Some(identity) = identity {
-            let user_id = (&self.config.identity.user_id_header, &identity.user_id);
+            let user_id = (
+                &self.config.users.identity.user_id_header,
+                &identity.user_id,
+            );
             let carried = std::iter::once(user_id)
                 .chain(identity.headers.iter().map(|(name, value)| (name, value)));
             edits
@@ -239,26 +293,6 @@ impl Gate {
                 }));
         }
         edits
-    }
-}
-
-/// Why no identity could be established.
-enum Stop {
-    /// The key cache lacks this key. Boxed: a key id takes 129 bytes, and few requests need one.
-    NeedKey(Box<KeyName>),
-    /// A check failed.
-    Refuse(Reason),
-}
-
-impl From<Reason> for Stop {
-    fn from(reason: Reason) -> Self {
-        Self::Refuse(reason)
-    }
-}
-
-impl From<TokenError> for Stop {
-    fn from(error: TokenError) -> Self {
-        Self::Refuse(error.reason())
     }
 }
 
@@ -276,47 +310,64 @@ impl Authenticator {
         head: &RequestHead<'_>,
         keys: &mut KeyCache,
         now: Now,
-        work: &mut Work,
+        trace: &mut impl Trace,
     ) -> Result<Rc<Identity>, Stop> {
         let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
         // Without `accessToken` in the config, a client's access token is not part of the token
         // cache's key either.
-        let reads_access_token = config.access_token.is_some();
+        let reads_access_token = config.reads_access_tokens();
         let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
         if let Some(identity) = self.token_cache.get(text, access_tokens(), now.wall) {
-            work.token_cache_hit = true;
+            trace.cache_hit();
             return Ok(identity);
         }
         let skew = config.clock_skew;
-        let token = UntrustedToken::parse(text)?.screen(&config.load_balancers, now.wall, skew)?;
+        let token = UntrustedToken::parse(text);
+        trace.parsed(&token);
+        let token = token?.screen(&config.load_balancers, now.wall, skew);
+        trace.screened(&token);
+        let token = token?;
+        let users = config.users_of(token.load_balancer());
         let name = KeyName {
             source: token.key_source(),
             id: token.key_id(),
         };
-        let PublicKey::P256(key) = find(keys, name, now)? else {
+        let key = find(keys, name, now);
+        trace.key(&name, &key);
+        let PublicKey::P256(key) = key? else {
             return Err(Reason::KeyInvalid.into());
         };
-        work.signatures_checked = 1;
         // Trust is earned here.
-        let mut claims = self.verifier.verify(&token, &key)?.claims(now.wall, skew)?;
-        if let Some(rules) = &config.access_token {
-            let text = only(access_tokens()).ok_or(Reason::AccessTokenInvalid)?;
-            let token = UntrustedAccessToken::parse(text)?;
+        let verified = self.verifier.verify(&token, &key);
+        trace.verified(&verified);
+        let claims = verified?.claims(now.wall, skew);
+        trace.claims(&claims);
+        let mut claims = claims?;
+        if let Some(rules) = &users.access_token {
+            let token = only(access_tokens())
+                .ok_or(Reason::AccessTokenInvalid)
+                .and_then(UntrustedAccessToken::parse);
+            trace.access_token_parsed(&token);
+            let token = token?;
             let name = KeyName {
                 source: rules.key_source,
                 id: token.key_id(),
             };
-            let PublicKey::Rsa(key) = find(keys, name, now)? else {
+            let key = find(keys, name, now);
+            trace.access_token_key(&key);
+            let PublicKey::Rsa(key) = key? else {
                 return Err(Reason::KeyInvalid.into());
             };
-            work.signatures_checked = 2;
             let issuer = &rules.issuer;
-            claims = self
+            let both = self
                 .verifier
-                .verify_access_token(&token, &key, claims, issuer, now.wall, skew)?;
+                .verify_access_token(&token, &key, claims, issuer, now.wall, skew);
+            trace.access_token_verified(&both);
+            claims = both?;
         }
-        let identity = Rc::new(config.identity.identity(&claims)?);
-        work.dropped = identity.dropped;
+        let identity = users.identity.identity(&claims);
+        trace.identity(&claims, &identity);
+        let identity = Rc::new(identity?);
         self.token_cache.put(
             text,
             access_tokens().next(),
@@ -334,10 +385,6 @@ fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
 }
 
 /// The key `name`, if it is there.
-#[expect(
-    clippy::result_large_err,
-    reason = "as that of `Authenticator::identify`"
-)]
 fn find(keys: &mut KeyCache, name: KeyName, now: Now) -> Result<PublicKey, Stop> {
     match keys.find(name, now.steady) {
         Lookup::Ready(key) => Ok(key),
@@ -369,17 +416,6 @@ fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderE
 
 fn length_bit(name: &[u8]) -> u64 {
     1 << name.len().min(63)
-}
-
-fn removals<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderEdit> {
-    let mut edits = Vec::new();
-    for name in names {
-        let edit = HeaderEdit::Remove(String::from_utf8_lossy(name).into_owned());
-        if !edits.contains(&edit) {
-            edits.push(edit);
-        }
-    }
-    edits
 }
 
 #[cfg(test)]

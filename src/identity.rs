@@ -44,6 +44,8 @@ pub struct IdentityRules {
 /// The user's identity, and its headers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// The position of the load balancer that signed the token, in the config.
+    pub load_balancer: usize,
     /// The user id.
     pub user_id: String,
     /// The part of the `email` claim after the last `@`, in lower case. `None` if `email_verified`
@@ -66,7 +68,9 @@ impl IdentityRules {
     /// [`Reason::ProviderMismatch`], [`Reason::UserIdMissing`], [`Reason::EmailUnverified`] or [`Reason::UserIdInvalid`].
     /// Everything but the user id is optional.
     pub fn identity(&self, claims: &Claims) -> Result<Identity, Reason> {
-        self.read(Sources::of(claims))
+        let mut identity = self.read(Sources::of(claims))?;
+        identity.load_balancer = claims.load_balancer();
+        Ok(identity)
     }
 
     /// The identity headers with fixed names: user id, groups, claims, in this order.
@@ -112,6 +116,7 @@ impl IdentityRules {
             .and_then(|email| email.rsplit_once('@'));
         let email_domain = email_domain.map(|(_, domain)| domain.to_ascii_lowercase());
         Ok(Identity {
+            load_balancer: 0,
             user_id,
             email_domain,
             groups: groups.names,

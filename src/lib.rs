@@ -82,6 +82,7 @@ mod sign_out;
 mod time;
 mod token;
 mod token_cache;
+mod trace;
 mod upgrades;
 
 pub use access::regex::PathRegex;
@@ -90,7 +91,7 @@ pub use access::rules::{
 };
 pub use config::json_schema::config_schema;
 pub use config::reference::{FIELDS, Field};
-pub use config::{Config, ConfigError, Forward, MAX_CONFIG_BYTES};
+pub use config::{Config, ConfigError, Forward, MAX_CONFIG_BYTES, UserRules};
 pub use crypto::PublicKey;
 pub use crypto::es256::{P256, P256_PROVIDER, P256Key, SPKI_LENGTH, known_answer};
 pub use crypto::provider::{VerifySignature, provider};
@@ -116,4 +117,5 @@ pub use token::alb::{LoadBalancer, ScreenedToken, UntrustedToken};
 pub use token::claims::Claims;
 pub use token::jws::{MAX_TOKEN_BYTES, Malformed, TokenError, decode_base64};
 pub use token::verify::{VerifiedToken, Verifier};
+pub use trace::{Stop, Trace};
 pub use upgrades::Upgrades;

@@ -54,6 +54,7 @@ impl Entry {
             subject,
             headers,
             dropped: _,
+            load_balancer: _,
         } = &*self.identity;
         let single = [user_id]
             .into_iter()
@@ -171,6 +172,7 @@ mod tests {
 
     fn identity(user_id: &str) -> Rc<Identity> {
         Rc::new(Identity {
+            load_balancer: 0,
             user_id: user_id.to_owned(),
             email_domain: None,
             groups: Vec::new(),

@@ -261,7 +261,7 @@ fn check_reports_mistakes_with_line_and_field() {
         &[
             "bad.yaml:19: loadBalancers[0].arn: found \"arn:elasticloadbalancing:",
             "bad.yaml:19: loadBalancers[0].clientId: found nothing, expected a string of 1 to 512 bytes, or null for any\n",
-            "bad.yaml:21: loadBalancers[0].clientID: found an unknown field, expected one of: arn, issuer, clientId\n",
+            "bad.yaml:21: loadBalancers[0].clientID: found an unknown field, expected one of: arn, issuer, clientId, userId, groups, accessToken\n",
             "bad.yaml:24: userId.transformers[0].matches: found \"(example",
             "the config has 4 mistakes",
         ],
@@ -335,6 +335,16 @@ fn check_warns_of_rarely_intended_settings() {
             "- match: {hosts: [argocd.example.com]}",
             "- match: {paths: [{exact: /healthz}]}",
             ":30: warning: rules[1]: never applies",
+        ),
+        (
+            "- match: {hosts: [argocd.example.com]}",
+            "- match: {paths: [{prefix: /}]}\n      require: optional\n    - match: {hosts: [argocd.example.com]}",
+            ":30: warning: rules[1]: opens every path",
+        ),
+        (
+            "- match: {hosts: [argocd.example.com]}",
+            "- allow: {groups: [Admins, admins]}\n    - match: {hosts: [argocd.example.com]}",
+            ":30: warning: rules[1].allow.groups[1]: differs from rules[1].allow.groups[0] in case only",
         ),
         (
             "phase: AUTHN",

@@ -1,9 +1,12 @@
-//! Compares the README and the local stack with the code: config reference, reasons, metrics, the
-//! manifests, make targets, the stack's plugin config and dashboard. Does not test the code.
+//! Compares the README, `docs/` and the local stack with the code and the scenarios: config
+//! reference, reasons, metrics, the manifests, make targets, plugin configs and dashboard. Does not
+//! test the code.
 
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use support::envoy::interlock;
+use support::page::{anchor, plugin_configs};
+use support::table::{Row, Step, Table};
 
 fn file(name: &str) -> String {
     let path = format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -115,9 +118,131 @@ fn plugin_configs_of_the_readme_are_valid() {
             serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
         let mut config = yaml["pluginConfig"].clone();
         let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
-        config["loadBalancers"] =
-            serde_json::json!([{"arn": arn, "issuer": "https://issuer.example", "clientId": null}]);
+        if config.get("loadBalancers").is_none() {
+            config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": "https://issuer.example", "clientId": null}]);
+        }
         Config::from_value(&config).expect("a good config");
+    }
+}
+
+/// The rows that run each section's configuration, by section. Every configuration of the file
+/// `scenarios` names a section of `page`.
+fn rows_of_sections(page: &str, scenarios: &str) -> BTreeMap<String, Vec<Row>> {
+    let mut sections: BTreeMap<String, Vec<Row>> = plugin_configs(page)
+        .into_keys()
+        .map(|section| (section, Vec::new()))
+        .collect();
+    let table: toml::Table = file(scenarios).parse().expect("TOML");
+    let rows = Table::read(&support::repository("tests/scenarios")).rows;
+    for (name, config) in table["config"].as_table().expect("configurations") {
+        let (file, section) = config["page"]
+            .as_str()
+            .and_then(|page| page.split_once('#'))
+            .expect("FILE#SECTION");
+        assert_eq!(file, page, "{name}");
+        let rows = rows.iter().filter(|row| row.config == *name).cloned();
+        sections.get_mut(section).expect(section).extend(rows);
+    }
+    sections
+}
+
+fn any_request(rows: &[Row], holds: impl Fn(&Step) -> bool) -> bool {
+    rows.iter().flat_map(|row| &row.requests).any(holds)
+}
+
+fn denies(rows: &[Row], reason: &str) -> bool {
+    any_request(rows, |request| request.deny.as_deref() == Some(reason))
+}
+
+#[test]
+fn each_provider_has_its_rows() {
+    let sections = rows_of_sections("docs/providers.md", "tests/scenarios/providers.toml");
+    assert_eq!(sections.len(), 9, "{:?}", sections.keys());
+    for (section, rows) in sections {
+        assert!(any_request(&rows, Step::is_admitted), "{section}: admitted");
+        for reason in ["user-not-allowed", "user-id-missing"] {
+            assert!(denies(&rows, reason), "{section}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn each_application_has_its_rows() {
+    let sections = rows_of_sections("docs/apps.md", "tests/scenarios/apps.toml");
+    assert_eq!(sections.len(), 6, "{:?}", sections.keys());
+    let configs = plugin_configs("docs/apps.md");
+    for (section, rows) in sections {
+        let config = &configs[&section];
+        let mut names = vec![
+            config["userId"]["header"]
+                .as_str()
+                .unwrap_or("kubeflow-userid"),
+        ];
+        let more = |list: &str| config[list].as_array().cloned().unwrap_or_default();
+        let (claims, reserved) = (more("claimHeaders"), more("reservedHeaders"));
+        names.extend(claims.iter().filter_map(|entry| entry["header"].as_str()));
+        names.extend(reserved.iter().filter_map(|name| name.as_str()));
+        for name in names {
+            let replaced = any_request(&rows, |request| {
+                request.is_admitted()
+                    && request
+                        .headers
+                        .iter()
+                        .any(|header| header.starts_with(&format!("{name}: ")))
+                    && (name == "kubeflow-userid" || request.upstream.contains_key(name))
+            });
+            assert!(replaced, "{section}: no row sends and expects {name}");
+        }
+        assert!(denies(&rows, "user-not-allowed"), "{section}");
+    }
+}
+
+#[test]
+fn plugin_configs_of_the_pages_are_valid() {
+    for page in ["docs/providers.md", "docs/apps.md"] {
+        for (section, mut config) in plugin_configs(page) {
+            if config.get("loadBalancers").is_none() {
+                config["loadBalancers"] =
+                    plugin_configs("docs/providers.md")["cognito"]["loadBalancers"].clone();
+            }
+            let read = Config::from_value(&config);
+            assert!(read.is_ok(), "{page}#{section}: {:?}", read.err());
+        }
+    }
+}
+
+/// Anchors that GitHub gives the headings of a page.
+fn anchors(page: &str) -> BTreeSet<String> {
+    file(page)
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| anchor(line.trim_start_matches('#').trim()))
+        .collect()
+}
+
+#[test]
+fn links_of_the_pages_lead_to_a_heading() {
+    for page in ["docs/providers.md", "docs/apps.md"] {
+        let text = file(page);
+        let links: Vec<_> = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+            .collect();
+        assert!(!links.is_empty(), "{page}");
+        for link in links {
+            let (target, section) = link.split_once('#').unwrap_or((link, ""));
+            let target = match target.strip_prefix("../") {
+                Some(above) => above.to_owned(),
+                None if target.is_empty() => page.to_owned(),
+                None => format!("docs/{target}"),
+            };
+            let found = anchors(&target);
+            assert!(
+                section.is_empty() || found.contains(section),
+                "{page}: {link}"
+            );
+        }
     }
 }
 

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 9] = [
     &["filter"],
     &["gate"],
     &["config"],
-    &["access", "token_cache"],
+    &["access", "token_cache", "trace"],
     &["identity", "sign_out", "upgrades"],
     &["token"],
     &["keys"],

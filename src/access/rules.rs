@@ -5,6 +5,8 @@
 //! An unreadable request (a control character in its path, an invalid host) must satisfy **all**
 //! rules for its method.
 
+use std::borrow::Cow;
+
 use super::path::{FORM_OVERHEAD, MAX_FORM_BYTES, has_hidden_parent, normal_forms};
 use super::regex::PathRegex;
 use crate::headers::RequestHead;
@@ -34,6 +36,9 @@ pub struct Rule {
     pub paths: Vec<PathPattern>,
     /// Upper case. Empty: every method.
     pub methods: Vec<String>,
+    /// The issuers of the users that the rule applies to. Empty: every issuer. Never with an access
+    /// that [`Access::opens`].
+    pub issuers: Vec<String>,
     /// What the rule requires.
     pub access: Access,
 }
@@ -43,7 +48,7 @@ pub struct Rule {
 pub enum PathPattern {
     /// Exactly this path.
     Exact(String),
-    /// Paths with this prefix. In a rule with `require: none`, the prefix ends at a segment: `/a`
+    /// Paths with this prefix. In a rule that opens, the prefix ends at a segment: `/a`
     /// matches `/a` and `/a/b`, not `/ab`.
     Prefix(String),
     /// Paths with this suffix.
@@ -57,6 +62,8 @@ pub enum PathPattern {
 pub enum Access {
     /// Nothing: the request passes without identity.
     Open,
+    /// Nothing, but a token that the request has must be valid, and gives the identity.
+    Optional,
     /// A token of any user.
     AnyUser,
     /// A token of one of these users.
@@ -74,15 +81,38 @@ pub struct Allow {
     pub groups: Vec<String>,
 }
 
-/// What a request must satisfy: the access of every normalized form of its path.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Requirement<'r>(Vec<&'r Access>);
+impl Access {
+    /// Whether a request without a token passes.
+    pub fn opens(&self) -> bool {
+        matches!(self, Self::Open | Self::Optional)
+    }
+}
+
+/// What a request must satisfy: the rules of every normalized form of its path.
+#[derive(Debug)]
+pub struct Requirement<'r>(Cow<'r, [Demand<'r>]>);
+
+/// What one normalized form of the path demands.
+#[derive(Clone, Debug)]
+struct Demand<'r> {
+    /// The matching rules for some issuers, before the first one for every issuer. The first for the
+    /// user's issuer decides.
+    by_issuer: Vec<&'r Rule>,
+    /// Decides for all other users.
+    otherwise: &'r Access,
+}
+
+/// The requirement without rules.
+static ANY_USER: [Demand<'static>; 1] = [Demand {
+    by_issuer: Vec::new(),
+    otherwise: &Access::AnyUser,
+}];
 
 impl AccessRules {
     /// The requirement of the request `head`.
     pub fn requirement(&self, head: &RequestHead<'_>) -> Requirement<'_> {
         if self.rules.is_empty() {
-            return Requirement(vec![&Access::AnyUser]);
+            return Requirement(Cow::Borrowed(&ANY_USER));
         }
         let text = |name| {
             head.first(name)
@@ -109,23 +139,21 @@ impl AccessRules {
             Some((applicable, paths))
         });
         let Some((applicable, paths)) = decided else {
-            let all = for_method
-                .into_iter()
-                .map(|rule| &rule.access)
-                .filter(|access| **access != Access::Open);
-            return Requirement(all.chain([&Access::AnyUser]).collect());
+            let all = for_method.into_iter().filter(|rule| !rule.access.opens());
+            let demands = all.map(|rule| Demand::first_of([rule].into_iter()));
+            return Requirement(demands.chain([Demand::of(&Access::AnyUser)]).collect());
         };
-        let mut found: Vec<&Access> = Vec::new();
+        let mut found: Vec<Demand<'_>> = Vec::new();
         for path in paths {
             for folded in [false, true] {
-                let rule = applicable.iter().find(|rule| rule.matches(&path, folded));
-                let access = rule.map_or(&Access::AnyUser, |rule| &rule.access);
-                if !found.iter().any(|known| std::ptr::eq(*known, access)) {
-                    found.push(access);
+                let matching = applicable.iter().copied();
+                let demand = Demand::first_of(matching.filter(|rule| rule.matches(&path, folded)));
+                if !found.iter().any(|known| known.is(&demand)) {
+                    found.push(demand);
                 }
             }
         }
-        Requirement(found)
+        Requirement(found.into())
     }
 
     /// The longest path in bytes, with one form, that regexes are tried on for every host and
@@ -138,17 +166,69 @@ impl AccessRules {
 }
 
 impl Requirement<'_> {
-    /// Whether the request passes without a token.
+    /// Whether the request passes without identity, whether it has a token or not.
     pub fn is_open(&self) -> bool {
-        self.0.iter().all(|access| **access == Access::Open)
+        self.0.iter().all(Demand::is_open)
     }
 
-    /// Whether the verified user may pass.
-    pub fn admits(&self, identity: &Identity) -> bool {
-        self.0.iter().all(|access| match access {
-            Access::Open | Access::AnyUser => true,
+    /// Whether the request passes if it has no token.
+    pub fn is_optional(&self) -> bool {
+        self.0.iter().all(Demand::is_optional)
+    }
+
+    /// Whether the verified user may pass. `issuer`: the configured issuer of the user's load
+    /// balancer; `None`: any.
+    pub fn admits(&self, identity: &Identity, issuer: Option<&str>) -> bool {
+        self.0.iter().all(|demand| match demand.access_for(issuer) {
+            Access::Open | Access::Optional | Access::AnyUser => true,
             Access::Allow(allow) => allow.admits(identity),
         })
+    }
+}
+
+impl<'r> Demand<'r> {
+    fn of(access: &'r Access) -> Self {
+        Self {
+            by_issuer: Vec::new(),
+            otherwise: access,
+        }
+    }
+
+    /// The demand of the first of these rules, in their order.
+    fn first_of(mut matching: impl Iterator<Item = &'r Rule>) -> Self {
+        let mut demand = Self::of(&Access::AnyUser);
+        for rule in &mut matching {
+            if rule.issuers.is_empty() {
+                demand.otherwise = &rule.access;
+                break;
+            }
+            demand.by_issuer.push(rule);
+        }
+        demand
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let same = |(one, two): (&&Rule, &&Rule)| std::ptr::eq(*one, *two);
+        std::ptr::eq(self.otherwise, other.otherwise)
+            && self.by_issuer.len() == other.by_issuer.len()
+            && self.by_issuer.iter().zip(&other.by_issuer).all(same)
+    }
+
+    /// A rule for some issuers needs a token that names one, even before a rule that opens.
+    fn is_open(&self) -> bool {
+        self.by_issuer.is_empty() && *self.otherwise == Access::Open
+    }
+
+    fn is_optional(&self) -> bool {
+        self.by_issuer.is_empty() && self.otherwise.opens()
+    }
+
+    fn access_for(&self, issuer: Option<&str>) -> &'r Access {
+        let is_for = |rule: &&&Rule| {
+            issuer.is_some_and(|issuer| rule.issuers.iter().any(|known| known == issuer))
+        };
+        let rule = self.by_issuer.iter().find(is_for);
+        rule.map_or(self.otherwise, |rule| &rule.access)
     }
 }
 
@@ -178,10 +258,10 @@ impl Rule {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| is_within(host, pattern))
     }
 
-    /// Some upstreams ignore the case of methods, so only a rule with `require: none` compares it.
+    /// Some upstreams ignore the case of methods, so only a rule that opens compares it.
     fn is_for_method(&self, method: &str) -> bool {
         let same = |of: &String| {
-            if self.access == Access::Open {
+            if self.access.opens() {
                 of == method
             } else {
                 of.eq_ignore_ascii_case(method)
@@ -191,7 +271,7 @@ impl Rule {
     }
 
     fn matches(&self, path: &str, folded: bool) -> bool {
-        let by_segment = self.access == Access::Open;
+        let by_segment = self.access.opens();
         self.paths.is_empty()
             || self
                 .paths
@@ -282,6 +362,7 @@ mod tests {
             hosts: Vec::new(),
             paths: paths.to_vec(),
             methods: Vec::new(),
+            issuers: Vec::new(),
             access,
         }
     }
@@ -306,8 +387,16 @@ mod tests {
         ])
     }
 
+    /// What each form of the path demands of a user of any issuer.
+    fn accesses(rules: &AccessRules, path: &'static str) -> Vec<Access> {
+        let demands = rules.requirement(&head(path)).0;
+        let accesses = demands.iter().map(|demand| demand.access_for(None));
+        accesses.cloned().collect()
+    }
+
     fn identity(user_id: &str, domain: Option<&str>, groups: &[&str]) -> Identity {
         Identity {
+            load_balancer: 0,
             user_id: user_id.to_owned(),
             email_domain: domain.map(str::to_owned),
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
@@ -321,7 +410,7 @@ mod tests {
     fn without_rules_any_user_may_pass() {
         let rules = AccessRules::default();
         let requirement = rules.requirement(&head("/"));
-        assert!(!requirement.is_open() && requirement.admits(&identity("ann", None, &[])));
+        assert!(!requirement.is_open() && requirement.admits(&identity("ann", None, &[]), None));
     }
 
     #[test]
@@ -332,9 +421,9 @@ mod tests {
                 rule(&[prefix("/a")], admins()),
             ],
         };
-        assert_eq!(rules.requirement(&head("/a/b/c?/x")).0, [&Access::AnyUser]);
-        assert_eq!(rules.requirement(&head("/a/c?x=/a/b")).0, [&admins()]);
-        assert_eq!(rules.requirement(&head("/c")).0, [&Access::AnyUser]);
+        assert_eq!(accesses(&rules, "/a/b/c?/x"), [Access::AnyUser]);
+        assert_eq!(accesses(&rules, "/a/c?x=/a/b"), [admins()]);
+        assert_eq!(accesses(&rules, "/c"), [Access::AnyUser]);
     }
 
     #[test]
@@ -435,7 +524,7 @@ mod tests {
             assert!(
                 !rules
                     .requirement(&head(path))
-                    .admits(&identity("ann", None, &[])),
+                    .admits(&identity("ann", None, &[]), None),
                 "{path}"
             );
         }
@@ -463,7 +552,7 @@ mod tests {
             ] {
                 let requirement = rules.requirement(&head(path));
                 assert!(
-                    !requirement.is_open() && requirement.admits(&identity("ann", None, &[])),
+                    !requirement.is_open() && requirement.admits(&identity("ann", None, &[]), None),
                     "{path}"
                 );
             }
@@ -476,8 +565,8 @@ mod tests {
         let requirement = AccessRules { rules };
         let requirement = requirement.requirement(&head("/public/a../admin"));
         assert!(
-            !requirement.admits(&identity("ann", None, &[]))
-                && requirement.admits(&identity("ann", None, &["admins"]))
+            !requirement.admits(&identity("ann", None, &[]), None)
+                && requirement.admits(&identity("ann", None, &["admins"]), None)
         );
         let rules = AccessRules {
             rules: vec![rule(&[prefix("/public")], Access::Open)],
@@ -527,20 +616,20 @@ mod tests {
             assert!(
                 !rules
                     .requirement(&head(path))
-                    .admits(&identity("ann", None, &["users"])),
+                    .admits(&identity("ann", None, &["users"]), None),
                 "{path}"
             );
             assert!(
                 rules
                     .requirement(&head(path))
-                    .admits(&identity("ann", None, &["admins"])),
+                    .admits(&identity("ann", None, &["admins"]), None),
                 "{path}"
             );
         }
         assert!(
             rules
                 .requirement(&head("/adm"))
-                .admits(&identity("ann", None, &[]))
+                .admits(&identity("ann", None, &[]), None)
         );
     }
 
@@ -558,7 +647,7 @@ mod tests {
             assert!(
                 !rules
                     .requirement(&head(path))
-                    .admits(&identity("ann", None, &[])),
+                    .admits(&identity("ann", None, &[]), None),
                 "{path}"
             );
         }
@@ -594,11 +683,11 @@ mod tests {
             let requirement = rules.requirement(&head);
             assert!(!requirement.is_open(), "{authority} {path}");
             assert!(
-                !requirement.admits(&identity("ann", None, &["users"])),
+                !requirement.admits(&identity("ann", None, &["users"]), None),
                 "{authority} {path}"
             );
             assert!(
-                requirement.admits(&identity("ann", None, &["admins"])),
+                requirement.admits(&identity("ann", None, &["admins"]), None),
                 "{authority} {path}"
             );
         }
@@ -623,7 +712,9 @@ mod tests {
             ]);
             (
                 rules.requirement(&head).is_open(),
-                rules.requirement(&head).admits(&identity("ann", None, &[])),
+                rules
+                    .requirement(&head)
+                    .admits(&identity("ann", None, &[]), None),
             )
         };
         // Rules of another host do not count.
@@ -649,7 +740,7 @@ mod tests {
         assert!(
             !of(admins())
                 .requirement(&head)
-                .admits(&identity("ann", None, &[]))
+                .admits(&identity("ann", None, &[]), None)
         );
         assert!(!of(Access::Open).requirement(&head).is_open());
     }
@@ -732,5 +823,68 @@ mod tests {
                 "{user} {domain:?} {groups:?}"
             );
         }
+    }
+
+    #[test]
+    fn optional_passes_without_a_token_and_gives_way_to_stricter_forms() {
+        let rules = AccessRules {
+            rules: vec![
+                rule(&[prefix("/admin")], admins()),
+                rule(&[prefix("/open")], Access::Open),
+                rule(&[prefix("/maybe")], Access::Optional),
+            ],
+        };
+        let of = |path: &'static str| {
+            let head = head(path);
+            let requirement = rules.requirement(&head);
+            (requirement.is_open(), requirement.is_optional())
+        };
+        assert_eq!(of("/open/a"), (true, true));
+        assert_eq!(of("/maybe"), (false, true));
+        assert_eq!(of("/maybe/a"), (false, true));
+        // A prefix that opens ends at a segment.
+        assert_eq!(of("/maybes"), (false, false));
+        // The strictest form of the path decides.
+        assert_eq!(of("/maybe/../open/a"), (false, true));
+        assert_eq!(of("/maybe/..%2fadmin"), (false, false));
+        assert_eq!(of("/other"), (false, false));
+    }
+
+    #[test]
+    fn a_rule_for_an_issuer_applies_to_its_users_only() {
+        let mut of_partner = rule(&[prefix("/admin")], Access::AnyUser);
+        of_partner.issuers = vec!["https://partner.example".to_owned()];
+        let rules = AccessRules {
+            rules: vec![
+                of_partner,
+                rule(&[prefix("/admin")], admins()),
+                rule(&[prefix("/")], Access::Open),
+            ],
+        };
+        let admits = |path: &'static str, issuer: Option<&str>| {
+            let head = head(path);
+            let requirement = rules.requirement(&head);
+            assert!(
+                !requirement.is_open() && !requirement.is_optional(),
+                "{path}"
+            );
+            requirement.admits(&identity("ann", None, &[]), issuer)
+        };
+        assert!(admits("/admin", Some("https://partner.example")));
+        for issuer in [
+            None,
+            Some("https://other.example"),
+            Some("https://partner.example/"),
+        ] {
+            assert!(!admits("/admin", issuer), "{issuer:?}");
+        }
+        // A request without a token names no issuer: the rule that opens does not apply to it.
+        let mut restricted = rule(&[], Access::AnyUser);
+        restricted.issuers = vec!["https://partner.example".to_owned()];
+        let rules = AccessRules {
+            rules: vec![restricted, rule(&[prefix("/")], Access::Open)],
+        };
+        let head = head("/a");
+        assert!(!rules.requirement(&head).is_open());
     }
 }

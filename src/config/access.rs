@@ -8,23 +8,34 @@ use crate::access::rules::{
 };
 use crate::identity::GroupRules;
 use crate::identity::value::KUBERNETES_PREFIX;
+use crate::token::alb::LoadBalancer;
 
 const PATTERNS: [&str; 4] = ["exact", "prefix", "suffix", "regex"];
 
-/// `groups`: the rules of the top-level field.
-pub(super) fn read(root: &Object<'_>, groups: Option<&GroupRules>) -> AccessRules {
+/// `groups`: the rules of the top-level field and of each load balancer. `load_balancers` is empty
+/// if they have mistakes.
+pub(super) fn read(
+    root: &Object<'_>,
+    groups: &[&GroupRules],
+    load_balancers: &[LoadBalancer],
+) -> AccessRules {
     let mut regexes = 0;
     AccessRules {
         rules: root
             .objects("rules")
             .iter()
-            .map(|rule| read_rule(rule, groups, &mut regexes))
+            .map(|rule| read_rule(rule, groups, load_balancers, &mut regexes))
             .collect(),
     }
 }
 
 /// Adds the compiled size of the rule's regexes to `regexes`.
-fn read_rule(rule: &Object<'_>, groups: Option<&GroupRules>, regexes: &mut usize) -> Rule {
+fn read_rule(
+    rule: &Object<'_>,
+    groups: &[&GroupRules],
+    load_balancers: &[LoadBalancer],
+    regexes: &mut usize,
+) -> Rule {
     let require = rule.string("require");
     let before = rule.mistake_count();
     let access = match rule.optional_object("allow") {
@@ -35,14 +46,17 @@ fn read_rule(rule: &Object<'_>, groups: Option<&GroupRules>, regexes: &mut usize
             if is_empty && before == rule.mistake_count() {
                 allow.mistake("", "no entries", "at least one user, domain or group");
             }
-            if require == "none" {
+            if require != "token" {
                 let reason = "without a token there is no user";
-                rule.conflict("allow", "`require: none`", reason);
+                rule.conflict("allow", &format!("`require: {require}`"), reason);
             }
             Access::Allow(read)
         }
-        None if require == "none" => Access::Open,
-        None => Access::AnyUser,
+        None => match require {
+            "none" => Access::Open,
+            "optional" => Access::Optional,
+            _ => Access::AnyUser,
+        },
     };
     let before = rule.mistake_count();
     let matches = rule.object("match");
@@ -54,24 +68,31 @@ fn read_rule(rule: &Object<'_>, groups: Option<&GroupRules>, regexes: &mut usize
             .filter_map(|entry| read_pattern(entry, regexes))
             .collect(),
         methods: read_methods(&matches),
+        issuers: read_issuers(&matches, load_balancers),
         access,
     };
     let is_sound = before == rule.mistake_count();
     if is_sound
-        && read.access == Access::Open
+        && read.access.opens()
         && read.hosts.is_empty()
         && paths.is_empty()
         && read.methods.is_empty()
     {
         rule.requirement(
             "match",
-            "hosts, paths or methods with `require: none`: otherwise no request needs a token",
+            &format!(
+                "hosts, paths or methods with `require: {require}`: otherwise no request needs a token"
+            ),
         );
+    }
+    if read.access.opens() && !read.issuers.is_empty() {
+        let reason = "without a token there is no issuer";
+        matches.conflict("issuers", &format!("`require: {require}`"), reason);
     }
     read
 }
 
-fn read_allow(allow: &Object<'_>, groups: Option<&GroupRules>) -> Allow {
+fn read_allow(allow: &Object<'_>, groups: &[&GroupRules]) -> Allow {
     let texts = |field: &str| {
         let names = allow.strings(field);
         for (position, name) in names
@@ -89,26 +110,38 @@ fn read_allow(allow: &Object<'_>, groups: Option<&GroupRules>) -> Allow {
         domains: read_names(allow, "domains", false),
         groups: texts("groups"),
     };
-    match groups {
-        None if !read.groups.is_empty() => allow.requirement(
+    if groups.is_empty() && !read.groups.is_empty() {
+        allow.requirement(
             "groups",
             "the top-level field `groups`: without it, users have no groups",
-        ),
-        None => {}
-        Some(rules) => {
-            for (position, group) in read.groups.iter().enumerate() {
-                // Reported already.
-                if group.starts_with(KUBERNETES_PREFIX) {
-                    continue;
-                }
-                if let Err(expected) = rules.can_make(group) {
-                    let expected = ["a group that users can have: ", expected].concat();
-                    allow.mistake(&format!("groups[{position}]"), &quoted(group), &expected);
-                }
-            }
+        );
+    }
+    for (position, group) in read.groups.iter().enumerate() {
+        // Reported already.
+        if group.starts_with(KUBERNETES_PREFIX) {
+            continue;
+        }
+        let verdicts: Vec<_> = groups.iter().map(|rules| rules.can_make(group)).collect();
+        if let Some(Err(expected)) = verdicts.first()
+            && verdicts.iter().all(Result::is_err)
+        {
+            let expected = ["a group that users can have: ", expected].concat();
+            allow.mistake(&format!("groups[{position}]"), &quoted(group), &expected);
         }
     }
     read
+}
+
+fn read_issuers(matches: &Object<'_>, load_balancers: &[LoadBalancer]) -> Vec<String> {
+    let issuers = matches.strings("issuers");
+    for (position, issuer) in issuers.iter().enumerate() {
+        let is_known = |balancer: &LoadBalancer| balancer.issuer.as_deref() == Some(issuer);
+        if !load_balancers.is_empty() && !load_balancers.iter().any(is_known) {
+            let expected = "an issuer of `loadBalancers`, exactly as it is there";
+            matches.mistake(&format!("issuers[{position}]"), &quoted(issuer), expected);
+        }
+    }
+    issuers.into_iter().map(str::to_owned).collect()
 }
 
 /// Host or domain names in lower case, without port and trailing dot, with `*` only as the first

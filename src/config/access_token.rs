@@ -8,11 +8,11 @@ use crate::keys::source::{KeyFormat, KeySource, KeySourceId};
 use crate::token::access::AccessTokenRules;
 use crate::token::alb::LoadBalancer;
 
-/// Reads `accessToken` and appends its key set to `key_sources`. `None` only after a mistake.
-/// `load_balancers` is empty if they have mistakes.
-pub(super) fn read(
+/// Reads `accessToken` and adds its key set to `key_sources`. `None` only after a mistake.
+/// `load_balancers`: those whose users have these access tokens; empty if they have mistakes.
+pub(super) fn read<'l>(
     entry: &Object<'_>,
-    load_balancers: &[LoadBalancer],
+    load_balancers: impl Iterator<Item = &'l LoadBalancer>,
     key_sources: &mut Vec<KeySource>,
     timeout: Duration,
 ) -> Option<AccessTokenRules> {
@@ -31,15 +31,23 @@ pub(super) fn read(
         } else {
             format!("{} issuers", issuers.len())
         };
-        let required = format!("all `loadBalancers` to have the same issuer (found {found})");
+        let required = format!(
+            "all `loadBalancers` to have the same issuer (found {found}), or an `accessToken` of their own"
+        );
         entry.requirement("", &required);
     }
     let issuer = entry.string("issuer");
-    key_sources.push(read_key_set(entry, issuer, timeout)?);
-    let key_source = KeySourceId(key_sources.len().saturating_sub(1));
+    let source = read_key_set(entry, issuer, timeout)?;
+    let position = key_sources
+        .iter()
+        .position(|known| *known == source)
+        .unwrap_or_else(|| {
+            key_sources.push(source);
+            key_sources.len().saturating_sub(1)
+        });
     Some(AccessTokenRules {
         issuer: issuer.to_owned(),
-        key_source,
+        key_source: KeySourceId(position),
     })
 }
 

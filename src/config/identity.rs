@@ -8,33 +8,14 @@ use crate::identity::{
 };
 use crate::token::claims::ACCESS_TOKEN_CLAIM;
 
-pub(super) fn read(root: &Object<'_>) -> IdentityRules {
+/// Reads the top-level fields. `with_access_token`: some load balancer's access token is read.
+pub(super) fn read(root: &Object<'_>, with_access_token: bool) -> IdentityRules {
     let user_id = root.object("userId");
-    let with_access_token = root.optional_object("accessToken").is_some();
-    let from_access_token = user_id
-        .strings("claims")
-        .into_iter()
-        .find(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM));
-    if let Some(claim) = from_access_token.filter(|_| user_id.boolean("requireVerifiedEmail")) {
-        user_id.conflict(
-            "requireVerifiedEmail",
-            &format!("the claim {}", quoted(claim)),
-            "`email_verified` covers only the load balancer's token",
-        );
-    }
+    let groups = root.optional_object("groups");
     let rules = IdentityRules {
         user_id_header: read_header(&user_id, "header"),
-        user_id: UserIdRules {
-            claims: read_claims(&user_id, with_access_token),
-            prefix: read_prefix(&user_id),
-            lowercase: user_id.boolean("lowercase"),
-            require_verified_email: user_id.boolean("requireVerifiedEmail"),
-            provider: user_id.optional_string("provider").map(str::to_owned),
-            transformers: read_transformers(&user_id),
-        },
-        groups: root
-            .optional_object("groups")
-            .map(|groups| read_groups(&groups, with_access_token)),
+        user_id: read_user_id(&user_id, None, with_access_token),
+        groups: groups.map(|groups| read_groups(&groups, None, with_access_token)),
         claim_headers: root
             .objects("claimHeaders")
             .iter()
@@ -53,11 +34,102 @@ pub(super) fn read(root: &Object<'_>) -> IdentityRules {
     rules
 }
 
-fn read_groups(groups: &Object<'_>, with_access_token: bool) -> GroupRules {
+/// The rules for the users of one load balancer; `None` if `entry` overrides none of `base`.
+pub(super) fn read_override(
+    entry: &Object<'_>,
+    base: &IdentityRules,
+    with_access_token: bool,
+) -> Option<IdentityRules> {
+    let user_id = entry.optional_object("userId");
+    let groups = entry.optional_object("groups");
+    if user_id.is_none() && groups.is_none() {
+        return None;
+    }
+    let mut rules = base.clone();
+    if let Some(user_id) = user_id {
+        rules.user_id = read_user_id(&user_id, Some(&base.user_id), with_access_token);
+    }
+    if let Some(groups) = groups {
+        let base = base.groups.as_ref();
+        rules.groups = Some(read_groups(&groups, base, with_access_token));
+    }
+    Some(rules)
+}
+
+/// The value of `field`: as `base` has it if the object overrides it and has no such field.
+fn or_base<T: Clone>(
+    object: &Object<'_>,
+    field: &str,
+    base: Option<&T>,
+    read: impl FnOnce() -> T,
+) -> T {
+    match base {
+        Some(base) if !object.has(field) => base.clone(),
+        _ => read(),
+    }
+}
+
+fn read_user_id(
+    user_id: &Object<'_>,
+    base: Option<&UserIdRules>,
+    with_access_token: bool,
+) -> UserIdRules {
+    let flag = |field, base| or_base(user_id, field, base, || user_id.boolean(field));
+    let rules = UserIdRules {
+        claims: or_base(user_id, "claims", base.map(|base| &base.claims), || {
+            read_claims(user_id, with_access_token)
+        }),
+        prefix: or_base(user_id, "prefix", base.map(|base| &base.prefix), || {
+            read_prefix(user_id)
+        }),
+        lowercase: flag("lowercase", base.map(|base| &base.lowercase)),
+        require_verified_email: flag(
+            "requireVerifiedEmail",
+            base.map(|base| &base.require_verified_email),
+        ),
+        provider: or_base(user_id, "provider", base.map(|base| &base.provider), || {
+            user_id.optional_string("provider").map(str::to_owned)
+        }),
+        transformers: or_base(
+            user_id,
+            "transformers",
+            base.map(|base| &base.transformers),
+            || read_transformers(user_id),
+        ),
+    };
+    let from_access_token = rules
+        .claims
+        .iter()
+        .find(|claim| claim.starts_with(ACCESS_TOKEN_CLAIM));
+    let is_own = base.is_none() || user_id.has("claims") || user_id.has("requireVerifiedEmail");
+    if let Some(claim) = from_access_token.filter(|_| is_own && rules.require_verified_email) {
+        user_id.conflict(
+            "requireVerifiedEmail",
+            &format!("the claim {}", quoted(claim)),
+            "`email_verified` covers only the load balancer's token",
+        );
+    }
+    rules
+}
+
+fn read_groups(
+    groups: &Object<'_>,
+    base: Option<&GroupRules>,
+    with_access_token: bool,
+) -> GroupRules {
     let before = groups.mistake_count();
-    let claims = read_claims(groups, with_access_token);
-    let is_sound = before == groups.mistake_count();
-    let is_form_encoded = groups.optional_string("decode") == Some("form");
+    let claims = or_base(groups, "claims", base.map(|base| &base.claims), || {
+        read_claims(groups, with_access_token)
+    });
+    let is_own = base.is_none() || groups.has("claims") || groups.has("decode");
+    let is_sound = is_own && before == groups.mistake_count();
+    let form = base.map(|base| &base.form);
+    let is_form_encoded = or_base(
+        groups,
+        "decode",
+        form.map(|form| &form.is_form_encoded),
+        || groups.optional_string("decode") == Some("form"),
+    );
     let is_of_access_token = |claim: &String| claim.starts_with(ACCESS_TOKEN_CLAIM);
     if is_sound && is_form_encoded && claims.iter().all(is_of_access_token) {
         let reason = "claims of the access token are never form-encoded";
@@ -66,24 +138,49 @@ fn read_groups(groups: &Object<'_>, with_access_token: bool) -> GroupRules {
     GroupRules {
         claims,
         form: GroupClaimRules {
-            separator: groups.string("separator").chars().next().unwrap_or(','),
-            members: groups
-                .optional_string("members")
-                .map(|members| match members {
-                    "keys" => Members::Keys,
-                    _ => Members::Name,
-                }),
+            separator: or_base(
+                groups,
+                "separator",
+                form.map(|form| &form.separator),
+                || groups.string("separator").chars().next().unwrap_or(','),
+            ),
+            members: or_base(groups, "members", form.map(|form| &form.members), || {
+                groups
+                    .optional_string("members")
+                    .map(|members| match members {
+                        "keys" => Members::Keys,
+                        _ => Members::Name,
+                    })
+            }),
             is_form_encoded,
         },
-        transformers: read_transformers(groups),
-        header: read_header(groups, "header"),
-        prefix: read_group_prefix(groups),
-        keep: groups
-            .given_string("keep")
-            .and_then(|_| read_regex(groups, "keep")),
-        member_header_prefix: groups
-            .given_string("memberHeaderPrefix")
-            .map(|_| read_header(groups, "memberHeaderPrefix")),
+        transformers: or_base(
+            groups,
+            "transformers",
+            base.map(|base| &base.transformers),
+            || read_transformers(groups),
+        ),
+        header: or_base(groups, "header", base.map(|base| &base.header), || {
+            read_header(groups, "header")
+        }),
+        prefix: or_base(groups, "prefix", base.map(|base| &base.prefix), || {
+            read_group_prefix(groups)
+        }),
+        keep: or_base(groups, "keep", base.map(|base| &base.keep), || {
+            groups
+                .given_string("keep")
+                .and_then(|_| read_regex(groups, "keep"))
+        }),
+        member_header_prefix: or_base(
+            groups,
+            "memberHeaderPrefix",
+            base.map(|base| &base.member_header_prefix),
+            || {
+                groups
+                    .given_string("memberHeaderPrefix")
+                    .map(|_| read_header(groups, "memberHeaderPrefix"))
+            },
+        ),
     }
 }
 

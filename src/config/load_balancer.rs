@@ -7,12 +7,16 @@ use super::reader::{Object, quoted};
 use crate::keys::source::{KeyFormat, KeySource, KeySourceId};
 use crate::token::alb::LoadBalancer;
 
-/// The load balancers and their distinct key sources.
-pub(super) fn read(
-    root: &Object<'_>,
+/// A load balancer, and its object in the config.
+pub(super) type Entry<'a> = (LoadBalancer, Object<'a>);
+
+/// The load balancers and their distinct key sources. Of two that can match one token, the more
+/// specific one comes first.
+pub(super) fn read<'a>(
+    root: &Object<'a>,
     public_keys: &Object<'_>,
     timeout: Duration,
-) -> (Vec<LoadBalancer>, Vec<KeySource>) {
+) -> (Vec<Entry<'a>>, Vec<KeySource>) {
     let before = root.mistake_count();
     let endpoint = public_keys.optional_string("endpoint").and_then(|text| {
         public_keys.check("endpoint", text, Endpoint::parse(text), Endpoint::EXPECTED)
@@ -20,54 +24,97 @@ pub(super) fn read(
     let is_endpoint_sound = before == root.mistake_count();
     let cluster = public_keys.optional_string("cluster").map(str::to_owned);
     let mut key_sources: Vec<KeySource> = Vec::new();
-    let mut load_balancers: Vec<LoadBalancer> = Vec::new();
+    let mut entries: Vec<Entry<'a>> = Vec::new();
     for entry in root.objects("loadBalancers") {
         let issuer = entry.optional_string("issuer").map(str::to_owned);
         let client_id = entry.optional_string("clientId").map(str::to_owned);
         let arn_text = entry.string("arn");
-        let Some(arn) = entry.check("arn", arn_text, Arn::parse(arn_text), Arn::EXPECTED) else {
-            continue;
-        };
-        let Some(endpoint) = endpoint.clone().or_else(|| arn.key_endpoint()) else {
-            if is_endpoint_sound {
+        let arn = entry.check("arn", arn_text, Arn::parse(arn_text), Arn::EXPECTED);
+        let endpoint = arn.as_ref().and_then(|arn| {
+            let endpoint = endpoint.clone().or_else(|| arn.key_endpoint());
+            if endpoint.is_none() && is_endpoint_sound {
                 let partition = quoted(arn.partition);
                 let required = format!(
                     "`publicKeys.endpoint`: AWS documents no key server for the partition {partition}"
                 );
                 entry.requirement("arn", &required);
             }
-            continue;
-        };
-        let source = KeySource {
-            cluster: cluster.clone().unwrap_or_else(|| endpoint.cluster()),
-            authority: endpoint.authority(),
-            path: endpoint.path.clone(),
-            format: KeyFormat::Pem,
-            timeout,
-        };
-        let position = key_sources
-            .iter()
-            .position(|known| *known == source)
-            .unwrap_or_else(|| {
-                key_sources.push(source);
-                key_sources.len().saturating_sub(1)
-            });
+            endpoint
+        });
+        // After a mistake, the position means nothing.
+        let position = endpoint.map_or(0, |endpoint| {
+            let source = KeySource {
+                cluster: cluster.clone().unwrap_or_else(|| endpoint.cluster()),
+                authority: endpoint.authority(),
+                path: endpoint.path.clone(),
+                format: KeyFormat::Pem,
+                timeout,
+            };
+            key_sources
+                .iter()
+                .position(|known| *known == source)
+                .unwrap_or_else(|| {
+                    key_sources.push(source);
+                    key_sources.len().saturating_sub(1)
+                })
+        });
         let load_balancer = LoadBalancer {
             arn: arn_text.to_owned(),
             issuer,
             client_id,
             key_source: KeySourceId(position),
         };
-        if load_balancers.contains(&load_balancer) {
+        if before != root.mistake_count() {
+            entries.push((load_balancer, entry));
+            continue;
+        }
+        if entries.iter().any(|(earlier, _)| *earlier == load_balancer) {
             entry.mistake(
                 "",
                 "the ARN, issuer and client of an earlier entry",
                 "each entry once",
             );
+        } else if let Some((earlier, _)) = entries
+            .iter()
+            .find(|(earlier, _)| is_ambiguous(earlier, &load_balancer))
+        {
+            let of = |field: &Option<String>| field.as_deref().map_or("null".to_owned(), quoted);
+            let found = format!(
+                "an entry that matches the same tokens as that of the issuer {} and the client {}",
+                of(&earlier.issuer),
+                of(&earlier.client_id)
+            );
+            entry.mistake(
+                "",
+                &found,
+                "one of the two to be more specific in all fields",
+            );
         }
-        load_balancers.push(load_balancer);
+        entries.push((load_balancer, entry));
     }
-    (load_balancers, key_sources)
+    entries.sort_by_key(|(load_balancer, _)| {
+        let LoadBalancer {
+            issuer, client_id, ..
+        } = load_balancer;
+        std::cmp::Reverse(u8::from(issuer.is_some()).saturating_add(client_id.is_some().into()))
+    });
+    (entries, key_sources)
+}
+
+/// Whether some token matches both, and neither is the more specific one.
+fn is_ambiguous(one: &LoadBalancer, two: &LoadBalancer) -> bool {
+    let overlap =
+        |one: &Option<String>, two: &Option<String>| one.is_none() || two.is_none() || one == two;
+    // A field of `null` matches any value.
+    let covers = |one: &Option<String>, two: &Option<String>| one.is_none() || one == two;
+    let covers_all = |one: &LoadBalancer, two: &LoadBalancer| {
+        covers(&one.issuer, &two.issuer) && covers(&one.client_id, &two.client_id)
+    };
+    one.arn == two.arn
+        && overlap(&one.issuer, &two.issuer)
+        && overlap(&one.client_id, &two.client_id)
+        && !covers_all(one, two)
+        && !covers_all(two, one)
 }
 
 /// The ARN of an Application Load Balancer.

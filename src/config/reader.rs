@@ -274,6 +274,12 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Whether the field `name` is present.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members
+            .is_some_and(|members| members.contains_key(name))
+    }
+
     /// The object `name`; `None` if it is absent.
     pub(super) fn optional_object(&self, name: &str) -> Option<Object<'a>> {
         self.members?.contains_key(name).then(|| self.object(name))

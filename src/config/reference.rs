@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children.
-pub static FIELDS: [Field; 68] = [
+pub static FIELDS: [Field; 73] = [
     Field {
         path: "loadBalancers",
         kind: Kind::Objects { least: 1, most: 64 },
@@ -60,6 +60,26 @@ pub static FIELDS: [Field; 68] = [
         path: "loadBalancers.clientId",
         kind: Kind::StringOrNull { most: 512 },
         default: Default::Required,
+    },
+    Field {
+        path: "loadBalancers.userId",
+        kind: Kind::Object,
+        default: Default::Absent,
+    },
+    Field {
+        path: "loadBalancers.groups",
+        kind: Kind::Object,
+        default: Default::Absent,
+    },
+    Field {
+        path: "loadBalancers.accessToken",
+        kind: Kind::Object,
+        default: Default::Absent,
+    },
+    Field {
+        path: "sharedNames",
+        kind: Kind::Boolean,
+        default: Default::Boolean(false),
     },
     Field {
         path: "publicKeys",
@@ -344,8 +364,13 @@ pub static FIELDS: [Field; 68] = [
         default: Default::Absent,
     },
     Field {
+        path: "rules.match.issuers",
+        kind: Kind::Strings { least: 1, most: 64 },
+        default: Default::Absent,
+    },
+    Field {
         path: "rules.require",
-        kind: Kind::Choice(&["none", "token"]),
+        kind: Kind::Choice(&["none", "optional", "token"]),
         default: Default::Text("token"),
     },
     Field {
@@ -462,18 +487,37 @@ static UNLISTED: Field = Field {
     default: Default::Absent,
 };
 
+/// The top-level fields that a load balancer can override, and the headers that it cannot: upstream
+/// reads one header for all users.
+const OVERRIDABLE: [&str; 3] = ["userId", "groups", "accessToken"];
+const NOT_OVERRIDABLE: [&str; 3] = [
+    "userId.header",
+    "groups.header",
+    "groups.memberHeaderPrefix",
+];
+
+/// The path of the top-level field that `path` overrides for one load balancer.
+fn overridden(path: &str) -> Option<&str> {
+    let path = path.strip_prefix("loadBalancers.")?;
+    let top = path.split_once('.').map_or(path, |(top, _)| top);
+    OVERRIDABLE.contains(&top).then_some(path)
+}
+
 pub(super) fn field(path: &str) -> &'static Field {
-    FIELDS
-        .iter()
-        .find(|field| field.path == path)
+    let listed = |path: &str| FIELDS.iter().find(|field| field.path == path);
+    listed(path)
+        .or_else(|| listed(overridden(path)?))
         .unwrap_or(&UNLISTED)
 }
 
-/// The fields of the object at `parent`. Empty `parent`: of the whole config.
+/// The fields of the object at `parent`; of the whole config if it is empty.
 pub(super) fn children(parent: &str) -> impl Iterator<Item = &'static Field> {
-    FIELDS
-        .iter()
-        .filter(move |field| field.path.rsplit_once('.').map_or("", |(above, _)| above) == parent)
+    let top = overridden(parent);
+    let parent = top.unwrap_or(parent);
+    FIELDS.iter().filter(move |field| {
+        field.path.rsplit_once('.').map_or("", |(above, _)| above) == parent
+            && (top.is_none() || !NOT_OVERRIDABLE.contains(&field.path))
+    })
 }
 
 impl Field {

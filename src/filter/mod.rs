@@ -60,7 +60,7 @@ impl Root {
         let config = Config::parse(&text)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let backend = Backend::choose();
-        if config.access_token.is_some() && !backend.verifies_rsa() {
+        if config.reads_access_tokens() && !backend.verifies_rsa() {
             return Err(vec![
                 "accessToken: found in a VM that cannot verify RS256, expected Envoy 1.31 or later with its function \
                  verify_signature, not ruled out by ALB_OIDC_VERIFIER; or no accessToken"

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::jws::{
     MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, Malformed, REFUSED_PARAMETERS, TokenError, decode_base64,
-    is_base64, numeric_date, string,
+    is_base64, numeric_date, string, take_string,
 };
 use crate::json;
 use crate::keys::source::{KeyId, KeySourceId};
@@ -64,7 +64,7 @@ impl<'t> UntrustedToken<'t> {
         let (signing_input, signature) = text.rsplit_once('.').ok_or(Malformed::Parts)?;
         let (header, payload) = signing_input.split_once('.').ok_or(Malformed::Parts)?;
         let header = decode_base64(header).ok_or(Malformed::Header)?;
-        let Ok(Value::Object(header)) = json::parse(&header, MAX_HEADER_DEPTH) else {
+        let Ok(Value::Object(mut header)) = json::parse(&header, MAX_HEADER_DEPTH) else {
             return Err(Malformed::Header.into());
         };
 
@@ -104,15 +104,9 @@ impl<'t> UntrustedToken<'t> {
             payload,
             signature,
             key_id,
-            signer: string(&header, "signer")
-                .map_err(|_| Malformed::Signer)?
-                .map(str::to_owned),
-            issuer: string(&header, "iss")
-                .map_err(|_| Malformed::Issuer)?
-                .map(str::to_owned),
-            client: string(&header, "client")
-                .map_err(|_| Malformed::Client)?
-                .map(str::to_owned),
+            signer: take_string(&mut header, "signer").map_err(|_| Malformed::Signer)?,
+            issuer: take_string(&mut header, "iss").map_err(|_| Malformed::Issuer)?,
+            client: take_string(&mut header, "client").map_err(|_| Malformed::Client)?,
             expires,
         })
     }
@@ -134,7 +128,7 @@ impl<'t> UntrustedToken<'t> {
         skew: Duration,
     ) -> Result<ScreenedToken<'t>, Reason> {
         let mut reason = Reason::SignerUnknown;
-        for load_balancer in trusted {
+        for (position, load_balancer) in trusted.iter().enumerate() {
             if self.signer.as_deref() != Some(load_balancer.arn.as_str()) {
                 continue;
             }
@@ -153,6 +147,7 @@ impl<'t> UntrustedToken<'t> {
             }
             return Ok(ScreenedToken {
                 key_source: load_balancer.key_source,
+                load_balancer: position,
                 token: self,
             });
         }
@@ -169,6 +164,7 @@ fn accepts(expected: Option<&str>, found: Option<&str>) -> bool {
 pub struct ScreenedToken<'t> {
     token: UntrustedToken<'t>,
     key_source: KeySourceId,
+    load_balancer: usize,
 }
 
 impl<'t> ScreenedToken<'t> {
@@ -180,6 +176,11 @@ impl<'t> ScreenedToken<'t> {
     /// Where that key is published.
     pub fn key_source(&self) -> KeySourceId {
         self.key_source
+    }
+
+    /// The position of the load balancer that it claims to be from, in the config.
+    pub fn load_balancer(&self) -> usize {
+        self.load_balancer
     }
 
     /// The bytes that the signature covers: header and payload as they came, padding and all.

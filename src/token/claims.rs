@@ -16,6 +16,8 @@ pub struct Claims {
     /// `client` of the load balancer's token.
     pub(super) client: Option<String>,
     pub(super) expires: Timestamp,
+    /// The position of the load balancer in the config.
+    pub(super) load_balancer: usize,
 }
 
 impl Claims {
@@ -27,6 +29,11 @@ impl Claims {
     /// The claims of the access token, by name; `None` where none is read.
     pub fn of_access_token(&self) -> Option<&Map<String, Value>> {
         self.access.as_ref()
+    }
+
+    /// The position of the load balancer that signed the token, in the config.
+    pub fn load_balancer(&self) -> usize {
+        self.load_balancer
     }
 
     /// The earliest `exp`: of JOSE header and payload, and of the access token; clock skew is not

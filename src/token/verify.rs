@@ -49,6 +49,7 @@ impl Verifier {
             Algorithm::ES256,
         ) {
             Ok(true) => Ok(VerifiedToken {
+                load_balancer: token.load_balancer(),
                 payload: token.payload().to_owned(),
                 issuer: token.issuer().map(str::to_owned),
                 client: token.client().map(str::to_owned),
@@ -103,6 +104,7 @@ pub struct VerifiedToken {
     issuer: Option<String>,
     client: Option<String>,
     expires: Timestamp,
+    load_balancer: usize,
 }
 
 impl VerifiedToken {
@@ -133,6 +135,7 @@ impl VerifiedToken {
             access: None,
             client: self.client,
             expires,
+            load_balancer: self.load_balancer,
         })
     }
 }

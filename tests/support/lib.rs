@@ -10,6 +10,7 @@ pub mod load;
 mod merge;
 pub mod module;
 pub mod mortal;
+pub mod page;
 pub mod server;
 pub mod simulator;
 pub mod table;

@@ -7,6 +7,9 @@
 //! [config.prefix]
 //! plugin = '{"userId": {"prefix": "user:"}}'     # JSON, merged over the `default` configuration
 //!
+//! [config.okta]
+//! page = "docs/providers.md#okta"                # the `pluginConfig` of this section
+//!
 //! [[row]]
 //! name = "The user id starts with the configured prefix"
 //! config = "prefix"
@@ -113,8 +116,12 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
+    /// `FILE#SECTION`: the `pluginConfig` of this section of a page, merged over the `default`
+    /// configuration like `plugin`, and before it.
+    page: Option<String>,
     /// JSON, merged over the `default` configuration (RFC 7396): objects are merged, null removes a
     /// member, anything else replaces it.
+    #[serde(default = "no_changes")]
     plugin: String,
     /// Environment variables of the VM.
     #[serde(default)]
@@ -447,6 +454,10 @@ fn deal(configs: &BTreeMap<String, Plugin>, rows: &mut [Row]) -> Vec<Plugin> {
     plugins
 }
 
+fn no_changes() -> String {
+    "{}".into()
+}
+
 impl Config {
     fn plugin(self, name: &str, default: &str) -> Plugin {
         let parse = |text: &str| -> Value {
@@ -454,6 +465,9 @@ impl Config {
                 .unwrap_or_else(|error| panic!("configuration {name}: {error}"))
         };
         let mut config = parse(default);
+        if let Some(page) = &self.page {
+            merge(&mut config, super::page::plugin_config(page));
+        }
         merge(&mut config, parse(&self.plugin));
         Plugin {
             env: self.env,

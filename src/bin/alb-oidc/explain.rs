@@ -1,16 +1,19 @@
 //! `alb-oidc explain`: each check that the filter makes of a token, in its order, passed or failed,
-//! and the headers that upstream would see. The checks are calls into the library, and the verdict
-//! is its gate's; this file shows what they looked at. What is shown before a signature has been
-//! verified is marked so.
+//! and the headers that upstream would see. The library's gate makes the checks and decides; an
+//! observer records them. Output marks what it shows before the signature has been verified.
 
 mod advice;
-mod trail;
+mod judge;
+mod observer;
+mod step;
 mod unverified;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use alb_oidc_filter::{Config, Decision, HeaderEdit, KeyFormat, KeyId, P256Key, Timestamp};
+use alb_oidc_filter::{
+    Config, Decision, FetchResult, HeaderEdit, KeyFormat, KeyId, P256Key, PublicKey, Timestamp,
+};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
@@ -20,7 +23,9 @@ use crate::input::{PluginConfig, Trouble, read_config, read_text};
 use crate::mint::AlbKey;
 use crate::output::{BAD, FAINT, GOOD, LOUD, TITLE, print, printable, styled};
 use advice::{advice, mistaken};
-use trail::{KnownKey, Outcome, Request, Step, Tokens, Verdict, judge};
+use judge::{Request, Verdict, judge};
+use observer::Tokens;
+use step::{Outcome, SIGNATURE, Step};
 use unverified::{Pasted, Unverified};
 
 const EXAMPLES: &str = r#"Examples:
@@ -202,7 +207,7 @@ impl Explain {
         let verified = verdict
             .steps
             .iter()
-            .any(|step| step.check == trail::SIGNATURE && step.outcome == Outcome::Passed);
+            .any(|step| step.check == SIGNATURE && step.outcome == Outcome::Passed);
         Ok(Report {
             notes,
             token,
@@ -212,7 +217,8 @@ impl Explain {
         })
     }
 
-    fn find_key(&self, id: KeyId) -> Result<KnownKey, Trouble> {
+    /// What is given in place of the key server's answer for the key `id`; `None`: nothing.
+    fn find_key(&self, id: KeyId) -> Result<Option<FetchResult>, Trouble> {
         if let Some(path) = &self.key {
             let (name, pem) = read_text(path)?;
             let public = AlbKey::from_pem(&pem)
@@ -220,7 +226,7 @@ impl Explain {
                 .and_then(|key| key.public_pem().ok())
                 .unwrap_or(pem);
             return P256Key::from_pem(public.as_bytes())
-                .map(KnownKey::Key)
+                .map(|key| Some(FetchResult::Key(PublicKey::P256(key))))
                 .ok_or_else(|| {
                     Trouble(format!(
                         "{name}: found no key, expected one PEM `PUBLIC KEY` of the curve P-256"
@@ -228,7 +234,7 @@ impl Explain {
                 });
         }
         let Some(directory) = &self.keys else {
-            return Ok(KnownKey::NotGiven);
+            return Ok(None);
         };
         if !directory.is_dir() {
             return Err(Trouble(format!(
@@ -238,10 +244,12 @@ impl Explain {
         }
         let path = directory.join(id.to_string());
         if !path.exists() {
-            return Ok(KnownKey::Absent);
+            return Ok(Some(FetchResult::NotFound));
         }
-        Ok(P256Key::from_pem(read_text(&path)?.1.as_bytes())
-            .map_or(KnownKey::Invalid, KnownKey::Key))
+        let key = P256Key::from_pem(read_text(&path)?.1.as_bytes());
+        Ok(Some(key.map_or(FetchResult::Invalid, |key| {
+            FetchResult::Key(PublicKey::P256(key))
+        })))
     }
 }
 

@@ -58,7 +58,7 @@ impl Tenancy {
             // The document itself is a dot.
             Trouble(document.mistake(field.trim_start_matches('.'), &error.inner().to_string()))
         })?;
-        let plan = Plan::new(&file, &config.identity).map_err(|mistakes| {
+        let plan = Plan::new(&file, &config.users.identity).map_err(|mistakes| {
             let lines = mistakes
                 .iter()
                 .map(|(field, what)| document.mistake(field, what));

@@ -40,7 +40,7 @@ impl Transform {
             (Some(path), _) => read_config(path)?.1,
             (None, transformers) => config_with(transformers.as_deref().unwrap_or_default())?,
         };
-        let rules = &config.identity.user_id;
+        let rules = &config.users.identity.user_id;
         let user_ids = match self.user_ids.as_slice() {
             [] => lines()?,
             [one] if one == "-" => lines()?,

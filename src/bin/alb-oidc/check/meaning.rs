@@ -1,7 +1,7 @@
 //! Describes a valid config in words. Validates nothing.
 
 use alb_oidc_filter::{
-    Access, AccessRules, AccessTokenRules, Allow, Config, PathPattern, Rule, SignOut,
+    Access, AccessRules, AccessTokenRules, Allow, Config, IdentityRules, PathPattern, Rule, SignOut,
 };
 
 use crate::input::PluginConfig;
@@ -9,8 +9,10 @@ use crate::input::PluginConfig;
 /// Sentences that describe what the filter will do.
 pub(super) fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     let mut words = tokens_in_words(plugin, config);
-    words.push(user_id_in_words(config));
-    words.extend(groups_and_claims_in_words(config));
+    words.push(user_id_in_words(&config.users.identity));
+    words.push(groups_in_words(&config.users.identity));
+    words.extend(claims_in_words(config));
+    words.extend(overrides_in_words(config));
     words.extend(rules_in_words(config));
     words.extend(session_in_words(config));
     words.push(upgrades_in_words(config));
@@ -42,7 +44,7 @@ fn tokens_in_words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
             source.cluster
         ));
     }
-    if let Some(AccessTokenRules { issuer, .. }) = &config.access_token {
+    if let Some(AccessTokenRules { issuer, .. }) = &config.users.access_token {
         words.push(format!(
             "requires a valid access token of {issuer} for the same user; its claims are named `access:CLAIM`"
         ));
@@ -54,8 +56,8 @@ fn tokens_in_words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     words
 }
 
-fn user_id_in_words(config: &Config) -> String {
-    let rules = &config.identity.user_id;
+fn user_id_in_words(identity: &IdentityRules) -> String {
+    let rules = &identity.user_id;
     let mut user_id = format!("takes the user id from {}", alternatives(&rules.claims));
     if rules.require_verified_email {
         user_id += " (verified emails only)";
@@ -83,12 +85,29 @@ fn user_id_in_words(config: &Config) -> String {
     }
     format!(
         "{user_id}, and sends it in the header {}",
-        config.identity.user_id_header
+        identity.user_id_header
     )
 }
 
-fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
-    let groups = match &config.identity.groups {
+/// What differs for the users of single load balancers.
+fn overrides_in_words(config: &Config) -> Vec<String> {
+    let mut words = Vec::new();
+    for (load_balancer, rules) in config.load_balancers.iter().zip(&config.overrides) {
+        let Some(rules) = rules else { continue };
+        let issuer = load_balancer.issuer.as_deref().unwrap_or("any issuer");
+        let of = format!("for users of {} and {issuer}", load_balancer.arn);
+        let identity = &rules.identity;
+        words.push(format!("{of}: {}", user_id_in_words(identity)));
+        words.push(format!("{of}: {}", groups_in_words(identity)));
+        if let Some(AccessTokenRules { issuer, .. }) = &rules.access_token {
+            words.push(format!("{of}: requires an access token of {issuer}"));
+        }
+    }
+    words
+}
+
+fn groups_in_words(identity: &IdentityRules) -> String {
+    match &identity.groups {
         None => "sends no groups, and strips those that a client sends".to_owned(),
         Some(groups) => {
             let mut text = format!(
@@ -112,15 +131,18 @@ fn groups_and_claims_in_words(config: &Config) -> Vec<String> {
             }
             text
         }
-    };
-    let claims = config.identity.claim_headers.iter();
+    }
+}
+
+fn claims_in_words(config: &Config) -> Vec<String> {
+    let claims = config.users.identity.claim_headers.iter();
     let claims = claims.map(|entry| {
         format!(
             "sends the claim `{}` in the header {}",
             entry.claim, entry.header
         )
     });
-    std::iter::once(groups).chain(claims).collect()
+    claims.collect()
 }
 
 fn rules_in_words(config: &Config) -> Vec<String> {
@@ -159,11 +181,11 @@ fn forward_in_words(config: &Config) -> String {
     let shown: Vec<_> = [
         (forward.oidc_data, "x-amzn-oidc-data"),
         (
-            forward.access_token && config.access_token.is_some(),
+            forward.access_token && config.reads_access_tokens(),
             "x-amzn-oidc-accesstoken",
         ),
         (
-            forward.access_token && config.access_token.is_none(),
+            forward.access_token && !config.reads_access_tokens(),
             "x-amzn-oidc-accesstoken (not verified)",
         ),
         (
@@ -211,12 +233,13 @@ fn rule_in_words(rule: &Rule) -> String {
     let paths: Vec<_> = rule
         .paths
         .iter()
-        .map(|path| path_in_words(path, rule.access == Access::Open))
+        .map(|path| path_in_words(path, rule.access.opens()))
         .collect();
     let about = [
         list("for", &rule.methods),
         list("to", &rule.hosts),
         list("at", &paths),
+        list("of users of", &rule.issuers),
     ];
     let about: Vec<_> = about.into_iter().flatten().collect();
     let about = if about.is_empty() {
@@ -226,6 +249,9 @@ fn rule_in_words(rule: &Rule) -> String {
     };
     match &rule.access {
         Access::Open => format!("lets {about} pass without a token or a user id"),
+        Access::Optional => {
+            format!("lets {about} pass without a token, and with the user id of a valid one")
+        }
         Access::AnyUser => format!("lets any user make {about}"),
         Access::Allow(Allow {
             users,

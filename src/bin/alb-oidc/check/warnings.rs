@@ -72,6 +72,10 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
         );
         warn("rules".to_owned(), &message);
     }
+    for (field, other) in groups_that_differ_in_case(rules) {
+        let message = format!("differs from {other} in case only: names are compared exactly");
+        warn(field, &message);
+    }
     for (position, rule) in rules.iter().enumerate() {
         let earlier = rules
             .iter()
@@ -90,6 +94,27 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
         }
     }
     warnings
+}
+
+/// Each group in `allow` that an earlier one equals but for case, with the path of that one.
+fn groups_that_differ_in_case(rules: &[Rule]) -> Vec<(String, String)> {
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    let mut found = Vec::new();
+    for (rule, access) in rules.iter().map(|rule| &rule.access).enumerate() {
+        let Access::Allow(allow) = access else {
+            continue;
+        };
+        for (position, group) in allow.groups.iter().enumerate() {
+            let field = format!("rules[{rule}].allow.groups[{position}]");
+            let is_alike =
+                |(other, _): &&(&str, String)| group.eq_ignore_ascii_case(other) && group != other;
+            if let Some((_, other)) = seen.iter().find(is_alike) {
+                found.push((field.clone(), other.clone()));
+            }
+            seen.push((group, field));
+        }
+    }
+    found
 }
 
 /// A path that no rule opens on purpose.
@@ -119,7 +144,7 @@ fn opens_any_path(config: &Config, rule: &Rule) -> bool {
         head.map(|(name, value)| (name.as_bytes(), value.as_bytes()))
             .to_vec(),
     );
-    rule.access == Access::Open && !method.is_empty() && config.access.requirement(&head).is_open()
+    rule.access.opens() && !method.is_empty() && config.access.requirement(&head).is_optional()
 }
 
 /// Whether `earlier` certainly matches every request that `later` matches.
@@ -127,9 +152,9 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
     let names = |earlier: &[String], later: &[String]| {
         earlier.is_empty() || (!later.is_empty() && later.iter().all(|name| earlier.contains(name)))
     };
-    let by_segment = earlier.access == Access::Open;
+    let by_segment = earlier.access.opens();
     let is_covered = |covered: &PathPattern| {
-        let opens = later.access == Access::Open;
+        let opens = later.access.opens();
         earlier
             .paths
             .iter()
@@ -138,10 +163,10 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
     let paths =
         earlier.paths.is_empty() || (!later.paths.is_empty() && later.paths.iter().all(is_covered));
     // A rule with `require: none` compares the case of methods; any other matches `get` too.
-    let spelling = earlier.methods.is_empty()
-        || earlier.access != Access::Open
-        || later.access == Access::Open;
-    spelling
+    let spelling = earlier.methods.is_empty() || !earlier.access.opens() || later.access.opens();
+    // An empty list is every issuer.
+    names(&earlier.issuers, &later.issuers)
+        && spelling
         && paths
         && names(&earlier.hosts, &later.hosts)
         && names(&earlier.methods, &later.methods)

@@ -5,7 +5,7 @@ use std::path::Path;
 use alb_oidc_filter::{Config, P256Key, Reason, Timestamp, UntrustedToken};
 use serde_json::Value;
 
-use super::trail::Verdict;
+use super::judge::Verdict;
 use super::unverified::{Unverified, lacks_padding, malformation};
 use crate::native::verifier;
 

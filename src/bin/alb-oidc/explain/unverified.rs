@@ -109,7 +109,12 @@ pub(super) fn malformation(
     text: &str,
     part: &Option<Value>,
 ) -> (String, String) {
+    let dots = text.matches('.').count();
     let malformed = match error {
+        // The parser takes a further dot for a byte of the payload.
+        TokenError::Malformed(Malformed::Signature | Malformed::Payload) if dots != 2 => {
+            Malformed::Parts
+        }
         TokenError::Malformed(malformed) => malformed,
         TokenError::Other(Reason::TokenTooLarge) => {
             let found = format!("{} bytes", text.len());
@@ -120,7 +125,7 @@ pub(super) fn malformation(
     let member = |name| format!("`{name}`: {}", found_in(part, name));
     let found = match malformed {
         Malformed::Utf8 | Malformed::Claims => "something else".to_owned(),
-        Malformed::Parts => format!("{} dot(s)", text.matches('.').count()),
+        Malformed::Parts => format!("{dots} dot(s)"),
         Malformed::Header => "something else before the first dot".to_owned(),
         Malformed::Parameter => form(text, part),
         Malformed::Type => member("typ"),

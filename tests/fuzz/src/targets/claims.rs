@@ -94,12 +94,12 @@ pub fn run(data: &[u8]) {
             access: None,
         },
     );
-    let found = config.identity.identity(&claims);
+    let found = config.users_of(claims.load_balancer()).identity.identity(&claims);
     match (found, judged) {
         (Ok(found), Ok(judged)) => {
             // The gate adds the user id's header.
             let user_id = (
-                config.identity.user_id_header.clone(),
+                config.users.identity.user_id_header.clone(),
                 found.user_id.clone(),
             );
             let headers = std::iter::once(user_id).chain(found.headers);

@@ -137,14 +137,16 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
             .map(|group: &&str| (*group).to_owned())
             .collect();
         let domain = domain.map(str::to_owned);
-        let found = requirement.admits(&Identity {
+        let identity = Identity {
+            load_balancer: 0,
             user_id: user_id.to_owned(),
             email_domain: domain.clone(),
             groups: groups.clone(),
             subject: None,
             headers: Vec::new(),
             dropped: 0,
-        });
+        };
+        let found = requirement.admits(&identity, None);
         let user = judged::Identity {
             user_id: user_id.to_owned(),
             domain,
