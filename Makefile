@@ -140,9 +140,9 @@ logs: ## Follow the logs of what make up started
 ISTIO_ENVOY = $(or $(ENVOY),$(filter target/envoy/1.39.%,$(VERSIONS:%=target/envoy/%/envoy)))
 .PHONY: test-cluster
 test-cluster: export ENVOY := $(abspath $(ISTIO_ENVOY))
-test-cluster: module $(ISTIO_ENVOY) $(HELM) target/cluster/built ## Run istio/chart on Kubernetes and Istio, which are built for it: 10 minutes, and 20 to build
+test-cluster: module $(ISTIO_ENVOY) $(HELM) target/cluster/built ## Run istio/chart on Kubernetes and Istio, which are built for it: 11 minutes, and 20 to build
 	cargo test --locked --features cli --test cluster --no-run
-	@began=$$SECONDS; tests/cluster/sandbox cargo test --offline --locked --features cli --test cluster -- --test-threads 1 --nocapture; \
+	@began=$$SECONDS; tests/cluster/sandbox cargo test --offline --locked --features cli --test cluster -- --test-threads 1 --nocapture $(TEST); \
 	awk -v s=$$((SECONDS - began)) 'BEGIN { printf "%5.1f min  testing the cluster\n", s / 60 }'
 
 .PHONY: image

@@ -13,8 +13,8 @@ use tokio::process::Command;
 pub(crate) const NAMESPACE: &str = "istio-system";
 /// The Service of the control plane.
 pub(crate) const CONTROL_PLANE: &str = "istiod.istio-system.svc";
-/// The field manager of the test, other than Helm's.
-const FIXED: [&str; 5] = ["--namespace", NAMESPACE, "template", "istiod", "--set"];
+/// Helm's arguments for Istio's own charts.
+const TEMPLATE: [&str; 5] = ["--namespace", NAMESPACE, "template", "istiod", "--set"];
 
 /// The running control plane, pilot-discovery.
 pub(crate) struct ControlPlane {
@@ -53,7 +53,7 @@ impl ControlPlane {
         ] {
             let chart = built("charts").join(chart);
             let mut helm = Command::new(helm());
-            let rendering = run(helm.args(FIXED).arg(values).arg(chart), "").await;
+            let rendering = run(helm.args(TEMPLATE).arg(values).arg(chart), "").await;
             rendered += &rendering.unwrap_or_else(|error| panic!("helm template: {error}"));
         }
         let objects: Vec<String> = crate::kubernetes::documents(&rendered)

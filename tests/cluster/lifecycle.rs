@@ -1,7 +1,7 @@
 //! Installation, upgrade, removal: forged requests that a prober sends all the time never reach the
 //! upstream as somebody, once the interlock is in place.
 
-use crate::istio::Kind;
+use crate::istio::{Kind, NAMESPACE};
 use crate::manifests::only;
 use crate::prober::{AT_BROWSERS, AT_MACHINES, MARK, Outcome, Prober, is_impostor, marks};
 use crate::release::template;
@@ -95,6 +95,11 @@ async fn stays_shut_throughout_a_release(kind: Kind) {
         world.until_admitted().await;
         tokio::time::sleep(SETTLED).await;
         world.no_impostors(step);
+        let kinds = ["wasmplugin,trafficextension", "--namespace", NAMESPACE];
+        let extensions = world.kubernetes.get(&kinds).await;
+        let extensions = extensions["items"].as_array().expect("a list");
+        assert_eq!(extensions.len(), 1, "{step}: {extensions:?}");
+        assert!(step.ends_with(extensions[0]["kind"].as_str().expect("a kind")));
         let denied = longest_denial(&prober.take_outcomes());
         println!("{kind:?}: {step}: {denied:?} denied");
         assert!(denied <= DENIED_BY_A_SWITCH, "{step}: {denied:?}");
@@ -143,7 +148,7 @@ async fn gateway_api_gateway_stays_shut_throughout_a_release() {
     stays_shut_throughout_a_release(Kind::GatewayApi).await;
 }
 
-/// What the name of the part with the routes is.
+/// The name of the part with the routes.
 const ROUTES: &str = "routes";
 
 /// Objects of a release that are removed together.
