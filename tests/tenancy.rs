@@ -1,5 +1,5 @@
 //! Runs `alb-oidc tenancy` as an operator does, and checks the printed resources and the mistakes.
-//! `istio.rs` tests that Istio applies the resources.
+//! `cluster` tests that Istio applies the resources.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

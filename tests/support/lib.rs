@@ -6,7 +6,6 @@ pub mod client;
 pub mod envoy;
 pub mod expect;
 pub mod key_server;
-pub mod kubernetes;
 pub mod load;
 mod merge;
 pub mod module;

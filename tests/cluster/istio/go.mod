@@ -1,6 +1,6 @@
-// What `make test-istio` builds: Istio 1.31 (the commit eed52ebb66ad of 27 August 2026), with istio.io/api and client-go 1.31.1 and the
-// go-control-plane of two weeks later than its own go.mod says, which are the nearest that a module proxy keeps; kustomize; crane.
-module alb-oidc-filter/tests/istio
+// What `make test-cluster` builds: Istio 1.31 (the commit eed52ebb66ad of 27 August 2026), with istio.io/api and client-go 1.31.1 and the
+// go-control-plane of two weeks later than its own go.mod says, which are the nearest that a module proxy keeps; crane.
+module alb-oidc-filter/tests/cluster/istio
 
 go 1.26.0
 
@@ -125,7 +125,6 @@ require (
 	github.com/ryanuber/go-glob v1.0.0 // indirect
 	github.com/sagikazarmark/locafero v0.11.0 // indirect
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.2 // indirect
-	github.com/sergi/go-diff v1.4.0 // indirect
 	github.com/shopspring/decimal v1.4.0 // indirect
 	github.com/sirupsen/logrus v1.9.4 // indirect
 	github.com/sourcegraph/conc v0.3.1-0.20240121214520-5f936abd7ae8 // indirect
@@ -196,8 +195,6 @@ require (
 	sigs.k8s.io/json v0.0.0-20250730193827-2d320260d730 // indirect
 	sigs.k8s.io/knftables v0.0.21 // indirect
 	sigs.k8s.io/kustomize/api v0.21.1 // indirect
-	sigs.k8s.io/kustomize/cmd/config v0.21.1 // indirect
-	sigs.k8s.io/kustomize/kustomize/v5 v5.8.1 // indirect
 	sigs.k8s.io/kustomize/kyaml v0.21.1 // indirect
 	sigs.k8s.io/mcs-api v0.4.1 // indirect
 	sigs.k8s.io/randfill v1.0.0 // indirect
@@ -210,5 +207,4 @@ tool (
 	istio.io/istio/istioctl/cmd/istioctl
 	istio.io/istio/pilot/cmd/pilot-agent
 	istio.io/istio/pilot/cmd/pilot-discovery
-	sigs.k8s.io/kustomize/kustomize/v5
 )
