@@ -36,6 +36,10 @@ export ENVOY_BINARIES = $(subst $(empty) $(empty),:,$(abspath $(ENVOYS)))
 HELM := target/helm/3.22.0/bin/helm
 export ALB_OIDC_HELM := $(CURDIR)/$(HELM)
 
+# Builds an OCI image layout and pushes it, where there is no docker.
+ORAS := target/oras/1.3.6/bin/oras
+export ALB_OIDC_ORAS := $(CURDIR)/$(ORAS)
+
 .PHONY: module
 module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the default)
 	@.ci/wasm-cargo build --release --lib --locked
@@ -43,7 +47,7 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 	@cmp -s $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED) || cp $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED)
 
 .PHONY: test
-test: lint module probe envoy $(HELM) ## Run every test, on each supported Envoy
+test: lint module probe envoy $(HELM) $(ORAS) ## Run every test, on each supported Envoy
 	cargo test --locked --features cli --lib --bins --tests
 	cargo test --locked --features cli --doc
 	cargo test --locked $(FUZZ_CARGO)
@@ -157,10 +161,20 @@ test-terraform: $(TOFU) $(SCHEMA_PROVIDER) ## Validate and test istio/terraform 
 
 .PHONY: image
 image: IMAGE ?= alb-oidc-filter
-image: module ## Build the OCI image that a WasmPlugin loads: IMAGE=registry/name:tag
-	@command -v docker >/dev/null || { echo "missing: docker; install it, or see README (Install it) for another way" >&2; exit 1; }
-	tar -c -C istio/image Dockerfile -C $(CURDIR) $(MODULE) | BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build --tag $(IMAGE) -
-	@echo "next: docker push $(IMAGE), which prints the digest to pin"
+image: module ## Build the OCI image that a WasmPlugin loads: IMAGE=registry/name:tag. Without docker: as a layout, target/image
+	@if docker info >/dev/null 2>&1; then \
+	    tar -c -C istio/image Dockerfile -C $(CURDIR) $(MODULE) | BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build --tag $(IMAGE) -; \
+	    echo "next: docker push $(IMAGE), which prints the digest to pin"; \
+	else \
+	    $(MAKE) --no-print-directory layout; \
+	    echo "next: $(ORAS) login REGISTRY, then"; \
+	    echo "      $(ORAS) cp --from-oci-layout target/image:latest $(IMAGE)"; \
+	fi
+
+.PHONY: layout
+layout: module $(ORAS) ## Write that image as an OCI image layout, target/image, and print the digest to pin
+	@command -v python3 >/dev/null || .ci/install "python3" python3
+	@echo "digest: $$(ORAS=$(ALB_OIDC_ORAS) istio/image/layout $(MODULE) target/image)"
 
 .PHONY: lint
 lint: rust ## Check the formatting and run the linter
@@ -224,6 +238,11 @@ target/helm/%/bin/helm:
 	@echo "building Helm $*: this takes minutes"
 	@mkdir -p $(@D)
 	@GOBIN=$(CURDIR)/$(@D) nice .ci/go install -p 2 -trimpath -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@v$*
+
+target/oras/%/bin/oras:
+	@echo "building oras $*"
+	@mkdir -p $(@D)
+	@GOBIN=$(CURDIR)/$(@D) nice .ci/go install -p 2 -trimpath -ldflags='-s -w' oras.land/oras/cmd/oras@v$*
 
 target/cargo-deny/%/bin/cargo-deny:
 	@echo "installing cargo-deny $*: this takes minutes"

@@ -1,5 +1,5 @@
 //! Compares the catalogue of attacks (`tests/attacks.toml`) with the rows and tests that it names,
-//! and README's table of classes with the catalogue. `tests/scenarios.rs` runs the rows.
+//! and the table of classes in docs/security.md with the catalogue. `tests/scenarios.rs` runs the rows.
 
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -181,7 +181,7 @@ fn tests_in_the_catalogue_exist() {
 }
 
 #[test]
-fn readme_has_the_classes_of_the_catalogue() {
+fn security_model_has_the_classes_of_the_catalogue() {
     let mut expected =
         "| attack | how | what comes of it | known from |\n|---|---|---|---|\n".to_owned();
     for class in catalogue().class {
@@ -207,26 +207,23 @@ fn readme_has_the_classes_of_the_catalogue() {
         )
         .expect("a string");
     }
-    let readme = file("README.md");
-    let rest = readme
-        .split_once("<!-- attacks: ")
-        .expect("README has no attacks")
-        .1;
+    let text = file("docs/security.md");
+    let rest = text.split_once("<!-- attacks: ").expect("no attacks").1;
     let found: String = rest
         .lines()
         .skip(1)
         .take_while(|line| line.starts_with('|'))
         .map(|line| format!("{line}\n"))
         .collect();
-    assert!(found == expected, "README's table should be\n{expected}");
+    assert!(found == expected, "the table should be\n{expected}");
 }
 
 #[test]
-fn readme_has_a_promise_for_each_class() {
-    let readme = file("README.md");
-    let rest = readme
-        .split_once("| promise | by | attacks that try it |\n")
-        .expect("README has no promises")
+fn security_model_has_a_guarantee_for_each_class() {
+    let text = file("docs/security.md");
+    let rest = text
+        .split_once("| Guarantee | Mechanism | Attacks that test it |\n")
+        .expect("no guarantees")
         .1;
     let lines = rest
         .lines()

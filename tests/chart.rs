@@ -499,6 +499,38 @@ fn renders_the_values_of_the_readme() {
     assert_sound(&rendered(&values));
 }
 
+/// The values in this document, if it has any: those of Argo CD and Flux, and those of the chart.
+fn values_of(document: &Value) -> Option<&Value> {
+    let chart: Value = serde_saphyr::from_str(&read("istio/chart/values.yaml")).expect("YAML");
+    match document["kind"].as_str() {
+        Some("Application") => Some(&document["spec"]["source"]["helm"]["valuesObject"]),
+        Some("HelmRelease") => Some(&document["spec"]["values"]),
+        _ => {
+            let mut names = document.as_object()?.keys();
+            let is_values = names.all(|name| chart.get(name).is_some());
+            is_values.then_some(document)
+        }
+    }
+}
+
+#[test]
+fn renders_the_values_of_the_pages() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(repository("docs")).expect("docs") {
+        let page = std::fs::read_to_string(entry.expect("a page").path()).expect("text");
+        for block in page.split("```yaml\n").skip(1) {
+            let yaml = block.split("```").next().expect("a block");
+            for document in &resources(yaml) {
+                if let Some(values) = values_of(document) {
+                    assert_sound(&rendered(&with(&[values])));
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count >= 7, "{count} values");
+}
+
 #[test]
 fn readme_lists_the_examples() {
     let readme = read("README.md");

@@ -798,3 +798,40 @@ fn readme_lists_every_command() {
         .collect();
     assert_eq!(named, commands(&Desk::new()));
 }
+
+/// Each `alb-oidc` command in `docs/`: the options that it gives are in its `--help`.
+#[test]
+fn commands_of_the_pages_exist() {
+    let desk = Desk::new();
+    let folder = format!("{}/docs", env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for page in std::fs::read_dir(folder).expect("docs") {
+        let path = page.expect("a page").path();
+        let text = std::fs::read_to_string(&path).expect("text");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        for command in lines.flat_map(|line| line.split("alb-oidc ").skip(1)) {
+            let command = command.split(['`', '#', '>', '|']).next().expect("words");
+            let mut words = command.split_whitespace();
+            let Some(name) = words.next().filter(|name| {
+                [
+                    "check",
+                    "explain",
+                    "token",
+                    "transform",
+                    "tenancy",
+                    "simulate",
+                    "echo",
+                ]
+                .contains(name)
+            }) else {
+                continue;
+            };
+            let help = desk.run(&[name, "--help"]).says(0, &[]).stdout;
+            for option in words.filter(|word| word.starts_with("--")) {
+                assert!(help.contains(option), "{}: {name} {option}", path.display());
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 6, "{count} commands");
+}

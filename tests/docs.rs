@@ -1,11 +1,11 @@
-//! Compares the README, `docs/` and the local stack with the code and the scenarios: config
-//! reference, reasons, metrics, the manifests, make targets, plugin configs and dashboard. Does not
-//! test the code.
+//! Compares the README, `docs/` and the local stack with the code: config reference, reasons,
+//! metrics, manifests, make targets, links, the stack's plugin config and dashboard. Does not test
+//! the code. `chart.rs` renders the values in `docs/`, `cli.rs` checks its commands.
 
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::{BTreeMap, BTreeSet};
 use support::envoy::interlock;
-use support::page::{anchor, plugin_configs};
+use support::page::plugin_configs;
 use support::table::{Row, Step, Table};
 
 fn file(name: &str) -> String {
@@ -107,22 +107,56 @@ fn metrics_match_the_code() {
     );
 }
 
+/// The README, and each page of `docs/`.
+fn pages() -> Vec<String> {
+    let folder = std::fs::read_dir(format!("{}/docs", env!("CARGO_MANIFEST_DIR")));
+    let names = folder.expect("docs").map(|entry| {
+        let name = entry.expect("an entry").file_name();
+        format!("docs/{}", name.to_string_lossy())
+    });
+    let mut pages: Vec<_> = names.collect();
+    pages.sort();
+    pages.insert(0, "README.md".to_owned());
+    pages
+}
+
 #[test]
-fn plugin_configs_of_the_readme_are_valid() {
-    let readme = file("README.md");
-    let blocks: Vec<_> = readme.split("```yaml\npluginConfig:").skip(1).collect();
-    assert!(blocks.len() >= 2, "rules and sign-out");
-    for block in blocks {
-        let yaml = block.split_once("\n```").expect("the block's end").0;
-        let yaml: serde_json::Value =
-            serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
-        let mut config = yaml["pluginConfig"].clone();
-        let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
-        if config.get("loadBalancers").is_none() {
-            config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": "https://issuer.example", "clientId": null}]);
+fn plugin_configs_of_the_pages_are_valid() {
+    let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
+    let mut count = 0;
+    for page in pages() {
+        let text = file(&page);
+        for block in text.split("```yaml\npluginConfig:").skip(1) {
+            let yaml = block.split_once("\n```").expect("the block's end").0;
+            let yaml: serde_json::Value =
+                serde_saphyr::from_str(&format!("pluginConfig:{yaml}")).expect("YAML");
+            let mut config = yaml["pluginConfig"].clone();
+            if config.get("loadBalancers").is_none() {
+                config["loadBalancers"] = serde_json::json!([{"arn": arn, "issuer": "https://issuer.example", "clientId": null}]);
+            }
+            Config::from_value(&config).unwrap_or_else(|error| panic!("{page}: {error:?}"));
+            count += 1;
         }
-        Config::from_value(&config).expect("a good config");
     }
+    assert!(count >= 7, "{count} blocks");
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut in_block = false;
+    let headings = text.lines().filter(|line| {
+        in_block ^= line.trim_start().starts_with("```");
+        !in_block && line.starts_with('#')
+    });
+    let anchor = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = kept.chars().filter_map(|c| match c {
+            ' ' => Some('-'),
+            c => (c.is_alphanumeric() || c == '-' || c == '_').then_some(c),
+        });
+        kept.collect::<String>()
+    };
+    headings.map(anchor).collect()
 }
 
 /// The rows that run each section's configuration, by section. Every configuration of the file
@@ -198,52 +232,81 @@ fn each_application_has_its_rows() {
 }
 
 #[test]
-fn plugin_configs_of_the_pages_are_valid() {
-    for page in ["docs/providers.md", "docs/apps.md"] {
-        for (section, mut config) in plugin_configs(page) {
-            if config.get("loadBalancers").is_none() {
-                config["loadBalancers"] =
-                    plugin_configs("docs/providers.md")["cognito"]["loadBalancers"].clone();
+fn links_of_the_pages_resolve() {
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    let others = ["tests/README.md", ".github/SECURITY.md"].map(str::to_owned);
+    for page in pages().into_iter().chain(others) {
+        let text = file(&page);
+        let folder = page.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for link in text.split("](").skip(1) {
+            let link = link.split(')').next().expect("a link");
+            if link.contains("://") {
+                continue;
             }
-            let read = Config::from_value(&config);
-            assert!(read.is_ok(), "{page}#{section}: {:?}", read.err());
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let path = match path {
+                "" => page.clone(),
+                path => format!("{folder}/{path}"),
+            };
+            let full =
+                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path.trim_start_matches('/'));
+            let is_there = if anchor.is_empty() {
+                full.exists()
+            } else {
+                std::fs::read_to_string(&full).is_ok_and(|to| anchors(&to).contains(anchor))
+            };
+            if !is_there {
+                wrong.push(format!("{page}: {link}"));
+            }
+            count += 1;
         }
     }
-}
-
-/// Anchors that GitHub gives the headings of a page.
-fn anchors(page: &str) -> BTreeSet<String> {
-    file(page)
-        .lines()
-        .filter(|line| line.starts_with('#'))
-        .map(|line| anchor(line.trim_start_matches('#').trim()))
-        .collect()
+    assert!(count > 80, "{count} links");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn links_of_the_pages_lead_to_a_heading() {
-    for page in ["docs/providers.md", "docs/apps.md"] {
-        let text = file(page);
-        let links: Vec<_> = text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next())
-            .collect();
-        assert!(!links.is_empty(), "{page}");
-        for link in links {
-            let (target, section) = link.split_once('#').unwrap_or((link, ""));
-            let target = match target.strip_prefix("../") {
-                Some(above) => above.to_owned(),
-                None if target.is_empty() => page.to_owned(),
-                None => format!("docs/{target}"),
-            };
-            let found = anchors(&target);
-            assert!(
-                section.is_empty() || found.contains(section),
-                "{page}: {link}"
-            );
+fn readme_lists_the_pages() {
+    let target = |cell: &str| cell.split(['(', ')']).nth(1).expect("a link").to_owned();
+    let listed: BTreeSet<_> = table("pages").iter().map(|row| target(&row[0])).collect();
+    assert_eq!(listed, pages().into_iter().skip(1).collect());
+}
+
+/// The lines of the shell blocks in `docs/`, with the page of each.
+fn commands() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for page in pages().into_iter().skip(1) {
+        let text = file(&page);
+        for block in text.split("```sh\n").skip(1) {
+            let block = block.split("```").next().expect("a block");
+            found.extend(block.lines().map(|line| (page.clone(), line.to_owned())));
         }
     }
+    found
+}
+
+#[test]
+fn commands_of_the_pages_name_existing_files() {
+    let (makefile, mut count) = (file("Makefile"), 0);
+    for (page, line) in commands() {
+        let command = line.split(" #").next().expect("a command");
+        for word in command.split_whitespace() {
+            let is_file = word.starts_with("istio/") || word.starts_with("envoy/");
+            let is_tool = word.starts_with("target/") && word.contains("/bin/");
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(word);
+            assert!(!is_file || path.exists(), "{page}: no {word}");
+            assert!(
+                !is_tool || makefile.contains(&format!(":= {word}\n")),
+                "{page}: the Makefile does not build {word}"
+            );
+            count += usize::from(is_file || is_tool);
+        }
+        if let Some((_, template)) = command.split_once("--show-only ") {
+            let template = template.split_whitespace().next().expect("a template");
+            file(&format!("istio/chart/{template}"));
+        }
+    }
+    assert!(count > 8, "{count} files");
 }
 
 #[test]
@@ -278,7 +341,7 @@ fn migration_table_has_a_row_for_each_line() {
             .flatten();
         names.extend(rows.filter_map(|row| Some(row.get("name")?.as_str()?.to_owned())));
     }
-    let lines = table("coming from");
+    let lines = table_of("docs/migration.md", "coming from");
     assert!(lines.len() > 20, "{} lines", lines.len());
     for line in lines {
         let name = line.last().map_or("", |cell| cell.trim_matches('"'));
@@ -328,25 +391,24 @@ fn dashboard_uses_every_metric() {
 }
 
 #[test]
-fn make_targets_of_the_readme_exist() {
-    let (readme, makefile) = (file("README.md"), file("Makefile"));
-    let named: BTreeSet<_> = readme
-        .split("make ")
-        .skip(1)
-        .map(|rest| {
+fn make_targets_of_the_pages_exist() {
+    let makefile = file("Makefile");
+    let mut named = BTreeSet::new();
+    for page in pages() {
+        let text = file(&page);
+        let targets = text.split("make ").skip(1).map(|rest| {
             rest.chars()
                 .take_while(|c| c.is_ascii_lowercase() || *c == '-')
                 .collect::<String>()
-        })
-        .filter(|target| {
-            readme.contains(&format!("`make {target}`"))
-                || readme.contains(&format!("\nmake {target} "))
-        })
-        .collect();
-    assert!(
-        named.contains("demo") && named.contains("test") && named.contains("help"),
-        "{named:?}"
-    );
+        });
+        named.extend(targets.filter(|target| {
+            text.contains(&format!("`make {target}`"))
+                || text.contains(&format!("\nmake {target} "))
+        }));
+    }
+    for known in ["demo", "test", "help", "image", "layout"] {
+        assert!(named.contains(known), "{named:?}");
+    }
     for target in named {
         assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
     }

@@ -116,9 +116,9 @@ fn mistakes(file: &str, config: Option<&str>) -> Vec<String> {
     lines.lines().map(line).collect()
 }
 
-fn readmes() -> String {
-    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR")))
-        .expect("a README");
+fn documented() -> String {
+    let readme = std::fs::read_to_string(format!("{}/docs/tenancy.md", env!("CARGO_MANIFEST_DIR")))
+        .expect("a page");
     let (_, rest) = readme.split_once("<!-- tenancy: ").expect("an example");
     let (_, rest) = rest.split_once("```yaml\n").expect("its YAML");
     rest.split_once("```").expect("its end").0.to_owned()
@@ -132,14 +132,14 @@ fn reads_the_config_that_the_chart_renders() {
     );
     let chart = std::fs::read_to_string(path).expect("the rendered example");
     assert_eq!(
-        resources(&readmes(), Some(&chart)),
-        resources(&readmes(), Some(KUBEFLOW))
+        resources(&documented(), Some(&chart)),
+        resources(&documented(), Some(KUBEFLOW))
     );
 }
 
 #[test]
 fn user_gets_a_profile_and_a_namespace() {
-    let resources = resources(&readmes(), Some(KUBEFLOW));
+    let resources = resources(&documented(), Some(KUBEFLOW));
     let profile = one(&resources, "Profile", "ann");
     assert_eq!(profile["apiVersion"], "kubeflow.org/v1");
     let role = json!({"awsIamRole": "arn:aws:iam::123456789012:role/ann"});
@@ -201,7 +201,7 @@ fn labels_namespaces_for_the_mesh() {
 
 #[test]
 fn binds_contributors_like_kubeflow() {
-    let resources = resources(&readmes(), Some(KUBEFLOW));
+    let resources = resources(&documented(), Some(KUBEFLOW));
     let name = "ann/user-bob-example-com-clusterrole-edit";
     let (binding, policy) = (
         one(&resources, "RoleBinding", name),
@@ -237,7 +237,7 @@ fn binds_contributors_like_kubeflow() {
 
 #[test]
 fn group_gets_a_namespace_without_owner() {
-    let resources = resources(&readmes(), Some(KUBEFLOW));
+    let resources = resources(&documented(), Some(KUBEFLOW));
     assert_eq!(
         one(&resources, "Profile", "ml-ops")["spec"]["owner"]["name"],
         " group ML ops "
@@ -351,7 +351,7 @@ users: [{contributors: [{role: edit, user: dan}, {user: cid}], user: bob, namesp
 
 #[test]
 fn resources_have_the_label_and_unique_names() {
-    let resources = resources(&readmes(), Some(KUBEFLOW));
+    let resources = resources(&documented(), Some(KUBEFLOW));
     assert_eq!(resources.len(), 12);
     let mut names: Vec<_> = resources
         .iter()
