@@ -36,10 +36,12 @@ pub(super) fn read(root: &Object<'_>, with_access_token: bool) -> IdentityRules 
 
 /// The rules for the users of one load balancer; `None` if `entry` overrides none of `base`.
 pub(super) fn read_override(
+    root: &Object<'_>,
     entry: &Object<'_>,
     base: &IdentityRules,
     with_access_token: bool,
 ) -> Option<IdentityRules> {
+    let before = root.mistake_count();
     let user_id = entry.optional_object("userId");
     let groups = entry.optional_object("groups");
     if user_id.is_none() && groups.is_none() {
@@ -52,6 +54,10 @@ pub(super) fn read_override(
     if let Some(groups) = groups {
         let base = base.groups.as_ref();
         rules.groups = Some(read_groups(&groups, base, with_access_token));
+        // Without `groups` at the top level, their header is only known here.
+        if base.is_none() && before == root.mistake_count() {
+            check_headers_are_distinct(root, &rules);
+        }
     }
     Some(rules)
 }

@@ -196,7 +196,7 @@ fn read(root: &Object<'_>) -> Config {
                 access_token::read(&object, of, &mut key_sources, timeout)
             });
             let with_access_token = root.has("accessToken") || own.is_some();
-            let identity = identity::read_override(entry, &users.identity, with_access_token);
+            let identity = identity::read_override(root, entry, &users.identity, with_access_token);
             (own.is_some() || identity.is_some()).then(|| UserRules {
                 identity: identity.unwrap_or_else(|| users.identity.clone()),
                 access_token: own.unwrap_or_else(|| users.access_token.clone()),
@@ -1256,5 +1256,27 @@ mod tests {
             assert!(Config::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(Config::parse(&vec![b' '; MAX_CONFIG_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn groups_of_one_load_balancer_need_a_header_of_their_own() {
+        for (field, value, expected) in [
+            (
+                "userId",
+                json!({"header": "kubeflow_groups"}),
+                "groups.header cannot be combined with userId.header: both set \"kubeflow-groups\"",
+            ),
+            (
+                "claimHeaders",
+                json!([{"claim": "nickname", "header": "Kubeflow-Groups"}]),
+                "claimHeaders[0].header cannot be combined with groups.header: both set \"kubeflow-groups\"",
+            ),
+        ] {
+            let config = with(|config| {
+                config[field] = value;
+                config["loadBalancers"][0]["groups"] = json!({"claims": ["groups"]});
+            });
+            assert_eq!(mistakes(&config), [expected]);
+        }
     }
 }
