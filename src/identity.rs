@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::reason::Reason;
 use crate::token::claims::{Claims, Sources};
 pub use claim_header::{ClaimHeader, MAX_CLAIM_HEADER_BYTES};
-pub use group_claim::{GroupClaimRules, Members};
+pub use group_claim::{Decode, GroupClaimRules, Members};
 use groups::Groups;
 pub use groups::{Dropped, GroupRules, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS};
 pub use transformer::Transformer;

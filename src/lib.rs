@@ -100,7 +100,7 @@ pub use filter::{Backend, FetchOutcome, METRIC_PREFIX, host_verdict};
 pub use gate::{Decision, Gate, Work};
 pub use headers::{ACCESS_TOKEN, HeaderEdit, OIDC_DATA, OIDC_IDENTITY, RequestHead};
 pub use identity::{
-    ClaimHeader, Dropped, GroupClaimRules, GroupRules, Identity, IdentityRules,
+    ClaimHeader, Decode, Dropped, GroupClaimRules, GroupRules, Identity, IdentityRules,
     MAX_CLAIM_HEADER_BYTES, MAX_GROUP_BYTES, MAX_GROUPS, MAX_MEMBER_HEADERS, MAX_USER_ID_BYTES,
     MAX_USER_ID_CLAIM_BYTES, Members, Transformer, UserIdRules,
 };

@@ -135,6 +135,14 @@ fn read_allow(allow: &Object<'_>, groups: &[&GroupRules]) -> Allow {
 fn read_issuers(matches: &Object<'_>, load_balancers: &[LoadBalancer]) -> Vec<String> {
     let issuers = matches.strings("issuers");
     for (position, issuer) in issuers.iter().enumerate() {
+        if load_balancers
+            .iter()
+            .any(|balancer| balancer.issuer.is_none())
+        {
+            let reason = "its tokens may be of any issuer";
+            matches.conflict("issuers", "`issuer: null` in `loadBalancers`", reason);
+            break;
+        }
         let is_known = |balancer: &LoadBalancer| balancer.issuer.as_deref() == Some(issuer);
         if !load_balancers.is_empty() && !load_balancers.iter().any(is_known) {
             let expected = "an issuer of `loadBalancers`, exactly as it is there";

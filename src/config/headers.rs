@@ -148,7 +148,9 @@ pub(super) fn check_headers_are_distinct(root: &Object<'_>, rules: &IdentityRule
     let mut trusted = FORBIDDEN_HEADERS
         .iter()
         .chain(&FORBIDDEN_HEADER_PREFIXES)
-        .chain(&KUBEFLOW_HEADERS);
+        .chain(&KUBEFLOW_HEADERS)
+        .chain(&PATH_OVERRIDES)
+        .chain(&FORWARDED_PATHS);
     if !given.ends_with('-') || trusted.any(|name| name.starts_with(&prefix)) {
         let expected =
             "a prefix that ends in `-` and starts no header of HTTP, Envoy, the ALB or Kubeflow";

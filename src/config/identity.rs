@@ -4,7 +4,8 @@ use super::headers::{check_headers_are_distinct, is_header_text, read_header};
 use super::reader::{Object, quoted, read_regex};
 use crate::identity::value::KUBERNETES_PREFIX;
 use crate::identity::{
-    ClaimHeader, GroupClaimRules, GroupRules, IdentityRules, Members, Transformer, UserIdRules,
+    ClaimHeader, Decode, GroupClaimRules, GroupRules, IdentityRules, Members, Transformer,
+    UserIdRules,
 };
 use crate::token::claims::ACCESS_TOKEN_CLAIM;
 
@@ -130,15 +131,15 @@ fn read_groups(
     let is_own = base.is_none() || groups.has("claims") || groups.has("decode");
     let is_sound = is_own && before == groups.mistake_count();
     let form = base.map(|base| &base.form);
-    let is_form_encoded = or_base(
-        groups,
-        "decode",
-        form.map(|form| &form.is_form_encoded),
-        || groups.optional_string("decode") == Some("form"),
-    );
+    let decode = or_base(groups, "decode", form.map(|form| &form.decode), || {
+        groups.optional_string("decode").map(|decode| match decode {
+            "form" => Decode::Form,
+            _ => Decode::Json,
+        })
+    });
     let is_of_access_token = |claim: &String| claim.starts_with(ACCESS_TOKEN_CLAIM);
-    if is_sound && is_form_encoded && claims.iter().all(is_of_access_token) {
-        let reason = "claims of the access token are never form-encoded";
+    if is_sound && decode.is_some() && claims.iter().all(is_of_access_token) {
+        let reason = "claims of the access token are never decoded";
         groups.conflict("decode", "`claims` of the access token only", reason);
     }
     GroupRules {
@@ -158,7 +159,7 @@ fn read_groups(
                         _ => Members::Name,
                     })
             }),
-            is_form_encoded,
+            decode,
         },
         transformers: or_base(
             groups,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::access::rules::AccessRules;
+use crate::access::rules::{Access, AccessRules};
 use crate::identity::{Identity, IdentityRules};
 use crate::json;
 use crate::keys::source::{KeySource, KeySourceId};
@@ -214,6 +214,22 @@ fn read(root: &Object<'_>) -> Config {
         .filter_map(|position| identity_of(position).groups.as_ref())
         .collect();
     let access = access::read(root, &groups, sound);
+    let mut issuers = sound.iter().map(|known| &known.issuer);
+    let first = issuers.next();
+    let is_one_issuer = issuers.all(|issuer| Some(issuer) == first);
+    if !is_one_issuer && !root.boolean("sharedNames") {
+        for (position, rule) in access.rules.iter().enumerate() {
+            if let Access::Allow(allow) = &rule.access
+                && !allow.domains.is_empty()
+                && rule.issuers.is_empty()
+            {
+                root.requirement(
+                    &format!("rules[{position}].allow.domains"),
+                    "`match.issuers`, as each issuer writes email addresses of its own; or `sharedNames: true`",
+                );
+            }
+        }
+    }
 
     let (session_cookie, sign_out) = logout::read(&root.object("logout"));
     let forward = root.object("forward");
@@ -893,6 +909,23 @@ mod tests {
         config["loadBalancers"][0]["groups"] = json!({"prefix": "a:"});
         config["loadBalancers"][1]["groups"] = json!({"prefix": "b:"});
         assert_eq!(mistakes(&config), [""; 0]);
+        // Email domains have no prefix.
+        config["rules"] = json!([{"allow": {"domains": ["example.com"]}}]);
+        let found = mistakes(&config);
+        assert!(
+            found.len() == 1
+                && found[0].starts_with("rules[0].allow.domains requires `match.issuers`"),
+            "{found:?}"
+        );
+        config["rules"][0]["match"] = json!({"issuers": ["https://one.example"]});
+        assert_eq!(mistakes(&config), [""; 0]);
+        config["loadBalancers"][1]["issuer"] = json!(null);
+        let found = mistakes(&config);
+        assert!(
+            found.len() == 1
+                && found[0].starts_with("rules[0].match.issuers cannot be combined with"),
+            "{found:?}"
+        );
         // Two entries of one issuer have the same users.
         config = of_two(
             &json!({}),

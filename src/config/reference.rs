@@ -204,7 +204,7 @@ pub static FIELDS: [Field; 73] = [
     },
     Field {
         path: "groups.decode",
-        kind: Kind::Choice(&["form"]),
+        kind: Kind::Choice(&["form", "json"]),
         default: Default::Absent,
     },
     Field {

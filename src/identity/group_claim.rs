@@ -13,8 +13,17 @@ pub struct GroupClaimRules {
     pub separator: char,
     /// Where an object has the name.
     pub members: Option<Members>,
-    /// Whether names are URL-form-encoded, as Cognito writes multi-valued SAML attributes.
-    pub is_form_encoded: bool,
+    /// Applied to claims of the load balancer's token, never to those of the access token.
+    pub decode: Option<Decode>,
+}
+
+/// A second encoding inside the claim: `groups.decode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decode {
+    /// Each name is URL-form-encoded, as Cognito writes multi-valued SAML attributes.
+    Form,
+    /// The only element of an array is a JSON array as text: Entra ID's version 1 userinfo.
+    Json,
 }
 
 /// Where a JSON object has the name of a group: `groups.members`.
@@ -41,11 +50,13 @@ impl GroupClaimRules {
     /// The names in `claim`, in its order, repeated ones included.
     pub(super) fn names(&self, claim: &Value, is_of_access_token: bool) -> Names {
         let mut found = Names::default();
+        let decode = self.decode.filter(|_| !is_of_access_token);
         match claim {
             Value::Null => {}
             Value::Array(elements) => match &elements[..] {
-                // Entra ID's version 1 userinfo: the only element is a JSON array as text.
-                [Value::String(only)] if is_json_array(only) => found.json_array(only),
+                [Value::String(only)] if decode == Some(Decode::Json) && is_json_array(only) => {
+                    found.json_array(only);
+                }
                 elements => self.elements(elements, &mut found),
             },
             Value::String(text) => self.text(text, &mut found),
@@ -54,7 +65,7 @@ impl GroupClaimRules {
             }
             other => found.unreadable(other),
         }
-        if self.is_form_encoded && !is_of_access_token {
+        if decode == Some(Decode::Form) {
             found.decode_forms();
         }
         found
@@ -244,7 +255,11 @@ mod tests {
     const PLAIN: GroupClaimRules = GroupClaimRules {
         separator: ',',
         members: None,
-        is_form_encoded: false,
+        decode: None,
+    };
+    const NESTED: GroupClaimRules = GroupClaimRules {
+        decode: Some(Decode::Json),
+        ..PLAIN
     };
 
     /// The names, and how many parts cannot be parsed.
@@ -272,17 +287,10 @@ mod tests {
             json!(r#"["a", "b c"]"#),
             json!(r#""a","b c""#),
             json!(r#" "a" , b c"#),
-            json!([r#"["a", "b c"]"#]),
         ] {
             expect(&PLAIN, claim, &["a", "b c"], 0);
         }
-        for claim in [
-            json!([]),
-            json!(""),
-            json!("[]"),
-            json!(["[]"]),
-            json!(null),
-        ] {
+        for claim in [json!([]), json!(""), json!("[]"), json!(null)] {
             expect(&PLAIN, claim, &[], 0);
         }
     }
@@ -315,18 +323,24 @@ mod tests {
             r#"["x,admins", {"a": 1, "a": 2}]"#,
         ] {
             expect(&PLAIN, json!(unreadable), &[], 1);
-            expect(&PLAIN, json!([unreadable]), &[], 1);
+            expect(&NESTED, json!([unreadable]), &[], 1);
         }
         expect(&PLAIN, json!("[1001, true]"), &["1001", "true"], 0);
     }
 
     #[test]
-    fn parses_a_json_array_in_an_array_only_alone() {
-        expect(&PLAIN, json!([r#"["g-1"]"#]), &["g-1"], 0);
-        expect(&PLAIN, json!([r#"["g-1","g-2"]"#]), &["g-1", "g-2"], 0);
-        expect(&PLAIN, json!([r#"["g-1"]"#, "b"]), &[r#"["g-1"]"#, "b"], 0);
-        expect(&PLAIN, json!(["[a, b]"]), &["[a, b]"], 0);
-        expect(&PLAIN, json!([r#"["["g-1"]"]"#]), &[], 1);
+    fn parses_a_json_array_in_an_array_only_alone_and_where_it_is_told() {
+        expect(&NESTED, json!([r#"["g-1"]"#]), &["g-1"], 0);
+        expect(&NESTED, json!([r#"["g-1","g-2"]"#]), &["g-1", "g-2"], 0);
+        expect(&NESTED, json!(["[]"]), &[], 0);
+        expect(&NESTED, json!([r#"["g-1"]"#, "b"]), &[r#"["g-1"]"#, "b"], 0);
+        expect(&NESTED, json!(["[a, b]"]), &["[a, b]"], 0);
+        expect(&NESTED, json!([r#"["["g-1"]"]"#]), &[], 1);
+        // A user who names a group like this must not be in the group inside.
+        expect(&PLAIN, json!([r#"["admins"]"#]), &[r#"["admins"]"#], 0);
+        let claim = json!([r#"["admins"]"#]);
+        let of_access_token = NESTED.names(&claim, true);
+        assert_eq!(of_access_token.names, [r#"["admins"]"#]);
     }
 
     #[test]
@@ -396,7 +410,7 @@ mod tests {
     #[test]
     fn decodes_forms_once_and_never_of_an_access_token() {
         let rules = GroupClaimRules {
-            is_form_encoded: true,
+            decode: Some(Decode::Form),
             ..PLAIN
         };
         expect(

@@ -218,7 +218,7 @@ mod tests {
             form: GroupClaimRules {
                 separator: ',',
                 members: None,
-                is_form_encoded: false,
+                decode: None,
             },
             transformers: Vec::new(),
             header: "kubeflow-groups".to_owned(),

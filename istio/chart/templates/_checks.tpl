@@ -68,6 +68,11 @@
 {{- if or (dig "publicKeys" "cluster" "" $config) (dig "accessToken" "jwksCluster" "" $config) }}
 {{- fail "keyServers.egressGateway cannot be combined with publicKeys.cluster or accessToken.jwksCluster: the chart sets them." }}
 {{- end }}
+{{- range $config.loadBalancers }}
+{{- if dig "accessToken" "jwksCluster" "" . }}
+{{- fail "keyServers.egressGateway cannot be combined with loadBalancers[].accessToken.jwksCluster: the chart sets it." }}
+{{- end }}
+{{- end }}
 {{- range include "alb-oidc.endpoints" . | fromJsonArray }}
 {{- if .isService }}
 {{- fail (printf "keyServers.egressGateway cannot be combined with a key server in the cluster (found %s)." .host) }}

@@ -108,11 +108,17 @@ selector:
 {{- $found = append $found (include "alb-oidc.endpoint" (dict "field" $field "url" $url "clusterDomain" $domain)) -}}
 {{- end -}}
 {{- end -}}
-{{- with $config.accessToken -}}
+{{- $accessTokens := dict "pluginConfig.accessToken" $config.accessToken -}}
+{{- range $position, $loadBalancer := $config.loadBalancers -}}
+{{- $_ := set $accessTokens (printf "pluginConfig.loadBalancers[%d].accessToken" $position) $loadBalancer.accessToken -}}
+{{- end -}}
+{{- range $place, $accessToken := $accessTokens -}}
+{{- with $accessToken -}}
 {{- if not .jwksCluster -}}
-{{- $field := ternary "pluginConfig.accessToken.jwksUri" "pluginConfig.accessToken.issuer" (not (empty .jwksUri)) -}}
+{{- $field := printf "%s.%s" $place (ternary "jwksUri" "issuer" (not (empty .jwksUri))) -}}
 {{- $url := .jwksUri | default .issuer | default "" -}}
 {{- $found = append $found (include "alb-oidc.endpoint" (dict "field" $field "url" $url "clusterDomain" $domain)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 [{{ $found | uniq | join "," }}]
@@ -165,6 +171,11 @@ selector:
 {{- $_ := set $config "publicKeys" (merge (dict "cluster" $cluster) ($config.publicKeys | default dict)) -}}
 {{- if $config.accessToken -}}
 {{- $_ := set $config "accessToken" (merge (dict "jwksCluster" $cluster) $config.accessToken) -}}
+{{- end -}}
+{{- range $config.loadBalancers -}}
+{{- if .accessToken -}}
+{{- $_ := set . "accessToken" (merge (dict "jwksCluster" $cluster) .accessToken) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $config -}}
