@@ -10,7 +10,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::claims::MAX_CLAIMS_DEPTH;
-use super::jws::{MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, numeric_date, string};
+use super::jws::{
+    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, Round, numeric_date, string,
+};
 use crate::json;
 use crate::keys::source::{KeyId, KeySourceId};
 use crate::reason::Reason;
@@ -113,8 +115,8 @@ pub(crate) fn claims(
     let Ok(Value::Object(claims)) = json::parse(&payload, MAX_CLAIMS_DEPTH) else {
         return None;
     };
-    let expires = numeric_date(&claims, "exp").ok()??;
-    let not_before = numeric_date(&claims, "nbf").ok()?;
+    let expires = numeric_date(&claims, "exp", Round::Down).ok()??;
+    let not_before = numeric_date(&claims, "nbf", Round::Up).ok()?;
     let text = |name| string(&claims, name).ok();
     let is_of_this_sign_in = text("iss")? == Some(expected.issuer)
         && expected.subject.is_some_and(|subject| !subject.is_empty())

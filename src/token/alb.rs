@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::jws::{
-    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, Malformed, REFUSED_PARAMETERS, TokenError, decode_base64,
-    is_base64, numeric_date, string, take_string,
+    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, Malformed, REFUSED_PARAMETERS, Round, TokenError,
+    decode_base64, is_base64, numeric_date, string, take_string,
 };
 use crate::json;
 use crate::keys::source::{KeyId, KeySourceId};
@@ -86,7 +86,7 @@ impl<'t> UntrustedToken<'t> {
         let key_id = key_id
             .and_then(|kid| KeyId::uuid(kid.as_bytes()))
             .ok_or(Reason::KeyIdInvalid)?;
-        let expires = numeric_date(&header, "exp")
+        let expires = numeric_date(&header, "exp", Round::Down)
             .ok()
             .flatten()
             .ok_or(Malformed::Expiry)?;
@@ -311,7 +311,7 @@ mod tests {
             ),
             (r#""alg":"ES256","#, "", Reason::AlgorithmNotEs256),
             (r#""exp":100"#, r#""exp":"100""#, Reason::TokenMalformed),
-            (r#""exp":100"#, r#""exp":1.5"#, Reason::TokenMalformed),
+            (r#""exp":100"#, r#""exp":-1.5"#, Reason::TokenMalformed),
             (r#""exp":100"#, r#""exp":-1"#, Reason::TokenMalformed),
             (
                 r#""exp":100"#,

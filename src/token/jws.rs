@@ -91,7 +91,7 @@ pub enum Malformed {
     Parameter,
     /// `typ` of the JOSE header is not `JWT`.
     Type,
-    /// `exp` is not a NumericDate in whole seconds, or the JOSE header lacks it.
+    /// `exp` is not a NumericDate, or the JOSE header lacks it.
     Expiry,
     /// `signer` is not a string.
     Signer,
@@ -115,7 +115,7 @@ impl std::fmt::Display for Malformed {
             Self::Header => "the JOSE header: a JSON object in base64, no parameter twice",
             Self::Parameter => return write!(f, "none of {}", REFUSED_PARAMETERS.join(", ")),
             Self::Type => "JWT",
-            Self::Expiry => "whole seconds",
+            Self::Expiry => "seconds since 1970",
             Self::Signer | Self::Issuer | Self::Client => "text",
             Self::Signature => "64 bytes in base64",
             Self::Payload => "claims in base64",
@@ -154,21 +154,101 @@ pub(super) fn take_string(
     }
 }
 
-/// The NumericDate `name` of `object` in whole seconds; `None` if it is absent.
+/// How a NumericDate between two seconds is rounded: against the caller.
+#[derive(Clone, Copy)]
+pub(crate) enum Round {
+    /// For the end of a validity.
+    Down,
+    /// For its beginning.
+    Up,
+}
+
+/// The NumericDate `name` of `object` (RFC 7519, section 2), rounded to whole seconds; `None` if it
+/// is absent.
 ///
 /// # Errors
-/// [`WrongType`] if it is something else, negative, fractional or after the year 9999.
+/// [`WrongType`] if it is something else, negative or after the year 9999.
 pub(crate) fn numeric_date(
     object: &Map<String, Value>,
     name: &str,
+    round: Round,
 ) -> Result<Option<Timestamp>, WrongType> {
-    match object.get(name) {
-        None => Ok(None),
-        Some(value) => match value.as_u64() {
-            Some(seconds) if seconds <= MAX_NUMERIC_DATE => {
-                Ok(Some(Timestamp::from_seconds(seconds)))
-            }
-            _ => Err(WrongType),
-        },
+    let Some(value) = object.get(name) else {
+        return Ok(None);
+    };
+    let seconds = value
+        .as_u64()
+        .or_else(|| whole_seconds(value.as_f64()?, round));
+    match seconds {
+        Some(seconds) if seconds <= MAX_NUMERIC_DATE => Ok(Some(Timestamp::from_seconds(seconds))),
+        _ => Err(WrongType),
+    }
+}
+
+/// `None` if it is negative, -0 included.
+fn whole_seconds(seconds: f64, round: Round) -> Option<u64> {
+    let rounded = match round {
+        Round::Down => seconds.floor(),
+        Round::Up => seconds.ceil(),
+    };
+    // The cast saturates, and makes 0 of NaN, which no JSON has.
+    seconds.is_sign_positive().then_some(rounded as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    fn seconds(number: &str, round: Round) -> Option<u64> {
+        let text = format!(r#"{{"exp":{number}}}"#);
+        let claims = json::parse(text.as_bytes(), 2).unwrap();
+        let date = numeric_date(claims.as_object().unwrap(), "exp", round).ok()?;
+        Some(date.unwrap().millis() / 1000)
+    }
+
+    #[test]
+    fn rounds_fractions_against_the_caller() {
+        for (number, down, up) in [
+            ("1700000000", Some(1_700_000_000), Some(1_700_000_000)),
+            ("1700000000.0", Some(1_700_000_000), Some(1_700_000_000)),
+            ("1.7e9", Some(1_700_000_000), Some(1_700_000_000)),
+            ("1700000000.001", Some(1_700_000_000), Some(1_700_000_001)),
+            ("1700000000.999", Some(1_700_000_000), Some(1_700_000_001)),
+            ("0", Some(0), Some(0)),
+            ("0.1", Some(0), Some(1)),
+            ("1e-300", Some(0), Some(1)),
+            (
+                "253402300799",
+                Some(MAX_NUMERIC_DATE),
+                Some(MAX_NUMERIC_DATE),
+            ),
+            ("253402300799.5", Some(MAX_NUMERIC_DATE), None),
+        ] {
+            let found = (seconds(number, Round::Down), seconds(number, Round::Up));
+            assert_eq!(found, (down, up), "{number}");
+        }
+    }
+
+    #[test]
+    fn rejects_what_is_no_date() {
+        for text in [
+            "-1",
+            "-0",
+            "-0.5",
+            "-1e300",
+            "253402300800",
+            "253402300800.0",
+            "18446744073709551615",
+            "18446744073709551616",
+            "1e300",
+            "true",
+            "null",
+            "\"1700000000\"",
+            "[1700000000]",
+        ] {
+            assert_eq!(seconds(text, Round::Down), None, "{text}");
+            assert_eq!(seconds(text, Round::Up), None, "{text}");
+        }
     }
 }

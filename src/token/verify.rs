@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::access::{self, UntrustedAccessToken};
 use super::alb::ScreenedToken;
 use super::claims::{Claims, MAX_CLAIMS_DEPTH};
-use super::jws::{Malformed, TokenError, decode_base64, numeric_date, string};
+use super::jws::{Malformed, Round, TokenError, decode_base64, numeric_date, string};
 use crate::crypto::es256::P256Key;
 use crate::crypto::rs256::RsaKey;
 use crate::json;
@@ -118,7 +118,7 @@ impl VerifiedToken {
         let Ok(Value::Object(claims)) = json::parse(&payload, MAX_CLAIMS_DEPTH) else {
             return Err(Malformed::Claims.into());
         };
-        let expires = numeric_date(&claims, "exp")
+        let expires = numeric_date(&claims, "exp", Round::Down)
             .map_err(|_| Malformed::Expiry)?
             .map_or(self.expires, |payload| payload.min(self.expires));
         if expires.plus(skew) <= now {

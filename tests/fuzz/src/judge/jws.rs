@@ -165,21 +165,26 @@ pub fn alb_token(text: &[u8]) -> Result<AlbToken, &'static str> {
         signer: text_member("signer")?.unwrap_or_default(),
         issuer: text_member("iss")?,
         client: text_member("client")?,
-        expires: date(object, "exp")?.ok_or(MALFORMED)?,
+        expires: date(object, "exp", false)?.ok_or(MALFORMED)?,
         payload: payload.to_owned(),
     })
 }
 
-/// A NumericDate: whole seconds, up to the year 9999.
-pub fn date(object: &Map<String, Value>, name: &str) -> Result<Option<u64>, &'static str> {
-    match object.get(name) {
-        None => Ok(None),
-        Some(found) => found
-            .as_u64()
-            .filter(|date| *date < 253_402_300_800)
-            .map(Some)
-            .ok_or("token-malformed"),
-    }
+/// A NumericDate up to the year 9999. The second below, or if `up` the second above.
+pub fn date(
+    object: &Map<String, Value>,
+    name: &str,
+    up: bool,
+) -> Result<Option<u64>, &'static str> {
+    let Some(found) = object.get(name) else {
+        return Ok(None);
+    };
+    let number = found.as_f64().ok_or("token-malformed")?;
+    // Doubles have each second of these years.
+    let below = number.trunc() as u64;
+    let date = below + u64::from(up && number.fract() > 0.0);
+    let is_date = number.signum() == 1.0 && number < 1e12 && date < 253_402_300_800;
+    is_date.then_some(Some(date)).ok_or("token-malformed")
 }
 
 /// The parsed access token of the provider.

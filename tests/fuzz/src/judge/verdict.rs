@@ -280,7 +280,7 @@ fn claims(
         .as_ref()
         .and_then(Value::as_object)
         .ok_or_else(malformed)?;
-    let expires = jws::date(claims, "exp").map_err(|_| malformed())?;
+    let expires = jws::date(claims, "exp", false).map_err(|_| malformed())?;
     let mut reasons = Vec::new();
     if expires.is_some_and(is_over) {
         reasons.push("token-expired");
@@ -328,7 +328,7 @@ fn access_claims(
     let claims = token.claims.ok_or(INVALID)?;
     let has = |name: &str, value: &Value| claims.get(name) == Some(value);
     let has_or_lacks = |name: &str, value: &Value| !claims.contains_key(name) || has(name, value);
-    let seconds = |name| jws::date(&claims, name).map_err(|_| INVALID);
+    let seconds = |name, up| jws::date(&claims, name, up).map_err(|_| INVALID);
     let subject = alb_claims
         .get("sub")
         .filter(|subject| subject.as_str().is_some_and(|text| !text.is_empty()));
@@ -336,8 +336,8 @@ fn access_claims(
         Some(client) => has_or_lacks("client_id", &Value::from(client.as_str())),
         None => claims.get("client_id").is_none_or(Value::is_string),
     };
-    let expires = seconds("exp")?.ok_or(INVALID)?;
-    let not_before = seconds("nbf")?.unwrap_or(0);
+    let expires = seconds("exp", false)?.ok_or(INVALID)?;
+    let not_before = seconds("nbf", true)?.unwrap_or(0);
     let holds = token
         .signature
         .is_some_and(|signature| (world.is_signed)(key, &token.signed, &signature))
