@@ -115,7 +115,7 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
     }
     let mut user_id = user_id(u)?;
     if rarely(u, 4)? {
-        user_id.insert("header".into(), json!(*pick(u, &HEADER_NAMES[..4])?));
+        user_id.insert("header".into(), json!(*pick(u, &HEADER_NAMES[..3])?));
     }
     if !user_id.is_empty() {
         config.insert("userId".into(), Value::Object(user_id));
@@ -722,7 +722,10 @@ pub(crate) fn access_token(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         ("client_id".to_owned(), json!(CLIENTS[0])),
         ("token_use".to_owned(), json!("access")),
         ("username".to_owned(), json!("ann")),
-        ("cognito:groups".to_owned(), json!(["admins", "ml"])),
+        (
+            "cognito:groups".to_owned(),
+            json!(["admins", "ml", "ml+ops"]),
+        ),
         ("exp".to_owned(), json!(expiry(u)?)),
     ]);
     if rarely(u, 2)? {

@@ -80,20 +80,15 @@ impl Requirement<'_> {
     }
 }
 
-/// What these rules require of a request without a user. A rule for some issuers needs a token.
+/// What these rules require of a request without a user. A rule for some issuers never opens.
 fn of_nobody<'c>(rules: &[&'c Value]) -> Demand<'c> {
-    match rules.first() {
-        Some(rule) if matching(rule, "issuers").is_none() => demand(rule),
-        _ => Demand::AnyUser,
-    }
+    rules.first().map_or(Demand::AnyUser, |rule| demand(rule))
 }
 
 /// A user of an entry with `issuer: null` is of no listed issuer.
 fn is_for_issuer(rule: &Value, issuer: Option<&str>) -> bool {
-    matching(rule, "issuers").is_none_or(|issuers| {
-        let mut issuers = issuers.iter().map(Value::as_str);
-        issuer.is_some() && issuers.any(|listed| listed == issuer)
-    })
+    matching(rule, "issuers")
+        .is_none_or(|issuers| issuers.iter().any(|listed| listed.as_str() == issuer))
 }
 
 /// The requirement of this config's `rules` for a request: that of every form of its path, or, for

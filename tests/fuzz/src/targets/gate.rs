@@ -25,7 +25,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let rows = seeds::rows();
     rows.iter()
         .flat_map(written::seeds)
-        .chain(seeds::random(64, 1200))
+        .chain(seeds::random(400, 1200))
         .collect()
 }
 
