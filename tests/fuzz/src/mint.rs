@@ -49,7 +49,7 @@ fn text(u: &mut Unstructured<'_>, from: &[&str]) -> Result<String> {
     }
 }
 
-const CLAIM_NAMES: [&str; 11] = [
+const CLAIM_NAMES: [&str; 12] = [
     "email",
     "sub",
     "email_verified",
@@ -61,6 +61,7 @@ const CLAIM_NAMES: [&str; 11] = [
     "roles",
     "username",
     "client_id",
+    "identities",
 ];
 const CLAIM_PATHS: [&str; 12] = [
     "email",
@@ -112,47 +113,17 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
     if rarely(u, 4)? {
         config.insert("clockSkewSeconds".into(), json!(*pick(u, &[0, 1, 300])?));
     }
-    let mut user_id = Map::new();
-    if rarely(u, 3)? {
-        user_id.insert("claims".into(), claim_paths(u)?);
-    }
+    let mut user_id = user_id(u)?;
     if rarely(u, 4)? {
         user_id.insert("header".into(), json!(*pick(u, &HEADER_NAMES[..3])?));
-    }
-    if rarely(u, 4)? {
-        user_id.insert(
-            "prefix".into(),
-            json!(*pick(u, &["user:", "https://idp#", "a b/"])?),
-        );
-    }
-    if rarely(u, 4)? {
-        user_id.insert("lowercase".into(), json!(true));
-    }
-    if rarely(u, 4)? {
-        user_id.insert("requireVerifiedEmail".into(), json!(true));
-    }
-    if rarely(u, 3)? {
-        user_id.insert("transformers".into(), transformers(u)?);
     }
     if !user_id.is_empty() {
         config.insert("userId".into(), Value::Object(user_id));
     }
     if rarely(u, 2)? {
-        let mut groups = Map::new();
-        if rarely(u, 2)? {
-            groups.insert("claims".into(), claim_paths(u)?);
-        }
+        let mut groups = groups(u)?;
         if rarely(u, 3)? {
             groups.insert("header".into(), json!(*pick(u, &HEADER_NAMES[3..5])?));
-        }
-        if rarely(u, 3)? {
-            groups.insert("prefix".into(), json!(*pick(u, &["oidc:", "g-"])?));
-        }
-        if rarely(u, 3)? {
-            groups.insert(
-                "keep".into(),
-                json!(*pick(u, &["^a", "min", "^(ops|ml)$", "[0-9]"])?),
-            );
         }
         if rarely(u, 2)? {
             groups.insert(
@@ -163,27 +134,38 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
         config.insert("groups".into(), Value::Object(groups));
     }
     if rarely(u, 4)? {
-        config.insert(
-            "claimHeaders".into(),
-            json!([{"claim": *pick(u, &CLAIM_PATHS)?, "header": HEADER_NAMES[5]}]),
-        );
+        let mut entry = json!({"claim": *pick(u, &CLAIM_PATHS)?, "header": HEADER_NAMES[5]});
+        if rarely(u, 2)? {
+            entry["encoding"] = json!("percent");
+        }
+        config.insert("claimHeaders".into(), json!([entry]));
     }
     if rarely(u, 3)? {
-        // It requires a single issuer.
-        for entry in &mut balancers {
-            entry["issuer"] = json!(ISSUERS[0]);
+        if !rarely(u, 3)? {
+            // It requires a single issuer.
+            for entry in &mut balancers {
+                entry["issuer"] = json!(ISSUERS[0]);
+            }
         }
-        let mut access = Map::from_iter([("issuer".to_owned(), json!(ISSUERS[0]))]);
-        if rarely(u, 3)? {
-            access.insert("jwksUri".into(), json!("https://keys.example.com/jwks"));
-        }
-        config.insert("accessToken".into(), Value::Object(access));
+        config.insert("accessToken".into(), access_token_rules(u, ISSUERS[0])?);
+    }
+    let distinct = rarely(u, 2)?;
+    for entry in &mut balancers {
+        overrides(u, entry, distinct)?;
+    }
+    if !rarely(u, 3)? {
+        config.insert("sharedNames".into(), json!(true));
+    }
+    let has_groups = config.contains_key("groups")
+        || balancers.iter().any(|entry| entry.get("groups").is_some());
+    let issuers: Vec<_> = balancers
+        .iter()
+        .filter_map(|entry| entry["issuer"].as_str())
+        .collect();
+    if rarely(u, 2)? {
+        config.insert("rules".into(), rules(u, has_groups, &issuers)?);
     }
     config.insert("loadBalancers".into(), Value::Array(balancers));
-    if rarely(u, 2)? {
-        let has_groups = config.contains_key("groups");
-        config.insert("rules".into(), rules(u, has_groups)?);
-    }
     if rarely(u, 4)? {
         let mut logout = json!({"path": *pick(u, &["/logout", "/oauth2/sign_out"])?, "redirectTo": "https://idp.example.com/logout"});
         if rarely(u, 2)? {
@@ -209,19 +191,132 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
     Ok(config)
 }
 
+/// The fields of `userId` that an entry of `loadBalancers` overrides, too.
+fn user_id(u: &mut Unstructured<'_>) -> Result<Map<String, Value>> {
+    let mut user_id = Map::new();
+    if rarely(u, 3)? {
+        user_id.insert("claims".into(), claim_paths(u)?);
+    }
+    if rarely(u, 4)? {
+        user_id.insert(
+            "prefix".into(),
+            json!(*pick(u, &["user:", "https://idp#", "a b/", ""])?),
+        );
+    }
+    for flag in ["lowercase", "requireVerifiedEmail"] {
+        if rarely(u, 4)? {
+            user_id.insert(flag.into(), json!(!rarely(u, 4)?));
+        }
+    }
+    if rarely(u, 8)? {
+        user_id.insert("provider".into(), json!("Okta"));
+    }
+    if rarely(u, 3)? {
+        user_id.insert("transformers".into(), transformers(u)?);
+    }
+    Ok(user_id)
+}
+
+/// The fields of `groups` that an entry of `loadBalancers` overrides, too.
+fn groups(u: &mut Unstructured<'_>) -> Result<Map<String, Value>> {
+    let mut groups = Map::new();
+    if rarely(u, 2)? {
+        groups.insert("claims".into(), claim_paths(u)?);
+    }
+    if rarely(u, 3)? {
+        groups.insert("prefix".into(), json!(*pick(u, &["oidc:", "g-", ""])?));
+    }
+    if rarely(u, 3)? {
+        groups.insert(
+            "keep".into(),
+            json!(*pick(u, &["^a", "min", "^(ops|ml)$", "[0-9]", ""])?),
+        );
+    }
+    if rarely(u, 4)? {
+        groups.insert("separator".into(), json!(*pick(u, &[";", "|", " ", ","])?));
+    }
+    if rarely(u, 3)? {
+        groups.insert("members".into(), json!(*pick(u, &["keys", "name"])?));
+    }
+    if rarely(u, 4)? {
+        groups.insert("decode".into(), json!("form"));
+    }
+    if rarely(u, 4)? {
+        groups.insert("transformers".into(), transformers(u)?);
+    }
+    Ok(groups)
+}
+
+fn access_token_rules(u: &mut Unstructured<'_>, issuer: &str) -> Result<Value> {
+    let mut rules = json!({"issuer": issuer});
+    if rarely(u, 3)? {
+        rules["jwksUri"] = json!("https://keys.example.com/jwks");
+    }
+    Ok(rules)
+}
+
+/// Fields of an entry of `loadBalancers`. `distinct`: its users have a prefix of their own.
+fn overrides(u: &mut Unstructured<'_>, entry: &mut Value, distinct: bool) -> Result<()> {
+    let prefixes = ["one:", "two:", "any:"];
+    let issuer = ISSUERS.iter().position(|issuer| entry["issuer"] == *issuer);
+    let prefix = prefixes[issuer.unwrap_or(2)];
+    for (name, fields) in [("userId", user_id as fn(&mut _) -> _), ("groups", groups)] {
+        let mut own = if rarely(u, 3)? {
+            fields(u)?
+        } else {
+            Map::new()
+        };
+        if distinct {
+            own.insert("prefix".into(), json!(prefix));
+        }
+        if !own.is_empty() {
+            entry[name] = Value::Object(own);
+        }
+    }
+    if rarely(u, 6)? && issuer.is_some() {
+        let issuer = entry["issuer"].as_str().unwrap_or_default().to_owned();
+        entry["accessToken"] = access_token_rules(u, &issuer)?;
+    }
+    Ok(())
+}
+
 /// Removes contradictions that make the config invalid.
 fn without_contradictions(config: &mut Value) {
+    let for_all = config.get("accessToken").is_some();
+    let mut for_any = for_all;
     if let Some(entries) = config["loadBalancers"].as_array_mut() {
-        without_twins(entries);
+        let mut seen = Vec::new();
+        entries.retain(|entry| {
+            let key = ["arn", "issuer", "clientId"].map(|name| entry[name].clone());
+            let is_new = !seen.contains(&key);
+            seen.push(key);
+            is_new
+        });
+        for entry in entries {
+            let own = entry.get("accessToken").is_some();
+            for_any |= own;
+            without_conflicts(entry, for_all || own);
+        }
     }
-    let has_access_token = config.get("accessToken").is_some();
-    let is_of_access_token = |claim: &Value| {
-        claim
-            .as_str()
-            .is_some_and(|claim| claim.starts_with("access:"))
-    };
+    without_conflicts(config, for_any);
+    if config
+        .pointer("/claimHeaders/0/claim")
+        .is_some_and(|claim| is_of_access_token(claim) && !for_any)
+    {
+        config["claimHeaders"] = json!([]);
+    }
+}
+
+fn is_of_access_token(claim: &Value) -> bool {
+    claim
+        .as_str()
+        .is_some_and(|claim| claim.starts_with("access:"))
+}
+
+/// The same for `userId` and `groups` of this object.
+fn without_conflicts(object: &mut Value, has_access_token: bool) {
     for pointer in ["/userId/claims", "/groups/claims"] {
-        if let Some(claims) = config.pointer_mut(pointer).and_then(Value::as_array_mut) {
+        if let Some(claims) = object.pointer_mut(pointer).and_then(Value::as_array_mut) {
             claims.retain(|claim| has_access_token || !is_of_access_token(claim));
             without_twins(claims);
             if claims.is_empty() {
@@ -229,16 +324,17 @@ fn without_contradictions(config: &mut Value) {
             }
         }
     }
-    if config
-        .pointer("/claimHeaders/0/claim")
-        .is_some_and(|claim| is_of_access_token(claim) && !has_access_token)
-    {
-        config["claimHeaders"] = json!([]);
-    }
-    let claims = config.pointer("/userId/claims").and_then(Value::as_array);
+    let claims = object.pointer("/userId/claims").and_then(Value::as_array);
     if claims.is_some_and(|claims| claims.iter().any(is_of_access_token)) {
         // `email_verified` belongs to one token only.
-        config["userId"]["requireVerifiedEmail"] = json!(false);
+        object["userId"]["requireVerifiedEmail"] = json!(false);
+    }
+    let claims = object.pointer_mut("/groups/claims");
+    if let Some(claims) = claims.and_then(Value::as_array_mut)
+        && claims.iter().all(is_of_access_token)
+    {
+        // These are never form-encoded, so `decode` needs another.
+        claims.push(json!("custom:groups"));
     }
 }
 
@@ -305,8 +401,8 @@ const HOSTS: [&str; 4] = [
 ];
 const METHODS: [&str; 4] = ["GET", "POST", "OPTIONS", "DELETE"];
 
-/// `rules`.
-pub(crate) fn rules(u: &mut Unstructured<'_>, has_groups: bool) -> Result<Value> {
+/// `rules`, for users of these issuers.
+pub(crate) fn rules(u: &mut Unstructured<'_>, has_groups: bool, issuers: &[&str]) -> Result<Value> {
     let mut rules = Vec::new();
     for _ in 0..u.int_in_range(1..=5)? {
         let mut matching = Map::new();
@@ -329,9 +425,14 @@ pub(crate) fn rules(u: &mut Unstructured<'_>, has_groups: bool) -> Result<Value>
             matching.insert("methods".into(), json!(METHODS));
         }
         let mut rule = json!({"match": matching});
-        match u.int_in_range(0..=3)? {
+        let demand = u.int_in_range(0..=4)?;
+        if demand > 2 && !issuers.is_empty() && rarely(u, 3)? {
+            rule["match"]["issuers"] = json!([*pick(u, issuers)?]);
+        }
+        match demand {
             0 | 1 => rule["require"] = json!("none"),
-            2 => {
+            2 => rule["require"] = json!("optional"),
+            3 => {
                 let mut allow =
                     json!({"users": [*pick(u, &["ann@example.com", "user:ann", "bob"])?]});
                 if rarely(u, 2)? {
@@ -341,7 +442,8 @@ pub(crate) fn rules(u: &mut Unstructured<'_>, has_groups: bool) -> Result<Value>
                     )?]);
                 }
                 if has_groups && rarely(u, 2)? {
-                    allow["groups"] = json!([*pick(u, &["admins", "oidc:admins", "g-ml"])?]);
+                    let groups = ["admins", "oidc:admins", "g-ml", "a,b", "one:admins"];
+                    allow["groups"] = json!([*pick(u, &groups)?]);
                 }
                 rule["allow"] = allow;
             }
@@ -354,7 +456,7 @@ pub(crate) fn rules(u: &mut Unstructured<'_>, has_groups: bool) -> Result<Value>
 
 /// Any JSON for a claim.
 fn value(u: &mut Unstructured<'_>) -> Result<Value> {
-    Ok(match u.int_in_range(0..=11)? {
+    Ok(match u.int_in_range(0..=15)? {
         0 => Value::Null,
         1 => json!(u.arbitrary::<bool>()?),
         2 => json!(*pick(
@@ -371,7 +473,16 @@ fn value(u: &mut Unstructured<'_>) -> Result<Value> {
                 u64::MAX
             ]
         )?),
-        3 => json!(*pick(u, &[-1.0, 0.5, 1e300])?),
+        3 => json!(*pick(
+            u,
+            &[
+                -1.0,
+                0.5,
+                1e300,
+                9_007_199_254_740_992.0,
+                -9_007_199_254_740_991.0
+            ]
+        )?),
         4 => json!(*pick(u, &["true", "false", "TRUE", ""])?),
         5 => json!([
             *pick(u, &["admins", "a,b", "ml", " ops", "", "system:masters"])?,
@@ -388,16 +499,43 @@ fn value(u: &mut Unstructured<'_>) -> Result<Value> {
                 "[a",
                 "[ops\\,admins, ml]",
                 "ml\\\\,admins",
-                "ml\\"
+                "ml\\",
+                "[\"ml\", \"a,b\"]",
+                "\"ml\" \"a b\"",
+                "\"ml\"x,ops",
+                "ml;ops|admins;\"a;b\"",
+                "ML+ops,ad%6Dins,a%2Cb,%",
+                "[\"admins\"",
+                "[{\"providerName\": \"Okta\"}]"
             ]
         )?),
         7 => json!({"b": text(u, &["inner", ""])?, "b.c": 1, "c": true}),
         8 => json!({"b": {"c": text(u, &["deep"])?}}),
-        9 => json!([1, true, "x"]),
-        10 => json!(*pick(
+        9 => json!([1, true, *pick(u, &["x", "na\u{200c}me", "100%"])?]),
+        10 => json!([{"name": text(u, &["admins", "a,b"])?}, {"name": 1}, {"id": "ml"}]),
+        11 => {
+            let mut members = json!({"admins": {"a": 1}, "former": null, "ops": ""});
+            members[text(u, &["ml", "a,b"])?] = json!(*pick(u, &[0, 1])?);
+            members
+        }
+        12 => json!([*pick(
+            u,
+            &[
+                "[\"admins\", \"a,b\"]",
+                "[]",
+                "[ml]",
+                "[\"ml\"",
+                "a%2Cb",
+                "ML+ops"
+            ]
+        )?]),
+        13 => json!([{"providerName": "Okta"}, {"providerName": *pick(u, &["Okta", "Google"])?}]),
+        14 => json!(*pick(
             u,
             &[
                 "ann@example.com",
+                "Okta_ann",
+                "na\u{200d}me",
                 "Ann@Example.COM",
                 "bob",
                 "ann",
@@ -523,6 +661,13 @@ pub(crate) fn alb_token(u: &mut Unstructured<'_>, config: &Value) -> Result<Vec<
             header.get("iss").cloned().unwrap_or_default(),
         ),
     ]);
+    if rarely(u, 4)? {
+        payload.insert("username".to_owned(), json!("Okta_ann"));
+        payload.insert(
+            "identities".to_owned(),
+            json!(r#"[{"providerName":"Okta"}]"#),
+        );
+    }
     changed(u, &mut payload, &CLAIM_NAMES)?;
     if rarely(u, 12)? {
         changed(u, &mut payload, &["exp", "iss"])?;
@@ -577,7 +722,10 @@ pub(crate) fn access_token(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         ("client_id".to_owned(), json!(CLIENTS[0])),
         ("token_use".to_owned(), json!("access")),
         ("username".to_owned(), json!("ann")),
-        ("cognito:groups".to_owned(), json!(["admins", "ml"])),
+        (
+            "cognito:groups".to_owned(),
+            json!(["admins", "ml", "ml+ops"]),
+        ),
         ("exp".to_owned(), json!(expiry(u)?)),
     ]);
     if rarely(u, 2)? {

@@ -43,9 +43,23 @@ fn files(folder: &Path) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// A scenario that the fuzzers alone need: the claim of the access token is not form-encoded.
+const FORMS_OF_BOTH_TOKENS: &str = r#"
+[config.forms-of-both-tokens]
+plugin = """{
+    "accessToken": {"issuer": "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE"},
+    "groups": {"claims": ["custom:groups", "access:cognito:groups"], "decode": "form"}
+}"""
+[[row]]
+config = "forms-of-both-tokens"
+token.payload = {"custom:groups" = "[data+ops]"}
+access_token.payload = {"cognito:groups" = ["ml+ops"]}
+"#;
+
 fn scenario_files() -> Vec<toml::Table> {
     let files = files(&tests().join("scenarios")).into_iter();
     files
+        .chain([FORMS_OF_BOTH_TOKENS.as_bytes().to_vec()])
         .map(|file| {
             String::from_utf8(file)
                 .expect("UTF-8")

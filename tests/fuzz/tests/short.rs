@@ -103,7 +103,11 @@ fn tokens_agree_with_other_libraries() {
 #[test]
 fn user_ids_have_no_invisible_characters() {
     let config = br#"{"loadBalancers": [{"arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188", "issuer": null, "clientId": null}]}"#;
-    let rules = Config::parse(config).expect("a config").users.identity.user_id;
+    let rules = Config::parse(config)
+        .expect("a config")
+        .users
+        .identity
+        .user_id;
     for id in (0..=0x10_ffff)
         .filter_map(char::from_u32)
         .map(|character| format!("a{character}n"))

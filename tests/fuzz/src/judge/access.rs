@@ -18,16 +18,22 @@ const MOST_BYTES: usize = 2048;
 /// form.
 const MOST_WORK: usize = 786_432;
 
-/// What rules require.
+/// What a rule requires.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Demand<'c> {
+enum Demand<'c> {
     Nothing,
+    /// Nothing of a request without a token.
+    Optional,
     AnyUser,
     /// `allow` of a rule.
     Allowed(&'c Value),
 }
 
 impl Demand<'_> {
+    fn opens(self) -> bool {
+        self == Demand::Nothing || self == Demand::Optional
+    }
+
     fn is_met_by(&self, user: &Identity) -> bool {
         let Demand::Allowed(allow) = self else {
             return true;
@@ -48,26 +54,53 @@ impl Demand<'_> {
     }
 }
 
-/// Whether no token is needed.
-pub fn is_open(demands: &[Demand<'_>]) -> bool {
-    demands.iter().all(|demand| *demand == Demand::Nothing)
+/// For each form of a path, all rules that match it, in order. Each form must be satisfied.
+pub struct Requirement<'c>(Vec<Vec<&'c Value>>);
+
+impl Requirement<'_> {
+    /// Whether no token is needed and none is looked at.
+    pub fn is_open(&self) -> bool {
+        let mut forms = self.0.iter();
+        forms.all(|rules| of_nobody(rules) == Demand::Nothing)
+    }
+
+    /// Whether a request without a token passes.
+    pub fn is_optional(&self) -> bool {
+        self.0.iter().all(|rules| of_nobody(rules).opens())
+    }
+
+    /// Whether this user may pass. `issuer`: as the entry of `loadBalancers` has it.
+    pub fn admits(&self, user: &Identity, issuer: Option<&str>) -> bool {
+        self.0.iter().all(|rules| {
+            let mut for_user = rules.iter().filter(|rule| is_for_issuer(rule, issuer));
+            for_user
+                .next()
+                .is_none_or(|rule| demand(rule).is_met_by(user))
+        })
+    }
 }
 
-/// Whether this user may pass.
-pub fn admits(demands: &[Demand<'_>], user: &Identity) -> bool {
-    demands.iter().all(|demand| demand.is_met_by(user))
+/// What these rules require of a request without a user. A rule for some issuers never opens.
+fn of_nobody<'c>(rules: &[&'c Value]) -> Demand<'c> {
+    rules.first().map_or(Demand::AnyUser, |rule| demand(rule))
+}
+
+/// A user of an entry with `issuer: null` is of no listed issuer.
+fn is_for_issuer(rule: &Value, issuer: Option<&str>) -> bool {
+    matching(rule, "issuers")
+        .is_none_or(|issuers| issuers.iter().any(|listed| listed.as_str() == issuer))
 }
 
 /// The requirement of this config's `rules` for a request: that of every form of its path, or, for
 /// an unreadable path, of all rules for its method. `sizes` are the compiled sizes of each rule's
 /// regexes, which no other library computes.
-pub fn demands<'c>(
+pub fn requirement<'c>(
     config: &'c Value,
     sizes: &[usize],
     method: &str,
     authority: &str,
     path: &[u8],
-) -> Vec<Demand<'c>> {
+) -> Requirement<'c> {
     let rules: Vec<&'c Value> = config
         .get("rules")
         .and_then(Value::as_array)
@@ -76,7 +109,7 @@ pub fn demands<'c>(
         .collect();
     assert_eq!(rules.len(), sizes.len());
     if rules.is_empty() {
-        return vec![Demand::AnyUser];
+        return Requirement(vec![Vec::new()]);
     }
     let for_method: Vec<_> = rules
         .into_iter()
@@ -106,23 +139,22 @@ pub fn demands<'c>(
         .filter(is_legible)
         .filter(|forms| !has_hidden_parent(forms));
     let (Some(_), Some(forms)) = (&host, forms) else {
-        let all = for_method
-            .iter()
-            .map(|(rule, _)| demand(rule))
-            .filter(|demand| *demand != Demand::Nothing);
-        return all.chain([Demand::AnyUser]).collect();
+        let closing = for_method.iter().filter(|(rule, _)| !demand(rule).opens());
+        let all = closing.map(|(rule, _)| vec![*rule]);
+        return Requirement(all.chain([Vec::new()]).collect());
     };
-    let for_host: Vec<&Value> = for_host.into_iter().map(|(rule, _)| *rule).collect();
     let mut each = Vec::new();
     for form in forms.keys() {
         for ignoring_case in [false, true] {
-            let first = for_host
-                .iter()
-                .find(|rule| is_for_path(rule, form, ignoring_case));
-            each.push(first.map_or(Demand::AnyUser, |rule| demand(rule)));
+            let rules = for_host.iter().map(|(rule, _)| *rule);
+            each.push(
+                rules
+                    .filter(|rule| is_for_path(rule, form, ignoring_case))
+                    .collect(),
+            );
         }
     }
-    each
+    Requirement(each)
 }
 
 fn demand(rule: &Value) -> Demand<'_> {
@@ -131,6 +163,7 @@ fn demand(rule: &Value) -> Demand<'_> {
         rule.get("allow"),
     ) {
         (Some("none"), _) => Demand::Nothing,
+        (Some("optional"), _) => Demand::Optional,
         (_, Some(allow)) => Demand::Allowed(allow),
         (_, None) => Demand::AnyUser,
     }
@@ -140,9 +173,9 @@ fn matching<'r>(rule: &'r Value, name: &str) -> Option<&'r Vec<Value>> {
     rule.get("match")?.get(name)?.as_array()
 }
 
-/// Some upstreams ignore the case of methods, so only a rule with `require: none` compares it.
+/// Some upstreams ignore the case of methods, so only a rule that opens compares it.
 fn is_for_method(rule: &Value, method: &str) -> bool {
-    let opens = demand(rule) == Demand::Nothing;
+    let opens = demand(rule).opens();
     matching(rule, "methods").is_none_or(|methods| {
         let mut names = methods.iter().filter_map(Value::as_str);
         names.any(|name| {
@@ -194,7 +227,7 @@ fn is_for_path(rule: &Value, path: &str, ignoring_case: bool) -> bool {
         let text = text.as_str().expect("text");
         match kind.as_str() {
             "exact" => path_cased == cased(text),
-            "prefix" if demand(rule) == Demand::Nothing && !text.ends_with('/') => {
+            "prefix" if demand(rule).opens() && !text.ends_with('/') => {
                 path_cased == cased(text) || path_cased.starts_with(&format!("{}/", cased(text)))
             }
             "prefix" => path_cased.starts_with(&cased(text)),

@@ -2,7 +2,7 @@
 //! crate.
 
 use super::{jws, regex};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value, json};
 
 type Object = Map<String, Value>;
 
@@ -43,11 +43,13 @@ fn descend<'a>(object: &'a Object, name: &str) -> Option<&'a Value> {
     })
 }
 
+fn array(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
 fn strings(value: Option<&Value>) -> Vec<String> {
-    value
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
+    array(value)
+        .iter()
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect()
@@ -75,12 +77,7 @@ pub fn named_headers(config: &Value) -> Vec<String> {
     if config.get("groups").is_some() {
         names.push(text(config, "/groups/header", "kubeflow-groups").to_owned());
     }
-    for claim in config
-        .get("claimHeaders")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for claim in array(config.get("claimHeaders")) {
         names.push(text(claim, "/header", "").to_owned());
     }
     names
@@ -91,7 +88,7 @@ pub fn member_prefix(config: &Value) -> Option<&str> {
     Some(text(config, "/groups/memberHeaderPrefix", "")).filter(|prefix| !prefix.is_empty())
 }
 
-/// The identity, or the reason why there is none.
+/// The identity, or the reason why there is none. `config`: with the overrides of the user's entry.
 pub fn identity(config: &Value, claims: &Claims<'_>) -> Result<Identity, &'static str> {
     let user_id = user_id(config, claims)?;
     let groups = groups(config, claims);
@@ -99,41 +96,37 @@ pub fn identity(config: &Value, claims: &Claims<'_>) -> Result<Identity, &'stati
         user_id_header(config).to_owned(),
         user_id.clone().into_bytes(),
     )];
-    if !groups.is_empty() {
-        let joined = groups
-            .iter()
-            .map(|(_, name)| name.as_str())
-            .collect::<Vec<_>>()
-            .join(",");
+    let joined: Vec<&str> = groups
+        .iter()
+        .map(String::as_str)
+        .filter(|group| !group.contains(','))
+        .collect();
+    if !joined.is_empty() {
         headers.push((
             text(config, "/groups/header", "kubeflow-groups").to_owned(),
-            joined.into_bytes(),
+            joined.join(",").into_bytes(),
         ));
     }
     if let Some(prefix) = member_prefix(config) {
-        headers.extend(groups.iter().take(64).map(|(_, name)| {
+        headers.extend(groups.iter().take(64).map(|group| {
             (
-                format!("{prefix}{}", escaped(name)),
-                name.clone().into_bytes(),
+                format!("{prefix}{}", escaped(group)),
+                group.clone().into_bytes(),
             )
         }));
     }
-    for entry in config
-        .get("claimHeaders")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for entry in array(config.get("claimHeaders")) {
+        let is_encoded = text(entry, "/encoding", "") == "percent";
         let value = claims
             .find(text(entry, "/claim", ""))
-            .and_then(header_value);
+            .and_then(|claim| header_value(claim, is_encoded));
         headers
             .extend(value.map(|value| (text(entry, "/header", "").to_owned(), value.into_bytes())));
     }
     Ok(Identity {
         user_id,
         domain: domain(claims.alb),
-        groups: groups.into_iter().map(|(_, name)| name).collect(),
+        groups,
         subject: claims
             .alb
             .get("sub")
@@ -144,6 +137,10 @@ pub fn identity(config: &Value, claims: &Claims<'_>) -> Result<Identity, &'stati
 }
 
 fn user_id(config: &Value, claims: &Claims<'_>) -> Result<String, &'static str> {
+    let provider = config.pointer("/userId/provider").and_then(Value::as_str);
+    if provider.is_some_and(|provider| !signed_in_through(provider, claims.alb)) {
+        return Err("provider-mismatch");
+    }
     let mut names = strings(config.pointer("/userId/claims"));
     if names.is_empty() {
         names.push("email".to_owned());
@@ -168,25 +165,44 @@ fn user_id(config: &Value, claims: &Claims<'_>) -> Result<String, &'static str> 
     if flag(config, "/userId/lowercase") {
         id = id.to_ascii_lowercase();
     }
-    for rule in config
-        .pointer("/userId/transformers")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        let matches = regex(text(rule, "/matches", ""));
-        if matches.is_match(&id) {
-            id = matches
-                .replace_all(&id, text(rule, "/replaces", ""))
-                .into_owned();
-            break;
-        }
-    }
+    let id = transformed(config.pointer("/userId/transformers"), id);
     let whole = format!("{}{id}", text(config, "/userId/prefix", ""));
     if !is_legible(&id) || whole.len() > 320 || whole.starts_with("system:") {
         return Err("user-id-invalid");
     }
     Ok(whole)
+}
+
+fn transformed(rules: Option<&Value>, name: String) -> String {
+    let matches = |rule: &&Value| regex(text(rule, "/matches", "")).is_match(&name);
+    let Some(rule) = array(rules).iter().find(matches) else {
+        return name;
+    };
+    regex(text(rule, "/matches", ""))
+        .replace_all(&name, text(rule, "/replaces", ""))
+        .into_owned()
+}
+
+/// README, `userId.provider`. Cognito sends `identities` as text.
+fn signed_in_through(provider: &str, claims: &Object) -> bool {
+    let listed = match claims.get("identities") {
+        Some(Value::String(listed)) => jws::json(listed.as_bytes(), jws::CLAIMS_DEPTH),
+        listed => listed.cloned(),
+    };
+    let named: Vec<_> = array(listed.as_ref())
+        .iter()
+        .map(|entry| entry.pointer("/providerName"))
+        .collect();
+    let of_username = claims
+        .get("username")
+        .and_then(Value::as_str)
+        .and_then(|name| regex("(?s)^([^_]*)_").captures(name)?.get(1))
+        .map(|part| part.as_str().to_owned());
+    of_username.as_deref() == Some(provider)
+        && !named.is_empty()
+        && named
+            .iter()
+            .all(|name| *name == Some(&Value::from(provider)))
 }
 
 fn is_true(value: &Value) -> bool {
@@ -214,54 +230,135 @@ fn domain(claims: &Object) -> Option<String> {
     Some(domain.to_ascii_lowercase())
 }
 
-/// Each group, without and with prefix.
-fn groups(config: &Value, claims: &Claims<'_>) -> Vec<(String, String)> {
+/// Each group, with prefix.
+fn groups(config: &Value, claims: &Claims<'_>) -> Vec<String> {
     let Some(rules) = config.get("groups") else {
         return Vec::new();
     };
-    let mut names = strings(rules.get("claims"));
-    if names.is_empty() {
-        names.push("custom:groups".to_owned());
+    let mut paths = strings(rules.get("claims"));
+    if paths.is_empty() {
+        paths.push("custom:groups".to_owned());
     }
     let keep = Some(text(rules, "/keep", "")).filter(|keep| !keep.is_empty());
     let keep = keep.map(regex);
-    let mut found: Vec<(String, String)> = Vec::new();
-    for claim in names.iter().filter_map(|name| claims.find(name)) {
-        let members: Vec<String> = match claim {
-            Value::Array(_) => strings(Some(claim)),
-            Value::String(list) => {
-                let inner = list
-                    .trim()
-                    .strip_prefix('[')
-                    .and_then(|rest| rest.strip_suffix(']'));
-                match inner {
-                    Some(quoted) if quoted.contains('"') => {
-                        strings(jws::json(list.as_bytes(), jws::CLAIMS_DEPTH).as_ref())
-                    }
-                    // A comma after a backslash separates nothing. No header can carry it, so
-                    // another character may represent it here.
-                    _ => {
-                        let list = inner.unwrap_or(list).replace(r"\,", "\u{1}");
-                        list.split(',').map(|name| name.trim().to_owned()).collect()
-                    }
-                }
-            }
-            _ => Vec::new(),
-        };
-        for name in members {
+    let mut found: Vec<String> = Vec::new();
+    for path in &paths {
+        let mut names = claims
+            .find(path)
+            .map_or(Vec::new(), |claim| listed(rules, claim).unwrap_or_default());
+        if text(rules, "/decode", "") == "form" && !path.starts_with("access:") {
+            let decoded = names.iter().filter_map(|name| form_decoded(name));
+            names = decoded.filter(|name| !name.contains(',')).collect();
+        }
+        // A regex may take long for a longer name.
+        names.retain(|name| name.len() <= 1024);
+        for name in names {
+            let name = transformed(rules.get("transformers"), name);
             let kept = keep.as_ref().is_none_or(|keep| keep.is_match(&name));
             let whole = format!("{}{name}", text(rules, "/prefix", ""));
-            let sound = is_legible(&name)
-                && whole.len() <= 256
-                && !name.contains(',')
-                && !whole.starts_with("system:");
-            if sound && kept && found.len() < 512 && !found.iter().any(|(_, known)| *known == whole)
-            {
-                found.push((name, whole));
+            let sound = is_legible(&name) && whole.len() <= 256 && !whole.starts_with("system:");
+            if sound && kept && found.len() < 512 && !found.contains(&whole) {
+                found.push(whole);
             }
         }
     }
     found
+}
+
+/// The names in a claim: README, Forms of a groups claim. `None`: it has none of these forms.
+fn listed(rules: &Value, claim: &Value) -> Option<Vec<String>> {
+    let members = text(rules, "/members", "");
+    match claim {
+        Value::Array(items) => {
+            if let [Value::String(only)] = &items[..]
+                && let Some(array) = json_array(only)
+            {
+                return array;
+            }
+            let name = |item: &Value| match item {
+                Value::Object(_) if members == "name" => Some(item["name"].as_str()?.to_owned()),
+                item => item.as_str().map(str::to_owned),
+            };
+            Some(items.iter().filter_map(name).collect())
+        }
+        Value::Object(entries) if members == "keys" => {
+            let nothing = [json!(null), json!(false), json!(""), json!([]), json!({})];
+            let is_member = |(_, value): &(&String, &Value)| !nothing.contains(value);
+            let names = entries.iter().filter(is_member);
+            Some(names.map(|(name, _)| name.clone()).collect())
+        }
+        Value::String(list) => match json_array(list) {
+            Some(array) => array,
+            None => split(list.trim(), text(rules, "/separator", ",")),
+        },
+        _ => None,
+    }
+}
+
+/// The texts of a JSON array, if it can only be one: it is empty or has a quote.
+fn json_array(list: &str) -> Option<Option<Vec<String>>> {
+    let array = regex(r#"(?s)^\s*(\[(?:\s*|.*".*)\])\s*$"#).captures(list)?;
+    let parsed = jws::json(array[1].as_bytes(), jws::CLAIMS_DEPTH);
+    Some(parsed.map(|items| strings(Some(&items))))
+}
+
+/// Cuts the list at each separator, and joins the parts of quoted and escaped names again. `None`:
+/// it is ambiguous.
+fn split(list: &str, separator: &str) -> Option<Vec<String>> {
+    let is_comma = separator == ",";
+    let bare = list
+        .strip_prefix('[')
+        .and_then(|list| list.strip_suffix(']'));
+    let list = bare.filter(|_| is_comma).unwrap_or(list);
+    let is_quoted = |name: &str| name.trim_start().starts_with('"');
+    let is_cut = |name: &str| {
+        if is_quoted(name) {
+            name.matches('"').count() == 1
+        } else {
+            is_comma && name.ends_with('\\')
+        }
+    };
+    let mut names: Vec<String> = Vec::new();
+    for part in list.split(separator) {
+        match names.last_mut().filter(|name| is_cut(name)) {
+            Some(name) => *name = format!("{name}{separator}{part}"),
+            None => names.push(part.to_owned()),
+        }
+    }
+    // Space between a quote and a space is no name.
+    let space = if separator == " " { "" } else { r"\s*" };
+    let quoted = regex(&format!(r#"(?s)^\s*"([^"\\]*)"{space}$"#));
+    let mut read = Vec::new();
+    for name in names {
+        read.push(if is_quoted(&name) {
+            quoted.captures(&name)?[1].to_owned()
+        } else if is_comma && name.contains(r"\\,") {
+            return None;
+        } else if is_comma {
+            name.replace(r"\,", ",").trim().to_owned()
+        } else {
+            name.trim().to_owned()
+        });
+    }
+    read.retain(|name| !name.is_empty());
+    Some(read)
+}
+
+/// `application/x-www-form-urlencoded`. `None`: it is not, or not UTF-8.
+fn form_decoded(name: &str) -> Option<String> {
+    if regex("%(?:[0-9A-Fa-f]{2})?")
+        .find_iter(name)
+        .any(|escape| escape.len() == 1)
+    {
+        return None;
+    }
+    let mut parts = name.split('%');
+    let mut bytes = parts.next()?.replace('+', " ").into_bytes();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).expect("two digits"));
+        bytes.extend(part[2..].replace('+', " ").bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Lower-case letters, digits, `-` and `.` stay, every other byte becomes `%` and two digits.
@@ -279,13 +376,24 @@ fn escaped(name: &str) -> String {
         .collect()
 }
 
-/// Text, numbers, booleans, and lists of these joined by commas.
-fn header_value(claim: &Value) -> Option<String> {
-    let scalar = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(truth) => Some(truth.to_string()),
-        _ => None,
+/// README, Values of claim headers.
+fn header_value(claim: &Value, is_encoded: bool) -> Option<String> {
+    let scalar = |value: &Value| {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) if is_whole(number) => number.to_string(),
+            Value::Bool(truth) => truth.to_string(),
+            _ => return None,
+        };
+        let encode = |text: &str| {
+            let plain = regex("[A-Za-z0-9._~-]");
+            let sign = |sign: char| match sign.to_string() {
+                sign if plain.is_match(&sign) => sign,
+                sign => sign.bytes().map(|byte| format!("%{byte:02X}")).collect(),
+            };
+            text.chars().map(sign).collect::<String>()
+        };
+        is_legible_text(&text).then(|| if is_encoded { encode(&text) } else { text })
     };
     let value = match claim {
         Value::Array(items) => {
@@ -298,5 +406,23 @@ fn header_value(claim: &Value) -> Option<String> {
         }
         other => scalar(other)?,
     };
-    Some(value).filter(|value| is_legible(value) && value.len() <= 4096)
+    Some(value).filter(|value| !value.is_empty() && value.len() <= 4096)
+}
+
+/// Whether the number has all digits of its JSON text before the point: integers have at most 64
+/// bits, doubles 53.
+fn is_whole(number: &Number) -> bool {
+    match number.as_i128() {
+        Some(_) => true,
+        None => number.as_f64().is_some_and(|double| {
+            let limit = (1_u64 << 53) as f64;
+            -limit < double && double < limit
+        }),
+    }
+}
+
+/// As [`is_legible`], and with the two joiners inside.
+fn is_legible_text(text: &str) -> bool {
+    let joined = regex(r"(?s)^[\x{200c}\x{200d}]|[\x{200c}\x{200d}]$");
+    !joined.is_match(text) && is_legible(&text.replace(['\u{200c}', '\u{200d}'], "x"))
 }

@@ -63,18 +63,20 @@ pub fn verdict(world: &World<'_>, head: &Headers) -> Verdict {
     if let Some(cookies) = sign_out(world, head) {
         return Verdict::SignedOut(cookies);
     }
-    let demands = access::demands(
+    let requirement = access::requirement(
         world.config,
         world.regex_sizes,
         &lossy(first(head, ":method")),
         &lossy(first(head, ":authority")),
         first(head, ":path").unwrap_or_default(),
     );
-    if access::is_open(&demands) {
+    // An empty token is an invalid one.
+    let is_anonymous = values(head, OIDC_DATA).is_empty();
+    if requirement.is_open() || (requirement.is_optional() && is_anonymous) {
         return Verdict::Skipped(upstream(world, head, None));
     }
-    let identity = identify(world, head).and_then(|identity| {
-        if access::admits(&demands, &identity) {
+    let identity = identify(world, head).and_then(|(identity, issuer)| {
+        if requirement.admits(&identity, issuer.as_deref()) {
             Ok(identity)
         } else {
             Err(vec!["user-not-allowed"])
@@ -172,8 +174,11 @@ fn sign_out(world: &World<'_>, head: &Headers) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// The identity, from the token alone.
-fn identify(world: &World<'_>, head: &Headers) -> Result<Identity, Vec<&'static str>> {
+/// The identity, from the tokens alone, and the issuer of its entry of `loadBalancers`.
+fn identify(
+    world: &World<'_>,
+    head: &Headers,
+) -> Result<(Identity, Option<String>), Vec<&'static str>> {
     let only = |reason: &'static str| vec![reason];
     let text = match values(head, OIDC_DATA)[..] {
         [] | [b""] => return Err(only("token-missing")),
@@ -181,7 +186,8 @@ fn identify(world: &World<'_>, head: &Headers) -> Result<Identity, Vec<&'static 
         _ => return Err(only("token-duplicate")),
     };
     let token = jws::alb_token(text).map_err(only)?;
-    believed(world.config, &token).map_err(only)?;
+    let entry = entry(world.config, &token).map_err(only)?;
+    let settings = settings(world.config, entry);
     let skew = world
         .config
         .get("clockSkewSeconds")
@@ -201,47 +207,90 @@ fn identify(world: &World<'_>, head: &Headers) -> Result<Identity, Vec<&'static 
     }
     let claims = claims(&token, is_over)?;
     let mut access = None;
-    if let Some(rules) = world.config.get("accessToken") {
+    if let Some(rules) = settings.get("accessToken") {
         access = Some(access_claims(world, rules, head, &token, &claims, skew).map_err(only)?);
     }
-    identity::identity(
-        world.config,
-        &Claims {
-            alb: &claims,
-            access: access.as_ref(),
-        },
-    )
-    .map_err(only)
+    let claims = Claims {
+        alb: &claims,
+        access: access.as_ref(),
+    };
+    let identity = identity::identity(&settings, &claims).map_err(only)?;
+    Ok((identity, entry["issuer"].as_str().map(str::to_owned)))
 }
 
-/// It must match signer, issuer and client of one entry.
-fn believed(config: &Value, token: &jws::AlbToken) -> Result<(), &'static str> {
-    let entries: Vec<&Value> = config["loadBalancers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .collect();
+/// The entry that matches signer, issuer and client. Of several, the one with fewer `null` fields.
+fn entry<'c>(config: &'c Value, token: &jws::AlbToken) -> Result<&'c Value, &'static str> {
     let accepts = |entry: &Value, name: &str, found: &Option<String>| {
         entry[name].is_null() || entry[name].as_str() == found.as_deref()
     };
-    let of_signer: Vec<_> = entries
-        .into_iter()
-        .filter(|entry| entry["arn"] == token.signer.as_str())
-        .collect();
-    let of_issuer: Vec<_> = of_signer
-        .iter()
-        .filter(|entry| accepts(entry, "issuer", &token.issuer))
-        .collect();
-    let of_client = of_issuer
-        .iter()
-        .filter(|entry| accepts(entry, "clientId", &token.client))
-        .count();
-    match (of_signer.len(), of_issuer.len(), of_client) {
-        (0, _, _) => Err("signer-unknown"),
-        (_, 0, _) => Err("issuer-mismatch"),
-        (_, _, 0) => Err("client-mismatch"),
-        _ => Ok(()),
+    let mut entries: Vec<&Value> = entries(config).collect();
+    entries.retain(|entry| entry["arn"] == token.signer.as_str());
+    if entries.is_empty() {
+        return Err("signer-unknown");
     }
+    entries.retain(|entry| accepts(entry, "issuer", &token.issuer));
+    if entries.is_empty() {
+        return Err("issuer-mismatch");
+    }
+    entries.retain(|entry| accepts(entry, "clientId", &token.client));
+    let nulls = |entry: &Value| {
+        let fields = ["issuer", "clientId"];
+        fields.iter().filter(|name| entry[**name].is_null()).count()
+    };
+    let fewest = entries.iter().map(|entry| nulls(entry)).min();
+    entries.retain(|entry| Some(nulls(entry)) == fewest);
+    assert!(entries.len() <= 1, "two entries for one token: {entries:?}");
+    entries.first().copied().ok_or("client-mismatch")
+}
+
+fn entries(config: &Value) -> impl Iterator<Item = &Value> {
+    config["loadBalancers"].as_array().into_iter().flatten()
+}
+
+/// The config for the users of this entry.
+pub fn settings(config: &Value, entry: &Value) -> Value {
+    let mut settings = config.clone();
+    let members = settings.as_object_mut().expect("an object");
+    for name in ["userId", "groups"] {
+        let Some(own) = entry.get(name).and_then(Value::as_object) else {
+            continue;
+        };
+        let whole = members.entry(name).or_insert(Value::Object(Map::new()));
+        let whole = whole.as_object_mut().expect("an object");
+        whole.extend(own.clone());
+    }
+    if let Some(own) = entry.get("accessToken") {
+        members.insert("accessToken".to_owned(), own.clone());
+    }
+    settings
+}
+
+/// Whether no two issuers' users, and no two issuers' groups, can have the same name.
+pub fn names_are_distinct(config: &Value) -> bool {
+    let all: Vec<(&Value, Value)> = entries(config)
+        .map(|entry| (&entry["issuer"], settings(config, entry)))
+        .collect();
+    let prefix = |settings: &Value, name: &str| -> Option<String> {
+        if name == "groups" && settings.get(name).is_none() {
+            return None;
+        }
+        let prefix = settings.pointer(&format!("/{name}/prefix"));
+        Some(
+            prefix
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
+        )
+    };
+    all.iter().all(|(issuer, one)| {
+        let others = all.iter().filter(|(other, _)| other != issuer);
+        others.into_iter().all(|(_, two)| {
+            ["userId", "groups"].iter().all(|name| {
+                let pair = prefix(one, name).zip(prefix(two, name));
+                pair.is_none_or(|(one, two)| !one.starts_with(&two))
+            })
+        })
+    })
 }
 
 /// The host and path of a load balancer's keys.

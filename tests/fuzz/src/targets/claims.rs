@@ -8,6 +8,7 @@ use alb_oidc_filter::{Claims, Config, Timestamp, UntrustedToken};
 use data_encoding::BASE64URL;
 use serde_json::{Value, json};
 
+use crate::judge::verdict::settings;
 use crate::judge::{identity, jws};
 use crate::mint::{ARNS, CLIENTS, ISSUERS, KIDS, NOW, TRANSFORMERS};
 use crate::{seeds, toy};
@@ -22,8 +23,31 @@ static CONFIGS: LazyLock<Vec<(Value, Config)>> = LazyLock::new(|| {
     for (matches, replaces) in &TRANSFORMERS[..8] {
         configs.push(json!({"userId": {"transformers": [{"matches": matches, "replaces": replaces}, {"matches": "^b", "replaces": "c"}]}}));
     }
-    let parsed = configs.into_iter().map(|mut config| {
-        config["loadBalancers"] = json!([{"arn": ARNS[0], "issuer": null, "clientId": null}]);
+    let table = json!([{"matches": "^CN=([^,]+),.*$", "replaces": "$1"}, {"matches": "^d", "replaces": "x,"}]);
+    configs.extend([
+        json!({"groups": {"separator": ";", "members": "keys", "transformers": table, "memberHeaderPrefix": "x-group-"}}),
+        json!({"groups": {"separator": " ", "members": "name", "claims": ["custom:groups", "roles"]}}),
+        json!({"groups": {"separator": "|", "decode": "form", "prefix": "oidc:"}}),
+        json!({"groups": {"decode": "form", "transformers": table, "memberHeaderPrefix": "x-group-"}}),
+        json!({"userId": {"provider": "Okta"}, "claimHeaders": [{"claim": "name", "header": "x-name", "encoding": "percent"}]}),
+    ]);
+    let entry = json!({"arn": ARNS[0], "issuer": null, "clientId": null});
+    let top = |mut config: Value| {
+        config["loadBalancers"] = json!([entry]);
+        config
+    };
+    // Each field of the entry takes the place of one at the top level.
+    let mut overriding = json!({
+        "userId": {"claims": ["sub"], "prefix": "a:", "lowercase": true, "transformers": [{"matches": "a", "replaces": "b"}]},
+        "groups": {"separator": ";", "keep": "^a", "prefix": "g:", "memberHeaderPrefix": "x-group-"},
+        "loadBalancers": [entry],
+    });
+    overriding["loadBalancers"][0]["userId"] = json!({"claims": ["email"], "prefix": ""});
+    overriding["loadBalancers"][0]["groups"] = json!({"members": "name", "keep": "", "transformers": [{"matches": "^a", "replaces": "b"}]});
+    let mut adding = json!({"loadBalancers": [entry]});
+    adding["loadBalancers"][0]["groups"] = json!({"prefix": "g:"});
+    let configs = configs.into_iter().map(top).chain([overriding, adding]);
+    let parsed = configs.map(|config| {
         let parsed = Config::parse(config.to_string().as_bytes()).expect("a config");
         (config, parsed)
     });
@@ -51,12 +75,71 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .flatten()
         .filter_map(|(_, value)| value.as_str()?.split('.').nth(1));
     texts.extend(payloads.filter_map(|payload| String::from_utf8(jws::base64(payload)?).ok()));
-    texts
+    let mut seeds: Vec<Vec<u8>> = texts
         .iter()
         .enumerate()
         .map(|(number, text)| [&[number as u8], text.as_bytes()].concat())
-        .collect()
+        .collect();
+    let valued = VALUES.iter().map(|value| {
+        let claims = json!({"email": "ann@example.com", "username": "Okta_ann"});
+        let mut claims = claims.to_string();
+        claims.pop();
+        let names = ["custom:groups", "roles", "name", "identities"];
+        for name in names {
+            claims.push_str(&format!(",{}:{value}", json!(name)));
+        }
+        claims + "}"
+    });
+    for text in valued {
+        let choices = 0..CONFIGS.len();
+        seeds.extend(choices.map(|number| [&[number as u8], text.as_bytes()].concat()));
+    }
+    seeds
 }
+
+/// Claims, as JSON, that the README has a rule for.
+const VALUES: [&str; 40] = [
+    r#"["ml", "data ops", "a,b", ""]"#,
+    r#""ml,data ops""#,
+    r#""[ml, data ops]""#,
+    r#""[sales\\,eu, users]""#,
+    r#""[sales\\\\,eu, users]""#,
+    r#""a\\,b\\,c\\""#,
+    r#""[\"ml\", \"data, ops\", 7]""#,
+    r#""[\"ml\", \"data ops\"""#,
+    r#"["[\"ml\", \"data ops\"]"]"#,
+    r#"["[\"ml\"]", "ops"]"#,
+    r#"["[ ]"]"#,
+    r#""\"ml\", \"data, ops\"""#,
+    r#""\"ml\"x, ops""#,
+    r#""\"ml, ops""#,
+    r#""\"ml\\\", ops""#,
+    r#""ml \"a\",ops""#,
+    r#""\"a b\"\t \"c\" d""#,
+    r#""ml;data ops;\"a;b\" ;[c]""#,
+    r#""ml|data+ops|ad%6Dins|a%2Cb|%""#,
+    r#"["ML+ops", "a%2cb", "%c3%28", "a%0a", "a,b"]"#,
+    r#"{"admin": {"a": 1}, "former": null, "b": false, "c": "", "d": [], "e": {}, "f": 0}"#,
+    r#"[{"name": "admins"}, {"name": 1}, {"id": "x"}, "ml", null]"#,
+    r#"["CN=Admins,OU=Groups,DC=example", "dcomma", "CN=system:masters,", "CN= a,"]"#,
+    r#"[{"providerName": "Okta", "userId": "7"}]"#,
+    r#""[{\"providerName\":\"Okta\"}]""#,
+    r#"[{"providerName": "Okta"}, {"providerName": "Google"}]"#,
+    r#"[]"#,
+    r#"18446744073709551615"#,
+    r#"18446744073709551616"#,
+    r#"-9223372036854775809"#,
+    r#"9007199254740993.0"#,
+    r#"9007199254740991.5"#,
+    r#"[1, true, 0.5, "a"]"#,
+    r#"[1, 1e16]"#,
+    r#"["a ", "b"]"#,
+    r#""na\u200cme""#,
+    r#"["na\u200dme", "\u200d"]"#,
+    r#""\u200cname""#,
+    r#""100% Zo\u00eb, B-1._~""#,
+    r#"["a", ["b"]]"#,
+];
 
 /// The first byte selects the configuration; the rest is the payload.
 pub fn run(data: &[u8]) {
@@ -88,13 +171,16 @@ pub fn run(data: &[u8]) {
     let object = claims.by_name();
 
     let judged = identity::identity(
-        value,
+        &settings(value, &value["loadBalancers"][0]),
         &identity::Claims {
             alb: object,
             access: None,
         },
     );
-    let found = config.users_of(claims.load_balancer()).identity.identity(&claims);
+    let found = config
+        .users_of(claims.load_balancer())
+        .identity
+        .identity(&claims);
     match (found, judged) {
         (Ok(found), Ok(judged)) => {
             // The gate adds the user id's header.

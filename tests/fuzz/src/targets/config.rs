@@ -23,7 +23,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         TABLE
             .0
             .iter()
-            .flat_map(|(field, (holds, _))| at_the_edges(field, holds))
+            .flat_map(|(field, (holds, _))| {
+                let of_entry = format!("loadBalancers.{field}");
+                [at_the_edges(field, holds), at_the_edges(&of_entry, holds)].concat()
+            })
             .map(|value| value.to_string()),
     );
     let mut seeds: Vec<Vec<u8>> = texts.into_iter().map(String::into_bytes).collect();
@@ -36,14 +39,23 @@ pub fn seeds() -> Vec<Vec<u8>> {
 
 /// A configuration with every field.
 const FULL: &str = r#"{
-    "loadBalancers": [{"arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188", "issuer": "https://i.example", "clientId": "c"}],
+    "loadBalancers": [{
+        "arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188", "issuer": "https://i.example", "clientId": "c",
+        "userId": {"claims": ["email"], "prefix": "b", "lowercase": true, "requireVerifiedEmail": true, "provider": "a", "transformers": [{"matches": "a", "replaces": "b"}]},
+        "groups": {"claims": ["g"], "separator": ";", "members": "keys", "decode": "form", "transformers": [{"matches": "a", "replaces": "b"}], "prefix": "g", "keep": "a"},
+        "accessToken": {"issuer": "https://i.example", "jwksUri": "https://i.example/keys", "jwksCluster": "jwks"}
+    }],
+    "sharedNames": true,
     "publicKeys": {"endpoint": "https://keys.example", "cluster": "keys", "timeoutMs": 1000, "cacheTtlSeconds": 60},
     "clockSkewSeconds": 30,
-    "userId": {"claims": ["email"], "header": "x-user", "prefix": "a", "lowercase": true, "requireVerifiedEmail": true, "transformers": [{"matches": "a", "replaces": "b"}]},
-    "groups": {"claims": ["g"], "header": "x-groups", "prefix": "a", "keep": "a", "memberHeaderPrefix": "x-group-"},
-    "claimHeaders": [{"claim": "name", "header": "x-name"}],
+    "userId": {"claims": ["email"], "header": "x-user", "prefix": "a", "lowercase": true, "requireVerifiedEmail": true, "provider": "a", "transformers": [{"matches": "a", "replaces": "b"}]},
+    "groups": {"claims": ["g"], "separator": ";", "members": "keys", "decode": "form", "transformers": [{"matches": "a", "replaces": "b"}], "header": "x-groups", "prefix": "a", "keep": "a", "memberHeaderPrefix": "x-group-"},
+    "claimHeaders": [{"claim": "name", "header": "x-name", "encoding": "percent"}],
     "accessToken": {"issuer": "https://i.example", "jwksUri": "https://i.example/keys", "jwksCluster": "jwks"},
-    "rules": [{"match": {"hosts": ["a.example"], "paths": [{"prefix": "/"}], "methods": ["GET"]}, "require": "token", "allow": {"users": ["a"], "domains": ["a.example"], "groups": ["a"]}}],
+    "rules": [
+        {"match": {"hosts": ["a.example"], "paths": [{"prefix": "/"}], "methods": ["GET"], "issuers": ["https://i.example"]}, "require": "token", "allow": {"users": ["a"], "domains": ["a.example"], "groups": ["ga"]}},
+        {"match": {"methods": ["GET"]}, "require": "optional"}
+    ],
     "logout": {"path": "/logout", "redirectTo": "https://i.example/logout", "sessionCookie": "Session"},
     "upgrades": ["websocket"],
     "reservedHeaders": ["x-machine-client"],
@@ -156,7 +168,8 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         .map(|line| {
             let cells: Vec<&str> = line.split(" | ").collect();
             let path = cells[0].trim_matches(['|', ' ', '`']).to_owned();
-            (path, (cells[1].to_owned(), cells[2] == "required"))
+            let holds = cells[1].replace(r"\|", "|");
+            (path, (holds, cells[2] == "required"))
         });
     let table = Table(rows.collect());
     assert!(table.0.len() > 50, "the table has {} rows", table.0.len());
@@ -176,10 +189,15 @@ impl Table {
                 format!("{path}.{name}")
             }
         };
+        let listed = overridden(path).unwrap_or(path);
         let missing = self.0.iter().find(|(field, (_, required))| {
-            let name = field
-                .strip_prefix(&below(""))
-                .filter(|name| !name.contains('.'));
+            let name = match listed {
+                "" => Some(field.as_str()),
+                listed => field
+                    .strip_prefix(listed)
+                    .and_then(|field| field.strip_prefix('.')),
+            };
+            let name = name.filter(|name| !name.contains('.'));
             *required && name.is_some_and(|name| !members.contains_key(name))
         });
         if let Some((field, _)) = missing {
@@ -187,7 +205,7 @@ impl Table {
         }
         members.iter().find_map(|(name, value)| {
             let field = below(name);
-            let Some((holds, _)) = self.0.get(&field) else {
+            let Some((holds, _)) = self.0.get(overridden(&field).unwrap_or(&field)) else {
                 return Some(format!("{field} is unknown"));
             };
             if !is(value, holds) {
@@ -203,6 +221,18 @@ impl Table {
             }
         })
     }
+}
+
+/// The top-level field that this field of an entry of `loadBalancers` overrides.
+fn overridden(field: &str) -> Option<&str> {
+    const NEVER: [&str; 3] = [
+        "userId.header",
+        "groups.header",
+        "groups.memberHeaderPrefix",
+    ];
+    let inner = field.strip_prefix("loadBalancers.")?;
+    let top = inner.split('.').next()?;
+    (["userId", "groups", "accessToken"].contains(&top) && !NEVER.contains(&inner)).then_some(inner)
 }
 
 static BOUNDS: LazyLock<Regex> =
@@ -221,7 +251,8 @@ fn is(value: &Value, holds: &str) -> bool {
         ("true or false", value) => value.is_boolean(),
         ("an object", value) => value.is_object(),
         (holds, Value::String(text)) if holds.starts_with('"') => {
-            holds.contains(&format!("\"{text}\""))
+            let quoted = format!("\"{text}\"");
+            holds.split(" or ").any(|choice| choice == quoted)
         }
         (holds, Value::String(text)) if holds.starts_with("a string") => within(text.len() as u64),
         (holds, Value::Number(number)) if holds.starts_with("a whole number") => {

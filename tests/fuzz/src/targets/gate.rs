@@ -12,7 +12,9 @@ use arbitrary::{Result, Unstructured};
 use serde_json::Value;
 
 use crate::judge::cookies;
-use crate::judge::verdict::{Headers, Key, Verdict, World, is_owned, stem, verdict};
+use crate::judge::verdict::{
+    Headers, Key, Verdict, World, is_owned, names_are_distinct, stem, verdict,
+};
 use crate::mint::{self, KIDS, NOW, rarely};
 use crate::{seeds, toy};
 
@@ -23,7 +25,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let rows = seeds::rows();
     rows.iter()
         .flat_map(written::seeds)
-        .chain(seeds::random(64, 1200))
+        .chain(seeds::random(400, 1200))
         .collect()
 }
 
@@ -63,6 +65,11 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
         Ok(config) => config,
         Err(_) => return Ok(()),
     };
+    assert!(
+        config_value.get("sharedNames") == Some(&Value::Bool(true))
+            || names_are_distinct(&config_value),
+        "two issuers' users may have one name: {config_value}"
+    );
     let (mut gate, mut cache) = worker(config);
     let (mut wall, mut steady) = (NOW * 1000, 5000);
     let (token, access_token) = (mint::alb_token(u, &config_value)?, mint::access_token(u)?);

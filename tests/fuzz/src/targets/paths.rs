@@ -7,15 +7,17 @@ use std::sync::LazyLock;
 
 use crate::judge::access;
 use crate::judge::identity as judged;
-use crate::mint::{self, ARNS};
+use crate::mint::{self, ARNS, ISSUERS};
 use crate::seeds;
 
+/// The first byte that selects random rules: their number in [`TELLING`].
+const RANDOM: u8 = 6;
 /// The bytes for random rules.
 const RULES: usize = 48;
 
 /// Rules for which the forms of a path matter: few open and few protected paths, with patterns of
 /// each kind.
-static TELLING: LazyLock<[Value; 4]> = LazyLock::new(|| {
+static TELLING: LazyLock<[Value; 6]> = LazyLock::new(|| {
     let admins = json!({"groups": ["admins"]});
     [
         json!([{"match": {"paths": [{"prefix": "/public/"}]}, "require": "none"}]),
@@ -24,6 +26,17 @@ static TELLING: LazyLock<[Value; 4]> = LazyLock::new(|| {
         json!([
             {"match": {"paths": [{"regex": "^/api/+admin"}, {"exact": "/Open"}]}, "allow": admins},
             {"match": {"paths": [{"suffix": ".css"}, {"exact": "/"}, {"regex": "^/v[0-9]+/open$"}]}, "require": "none"},
+        ]),
+        json!([
+            {"match": {"paths": [{"prefix": "/public/"}]}, "require": "none"},
+            {"match": {"paths": [{"prefix": "/public"}, {"suffix": "/open"}]}, "require": "optional"},
+            {"match": {"methods": ["GET"], "paths": [{"prefix": "/api"}]}, "require": "optional"},
+        ]),
+        json!([
+            {"match": {"issuers": [ISSUERS[1]], "paths": [{"prefix": "/admin"}]}, "allow": admins},
+            {"match": {"paths": [{"prefix": "/admin"}, {"prefix": "/public"}]}, "require": "none"},
+            {"match": {"issuers": [ISSUERS[0]], "paths": [{"prefix": "/"}]}, "allow": {"users": ["bob"]}},
+            {"match": {"paths": [{"suffix": "/open"}]}, "require": "optional"},
         ]),
     ]
 });
@@ -50,10 +63,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     }
     let written = paths
         .iter()
-        .flat_map(|path| (0..4).map(move |rules| [&[rules, 0], path.as_bytes()].concat()));
+        .flat_map(|path| (0..RANDOM).map(move |rules| [&[rules, 0], path.as_bytes()].concat()));
     let pieced = (0..)
         .zip(seeds::random(120, RULES + 40))
-        .map(|(number, bytes)| [&[number % 5, 1], &bytes[..]].concat());
+        .map(|(number, bytes)| [&[number % (RANDOM + 1), 1], &bytes[..]].concat());
     written.chain(pieced).collect()
 }
 
@@ -63,8 +76,9 @@ pub fn run(data: &[u8]) {
     let [choice, kind, rest @ ..] = data else {
         return;
     };
-    let (head, rest) = match usize::from(choice % 5) {
-        4 => rest.split_at(RULES.min(rest.len())),
+    let choice = choice % (RANDOM + 1);
+    let (head, rest) = match choice {
+        RANDOM => rest.split_at(RULES.min(rest.len())),
         _ => (&[][..], rest),
     };
     let path = if kind % 2 == 0 {
@@ -72,19 +86,29 @@ pub fn run(data: &[u8]) {
     } else {
         mint::path(&mut Unstructured::new(rest))
     };
-    let _ = path.and_then(|path| match TELLING.get(usize::from(choice % 5)) {
+    let _ = path.and_then(|path| match TELLING.get(usize::from(choice)) {
         Some(rules) => judge(rules, "GET", "gateway", &path),
         None => {
             let mut head = Unstructured::new(head);
             let (method, authority) = mint::target(&mut head)?;
-            judge(&mint::rules(&mut head, true)?, &method, &authority, &path)
+            judge(
+                &mint::rules(&mut head, true, &ISSUERS)?,
+                &method,
+                &authority,
+                &path,
+            )
         }
     });
 }
 
 fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()> {
     let config = json!({
-        "loadBalancers": [{"arn": ARNS[0], "issuer": null, "clientId": null}],
+        "loadBalancers": [
+            {"arn": ARNS[0], "issuer": ISSUERS[0], "clientId": null},
+            {"arn": ARNS[0], "issuer": ISSUERS[1], "clientId": null},
+            {"arn": ARNS[1], "issuer": null, "clientId": null},
+        ],
+        "sharedNames": true,
         "groups": {},
         "rules": rules,
     });
@@ -107,7 +131,7 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
     ]);
     let requirement = parsed.access.requirement(&head);
     let sizes: Vec<usize> = parsed.access.rules.iter().map(Rule::regex_size).collect();
-    let demands = access::demands(&config, &sizes, method, authority, path);
+    let expected = access::requirement(&config, &sizes, method, authority, path);
     let about = || {
         format!(
             "{method} {authority} {}\n{}",
@@ -117,9 +141,11 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
     };
     // An unreadable path never passes without a token.
     assert!(
-        requirement.is_open() == access::is_open(&demands),
-        "open: {}\n{}",
+        requirement.is_open() == expected.is_open()
+            && requirement.is_optional() == expected.is_optional(),
+        "open: {}, optional: {}\n{}",
         requirement.is_open(),
+        requirement.is_optional(),
         about()
     );
     for (user_id, domain, groups) in [
@@ -146,7 +172,6 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
             headers: Vec::new(),
             dropped: 0,
         };
-        let found = requirement.admits(&identity, None);
         let user = judged::Identity {
             user_id: user_id.to_owned(),
             domain,
@@ -154,11 +179,14 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
             subject: None,
             headers: Vec::new(),
         };
-        assert!(
-            found == access::admits(&demands, &user),
-            "{user_id}: {found}\n{}",
-            about()
-        );
+        for issuer in [None, Some(ISSUERS[0]), Some(ISSUERS[1])] {
+            let found = requirement.admits(&identity, issuer);
+            assert!(
+                found == expected.admits(&user, issuer),
+                "{user_id} of {issuer:?}: {found}\n{}",
+                about()
+            );
+        }
     }
     Ok(())
 }
