@@ -56,16 +56,21 @@ token.payload = {"custom:groups" = "[data+ops]"}
 access_token.payload = {"cognito:groups" = ["ml+ops"]}
 "#;
 
+/// The files of scenarios, without those whose configurations are in a page of `docs/`.
 fn scenario_files() -> Vec<toml::Table> {
     let files = files(&tests().join("scenarios")).into_iter();
+    let has_page = |table: &toml::Table| {
+        let configs = table.get("config").and_then(toml::Value::as_table);
+        let mut configs = configs.into_iter().flatten();
+        configs.any(|(_, config)| config.get("page").is_some())
+    };
     files
         .chain([FORMS_OF_BOTH_TOKENS.as_bytes().to_vec()])
         .map(|file| {
-            String::from_utf8(file)
-                .expect("UTF-8")
-                .parse()
-                .expect("TOML")
+            let text = String::from_utf8(file).expect("UTF-8");
+            text.parse().expect("TOML")
         })
+        .filter(|table| !has_page(table))
         .collect()
 }
 

@@ -243,10 +243,14 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<String> {
     let keep = keep.map(regex);
     let mut found: Vec<String> = Vec::new();
     for path in &paths {
-        let mut names = claims
-            .find(path)
-            .map_or(Vec::new(), |claim| listed(rules, claim).unwrap_or_default());
-        if text(rules, "/decode", "") == "form" && !path.starts_with("access:") {
+        let decode = match path.starts_with("access:") {
+            true => "",
+            false => text(rules, "/decode", ""),
+        };
+        let mut names = claims.find(path).map_or(Vec::new(), |claim| {
+            listed(rules, decode == "json", claim).unwrap_or_default()
+        });
+        if decode == "form" {
             let decoded = names.iter().filter_map(|name| form_decoded(name));
             names = decoded.filter(|name| !name.contains(',')).collect();
         }
@@ -266,11 +270,12 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<String> {
 }
 
 /// The names in a claim: README, Forms of a groups claim. `None`: it has none of these forms.
-fn listed(rules: &Value, claim: &Value) -> Option<Vec<String>> {
+fn listed(rules: &Value, is_nested: bool, claim: &Value) -> Option<Vec<String>> {
     let members = text(rules, "/members", "");
     match claim {
         Value::Array(items) => {
-            if let [Value::String(only)] = &items[..]
+            if is_nested
+                && let [Value::String(only)] = &items[..]
                 && let Some(array) = json_array(only)
             {
                 return array;

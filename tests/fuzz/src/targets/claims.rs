@@ -239,14 +239,14 @@ fn is_same(one: &Value, other: &Value) -> bool {
 /// The reason why these claims are invalid.
 fn refusals(claims: &Value) -> Vec<&'static str> {
     let mut reasons = Vec::new();
-    match claims
-        .get("exp")
-        .map(|found| found.as_u64().filter(|date| *date < 253_402_300_800))
-    {
-        None => {}
-        Some(None) => return vec!["token-malformed"],
-        Some(Some(date)) if date + 30 <= NOW => reasons.push("token-expired"),
-        Some(Some(_)) => {}
+    let date = claims
+        .as_object()
+        .map(|claims| jws::date(claims, "exp", false));
+    match date {
+        None | Some(Ok(None)) => {}
+        Some(Err(_)) => return vec!["token-malformed"],
+        Some(Ok(Some(date))) if date + 30 <= NOW => reasons.push("token-expired"),
+        Some(Ok(Some(_))) => {}
     }
     match claims.get("iss") {
         Some(Value::String(issuer)) if issuer != ISSUERS[0] => reasons.push("issuer-mismatch"),

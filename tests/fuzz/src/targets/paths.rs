@@ -106,7 +106,7 @@ fn judge(rules: &Value, method: &str, authority: &str, path: &[u8]) -> Result<()
         "loadBalancers": [
             {"arn": ARNS[0], "issuer": ISSUERS[0], "clientId": null},
             {"arn": ARNS[0], "issuer": ISSUERS[1], "clientId": null},
-            {"arn": ARNS[1], "issuer": null, "clientId": null},
+            {"arn": ARNS[1], "issuer": "https://third.example", "clientId": null},
         ],
         "sharedNames": true,
         "groups": {},
