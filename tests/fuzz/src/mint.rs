@@ -115,7 +115,7 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
     }
     let mut user_id = user_id(u)?;
     if rarely(u, 4)? {
-        user_id.insert("header".into(), json!(*pick(u, &HEADER_NAMES[..3])?));
+        user_id.insert("header".into(), json!(*pick(u, &HEADER_NAMES[..4])?));
     }
     if !user_id.is_empty() {
         config.insert("userId".into(), Value::Object(user_id));
@@ -134,7 +134,7 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
         config.insert("groups".into(), Value::Object(groups));
     }
     if rarely(u, 4)? {
-        let mut entry = json!({"claim": *pick(u, &CLAIM_PATHS)?, "header": HEADER_NAMES[5]});
+        let mut entry = json!({"claim": *pick(u, &CLAIM_PATHS)?, "header": *pick(u, &[HEADER_NAMES[3], HEADER_NAMES[5]])?});
         if rarely(u, 2)? {
             entry["encoding"] = json!("percent");
         }
@@ -473,16 +473,7 @@ fn value(u: &mut Unstructured<'_>) -> Result<Value> {
                 u64::MAX
             ]
         )?),
-        3 => json!(*pick(
-            u,
-            &[
-                -1.0,
-                0.5,
-                1e300,
-                9_007_199_254_740_992.0,
-                -9_007_199_254_740_991.0
-            ]
-        )?),
+        3 => json!(*pick(u, &[-1.0, 0.5, 1e300, 9_007_199_254_740_992.0])?),
         4 => json!(*pick(u, &["true", "false", "TRUE", ""])?),
         5 => json!([
             *pick(u, &["admins", "a,b", "ml", " ops", "", "system:masters"])?,

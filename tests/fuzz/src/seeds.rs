@@ -43,8 +43,9 @@ fn files(folder: &Path) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// A scenario that the fuzzers alone need: the claim of the access token is not form-encoded.
-const FORMS_OF_BOTH_TOKENS: &str = r#"
+/// Scenarios that the fuzzers alone need: the claim of the access token is not form-encoded, and a
+/// header has all digits of a double.
+const FURTHER: &str = r#"
 [config.forms-of-both-tokens]
 plugin = """{
     "accessToken": {"issuer": "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE"},
@@ -54,6 +55,12 @@ plugin = """{
 config = "forms-of-both-tokens"
 token.payload = {"custom:groups" = "[data+ops]"}
 access_token.payload = {"cognito:groups" = ["ml+ops"]}
+
+[config.exact-double]
+plugin = '{"claimHeaders": [{"claim": "number", "header": "x-number"}]}'
+[[row]]
+config = "exact-double"
+token.payload = {number = 9007199254740991.0}
 "#;
 
 /// The files of scenarios, without those whose configurations are in a page of `docs/`.
@@ -65,7 +72,7 @@ fn scenario_files() -> Vec<toml::Table> {
         configs.any(|(_, config)| config.get("page").is_some())
     };
     files
-        .chain([FORMS_OF_BOTH_TOKENS.as_bytes().to_vec()])
+        .chain([FURTHER.as_bytes().to_vec()])
         .map(|file| {
             let text = String::from_utf8(file).expect("UTF-8");
             text.parse().expect("TOML")

@@ -11,13 +11,13 @@ use crate::mint::{self, ARNS, ISSUERS};
 use crate::seeds;
 
 /// The first byte that selects random rules: their number in [`TELLING`].
-const RANDOM: u8 = 6;
+const RANDOM: u8 = 7;
 /// The bytes for random rules.
 const RULES: usize = 48;
 
 /// Rules for which the forms of a path matter: few open and few protected paths, with patterns of
 /// each kind.
-static TELLING: LazyLock<[Value; 6]> = LazyLock::new(|| {
+static TELLING: LazyLock<[Value; 7]> = LazyLock::new(|| {
     let admins = json!({"groups": ["admins"]});
     [
         json!([{"match": {"paths": [{"prefix": "/public/"}]}, "require": "none"}]),
@@ -38,6 +38,7 @@ static TELLING: LazyLock<[Value; 6]> = LazyLock::new(|| {
             {"match": {"issuers": [ISSUERS[0]], "paths": [{"prefix": "/"}]}, "allow": {"users": ["bob"]}},
             {"match": {"paths": [{"suffix": "/open"}]}, "require": "optional"},
         ]),
+        json!([{"match": {"paths": [{"suffix": "//"}]}, "allow": admins}]),
     ]
 });
 
@@ -58,6 +59,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "/public../admin",
         "/public/a%2e./admin",
         "/publicity",
+        "/admin//.",
+        "/admin//x/..",
     ] {
         paths.push(path.to_owned());
     }
