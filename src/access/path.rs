@@ -157,17 +157,34 @@ fn resolved(path: &str) -> String {
         }
     }
     let is_folder = path.ends_with("/.") || path.ends_with("/..");
-    let ends_open = kept.last().is_some_and(|last| !last.is_empty());
-    format!(
-        "/{}{}",
-        kept.join("/"),
-        if is_folder && ends_open { "/" } else { "" }
-    )
+    let end = if is_folder && !kept.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    format!("/{}{end}", kept.join("/"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resolves_dots_as_rfc_3986() {
+        for (path, expected) in [
+            ("/a/b/c/./../../g", "/a/g"),
+            ("/a/.", "/a/"),
+            ("/a/b/..", "/a/"),
+            ("/admin//.", "/admin//"),
+            ("/admin//x/..", "/admin//"),
+            ("//.", "//"),
+            ("/.", "/"),
+            ("/..", "/"),
+            ("/a/../..", "/"),
+        ] {
+            assert_eq!(resolved(path), expected, "{path}");
+        }
+    }
 
     #[test]
     fn lists_every_combination_of_steps() {

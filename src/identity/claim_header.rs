@@ -7,8 +7,9 @@ use super::value::is_safe_text;
 /// The longest value of a claim header, in bytes.
 pub const MAX_CLAIM_HEADER_BYTES: usize = 4096;
 
-/// The whole numbers below this size that `f64` distinguishes: 2^53.
-const MAX_EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;
+/// Below this size, two whole numbers that are written with a fraction or an exponent stay two. The
+/// parser rounds longer ones inexactly.
+const MAX_EXACT_FLOAT: f64 = 1e15;
 
 /// One entry of `claimHeaders`.
 #[derive(Clone, Debug)]
@@ -134,6 +135,8 @@ mod tests {
             "18446744073709551616",
             "-9223372036854775809",
             "9007199254740993.0",
+            "9007199254740991.0",
+            "1e15",
         ] {
             let claim: Value = serde_json::from_str(text).unwrap();
             assert_eq!(value(&claim, false), None, "{text}");

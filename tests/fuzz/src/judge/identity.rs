@@ -415,12 +415,12 @@ fn header_value(claim: &Value, is_encoded: bool) -> Option<String> {
 }
 
 /// Whether the number has all digits of its JSON text before the point: integers have at most 64
-/// bits, doubles 53.
+/// bits, and of doubles the first 15 digits.
 fn is_whole(number: &Number) -> bool {
     match number.as_i128() {
         Some(_) => true,
         None => number.as_f64().is_some_and(|double| {
-            let limit = (1_u64 << 53) as f64;
+            let limit = 10_u64.pow(15) as f64;
             -limit < double && double < limit
         }),
     }
