@@ -36,7 +36,7 @@
 //!     let skew = config.clock_skew;
 //!     let token = UntrustedToken::parse(token)?.screen(&config.load_balancers, now, skew)?;
 //!     let claims = verifier.verify(&token, key)?.claims(now, skew)?;
-//!     Ok(config.identity.identity(&claims)?.user_id)
+//!     Ok(config.users_of(claims.load_balancer()).identity.identity(&claims)?.user_id)
 //! }
 //!
 //! let config = br#"{"loadBalancers": [{

@@ -36,7 +36,8 @@ pub(super) enum Kind {
     Objects { least: usize, most: usize },
 }
 
-/// Every field, parents before children.
+/// Every field, parents before children. A load balancer's own `userId`, `groups` and
+/// `accessToken` have those of the top level: [`overridden`].
 pub static FIELDS: [Field; 73] = [
     Field {
         path: "loadBalancers",

@@ -1,4 +1,4 @@
-//! The host's ABI (proxy-wasm 0.2.1), as far as the filter needs it. The one room with `unsafe`.
+//! The host's ABI (proxy-wasm 0.2.1), as far as the filter needs it. The one file with `unsafe`.
 //! Decides nothing, and panics on no status that a host might return: the SDK's own wrappers do.
 
 #![allow(unsafe_code)]

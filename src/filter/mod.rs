@@ -1,5 +1,5 @@
 //! The proxy-wasm side: reads the request's head, asks the [`crate::gate`], and does what it says.
-//! Fetches keys for the [`crate::keys`] ring. Decides nothing.
+//! [`plugin`] fetches keys for the [`crate::keys`] cache. Decides nothing.
 //!
 //! Keys are fetched by the root context, in `on_tick`: the SDK hands the answer to the context that
 //! dispatched the call, and a request's own context may be gone by then. The answer wakes every

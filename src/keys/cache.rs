@@ -75,7 +75,7 @@ enum Entry {
     Refused { reason: Reason, until: Timestamp },
 }
 
-/// An unknown key that has its token.
+/// An unknown key that holds a token of the rate limit, and may be fetched.
 struct Fetching {
     /// The time of the fetch. During a fetch, the time at which it counts as lost and is repeated.
     ask: Timestamp,

@@ -1,5 +1,5 @@
-//! Keys that the workers of one Envoy share, as bytes, so that one worker fetches for all. No host
-//! calls.
+//! ALB keys that some worker of the Envoy fetched, as bytes of its shared data. A worker looks here
+//! before it fetches an unknown key; refreshes and keys of a key set are not shared. No host calls.
 
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use crate::time::Timestamp;
 /// fetched.
 ///
 /// One value, because shared data never deletes a key. A record is the key id, the
-/// SubjectPublicKeyInfo and the time of the fetch in milliseconds since the epoch, little-endian.
 /// SubjectPublicKeyInfo and the time of the fetch in milliseconds since the epoch, little-endian.
 #[derive(Default)]
 pub(crate) struct SharedKeys(Vec<SharedKey>);
