@@ -37,7 +37,7 @@ pub(super) enum Kind {
 }
 
 /// Every field, parents before children. A load balancer's own `userId`, `groups` and
-/// `accessToken` have those of the top level: [`overridden`].
+/// `accessToken` have those of the top level.
 pub static FIELDS: [Field; 73] = [
     Field {
         path: "loadBalancers",
