@@ -114,10 +114,12 @@ impl Gate {
             .groups
             .as_ref()
             .and_then(|groups| groups.member_header_prefix.clone());
+        let reads_access_token = config.reads_access_tokens();
         Self {
             config,
             authenticator: Authenticator {
                 verifier,
+                reads_access_token,
                 token_cache: TokenCache::default(),
             },
             reserved,
@@ -299,6 +301,8 @@ impl Gate {
 /// Establishes the identity of a request from its tokens.
 struct Authenticator {
     verifier: Verifier,
+    /// Whether the config reads any user's access token.
+    reads_access_token: bool,
     token_cache: TokenCache,
 }
 
@@ -315,7 +319,7 @@ impl Authenticator {
         let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
         // Without `accessToken` in the config, a client's access token is not part of the token
         // cache's key either.
-        let reads_access_token = config.reads_access_tokens();
+        let reads_access_token = self.reads_access_token;
         let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
         if let Some(identity) = self.token_cache.get(text, access_tokens(), now.wall) {
             trace.cache_hit();

@@ -5,7 +5,7 @@
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::{BTreeMap, BTreeSet};
 use support::envoy::interlock;
-use support::page::plugin_configs;
+use support::page::{anchor, plugin_configs};
 use support::table::{Row, Step, Table};
 
 fn file(name: &str) -> String {
@@ -148,15 +148,9 @@ fn anchors(text: &str) -> BTreeSet<String> {
         in_block ^= line.trim_start().starts_with("```");
         !in_block && line.starts_with('#')
     });
-    let anchor = |heading: &str| {
-        let kept = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = kept.chars().filter_map(|c| match c {
-            ' ' => Some('-'),
-            c => (c.is_alphanumeric() || c == '-' || c == '_').then_some(c),
-        });
-        kept.collect::<String>()
-    };
-    headings.map(anchor).collect()
+    headings
+        .map(|heading| anchor(heading.trim_start_matches('#').trim()))
+        .collect()
 }
 
 /// The rows that run each section's configuration, by section. Every configuration of the file

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
+use super::load_balancer::key_source;
 use super::reader::Object;
-use crate::keys::source::{KeyFormat, KeySource, KeySourceId};
+use crate::keys::source::{KeyFormat, KeySource};
 use crate::token::access::AccessTokenRules;
 use crate::token::alb::LoadBalancer;
 
@@ -38,16 +39,9 @@ pub(super) fn read<'l>(
     }
     let issuer = entry.string("issuer");
     let source = read_key_set(entry, issuer, timeout)?;
-    let position = key_sources
-        .iter()
-        .position(|known| *known == source)
-        .unwrap_or_else(|| {
-            key_sources.push(source);
-            key_sources.len().saturating_sub(1)
-        });
     Some(AccessTokenRules {
         issuer: issuer.to_owned(),
-        key_source: KeySourceId(position),
+        key_source: key_source(key_sources, source),
     })
 }
 

@@ -7,6 +7,15 @@ use super::reader::{Object, quoted};
 use crate::keys::source::{KeyFormat, KeySource, KeySourceId};
 use crate::token::alb::LoadBalancer;
 
+/// The position of `source` in `key_sources`, which has it once.
+pub(super) fn key_source(key_sources: &mut Vec<KeySource>, source: KeySource) -> KeySourceId {
+    let known = key_sources.iter().position(|known| *known == source);
+    KeySourceId(known.unwrap_or_else(|| {
+        key_sources.push(source);
+        key_sources.len().saturating_sub(1)
+    }))
+}
+
 /// A load balancer, and its object in the config.
 pub(super) type Entry<'a> = (LoadBalancer, Object<'a>);
 
@@ -42,7 +51,7 @@ pub(super) fn read<'a>(
             endpoint
         });
         // After a mistake, the position means nothing.
-        let position = endpoint.map_or(0, |endpoint| {
+        let key_source = endpoint.map_or(KeySourceId(0), |endpoint| {
             let source = KeySource {
                 cluster: cluster.clone().unwrap_or_else(|| endpoint.cluster()),
                 authority: endpoint.authority(),
@@ -50,19 +59,13 @@ pub(super) fn read<'a>(
                 format: KeyFormat::Pem,
                 timeout,
             };
-            key_sources
-                .iter()
-                .position(|known| *known == source)
-                .unwrap_or_else(|| {
-                    key_sources.push(source);
-                    key_sources.len().saturating_sub(1)
-                })
+            key_source(&mut key_sources, source)
         });
         let load_balancer = LoadBalancer {
             arn: arn_text.to_owned(),
             issuer,
             client_id,
-            key_source: KeySourceId(position),
+            key_source,
         };
         if before != root.mistake_count() {
             entries.push((load_balancer, entry));
