@@ -1,143 +1,194 @@
-//! `alb-oidc check`: reports mistakes in a plugin config by line and field, or describes what the
-//! filter will do. The library validates, `meaning` describes, and `warnings` lists valid settings
-//! that are rarely intended.
+//! `alb-oidc check`: judges plugin configs and what is applied with them, and describes what the
+//! filter will do. The library validates the configs.
 
+mod config;
+mod extension;
+mod files;
+mod interlock;
+mod key_servers;
 mod meaning;
-mod warnings;
+mod neighbours;
+mod placeholder;
+mod rules;
+mod target;
+mod walk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
+use serde_json::json;
 
-use crate::input::{PluginConfig, Trouble, read_configs};
-use crate::output::{BAD, GOOD, LOUD, TITLE, print, printable, styled};
-use meaning::words;
-use warnings::{Finding, warnings_of_config, warnings_of_resource};
+use crate::finding::{self, Code, Finding, Format};
+use crate::input::{Applied, Object, PluginConfig, Trouble, name_of, no_config};
+use crate::output::{BAD, GOOD, TITLE, print, printable, styled};
 
 const EXAMPLES: &str = r#"Examples:
-  alb-oidc check wasm-plugin.yaml
-  alb-oidc check - < wasm-plugin.yaml"#;
+  alb-oidc check applied.yaml
+  alb-oidc check - < applied.yaml
+  alb-oidc check --partial wasm-plugin.yaml
+  alb-oidc check --strict --output sarif applied.yaml
 
-/// Check a plugin config, and show what the filter will do with it
+Everything that the chart applies:
+  helm template alb-oidc istio/chart --values values.yaml | alb-oidc check -"#;
+
+/// Check a plugin config and what is applied with it, and show what the filter will do
 ///
-/// Exit status: 0 if the config is good, 1 if it has mistakes, 2 if it cannot be read.
+/// Judges the plugin config, its WasmPlugin or TrafficExtension, the interlock, the key servers'
+/// ServiceEntries and DestinationRules, and policies and EnvoyFilters at the same gateway.
+/// docs/operations.md describes each finding by its code.
+///
+/// Exit status: 0, 1 if there are errors, 2 if the input cannot be read.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Check {
-    /// A pluginConfig, or the WasmPlugin or TrafficExtension that contains it, in YAML or JSON.
-    /// `-`: standard input
-    config: PathBuf,
-    /// Print JSON: an array with an object for each plugin config
+    /// What is applied, in YAML or JSON: the output of `helm template` or `kubectl kustomize`, or a
+    /// pluginConfig alone. A directory: its YAML and JSON files. `-`: standard input
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Exit with status 1 for warnings, too
     #[arg(long)]
-    json: bool,
+    strict: bool,
+    /// The input is a part of what is applied: report nothing that is missing
+    #[arg(long)]
+    partial: bool,
 }
 
-/// The result for one plugin config.
-#[derive(Serialize)]
-struct Report {
-    file: String,
-    resource: Option<String>,
-    good: bool,
-    mistakes: Vec<Finding>,
-    warnings: Vec<Finding>,
-    meaning: Vec<String>,
+/// Warnings about one plugin config.
+struct Warnings<'p> {
+    plugin: &'p PluginConfig,
+    /// Hosts on which a policy demands a JWT.
+    guarded_hosts: &'p [&'p str],
+    findings: &'p mut Vec<Finding>,
+}
+
+impl Warnings<'_> {
+    fn add(&mut self, code: Code, field: &str, message: &str) {
+        let message = format!("{field}: {message}");
+        self.findings
+            .push(Finding::in_config(self.plugin, code, field, message));
+    }
 }
 
 impl Check {
     pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
-        let reports: Vec<_> = read_configs(&self.config)?
-            .iter()
-            .map(Report::new)
-            .collect();
-        let text = if self.json {
-            let json = serde_json::to_string_pretty(&reports)
-                .map_err(|error| Trouble(error.to_string()))?;
-            format!("{json}\n")
-        } else {
-            reports
-                .iter()
-                .map(Report::text)
-                .collect::<Vec<_>>()
-                .join("\n")
+        let mut applied = Applied::default();
+        for file in files::files(&self.paths)? {
+            applied.read(&file)?;
+        }
+        let applied = applied.without_other_plugins();
+        if applied.configs.is_empty() && !applied.objects.iter().any(interlock::is_interlock) {
+            let names = self.paths.iter().map(|path| name_of(path));
+            return Err(no_config(&names.collect::<Vec<_>>().join(", ")));
+        }
+        let findings = findings(&applied, self.partial);
+        let text = match self.output {
+            Format::Text => text(&applied.configs, &findings),
+            Format::Json => {
+                let configs: Vec<_> = applied.configs.iter().map(described).collect();
+                let findings: Vec<_> = findings.iter().map(Finding::json).collect();
+                format!("{:#}\n", json!({"configs": configs, "findings": findings}))
+            }
+            Format::Sarif => format!("{:#}\n", finding::sarif(&findings)),
         };
         print(&text)?;
-        Ok(if reports.iter().all(|report| report.good) {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(finding::exit_code(&findings, self.strict))
     }
 }
 
-impl Report {
-    fn new(plugin: &PluginConfig) -> Self {
-        let (mut mistakes, mut warnings, mut meaning) =
-            (Vec::new(), warnings_of_resource(plugin), Vec::new());
-        match &plugin.outcome {
-            Ok(config) => {
-                warnings.extend(warnings_of_config(plugin, config));
-                meaning = words(plugin, config);
+/// Every finding, by file and line.
+fn findings(applied: &Applied, is_partial: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let guarded_hosts = neighbours::guarded_hosts(&applied.objects);
+    for plugin in &applied.configs {
+        of_config(plugin, &guarded_hosts, &mut findings);
+        if let Some(extension) = &plugin.object {
+            findings.extend(extension::findings(extension));
+            findings.extend(placeholder::in_object(extension));
+            if let Ok(config) = &plugin.outcome {
+                let objects = &applied.objects;
+                findings.extend(key_servers::findings(plugin, config, objects, is_partial));
             }
-            Err(errors) => {
-                mistakes.extend(errors.iter().map(|error| Finding {
-                    line: plugin.line(error.path()),
-                    field: error.path().to_owned(),
-                    message: error.to_string(),
-                }));
-            }
-        }
-        mistakes.sort_by_key(|mistake| mistake.line);
-        warnings.sort_by_key(|warning| warning.line);
-        let good = plugin.outcome.is_ok();
-        Self {
-            file: plugin.file.clone(),
-            resource: plugin.resource.clone(),
-            good,
-            mistakes,
-            warnings,
-            meaning,
+        } else {
+            findings.extend(placeholder::in_config(plugin));
         }
     }
+    let extensions: Vec<&Object> = applied
+        .configs
+        .iter()
+        .filter_map(|plugin| plugin.object.as_ref())
+        .collect();
+    let interlocks: Vec<&Object> = applied
+        .objects
+        .iter()
+        .filter(|object| interlock::is_interlock(object))
+        .collect();
+    findings.extend(extension::duplicates(&extensions));
+    findings.extend(interlock::findings(&extensions, &interlocks, is_partial));
+    findings.extend(neighbours::findings(&extensions, &applied.objects));
+    let of_chart = applied
+        .objects
+        .iter()
+        .filter(|object| neighbours::is_of_chart(object));
+    findings.extend(of_chart.filter_map(placeholder::in_object));
+    finding::sort(&mut findings);
+    findings
+}
 
-    fn text(&self) -> String {
-        let Self {
-            file,
-            resource,
-            good,
-            mistakes,
-            warnings,
-            meaning,
-        } = self;
-        let of = |finding: &Finding| format!("{file}:{}: ", finding.line);
-        let mut lines: Vec<_> = mistakes
-            .iter()
-            .map(|mistake| format!("{}{}", of(mistake), printable(&mistake.message)))
-            .collect();
-        let warning = styled(LOUD, "warning:");
-        lines.extend(
-            warnings
-                .iter()
-                .map(|finding| format!("{}{warning} {}", of(finding), printable(&finding.message))),
-        );
-        let name = resource
-            .as_ref()
-            .map_or_else(String::new, |resource| format!("{}: ", printable(resource)));
-        let verdict = match (good, mistakes.len()) {
-            (true, _) => styled(GOOD, "the config is good"),
-            (false, 1) => styled(BAD, "the config has 1 mistake"),
-            (false, count) => styled(BAD, &format!("the config has {count} mistakes")),
+/// The mistakes in one plugin config, or its warnings.
+fn of_config(plugin: &PluginConfig, guarded_hosts: &[&str], findings: &mut Vec<Finding>) {
+    match &plugin.outcome {
+        Ok(config) => {
+            let mut warnings = Warnings {
+                plugin,
+                guarded_hosts,
+                findings,
+            };
+            config::warn(plugin, config, &mut warnings);
+        }
+        Err(errors) => findings.extend(errors.iter().map(|error| {
+            let code = Code::ConfigInvalid;
+            Finding::in_config(plugin, code, error.path(), error.to_string())
+        })),
+    }
+}
+
+/// What the filter will do, as JSON.
+fn described(plugin: &PluginConfig) -> serde_json::Value {
+    let config = plugin.outcome.as_ref().ok();
+    json!({
+        "file": plugin.file,
+        "resource": plugin.object.as_ref().map(Object::id),
+        "good": config.is_some(),
+        "meaning": config.map(|config| meaning::words(plugin, config)).unwrap_or_default(),
+    })
+}
+
+fn text(configs: &[PluginConfig], findings: &[Finding]) -> String {
+    let mut lines: Vec<_> = findings.iter().map(Finding::text).collect();
+    lines.extend(finding::summary(findings));
+    for plugin in configs {
+        let name = plugin.object.as_ref().map_or_else(String::new, |object| {
+            format!("{}: ", printable(&object.id()))
+        });
+        let verdict = match &plugin.outcome {
+            Ok(_) => styled(GOOD, "the config is good"),
+            Err(mistakes) if mistakes.len() == 1 => styled(BAD, "the config has 1 mistake"),
+            Err(mistakes) => styled(BAD, &format!("the config has {} mistakes", mistakes.len())),
         };
-        lines.push(format!("{file}: {name}{verdict}"));
-        if *good {
+        lines.push(format!("{}: {name}{verdict}", printable(&plugin.file)));
+        if let Ok(config) = &plugin.outcome {
             lines.push(format!("\n{}", styled(TITLE, "The filter")));
+            let words = meaning::words(plugin, config);
             lines.extend(
-                meaning
+                words
                     .iter()
                     .map(|sentence| format!("  - {}", printable(sentence))),
             );
         }
-        lines.join("\n") + "\n"
     }
+    lines.join("\n") + "\n"
 }

@@ -1,16 +1,22 @@
 //! The operator's input: files, standard input, and plugin configs with the line of each field. The
 //! library validates the configs.
 
+mod node;
+mod object;
+mod plugin_config;
+
 use std::io::Read as _;
 use std::path::Path;
 
-use alb_oidc_filter::{Config, ConfigError, KeyFormat, KeySource};
-use serde::{Deserialize, Deserializer};
+use alb_oidc_filter::{Config, ConfigError};
 use serde_json::{Map, Value, json};
-use serde_saphyr::{Spanned, UserMessageFormatter};
 
-/// Maximum size of a file or of standard input, in bytes.
-const MAX_INPUT_BYTES: u64 = 4 * 1024 * 1024;
+use node::{Lines, Node, parse};
+pub(crate) use object::Object;
+pub(crate) use plugin_config::PluginConfig;
+
+/// Maximum size of a file or of standard input, in bytes: Kubeflow's manifests take several MiB.
+const MAX_INPUT_BYTES: u64 = 32 * 1024 * 1024;
 
 /// An error that the operator has to correct. Each line says what is wrong and where.
 #[derive(Debug)]
@@ -22,17 +28,25 @@ impl std::fmt::Display for Trouble {
     }
 }
 
+/// Standard input, as a path.
+pub(crate) const STDIN: &str = "-";
+
+/// The name of the file `path`, for messages.
+pub(crate) fn name_of(path: &Path) -> String {
+    if path == Path::new(STDIN) {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
 /// The name and the text of the file `path`; `-` is standard input.
 ///
 /// # Errors
 /// The file cannot be read, is not UTF-8, or has more than [`MAX_INPUT_BYTES`].
 pub(crate) fn read_text(path: &Path) -> Result<(String, String), Trouble> {
-    let is_stdin = path == Path::new("-");
-    let name = if is_stdin {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
-    };
+    let is_stdin = path == Path::new(STDIN);
+    let name = name_of(path);
     let trouble = |what: &dyn std::fmt::Display| Trouble(format!("{name}: {what}"));
     let mut bytes = Vec::new();
     let read = if is_stdin {
@@ -59,296 +73,10 @@ pub(crate) fn read_text(path: &Path) -> Result<(String, String), Trouble> {
     }
 }
 
-/// A YAML or JSON value with its line numbers.
-struct Node {
-    line: u64,
-    shape: Shape,
-}
-
-enum Shape {
-    Scalar(Value),
-    List(Vec<Node>),
-    Map(Vec<(Spanned<String>, Node)>),
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned {
-            value, referenced, ..
-        } = Spanned::deserialize(deserializer)?;
-        Ok(Self {
-            line: referenced.line(),
-            shape: value,
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Shape {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Shape;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a value")
-            }
-
-            fn visit_unit<E>(self) -> Result<Shape, E> {
-                Ok(Shape::Scalar(Value::Null))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Shape, E> {
-                Ok(Shape::Scalar(value.into()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Shape, E> {
-                Ok(Shape::Scalar(value.into()))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Shape, E> {
-                Ok(Shape::Scalar(value.into()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Shape, E> {
-                Ok(Shape::Scalar(value.into()))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Shape, E> {
-                Ok(Shape::Scalar(value.into()))
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut seq: A,
-            ) -> Result<Shape, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = seq.next_element()? {
-                    elements.push(element);
-                }
-                Ok(Shape::List(elements))
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<Shape, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Shape::Map(members))
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl Node {
-    /// The member at this path of names, and the line of its name.
-    fn member(&self, path: &[&str]) -> Option<(u64, &Node)> {
-        let (name, below) = path.split_first()?;
-        let Shape::Map(members) = &self.shape else {
-            return None;
-        };
-        let (name, node) = members.iter().find(|(found, _)| found.value == **name)?;
-        if below.is_empty() {
-            Some((name.referenced.line(), node))
-        } else {
-            node.member(below)
-        }
-    }
-
-    fn text(&self, path: &[&str]) -> Option<&str> {
-        match &self.member(path)?.1.shape {
-            Shape::Scalar(Value::String(text)) => Some(text),
-            _ => None,
-        }
-    }
-
-    fn value(&self) -> Value {
-        match &self.shape {
-            Shape::Scalar(value) => value.clone(),
-            Shape::List(elements) => elements.iter().map(Self::value).collect(),
-            Shape::Map(members) => Value::Object(
-                members
-                    .iter()
-                    .map(|(name, node)| (name.value.clone(), node.value()))
-                    .collect(),
-            ),
-        }
-    }
-
-    /// Adds the line of each field to `lines`. The paths have the form of [`ConfigError::path`].
-    fn lines(&self, path: &str, line: u64, lines: &mut Vec<(String, u64)>) {
-        lines.push((path.to_owned(), line));
-        match &self.shape {
-            Shape::Scalar(_) => {}
-            Shape::List(elements) => {
-                for (position, element) in elements.iter().enumerate() {
-                    element.lines(&format!("{path}[{position}]"), element.line, lines);
-                }
-            }
-            Shape::Map(members) => {
-                for (name, node) in members {
-                    let path = if path.is_empty() {
-                        name.value.clone()
-                    } else {
-                        format!("{path}.{}", name.value)
-                    };
-                    node.lines(&path, name.referenced.line(), lines);
-                }
-            }
-        }
-    }
-}
-
-/// One plugin config, and the Istio resource that contains it.
-pub(crate) struct PluginConfig {
-    /// The file's name.
-    pub(crate) file: String,
-    /// Kind, namespace and name of the Istio resource; `None` for a bare `pluginConfig`.
-    pub(crate) resource: Option<String>,
-    /// The resource's `spec`.
-    pub(crate) spec: Value,
-    /// The members of the config. Empty if it is not an object.
-    pub(crate) members: Map<String, Value>,
-    /// The validated config, or its errors.
-    pub(crate) outcome: Result<Config, Vec<ConfigError>>,
-    lines: Vec<(String, u64)>,
-    spec_lines: Vec<(String, u64)>,
-}
-
-/// The line of `path`, or of its closest known parent.
-fn line_of(lines: &[(String, u64)], path: &str) -> u64 {
-    let mut path = path;
-    loop {
-        if let Some((_, line)) = lines.iter().find(|(known, _)| known == path) {
-            return *line;
-        }
-        let Some((above, _)) = path
-            .rfind(['.', '['])
-            .and_then(|end| path.split_at_checked(end))
-        else {
-            return lines.first().map_or(1, |(_, line)| *line);
-        };
-        path = above;
-    }
-}
-
-impl PluginConfig {
-    fn new(
-        file: &str,
-        resource: Option<String>,
-        document: &Node,
-        config: Option<(u64, &Node)>,
-    ) -> Self {
-        let (mut lines, mut spec_lines) = (Vec::new(), Vec::new());
-        let spec = document.member(&["spec"]);
-        if let Some((line, spec)) = spec.filter(|_| resource.is_some()) {
-            spec.lines("", line, &mut spec_lines);
-        }
-        // Errors of an absent config get the first line of the resource.
-        let (line, value) = config.map_or((document.line, Value::Null), |(line, node)| {
-            (line, node.value())
-        });
-        match config {
-            Some((line, node)) => node.lines("", line, &mut lines),
-            None => lines.push((String::new(), line)),
-        }
-        // The module receives JSON text. Its size and depth are limited, too.
-        let text = if value.is_null() {
-            String::new()
-        } else {
-            value.to_string()
-        };
-        let outcome = Config::parse(text.as_bytes());
-        let members = match value {
-            Value::Object(members) => members,
-            _ => Map::new(),
-        };
-        let spec = spec.map(|(_, node)| node.value()).unwrap_or_default();
-        Self {
-            file: file.to_owned(),
-            resource,
-            spec,
-            members,
-            outcome,
-            lines,
-            spec_lines,
-        }
-    }
-
-    /// The line of this field of the config.
-    pub(crate) fn line(&self, field: &str) -> u64 {
-        line_of(&self.lines, field)
-    }
-
-    /// The line of this field of the resource's `spec`.
-    pub(crate) fn spec_line(&self, field: &str) -> u64 {
-        line_of(&self.spec_lines, field)
-    }
-
-    /// The URL at which a key server publishes the key `id`.
-    pub(crate) fn key_url(&self, source: &KeySource, id: &str) -> String {
-        let field = |object: &str, name: &str| self.members.get(object)?.get(name)?.as_str();
-        let (configured, id) = match source.format {
-            KeyFormat::Pem => (field("publicKeys", "endpoint"), id),
-            KeyFormat::KeySet => (
-                field("accessToken", "jwksUri").or_else(|| field("accessToken", "issuer")),
-                "",
-            ),
-        };
-        // The parsed config has no scheme: Envoy's cluster decides about TLS.
-        let scheme = if configured.is_some_and(|url| url.starts_with("http:")) {
-            "http"
-        } else {
-            "https"
-        };
-        format!("{scheme}://{}{}{id}", source.authority, source.path)
-    }
-}
-
-/// The documents in `text`, with their line numbers. `expected` describes the content in an error.
-fn parse(path: &Path, file: &str, text: &str, expected: &str) -> Result<Vec<Node>, Trouble> {
-    if text.trim().is_empty() {
-        return Err(Trouble(format!(
-            "{file}: found nothing, expected {expected} in YAML or JSON"
-        )));
-    }
-    let unreadable = |line: u64, what: String| {
-        let what = what.lines().next().unwrap_or_default().to_owned();
-        Trouble(format!(
-            "{file}:{line}: found invalid text, expected YAML or JSON: {what}"
-        ))
-    };
-    // The YAML parser accepts text that is not valid JSON.
-    if path
-        .extension()
-        .is_some_and(|extension| extension == "json")
-        && let Err(error) = serde_json::from_str::<Value>(text)
-    {
-        return Err(unreadable(
-            u64::try_from(error.line()).unwrap_or(1),
-            error.to_string(),
-        ));
-    }
-    serde_saphyr::from_multiple(text).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line());
-        unreadable(
-            line,
-            error
-                .without_snippet()
-                .render_with_formatter(&UserMessageFormatter),
-        )
-    })
-}
-
 /// One document, and the line of each of its fields.
 pub(crate) struct Document {
     file: String,
-    lines: Vec<(String, u64)>,
+    lines: Lines,
     pub(crate) value: Value,
 }
 
@@ -363,12 +91,10 @@ impl Document {
                 documents.len()
             )));
         };
-        let mut lines = Vec::new();
-        node.lines("", node.line, &mut lines);
         Ok(Self {
             value: node.value(),
             file,
-            lines,
+            lines: Lines::new(node, node.line),
         })
     }
 
@@ -379,83 +105,98 @@ impl Document {
         } else {
             format!("{field}: ")
         };
-        format!(
-            "{}:{}: {name}{what}",
-            self.file,
-            line_of(&self.lines, field)
-        )
+        format!("{}:{}: {name}{what}", self.file, self.lines.of(field))
     }
 }
 
-/// Reads every plugin config in the file `path`: bare, or in Istio resources.
+/// What an operator applies: plugin configs, and Kubernetes resources.
+#[derive(Default)]
+pub(crate) struct Applied {
+    pub(crate) configs: Vec<PluginConfig>,
+    /// All resources but the extensions that contain the configs.
+    pub(crate) objects: Vec<Object>,
+}
+
+impl Applied {
+    /// Adds each document of the file `path`.
+    pub(crate) fn read(&mut self, path: &Path) -> Result<(), Trouble> {
+        let (file, text) = read_text(path)?;
+        for document in &parse(
+            path,
+            &file,
+            &text,
+            "a plugin config or Kubernetes resources",
+        )? {
+            self.add(&file, document);
+        }
+        Ok(())
+    }
+
+    /// Drops the configs of other plugins, if one is recognizably the filter's.
+    pub(crate) fn without_other_plugins(mut self) -> Self {
+        let is_of_filter = |config: &PluginConfig| config.members.contains_key("loadBalancers");
+        if self.configs.iter().any(is_of_filter) {
+            self.configs.retain(is_of_filter);
+        }
+        self
+    }
+
+    fn add(&mut self, file: &str, document: &Node) {
+        let Some(kind) = document.text(&["kind"]) else {
+            self.add_without_kind(file, document);
+            return;
+        };
+        let path: &[&str] = match kind {
+            "WasmPlugin" => &["spec", "pluginConfig"],
+            "TrafficExtension" => &["spec", "wasm", "pluginConfig"],
+            kind if kind.ends_with("List") => {
+                for item in document.elements(&["items"]) {
+                    self.add(file, item);
+                }
+                return;
+            }
+            _ => {
+                self.objects.push(Object::new(file, kind, document));
+                return;
+            }
+        };
+        let object = Object::new(file, kind, document);
+        let config = document.member(path);
+        self.configs
+            .push(PluginConfig::new(file, Some(object), document, config));
+    }
+
+    /// A plugin config, the values of the chart, or something else.
+    fn add_without_kind(&mut self, file: &str, document: &Node) {
+        let is_envoys = document.member(&["static_resources"]).is_some();
+        if is_envoys || document.is_null() {
+            return;
+        }
+        let is_bare = document.member(&["loadBalancers"]).is_some();
+        let of_values = document.member(&["pluginConfig"]).filter(|_| !is_bare);
+        let config = of_values.unwrap_or((document.line, document));
+        self.configs
+            .push(PluginConfig::new(file, None, document, Some(config)));
+    }
+}
+
+/// Reads every plugin config in the file `path`: bare, in the chart's values, or in Istio resources.
 pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
-    let (file, text) = read_text(path)?;
-    let documents = parse(path, &file, &text, "a plugin config")?;
-    let mut configs = Vec::new();
-    for document in &documents {
-        collect(&file, document, &mut configs);
-    }
-    // Ignore the configs of other plugins, if one is recognizably the filter's.
-    if configs
-        .iter()
-        .any(|config| config.members.contains_key("loadBalancers"))
-    {
-        configs.retain(|config| config.members.contains_key("loadBalancers"));
-    }
+    let mut applied = Applied::default();
+    applied.read(path)?;
+    let configs = applied.without_other_plugins().configs;
     if configs.is_empty() {
-        return Err(Trouble(format!(
-            "{file}: found no plugin config, expected one in YAML or JSON, or a WasmPlugin or TrafficExtension that contains one; \
-             in an Envoy configuration, copy the text in `configuration.value` of the filter"
-        )));
+        return Err(no_config(&name_of(path)));
     }
     Ok(configs)
 }
 
-fn collect(file: &str, document: &Node, configs: &mut Vec<PluginConfig>) {
-    let kind = document.text(&["kind"]);
-    let is_envoys = document.member(&["static_resources"]).is_some();
-    let path: &[&str] = match kind {
-        None if is_envoys => return,
-        None => {
-            configs.push(PluginConfig::new(
-                file,
-                None,
-                document,
-                Some((document.line, document)),
-            ));
-            return;
-        }
-        Some("WasmPlugin") => &["spec", "pluginConfig"],
-        Some("TrafficExtension") => &["spec", "wasm", "pluginConfig"],
-        Some(kind) if kind.ends_with("List") => {
-            if let Some((
-                _,
-                Node {
-                    shape: Shape::List(items),
-                    ..
-                },
-            )) = document.member(&["items"])
-            {
-                for item in items {
-                    collect(file, item, configs);
-                }
-            }
-            return;
-        }
-        Some(_) => return,
-    };
-    let name = [
-        document.text(&["metadata", "namespace"]),
-        document.text(&["metadata", "name"]),
-    ];
-    let name = name.into_iter().flatten().collect::<Vec<_>>().join("/");
-    let resource = format!("{} {name}", kind.unwrap_or_default());
-    configs.push(PluginConfig::new(
-        file,
-        Some(resource),
-        document,
-        document.member(path),
-    ));
+/// The error for an input without a plugin config.
+pub(crate) fn no_config(place: &str) -> Trouble {
+    Trouble(format!(
+        "{place}: found no plugin config, expected one in YAML or JSON, or a WasmPlugin or TrafficExtension that contains one; \
+         in an Envoy configuration, copy the text in `configuration.value` of the filter"
+    ))
 }
 
 /// A config that has only `members` and a placeholder load balancer, for commands that verify no

@@ -20,6 +20,7 @@ mod check;
 mod clock;
 mod echo;
 mod explain;
+mod finding;
 mod input;
 mod mint;
 mod native;

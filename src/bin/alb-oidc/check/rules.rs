@@ -1,65 +1,12 @@
-//! Warnings of valid settings that are rarely intended, in the config and in the Istio resource
-//! around it.
+//! Warnings of rules that are rarely intended.
 
 use alb_oidc_filter::{Access, Config, MAX_REGEX_SIZE, PathPattern, RequestHead, Rule};
-use serde::Serialize;
-use serde_json::Value;
 
-use crate::input::PluginConfig;
+use super::Warnings;
+use crate::finding::Code;
 
-/// A mistake or a warning.
-#[derive(Serialize)]
-pub(super) struct Finding {
-    pub(super) line: u64,
-    pub(super) field: String,
-    pub(super) message: String,
-}
-
-pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<Finding> {
-    let mut warnings = Vec::new();
-    let mut warn = |field: String, message: &str| {
-        warnings.push(Finding {
-            line: plugin.line(&field),
-            message: format!("{field}: {message}"),
-            field,
-        });
-    };
-    for (position, load_balancer) in config.load_balancers.iter().enumerate() {
-        if load_balancer.issuer.is_none() {
-            warn(
-                format!("loadBalancers[{position}].issuer"),
-                "found null: tokens of any issuer are trusted",
-            );
-        }
-        if load_balancer.client_id.is_none() {
-            let message = "found null: tokens for every application of the issuer are trusted";
-            warn(format!("loadBalancers[{position}].clientId"), message);
-        }
-    }
-    if config.report_only {
-        warn(
-            "mode".to_owned(),
-            "found \"report\": no request is denied, and those without a valid token pass without a user id",
-        );
-    }
-    for (position, name) in config
-        .upgrades
-        .allowed
-        .iter()
-        .enumerate()
-        .filter(|(_, name)| *name != "websocket")
-    {
-        let message = format!(
-            "found {name}: before Envoy 1.38.4 and 1.39.3, a client can hide a second request with a forged user id behind it"
-        );
-        warn(format!("upgrades[{position}]"), &message);
-    }
-    if config.forward.session_cookies {
-        warn(
-            "forward.sessionCookies".to_owned(),
-            "found true: upstream receives cookies with which it can impersonate the user",
-        );
-    }
+/// Adds the warnings of the rules of `config`.
+pub(super) fn warn(config: &Config, warnings: &mut Warnings<'_>) {
     let rules = &config.access.rules;
     let regexes = rules
         .iter()
@@ -70,30 +17,115 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
             "found regexes of about {regexes} compiled bytes: the module may count a third more, and rejects the config above \
              {MAX_REGEX_SIZE} bytes; shorten them or use fewer"
         );
-        warn("rules".to_owned(), &message);
+        warnings.add(Code::RegexSize, "rules", &message);
     }
     for (field, other) in groups_that_differ_in_case(rules) {
         let message = format!("differs from {other} in case only: names are compared exactly");
-        warn(field, &message);
+        warnings.add(Code::GroupCase, &field, &message);
     }
     for (position, rule) in rules.iter().enumerate() {
+        let field = format!("rules[{position}]");
         let earlier = rules
             .iter()
             .take(position)
             .position(|earlier| covers(earlier, rule));
         if let Some(earlier) = earlier {
-            warn(
-                format!("rules[{position}]"),
-                &format!("never applies: rules[{earlier}] matches all its requests first"),
-            );
-        } else if opens_any_path(config, rule) {
-            warn(
-                format!("rules[{position}]"),
-                &format!("opens every path, such as {PROBE_PATH}, to requests without a token"),
+            let message = format!("never applies: rules[{earlier}] matches all its requests first");
+            warnings.add(Code::RuleNeverApplies, &field, &message);
+        } else if opens_any_path(config, rule) && !warnings.is_guarded(rule) {
+            let message =
+                format!("opens every path, such as {PROBE_PATH}, to requests without a token");
+            warnings.add(Code::RuleOpensAll, &field, &message);
+        } else if rule.access.opens() {
+            warn_of_open_paths(&field, rule, warnings);
+        } else if matches!(rule.access, Access::Allow(_)) {
+            warn_of_narrow_rule(&field, rule, warnings);
+        }
+    }
+}
+
+impl Warnings<'_> {
+    /// Whether a policy demands a JWT on every host of the rule.
+    fn is_guarded(&self, rule: &Rule) -> bool {
+        let is_guarded = |host: &String| self.guarded_hosts.contains(&host.as_str());
+        !rule.hosts.is_empty() && rule.hosts.iter().all(is_guarded)
+    }
+}
+
+/// Patterns that open more paths than they show.
+fn warn_of_open_paths(field: &str, rule: &Rule, warnings: &mut Warnings<'_>) {
+    for (position, path) in rule.paths.iter().enumerate() {
+        let field = format!("{field}.match.paths[{position}]");
+        match path {
+            PathPattern::Suffix(suffix) => warnings.add(
+                Code::RuleOpensSuffix,
+                &format!("{field}.suffix"),
+                &format!("found {suffix}: opens every path that ends so"),
+            ),
+            PathPattern::Regex(regex) if !is_anchored(regex.exact().as_str()) => warnings.add(
+                Code::RuleOpensRegex,
+                &format!("{field}.regex"),
+                &format!(
+                    "found {}, expected ^ at its start and $ at its end: opens every path with a match in it",
+                    regex.exact()
+                ),
+            ),
+            _ => {}
+        }
+    }
+}
+
+/// A rule that lets only some users pass, and that another path or method evades.
+fn warn_of_narrow_rule(field: &str, rule: &Rule, warnings: &mut Warnings<'_>) {
+    for (position, path) in rule.paths.iter().enumerate() {
+        if let PathPattern::Exact(path) = path {
+            warnings.add(
+                Code::AllowExact,
+                &format!("{field}.match.paths[{position}].exact"),
+                &format!("found {path}: any user may request {path}/ and paths below it"),
             );
         }
     }
-    warnings
+    if !rule.methods.is_empty() {
+        warnings.add(
+            Code::AllowMethods,
+            &format!("{field}.match.methods"),
+            &format!(
+                "found {}: any user may use other methods",
+                rule.methods.join(", ")
+            ),
+        );
+    }
+}
+
+/// Whether the regex matches whole paths only.
+fn is_anchored(regex: &str) -> bool {
+    let (mut depth, mut is_escaped, mut in_class) = (0_usize, false, false);
+    for c in regex.chars() {
+        match c {
+            _ if is_escaped => {
+                is_escaped = false;
+                continue;
+            }
+            '\\' => is_escaped = true,
+            '[' => in_class = true,
+            ']' => in_class = false,
+            _ if in_class => {}
+            '(' => depth = depth.saturating_add(1),
+            ')' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 => return false,
+            _ => {}
+        }
+    }
+    regex.starts_with('^') && ends_with_anchor(regex)
+}
+
+/// Whether the regex ends with an unescaped `$`.
+pub(super) fn ends_with_anchor(regex: &str) -> bool {
+    regex.strip_suffix('$').is_some_and(|rest| {
+        let escapes = rest.chars().rev().take_while(|c| *c == '\\').count();
+        escapes % 2 == 0
+    })
 }
 
 /// Each group in `allow` that an earlier one equals but for case, with the path of that one.
@@ -207,65 +239,24 @@ fn path_covers(
     }
 }
 
-/// Warnings about the Istio resource that contains the config.
-pub(super) fn warnings_of_resource(plugin: &PluginConfig) -> Vec<Finding> {
-    let Some(resource) = &plugin.resource else {
-        return Vec::new();
-    };
-    let mut warnings = Vec::new();
-    let mut warn = |field: &str, message: &str| {
-        warnings.push(Finding {
-            line: plugin.spec_line(field),
-            field: format!("spec.{field}"),
-            message: format!("spec.{field}: {message}"),
-        });
-    };
-    let spec = &plugin.spec;
-    // A TrafficExtension nests the settings of the module.
-    let fail_strategy = if resource.starts_with("WasmPlugin") {
-        "failStrategy"
-    } else {
-        "wasm.failStrategy"
-    };
-    let strategy = spec
-        .pointer(&format!("/{}", fail_strategy.replace('.', "/")))
-        .and_then(Value::as_str);
-    if strategy == Some("FAIL_OPEN") {
-        warn(
-            fail_strategy,
-            "found FAIL_OPEN, expected FAIL_RELOAD or FAIL_CLOSE: otherwise every request passes when the filter fails",
-        );
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anchored_regexes_match_whole_paths() {
+        for (regex, expected) in [
+            ("^/healthz$", true),
+            ("^/(a|b)$", true),
+            ("^/[|]$", true),
+            (r"^/a\|b$", true),
+            ("^/a$|^/b$", false),
+            ("/healthz$", false),
+            ("^/healthz", false),
+            (r"^/cost\$", false),
+            (r"^/a\\$", true),
+        ] {
+            assert_eq!(is_anchored(regex), expected, "{regex}");
+        }
     }
-    let phase = spec.get("phase").and_then(Value::as_str);
-    if phase != Some("AUTHN") {
-        let found = phase.unwrap_or("nothing");
-        let message = format!(
-            "found {found}, expected AUTHN: otherwise the filter may run after policies that read its headers"
-        );
-        warn("phase", &message);
-    }
-    let modes = spec
-        .get("match")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    let modes: Vec<_> = modes
-        .map(|entry| entry.get("mode").and_then(Value::as_str))
-        .collect();
-    if !modes.is_empty() && modes.iter().all(|mode| *mode == Some("SERVER")) {
-        warn(
-            "match",
-            "found SERVER, expected CLIENT: SERVER never matches on a gateway",
-        );
-    }
-    if ["selector", "targetRefs", "targetRef"]
-        .iter()
-        .all(|field| spec.get(field).is_none())
-    {
-        warn(
-            "selector",
-            "found nothing, expected the gateway's labels or targetRefs: otherwise every proxy in the namespace runs the filter",
-        );
-    }
-    warnings
 }
