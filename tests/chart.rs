@@ -375,6 +375,10 @@ fn assert_routes_may_use_their_services(resources: &[Value]) {
 fn generated() -> Vec<(&'static str, String)> {
     let schema_path = "istio/chart/values.schema.json";
     let mut schema: Value = serde_json::from_str(&read(schema_path)).expect("JSON");
+    schema["$id"] = json!(concat!(
+        "urn:alb-oidc-filter:values:",
+        env!("CARGO_PKG_VERSION")
+    ));
     schema["properties"]["pluginConfig"] = plugin_config_schema();
     let schema = serde_json::to_string_pretty(&schema).expect("JSON") + "\n";
     let example = "istio/chart/examples/kubeflow-cognito.yaml";
@@ -494,6 +498,89 @@ fn passes_the_check_of_the_tool() {
     let text = template(file.path().to_str().expect("a path")).expect("a chart");
     let (good, said) = checked(&text);
     assert!(!good && said.contains("userId.header"), "{said}");
+}
+
+/// What `alb-oidc schema` prints.
+fn schema(more: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_alb-oidc"))
+        .arg("schema")
+        .args(more)
+        .output()
+        .expect("alb-oidc runs");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn tool_prints_the_schema_of_the_values() {
+    let printed = schema(&["--values"]);
+    assert_eq!(printed, read("istio/chart/values.schema.json"));
+    let id = |schema: &str| {
+        let schema: Value = serde_json::from_str(schema).expect("JSON");
+        text(&schema["$id"]).to_owned()
+    };
+    assert_ne!(id(&printed), id(&schema(&[])));
+}
+
+/// Helm validates values with a JSON Schema: here, a config with the one of the tool.
+fn validate(config: &Value, schema: &str) -> Result<String, String> {
+    let chart = tempfile::TempDir::new().expect("a directory");
+    let put = |name: &str, content: &str| {
+        std::fs::write(chart.path().join(name), content).expect("a file");
+    };
+    put(
+        "Chart.yaml",
+        "apiVersion: v2\nname: config\nversion: 0.1.0\n",
+    );
+    put("values.schema.json", schema);
+    let values = values_file(config);
+    let path = |path: &std::path::Path| path.to_str().expect("a path").to_owned();
+    helm(&[
+        "template",
+        "a",
+        &path(chart.path()),
+        "--values",
+        &path(values.path()),
+    ])
+}
+
+#[test]
+fn schema_of_the_tool_accepts_each_config_of_the_pages() {
+    let schema = schema(&[]);
+    let mut configs: Vec<(String, Value)> = Vec::new();
+    for example in examples() {
+        let values: Value = serde_saphyr::from_str(&read(&example)).expect("YAML");
+        configs.push((example, values["pluginConfig"].clone()));
+    }
+    for entry in std::fs::read_dir(repository("docs")).expect("docs") {
+        let path = entry.expect("a page").path();
+        let page = std::fs::read_to_string(&path).expect("text");
+        for block in page.split("```yaml\n").skip(1) {
+            let yaml = block.split("```").next().expect("a block");
+            for document in resources(yaml) {
+                let mut config = document["pluginConfig"].clone();
+                if config.is_object() {
+                    let own = json!([{"arn": ARN, "issuer": ISSUER, "clientId": null}]);
+                    let members = config.as_object_mut().expect("an object");
+                    members.entry("loadBalancers").or_insert(own);
+                    configs.push((path.display().to_string(), config));
+                }
+            }
+        }
+    }
+    assert!(configs.len() > 25, "{} configs", configs.len());
+    for (place, config) in &configs {
+        validate(config, &schema).unwrap_or_else(|error| panic!("{place}: {error}"));
+    }
+    for bad in [
+        json!({"loadBalancers": []}),
+        json!({"loadBalancers": [{"arn": ARN, "issuer": 7, "clientId": null}]}),
+        json!({"loadBalancers": [{"arn": ARN, "issuer": null, "clientId": null}], "modus": "report"}),
+        json!({"mode": "report"}),
+    ] {
+        let error = validate(&bad, &schema).expect_err("an error");
+        assert!(error.contains("schema"), "{bad}: {error}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Runs `alb-oidc` as an operator does, and checks output and exit status. Unit tests beside the code
 //! cover the decisions.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -712,7 +713,14 @@ fn every_example_in_the_help_runs() {
         .replace("_EXAMPLE", "_AbCdEfGhI");
     let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     desk.put("applied.yaml", applied.replace(digest, &"1b".repeat(32)));
-    for command in ["check", "explain", "token", "transform", "tenancy"] {
+    for command in [
+        "check",
+        "schema",
+        "explain",
+        "token",
+        "transform",
+        "tenancy",
+    ] {
         let help = desk.run(&[command, "--help"]).says(0, &[]).stdout;
         let examples = examples(&help);
         assert!(!examples.is_empty(), "{command}");
@@ -722,20 +730,20 @@ fn every_example_in_the_help_runs() {
     }
 }
 
+/// The commands in the tables of the README and of the page about operations.
 #[test]
-fn readme_lists_every_command() {
-    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR")))
-        .expect("a README");
-    let (_, section) = readme.split_once("\n## alb-oidc\n").expect("a section");
-    let named = section
-        .lines()
-        .take_while(|line| !line.starts_with("## "))
-        .filter_map(|line| line.strip_prefix("| `alb-oidc "));
-    let named: Vec<_> = named
+fn pages_list_every_command() {
+    let tables = ["README.md", "docs/operations.md"].map(|page| {
+        let path = format!("{}/{page}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).expect("a page")
+    });
+    let named = tables.iter().flat_map(|page| page.lines());
+    let named = named.filter_map(|line| line.strip_prefix("| `alb-oidc "));
+    let named: BTreeSet<_> = named
         .filter_map(|line| line.split([' ', '`']).next())
         .map(str::to_owned)
         .collect();
-    assert_eq!(named, commands(&Desk::new()));
+    assert_eq!(named, commands(&Desk::new()).into_iter().collect());
 }
 
 /// Each `alb-oidc` command in `docs/`: the options that it gives are in its `--help`.
@@ -754,6 +762,7 @@ fn commands_of_the_pages_exist() {
             let Some(name) = words.next().filter(|name| {
                 [
                     "check",
+                    "schema",
                     "explain",
                     "token",
                     "transform",

@@ -26,6 +26,7 @@ mod mint;
 mod native;
 mod output;
 mod page;
+mod schema;
 mod serve;
 mod simulate;
 mod tenancy;
@@ -54,6 +55,7 @@ struct Arguments {
 enum Command {
     Simulate(simulate::Simulate),
     Check(check::Check),
+    Schema(schema::Schema),
     Explain(explain::Explain),
     Token(token::Token),
     Transform(transform::Transform),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Simulate(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Schema(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Token(command) => command.run(),
         Command::Transform(command) => command.run(),
