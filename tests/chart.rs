@@ -522,6 +522,18 @@ fn tool_prints_the_schema_of_the_values() {
     assert_ne!(id(&printed), id(&schema(&[])));
 }
 
+#[test]
+fn renders_the_values_of_the_tool() {
+    let output = Command::new(env!("CARGO_BIN_EXE_alb-oidc"))
+        .args(["init", "tests/aws/rules-443.json", "--image", IMAGE])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("alb-oidc runs");
+    assert!(output.status.success());
+    let values: Value = serde_saphyr::from_slice(&output.stdout).expect("YAML");
+    assert_sound(&rendered(&values));
+}
+
 /// Helm validates values with a JSON Schema: here, a config with the one of the tool.
 fn validate(config: &Value, schema: &str) -> Result<String, String> {
     let chart = tempfile::TempDir::new().expect("a directory");

@@ -263,6 +263,8 @@ fn every_code_has_a_case_that_fails_and_one_that_passes() {
     let all: BTreeSet<_> = rules()
         .iter()
         .map(|rule| rule["id"].as_str().expect("an id").to_owned())
+        // `audit` has the others.
+        .filter(|code| !code.starts_with("alb-"))
         .collect();
     assert_eq!(tried, all);
 }

@@ -702,6 +702,21 @@ fn commands(desk: &Desk) -> Vec<String> {
 fn every_example_in_the_help_runs() {
     let desk = Desk::new();
     desk.mint(&["--claim", "email=ann@example.com"]);
+    for name in [
+        "attributes",
+        "listeners",
+        "load-balancers",
+        "rules-443",
+        "values.yaml",
+    ] {
+        let name = if name.contains('.') {
+            name.to_owned()
+        } else {
+            format!("{name}.json")
+        };
+        let path = format!("{}/tests/aws/{name}", env!("CARGO_MANIFEST_DIR"));
+        desk.put(&name, std::fs::read(path).expect("a fixture"));
+    }
     desk.put("tenancy.yaml", "users: [{user: ann@example.com}]");
     let applied = std::fs::read_to_string(format!(
         "{}/istio/kubeflow-cognito.rendered.yaml",
@@ -761,7 +776,9 @@ fn commands_of_the_pages_exist() {
             let mut words = command.split_whitespace();
             let Some(name) = words.next().filter(|name| {
                 [
+                    "init",
                     "check",
+                    "audit",
                     "schema",
                     "explain",
                     "token",

@@ -139,7 +139,11 @@ fn findings(applied: &Applied, is_partial: bool) -> Vec<Finding> {
 }
 
 /// The mistakes in one plugin config, or its warnings.
-fn of_config(plugin: &PluginConfig, guarded_hosts: &[&str], findings: &mut Vec<Finding>) {
+pub(crate) fn of_config(
+    plugin: &PluginConfig,
+    guarded_hosts: &[&str],
+    findings: &mut Vec<Finding>,
+) {
     match &plugin.outcome {
         Ok(config) => {
             let mut warnings = Warnings {

@@ -98,6 +98,16 @@ impl Document {
         })
     }
 
+    /// The file's name.
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The line of `field`.
+    pub(crate) fn line(&self, field: &str) -> u64 {
+        self.lines.of(field)
+    }
+
     /// The error message for `field`, with file and line.
     pub(crate) fn mistake(&self, field: &str, what: &str) -> String {
         let name = if field.is_empty() {
@@ -174,9 +184,10 @@ impl Applied {
         }
         let is_bare = document.member(&["loadBalancers"]).is_some();
         let of_values = document.member(&["pluginConfig"]).filter(|_| !is_bare);
-        let config = of_values.unwrap_or((document.line, document));
-        self.configs
-            .push(PluginConfig::new(file, None, document, Some(config)));
+        self.configs.push(match of_values {
+            Some(config) => PluginConfig::of_values(file, document, config),
+            None => PluginConfig::new(file, None, document, Some((document.line, document))),
+        });
     }
 }
 
@@ -211,18 +222,27 @@ pub(crate) fn config_of(mut members: Map<String, Value>) -> Result<Config, Vec<C
     Config::from_value(&Value::Object(members))
 }
 
+/// The only config in the file `path`, valid or not.
+///
+/// # Errors
+/// There are several configs.
+pub(crate) fn read_only(path: &Path) -> Result<PluginConfig, Trouble> {
+    let mut configs = read_configs(path)?;
+    match (configs.pop(), configs.is_empty()) {
+        (Some(plugin), true) => Ok(plugin),
+        _ => Err(Trouble(format!(
+            "{}: found several plugin configs, expected one",
+            name_of(path)
+        ))),
+    }
+}
+
 /// The only config in the file `path`.
 ///
 /// # Errors
 /// There are several configs, or the only one is invalid.
 pub(crate) fn read_config(path: &Path) -> Result<(PluginConfig, Config), Trouble> {
-    let mut configs = read_configs(path)?;
-    let (Some(plugin), true) = (configs.pop(), configs.is_empty()) else {
-        return Err(Trouble(format!(
-            "{}: found several plugin configs, expected one",
-            path.display()
-        )));
-    };
+    let plugin = read_only(path)?;
     match plugin.outcome.clone() {
         Ok(config) => Ok((plugin, config)),
         Err(mistakes) => {

@@ -16,11 +16,14 @@
     )
 )]
 
+mod audit;
+mod aws;
 mod check;
 mod clock;
 mod echo;
 mod explain;
 mod finding;
+mod init;
 mod input;
 mod mint;
 mod native;
@@ -54,7 +57,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Simulate(simulate::Simulate),
+    Init(init::Init),
     Check(check::Check),
+    Audit(audit::Audit),
     Schema(schema::Schema),
     Explain(explain::Explain),
     Token(token::Token),
@@ -70,7 +75,9 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Simulate(command) => command.run(),
+        Command::Init(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Audit(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Token(command) => command.run(),

@@ -3,7 +3,7 @@
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Severity {
-    /// The gateway is open, shut or broken.
+    /// The gateway is open, shut or broken, or requests evade the sign-in.
     Error,
     /// Valid, but risky or useless.
     Warning,
@@ -167,6 +167,64 @@ codes! {
     CognitoGroups: Warning, "cognito-groups",
         "The load balancer's token has no cognito:groups: users get no groups.",
         "Set accessToken.issuer, and write access:cognito:groups.";
+    // The load balancer.
+    AlbArnDiffers: Error, "alb-arn-differs",
+        "The config trusts a load balancer that is not in the input: tokens of the others are denied.",
+        "Set loadBalancers[].arn to the ARN of the load balancer in front of the gateway.";
+    AlbIssuerDiffers: Error, "alb-issuer-differs",
+        "A listener rule signs users in with an issuer that the config does not trust.",
+        "Set loadBalancers[].issuer to the issuer of the rule, byte for byte.";
+    AlbClientDiffers: Error, "alb-client-differs",
+        "A listener rule signs users in with a client that the config does not trust.",
+        "Set loadBalancers[].clientId to the client id of the rule.";
+    AlbTwoClients: Warning, "alb-two-clients",
+        "The load balancer signs users in with several clients.",
+        "Use one client, or list each in loadBalancers on purpose.";
+    AlbScope: Warning, "alb-scope",
+        "The scope does not ask for the claim of the user id: the filter denies with user-id-missing.",
+        "Set Scope to openid email profile. A session keeps the scope of its sign-in.";
+    AlbCookieDiffers: Warning, "alb-cookie-differs",
+        "The session cookie has another name: sign-out does not end the session, and applications receive the cookie.",
+        "Set logout.sessionCookie to SessionCookieName of the rule.";
+    AlbSessionTimeout: Warning, "alb-session-timeout",
+        "A session lasts longer than seven days, AWS's default.",
+        "Set SessionTimeout to at most 604800.";
+    AlbRuleUnauthenticated: Error, "alb-rule-unauthenticated",
+        "A listener rule forwards requests without authentication.",
+        "Add authenticate-cognito or authenticate-oidc before forward, or open the path in rules of pluginConfig.";
+    AlbRuleShadowed: Error, "alb-rule-shadowed",
+        "A rule with a higher precedence matches all requests of the rule that signs users in.",
+        "Give the rule that signs users in the lower priority number, or narrow the other one.";
+    AlbDefaultForwards: Error, "alb-default-forwards",
+        "The default action forwards requests without authentication: any other Host reaches the targets.",
+        "Set the default action to fixed-response 404, or authenticate before forward.";
+    AlbHttpForwards: Error, "alb-http-forwards",
+        "An HTTP listener forwards requests. It cannot authenticate, and tokens travel in plain text.",
+        "Redirect to HTTPS.";
+    AlbUnauthenticatedAllowed: Warning, "alb-unauthenticated-allowed",
+        "A rule with OnUnauthenticatedRequest allow forwards requests without a session.",
+        "Set authenticate, except for the sign-out path and paths that rules of pluginConfig open.";
+    AlbTargetShared: Error, "alb-target-shared",
+        "Another load balancer, which the config does not trust, forwards to the gateway.",
+        "Remove the target group from the other load balancer.";
+    AlbSecurityGroupOpen: Error, "alb-security-group-open",
+        "Every address can connect to the targets, past the load balancer.",
+        "Admit only the security group of the load balancer.";
+    AlbInvalidHeaders: Warning, "alb-invalid-headers",
+        "The load balancer forwards headers with invalid names, which applications may take for others.",
+        "Set routing.http.drop_invalid_header_fields.enabled to true.";
+    AlbIdleTimeout: Warning, "alb-idle-timeout",
+        "The load balancer ends quiet WebSockets of notebooks after a minute or less.",
+        "Set idle_timeout.timeout_seconds to 3600.";
+    AlbHealthCheck: Warning, "alb-health-check",
+        "The filter answers the health check with 401: targets become unhealthy.",
+        "Use path /healthz/ready on port 15021.";
+    AlbTargetUnhealthy: Warning, "alb-target-unhealthy",
+        "No target is healthy.",
+        "See the reason in TargetHealth. A NetworkPolicy may shut the load balancer out.";
+    AlbJwtIssuer: Warning, "alb-jwt-issuer",
+        "The action jwt-validation has another issuer than machineClients.",
+        "Set its Issuer to machineClients.issuer.";
 }
 
 #[cfg(test)]

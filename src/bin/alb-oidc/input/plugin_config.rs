@@ -12,6 +12,8 @@ pub(crate) struct PluginConfig {
     pub(crate) file: String,
     /// The Istio resource that contains it; `None` for a bare `pluginConfig` and the chart's values.
     pub(crate) object: Option<Object>,
+    /// The chart's values that contain it; null for another document.
+    pub(crate) values: Value,
     /// The members of the config. Empty if it is not an object.
     pub(crate) members: Map<String, Value>,
     /// The validated config, or its errors.
@@ -46,9 +48,19 @@ impl PluginConfig {
         Self {
             file: file.to_owned(),
             object,
+            values: Value::Null,
             members,
             outcome,
             lines,
+        }
+    }
+
+    /// The config in values of the chart.
+    pub(super) fn of_values(file: &str, document: &Node, config: (u64, &Node)) -> Self {
+        let plugin = Self::new(file, None, document, Some(config));
+        Self {
+            values: document.value(),
+            ..plugin
         }
     }
 

@@ -1,0 +1,172 @@
+//! `alb-oidc audit`: compares a load balancer, as the AWS CLI prints it, with the plugin config.
+//! Calls no API.
+
+mod actions;
+mod network;
+mod sign_in;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use alb_oidc_filter::{Config, RequestHead};
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::aws::{COMMANDS, Located, Snapshot};
+use crate::check::of_config;
+use crate::finding::{self, Code, Finding, Format};
+use crate::input::{PluginConfig, Trouble, read_only};
+use crate::output::{GOOD, print, styled};
+
+const EXAMPLES: &str = r#"Examples:
+  alb-oidc audit --commands
+  alb-oidc audit --config values.yaml load-balancers.json listeners.json rules-*.json
+  alb-oidc audit --config values.yaml --strict --output sarif *.json"#;
+
+/// The commands for what `init` does not read.
+const MORE_COMMANDS: &str = r#"aws elbv2 describe-target-groups --load-balancer-arn "$ARN" --output json > target-groups.json
+for group in $(aws elbv2 describe-target-groups --load-balancer-arn "$ARN" --query 'TargetGroups[].TargetGroupArn' --output text); do
+  aws elbv2 describe-target-health --target-group-arn "$group" --output json > "target-health-${group##*/}.json"
+done
+aws elbv2 describe-load-balancer-attributes --load-balancer-arn "$ARN" --output json > attributes.json
+aws ec2 describe-security-groups --group-ids GROUPS_OF_THE_TARGETS --output json > security-groups.json
+alb-oidc audit --config values.yaml *.json
+"#;
+
+/// Compare a load balancer with the plugin config
+///
+/// Reads what the AWS CLI prints about the load balancer, and judges what the input has.
+/// docs/operations.md describes each finding by its code. Calls no API.
+///
+/// Exit status: 0, 1 if there are errors, 2 if the input cannot be read.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Audit {
+    /// Output of the AWS CLI, in JSON: --commands prints the commands
+    #[arg(value_name = "FILE", required_unless_present = "commands")]
+    files: Vec<PathBuf>,
+    /// The chart's values, a pluginConfig, or the resource that contains it
+    #[arg(long, required_unless_present = "commands")]
+    config: Option<PathBuf>,
+    /// Print the AWS commands whose output it reads
+    #[arg(long, conflicts_with_all = ["config", "files"])]
+    commands: bool,
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Exit with status 1 for warnings, too
+    #[arg(long)]
+    strict: bool,
+}
+
+/// What the checks see.
+struct Auditor<'a> {
+    snapshot: &'a Snapshot,
+    plugin: &'a PluginConfig,
+    config: &'a Config,
+    findings: Vec<Finding>,
+}
+
+impl Audit {
+    pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
+        let Some(config) = self.config.filter(|_| !self.commands) else {
+            print(&format!("{COMMANDS}{MORE_COMMANDS}"))?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        let plugin = read_only(&config)?;
+        let snapshot = Snapshot::read(&self.files)?;
+        let mut findings = Vec::new();
+        of_config(&plugin, &[], &mut findings);
+        if let Ok(config) = &plugin.outcome {
+            let mut auditor = Auditor {
+                snapshot: &snapshot,
+                plugin: &plugin,
+                config,
+                findings,
+            };
+            auditor.sign_ins();
+            auditor.actions();
+            auditor.network();
+            findings = auditor.findings;
+        }
+        finding::sort(&mut findings);
+        let text = match self.output {
+            Format::Text => text(&findings),
+            Format::Json => {
+                let findings: Vec<_> = findings.iter().map(Finding::json).collect();
+                format!("{:#}\n", json!({"findings": findings}))
+            }
+            Format::Sarif => format!("{:#}\n", finding::sarif(&findings)),
+        };
+        print(&text)?;
+        Ok(finding::exit_code(&findings, self.strict))
+    }
+}
+
+fn text(findings: &[Finding]) -> String {
+    let mut lines: Vec<_> = findings.iter().map(Finding::text).collect();
+    lines.push(
+        finding::summary(findings)
+            .unwrap_or_else(|| styled(GOOD, "the load balancer fits the config")),
+    );
+    lines.join("\n") + "\n"
+}
+
+impl Auditor<'_> {
+    /// Adds a finding in the field `field` of an element of the AWS CLI's output.
+    fn add<T>(&mut self, code: Code, at: &Located<T>, field: &str, resource: &str, message: &str) {
+        let (file, line, field) = self.snapshot.place(at, field);
+        self.findings.push(Finding {
+            code,
+            file,
+            line,
+            resource: Some(resource.to_owned()),
+            message: format!("{field}: {message}"),
+            field,
+        });
+    }
+
+    /// Adds a finding in the plugin config.
+    fn add_in_config(&mut self, code: Code, field: &str, message: &str) {
+        let message = format!("{field}: {message}");
+        self.findings
+            .push(Finding::in_config(self.plugin, code, field, message));
+    }
+
+    /// Whether the config trusts this load balancer.
+    fn is_trusted(&self, arn: &str) -> bool {
+        self.config
+            .load_balancers
+            .iter()
+            .any(|known| known.arn == arn)
+    }
+
+    /// Whether requests to this host and path need no token. Wildcards stand for any text.
+    fn is_open(&self, host: &str, path: &str) -> bool {
+        let plain = |text: &str| text.replace('*', "any").replace('?', "x");
+        let (host, path) = (plain(host), plain(path));
+        let head = [
+            (":method", "GET"),
+            (":authority", host.as_str()),
+            (":path", path.as_str()),
+        ];
+        let head = head.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let requirement = self
+            .config
+            .access
+            .requirement(&RequestHead::new(head.to_vec()));
+        let is_sign_out = self
+            .config
+            .sign_out
+            .as_ref()
+            .is_some_and(|out| out.path == path);
+        requirement.is_optional() || is_sign_out || self.machine_clients("host") == Some(&host)
+    }
+
+    /// A field of `machineClients` of the chart's values, if they are enabled.
+    fn machine_clients(&self, field: &str) -> Option<&str> {
+        let clients = self.plugin.values.get("machineClients")?;
+        let is_enabled = clients.get("enabled") == Some(&Value::Bool(true));
+        clients.get(field).filter(|_| is_enabled)?.as_str()
+    }
+}

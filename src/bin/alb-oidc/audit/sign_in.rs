@@ -1,0 +1,155 @@
+//! Compares the authenticating actions with `loadBalancers`, `logout` and `userId`.
+
+use std::collections::BTreeSet;
+
+use super::Auditor;
+use crate::aws::{DEFAULT_TIMEOUT, SignIn, load_balancer_of};
+use crate::finding::Code;
+
+impl Auditor<'_> {
+    pub(super) fn sign_ins(&mut self) {
+        self.arns();
+        let snapshot = self.snapshot;
+        let mut clients = BTreeSet::new();
+        for rule in &snapshot.rules {
+            let arn = load_balancer_of(&rule.value.rule_arn);
+            for (position, action) in rule.value.actions.iter().enumerate() {
+                let (Some(sign_in), Some(arn)) = (SignIn::of(action), &arn) else {
+                    continue;
+                };
+                if !self.is_trusted(arn) {
+                    continue;
+                }
+                let fields = if action.authenticate_oidc_config.is_some() {
+                    ["AuthenticateOidcConfig", "Issuer", "ClientId"]
+                } else {
+                    [
+                        "AuthenticateCognitoConfig",
+                        "UserPoolArn",
+                        "UserPoolClientId",
+                    ]
+                };
+                let [config, issuer, client] = fields;
+                let rule_arn = &rule.value.rule_arn;
+                for (code, message) in self.differences(arn, &sign_in) {
+                    let name = match code {
+                        Code::AlbIssuerDiffers => issuer,
+                        Code::AlbClientDiffers => client,
+                        Code::AlbScope => "Scope",
+                        Code::AlbCookieDiffers => "SessionCookieName",
+                        _ => "SessionTimeout",
+                    };
+                    let field = format!("Actions[{position}].{config}.{name}");
+                    self.add(code, rule, &field, rule_arn, &message);
+                }
+                clients.insert(sign_in.client_id.clone());
+                if clients.len() == 2 {
+                    let found = clients.iter().cloned().collect::<Vec<_>>().join(", ");
+                    let message = format!("found the clients {found}, expected one");
+                    let field = format!("Actions[{position}].{config}.{client}");
+                    self.add(Code::AlbTwoClients, rule, &field, rule_arn, &message);
+                    // Once.
+                    clients.insert(String::new());
+                }
+            }
+        }
+    }
+
+    /// Load balancers of the config that the input does not have.
+    fn arns(&mut self) {
+        let known: Vec<_> = self
+            .snapshot
+            .load_balancers
+            .iter()
+            .map(|known| &known.value)
+            .collect();
+        if known.is_empty() {
+            return;
+        }
+        for (position, load_balancer) in self.config.load_balancers.iter().enumerate() {
+            if !known
+                .iter()
+                .any(|known| known.load_balancer_arn == load_balancer.arn)
+            {
+                let names: Vec<_> = known
+                    .iter()
+                    .filter(|known| known.kind.as_deref() != Some("network"))
+                    .map(|known| known.load_balancer_arn.as_str())
+                    .collect();
+                let message = format!(
+                    "found {}, expected {}",
+                    load_balancer.arn,
+                    names.join(" or ")
+                );
+                let field = format!("loadBalancers[{position}].arn");
+                self.add_in_config(Code::AlbArnDiffers, &field, &message);
+            }
+        }
+    }
+
+    fn differences(&self, arn: &str, sign_in: &SignIn) -> Vec<(Code, String)> {
+        let trusted = || {
+            self.config
+                .load_balancers
+                .iter()
+                .filter(|known| known.arn == arn)
+        };
+        let with_issuer = || {
+            trusted().filter(|known| {
+                known
+                    .issuer
+                    .as_ref()
+                    .is_none_or(|issuer| *issuer == sign_in.issuer)
+            })
+        };
+        let mut found = Vec::new();
+        if with_issuer().next().is_none() {
+            let issuers: Vec<_> = trusted()
+                .filter_map(|known| known.issuer.as_deref())
+                .collect();
+            let message = format!(
+                "found the issuer {}, expected {} as in the config",
+                sign_in.issuer,
+                issuers.join(" or ")
+            );
+            found.push((Code::AlbIssuerDiffers, message));
+        } else if !with_issuer().any(|known| {
+            known
+                .client_id
+                .as_ref()
+                .is_none_or(|client| *client == sign_in.client_id)
+        }) {
+            let clients: Vec<_> = with_issuer()
+                .filter_map(|known| known.client_id.as_deref())
+                .collect();
+            let message = format!(
+                "found the client {}, expected {} as in the config",
+                sign_in.client_id,
+                clients.join(" or ")
+            );
+            found.push((Code::AlbClientDiffers, message));
+        }
+        let claims = &self.config.users.identity.user_id.claims;
+        let mut scopes = sign_in.scope.split([' ', '+']);
+        let only_email = claims.len() == 1 && claims.iter().all(|claim| claim == "email");
+        if only_email && !scopes.any(|scope| scope == "email") {
+            let message = format!("found the scope {:?}, expected email in it", sign_in.scope);
+            found.push((Code::AlbScope, message));
+        }
+        if sign_in.cookie != self.config.session_cookie {
+            let message = format!(
+                "found the cookie {}, expected {} as in the config",
+                sign_in.cookie, self.config.session_cookie
+            );
+            found.push((Code::AlbCookieDiffers, message));
+        }
+        if sign_in.session_timeout > DEFAULT_TIMEOUT {
+            let message = format!(
+                "found {} seconds, expected at most {DEFAULT_TIMEOUT}",
+                sign_in.session_timeout
+            );
+            found.push((Code::AlbSessionTimeout, message));
+        }
+        found
+    }
+}
