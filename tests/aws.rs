@@ -168,6 +168,7 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
     two.extend(change(values, "  loadBalancers:\n", &both_clients));
     vec![
         of("alb-arn-differs", "load-balancers.json", "app/kubeflow/50dc6c495c0c9188", "app/other/50dc6c495c0c9188", "app/kubeflow/50dc6c495c0c9188"),
+        (vec!["alb-arn-differs", "alb-client-differs"], [change(values, "app/kubeflow/", "app/other/"), change(values, "clientId: 1example23456789", "clientId: another")].concat(), Vec::new()),
         of("alb-issuer-differs", rules_file, "us-west-2_AbCdEfGhI\",\n            \"UserPoolClientId", "us-west-2_Other\",\n            \"UserPoolClientId", "us-west-2_AbCdEfGhI\",\n            \"UserPoolClientId"),
         of("alb-client-differs", rules_file, "1example23456789", "another", "1example23456789"),
         (vec!["alb-two-clients"], two, all(rules_file, second_client("1example23456789"))),

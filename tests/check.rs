@@ -206,6 +206,7 @@ fn cases() -> Vec<(&'static str, String, String)> {
         at_gateway("policy-denies-tcp", format!("{deny_path}{}", gateway("TCP")), format!("{deny_path}{}", gateway("HTTP"))),
         at_gateway("policy-denies-tcp", policy("DENY", "[{when: [{key: 'request.headers[x]', values: [a]}]}]"), policy("DENY", "[{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}]")),
         at_gateway("policy-demands-jwt", policy("DENY", "[{from: [{source: {notRequestPrincipals: ['*']}}]}]") + &gateway("HTTP"), guard.clone()),
+        at_gateway("policy-demands-jwt", policy("DENY", "[{from: [{source: {notRequestPrincipals: ['*']}}], to: [{operation: {notPaths: [/dex/*]}}]}]") + &gateway("HTTP"), policy("DENY", "[{from: [{source: {notRequestPrincipals: ['*']}}]}]").replace("security.istio.io/v1", "policy.example.com/v1")),
         at_gateway("policy-custom", policy("CUSTOM", "[{}]"), policy("CUSTOM", "[{}]").replace("app: istio-ingressgateway", "app: another")),
         at_gateway("upgrade-type", upgrade("istio: ingressgateway", "spdy/3.1"), upgrade("istio: ingressgateway", "websocket")),
         at_gateway("upgrade-type", upgrade("", "CONNECT"), upgrade("app: another", "CONNECT")),
@@ -226,6 +227,7 @@ fn cases() -> Vec<(&'static str, String, String)> {
         rules("allow-exact", "[{match: {paths: [{exact: /admin}]}, allow: {groups: [a]}}]", "[{match: {paths: [{prefix: /admin}]}, allow: {groups: [a]}}]"),
         rules("allow-methods", "[{match: {methods: [POST]}, allow: {groups: [a]}}]", "[{match: {methods: [POST]}, require: token}]"),
         config("transformer-unanchored", "    userId: {transformers: [{matches: '@example\\.com', replaces: ''}]}\n", "    userId: {transformers: [{matches: '@example\\.com$', replaces: ''}]}\n"),
+        config("transformer-unanchored", "    userId: {transformers: [{matches: '^system:', replaces: ''}]}\n", "    userId: {transformers: [{matches: '^system:.*', replaces: ''}]}\n"),
         of("transformer-unanchored", &[(GROUPS, &format!("{GROUPS}      transformers: [{{matches: '^a:', replaces: ''}}]\n"))], &[(GROUPS, &format!("{GROUPS}      transformers: [{{matches: '^a:(.*)$', replaces: '$1'}}]\n"))]),
         config("claim-writable", "    userId: {claims: [sub, preferred_username]}\n", "    userId: {claims: [preferred_username]}\n"),
         config("claim-writable", "    userId: {claims: [upn, email]}\n", "    userId: {claims: [upn, email], requireVerifiedEmail: true}\n"),
@@ -380,6 +382,8 @@ fn reads_directories_and_several_files() {
         &changed(extension, &[("FAIL_RELOAD", "FAIL_OPEN")]),
     );
     put("all/notes.txt", "{");
+    put("all/.git/a.yaml", "{");
+    std::os::unix::fs::symlink("..", directory.path().join("all/a/up")).expect("a link");
     put("all/kustomization.yaml", "resources: [extension.yml]\n");
     let of = |arguments: &[&str], input: &str| {
         let ran = run(directory.path(), &[&["check"], arguments].concat(), input);
@@ -433,6 +437,10 @@ fn reads_the_values_of_the_chart() {
         "/istio/chart/examples/okta.yaml"
     );
     let values = std::fs::read_to_string(path).expect("the example");
+    let found = codes(&values);
+    assert_eq!(found, ["placeholder"]);
+    let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let values = changed(&values, &[(digest, &"1b".repeat(32))]);
     assert_eq!(check(&values, &["--strict"]), (0, Vec::new()));
     let bad = changed(&values, &[("    claims: [email]", "    claims: []")]);
     let line = bad.lines().position(|line| line.contains("claims: []"));
@@ -449,6 +457,23 @@ fn reads_the_values_of_the_chart() {
 fn reads_unusual_scalars_of_other_resources() {
     let other = "---\nkind: ConfigMap\ndata:\n  80: a\n  1.5: b\n  true: c\n  d: 0x1F\n  e: 12345678901234567890123\n  f: !!binary aGk=\n  g: 2020-01-01\n  h: &x [1]\n  i: *x\n  j: =\n";
     assert_eq!(check(&(applied() + other), &["--strict"]), (0, Vec::new()));
+}
+
+/// Resources of the root namespace apply to every namespace.
+#[test]
+fn interlock_of_the_root_namespace_is_enough() {
+    let text = applied();
+    let (others, extension) = text.rsplit_once("\n---\n").expect("an extension");
+    let of = |others: &str, namespace: &str| {
+        let moved = changed(extension, &[("namespace: \"istio-system\"", namespace)]);
+        codes(&format!("{others}\n---\n{moved}"))
+    };
+    assert_eq!(of(others, "namespace: gateways"), [""; 0]);
+    let moved = changed(
+        others,
+        &[("namespace: \"istio-system\"", "namespace: other")],
+    );
+    assert_eq!(of(&moved, "namespace: gateways"), ["target-differs"]);
 }
 
 /// The subset of an egress gateway makes the cluster.

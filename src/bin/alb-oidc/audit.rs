@@ -12,7 +12,7 @@ use alb_oidc_filter::{Config, RequestHead};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::aws::{COMMANDS, Located, Snapshot};
+use crate::aws::{COMMANDS, Located, Snapshot, load_balancer_of};
 use crate::check::of_config;
 use crate::finding::{self, Code, Finding, Format};
 use crate::input::{PluginConfig, Trouble, read_only};
@@ -133,12 +133,20 @@ impl Auditor<'_> {
             .push(Finding::in_config(self.plugin, code, field, message));
     }
 
-    /// Whether the config trusts this load balancer.
+    /// Whether the config trusts this load balancer. If it trusts none of the input, all of them
+    /// count: the config then has a wrong ARN, which is a finding of its own.
     fn is_trusted(&self, arn: &str) -> bool {
-        self.config
-            .load_balancers
-            .iter()
-            .any(|known| known.arn == arn)
+        let is_known = |arn: &str| {
+            let mut known = self.config.load_balancers.iter();
+            known.any(|known| known.arn == arn)
+        };
+        let rules = self.snapshot.rules.iter().map(|rule| &rule.value.rule_arn);
+        let listeners = self.snapshot.listeners.iter();
+        let listeners = listeners.map(|listener| &listener.value.listener_arn);
+        let mut of_input = rules
+            .chain(listeners)
+            .filter_map(|arn| load_balancer_of(arn));
+        is_known(arn) || !of_input.any(|other| is_known(&other))
     }
 
     /// Whether requests to this host and path need no token. Wildcards stand for any text.
@@ -165,7 +173,7 @@ impl Auditor<'_> {
 
     /// A field of `machineClients` of the chart's values, if they are enabled.
     fn machine_clients(&self, field: &str) -> Option<&str> {
-        let clients = self.plugin.values.get("machineClients")?;
+        let clients = self.plugin.values.as_ref()?.value.get("machineClients")?;
         let is_enabled = clients.get("enabled") == Some(&Value::Bool(true));
         clients.get(field).filter(|_| is_enabled)?.as_str()
     }

@@ -4,7 +4,7 @@ use alb_oidc_filter::Config;
 use serde_json::{Map, Value};
 
 use super::Warnings;
-use super::rules::{self, ends_with_anchor};
+use super::rules::{self, reaches_the_end};
 use crate::finding::Code;
 use crate::input::PluginConfig;
 
@@ -160,7 +160,7 @@ impl Place<'_> {
     fn warn_of_transformers(&self, object: &str, warnings: &mut Warnings<'_>) {
         for (position, transformer) in self.list(object, "transformers").iter().enumerate() {
             let regex = transformer.get("matches").and_then(Value::as_str);
-            if let Some(regex) = regex.filter(|regex| !ends_with_anchor(regex)) {
+            if let Some(regex) = regex.filter(|regex| !reaches_the_end(regex)) {
                 warnings.add(
                     Code::TransformerUnanchored,
                     &format!("{}{object}.transformers[{position}].matches", self.prefix),

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::input::{STDIN, Trouble};
 
-/// The deepest directory below a named one. A link to a directory above ends here.
+/// The deepest directory below a named one.
 const MAX_DEPTH: usize = 16;
 
-/// `paths`, with each directory replaced by the YAML and JSON files in and below it, by name.
+/// `paths`, with each directory replaced by the YAML and JSON files in and below it, by name. Hidden
+/// directories and links to directories do not count.
 ///
 /// # Errors
 /// A directory cannot be read, contains a Helm chart, or contains no such file.
@@ -49,7 +50,13 @@ fn add(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), T
     let mut entries = entries.map_err(unreadable)?;
     entries.sort();
     for path in entries {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let is_hidden = name.is_some_and(|name| name.starts_with('.'));
         if path.is_dir() {
+            // A link may lead back here.
+            if is_hidden || path.is_symlink() {
+                continue;
+            }
             add(&path, depth.saturating_sub(1), files)?;
         } else if path
             .extension()

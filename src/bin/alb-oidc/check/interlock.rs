@@ -39,11 +39,14 @@ pub(super) fn findings(
         .collect();
     let without_extension: Vec<_> = of_interlocks
         .iter()
-        .filter(|(_, target)| !of_extensions.contains(target))
+        .filter(|(_, target)| !of_extensions.iter().any(|other| target.is_same(other)))
         .collect();
     for extension in extensions {
         for target in Target::of(extension) {
-            if of_interlocks.iter().any(|(_, other)| *other == target) {
+            if of_interlocks
+                .iter()
+                .any(|(_, other)| other.is_same(&target))
+            {
                 continue;
             }
             if let Some((interlock, other)) = without_extension.first() {

@@ -21,7 +21,9 @@ pub(super) fn findings(extensions: &[&Object], objects: &[Object]) -> Vec<Findin
     let mut findings = Vec::new();
     for object in objects {
         match object.kind.as_str() {
-            "AuthorizationPolicy" | "RequestAuthentication" if is_of_chart(object) => {
+            "AuthorizationPolicy" | "RequestAuthentication"
+                if is_of_istio(object) && is_of_chart(object) =>
+            {
                 findings.extend(of_chart(object, &targets));
             }
             _ => {}
@@ -34,7 +36,7 @@ pub(super) fn findings(extensions: &[&Object], objects: &[Object]) -> Vec<Findin
             continue;
         }
         match object.kind.as_str() {
-            "AuthorizationPolicy" => {
+            "AuthorizationPolicy" if is_of_istio(object) => {
                 let may_carry_tcp = at_gateway
                     .iter()
                     .any(|target| may_carry_tcp(objects, target));
@@ -51,6 +53,12 @@ pub(super) fn is_of_chart(object: &Object) -> bool {
     let (label, value) = CHART;
     let labels = object.at("/metadata/labels");
     labels.get(label).is_some_and(|found| found == value)
+}
+
+/// Other projects have policies of the same kind.
+fn is_of_istio(policy: &Object) -> bool {
+    let version = policy.at("/apiVersion").as_str().unwrap_or_default();
+    version.starts_with("security.istio.io/")
 }
 
 /// A policy of the chart at another gateway than the extension.
@@ -111,7 +119,9 @@ fn operations(rule: &Value) -> impl Iterator<Item = &Value> {
 /// The hosts on which a policy denies requests without a JWT.
 pub(super) fn guarded_hosts(objects: &[Object]) -> Vec<&str> {
     let policies = objects.iter().filter(|object| {
-        object.kind == "AuthorizationPolicy" && object.at("/spec/action") == "DENY"
+        object.kind == "AuthorizationPolicy"
+            && is_of_istio(object)
+            && object.at("/spec/action") == "DENY"
     });
     let rules = policies.flat_map(|policy| policy.elements("/spec/rules"));
     rules
@@ -137,7 +147,13 @@ fn is_without_jwt(rule: &Value) -> bool {
 
 /// Whether the rule denies requests without a JWT on every host and path.
 fn demands_jwt(rule: &Value) -> bool {
-    is_without_jwt(rule) && list(rule, "when").is_empty() && operations(rule).next().is_none()
+    // An operation with exceptions alone is for all other requests.
+    let is_exception = |name: &String| name.starts_with("not");
+    let is_any = |operation: &Value| {
+        let fields = operation.as_object();
+        fields.is_some_and(|fields| fields.keys().all(is_exception))
+    };
+    is_without_jwt(rule) && list(rule, "when").is_empty() && operations(rule).all(is_any)
 }
 
 /// Whether the rule has attributes that only HTTP requests have.

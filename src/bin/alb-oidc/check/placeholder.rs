@@ -37,8 +37,18 @@ const EMPTY_DIGEST: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495
 /// Fields with regexes and replacements: `$`, `{` and `<` are part of their syntax.
 const PATTERNS: [&str; 4] = ["matches", "replaces", "regex", "keep"];
 
-/// The first placeholder in a plugin config without a resource.
+/// The first placeholder in a plugin config without a resource, or in the chart's values.
 pub(super) fn in_config(plugin: &PluginConfig) -> Option<Finding> {
+    if let Some(values) = &plugin.values {
+        let (path, value) = first(&values.value, "", &is_placeholder)?;
+        let message = format!("found {value}, expected a value of your installation");
+        return Some(Finding::in_object(
+            values,
+            Code::Placeholder,
+            &path,
+            &message,
+        ));
+    }
     let members = Value::Object(plugin.members.clone());
     let (path, value) = first(&members, "", &is_placeholder)?;
     let message = format!("{path}: found {value}, expected a value of your installation");

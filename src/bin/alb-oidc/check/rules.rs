@@ -120,8 +120,14 @@ fn is_anchored(regex: &str) -> bool {
     regex.starts_with('^') && ends_with_anchor(regex)
 }
 
+/// Whether a match of the regex reaches the end of the text: it ends with an unescaped `$`, or with
+/// `.*`.
+pub(super) fn reaches_the_end(regex: &str) -> bool {
+    ends_with_anchor(regex) || regex.ends_with(".*") && !regex.ends_with(r"\.*")
+}
+
 /// Whether the regex ends with an unescaped `$`.
-pub(super) fn ends_with_anchor(regex: &str) -> bool {
+fn ends_with_anchor(regex: &str) -> bool {
     regex.strip_suffix('$').is_some_and(|rest| {
         let escapes = rest.chars().rev().take_while(|c| *c == '\\').count();
         escapes % 2 == 0

@@ -91,6 +91,12 @@ impl Target {
         in_namespace && self.selects(other)
     }
 
+    /// Whether a resource with this target applies to the same pods as one with `other`.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let in_namespace = self.namespace == other.namespace || self.namespace == ROOT_NAMESPACE;
+        in_namespace && self.labels == other.labels
+    }
+
     /// Whether all labels are among those of `other`, in any namespace.
     pub(super) fn selects(&self, other: &Self) -> bool {
         let mut labels = self.labels.iter();

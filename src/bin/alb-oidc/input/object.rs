@@ -35,9 +35,11 @@ impl Object {
 
     /// Kind, namespace and name.
     pub(crate) fn id(&self) -> String {
-        let names = [self.namespace.as_str(), self.name.as_str()];
-        let names: Vec<_> = names.into_iter().filter(|name| !name.is_empty()).collect();
-        format!("{} {}", self.kind, names.join("/"))
+        match (self.namespace.as_str(), self.name.as_str()) {
+            ("", "") => self.kind.clone(),
+            ("", name) => format!("{} {name}", self.kind),
+            (namespace, name) => format!("{} {namespace}/{name}", self.kind),
+        }
     }
 
     /// The value at this JSON pointer, or null.

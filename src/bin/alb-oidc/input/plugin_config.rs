@@ -12,8 +12,8 @@ pub(crate) struct PluginConfig {
     pub(crate) file: String,
     /// The Istio resource that contains it; `None` for a bare `pluginConfig` and the chart's values.
     pub(crate) object: Option<Object>,
-    /// The chart's values that contain it; null for another document.
-    pub(crate) values: Value,
+    /// The chart's values that contain it.
+    pub(crate) values: Option<Object>,
     /// The members of the config. Empty if it is not an object.
     pub(crate) members: Map<String, Value>,
     /// The validated config, or its errors.
@@ -48,7 +48,7 @@ impl PluginConfig {
         Self {
             file: file.to_owned(),
             object,
-            values: Value::Null,
+            values: None,
             members,
             outcome,
             lines,
@@ -59,7 +59,7 @@ impl PluginConfig {
     pub(super) fn of_values(file: &str, document: &Node, config: (u64, &Node)) -> Self {
         let plugin = Self::new(file, None, document, Some(config));
         Self {
-            values: document.value(),
+            values: Some(Object::new(file, "values", document)),
             ..plugin
         }
     }
