@@ -104,6 +104,13 @@ fn rules(change: impl FnOnce(&mut Vec<Value>)) -> String {
 
 /// The rules with one more between sign-out and sign-in, which forwards without authentication.
 fn with_open_rule(host: &str, path: &str) -> String {
+    with_conditions(json!([
+        {"Field": "host-header", "HostHeaderConfig": {"Values": [host]}},
+        {"Field": "path-pattern", "PathPatternConfig": {"Values": [path]}},
+    ]))
+}
+
+fn with_conditions(conditions: Value) -> String {
     rules(|rules| {
         let mut open = rules[0].clone();
         open["RuleArn"] = json!(
@@ -113,10 +120,7 @@ fn with_open_rule(host: &str, path: &str) -> String {
                 .replace("/a1", "/a5")
         );
         open["Actions"].as_array_mut().expect("actions").remove(0);
-        open["Conditions"] = json!([
-            {"Field": "host-header", "HostHeaderConfig": {"Values": [host]}},
-            {"Field": "path-pattern", "PathPatternConfig": {"Values": [path]}},
-        ]);
+        open["Conditions"] = conditions;
         rules[2]["Priority"] = json!("4");
         open["Priority"] = json!("3");
         rules.push(open);
@@ -185,6 +189,12 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
         (vec!["alb-rule-unauthenticated"], all(rules_file, without_sign_in(1).replace("/oauth2/sign_out", "/x")), all(rules_file, without_sign_in(1))),
         (vec!["alb-rule-unauthenticated"], all(rules_file, with_open_rule("kubeflow.example.com", "/public/*")), open_path),
         (vec!["alb-rule-unauthenticated"], [all(rules_file, without_sign_in(0)), change(values, "enabled: true", "enabled: false")].concat(), all(rules_file, without_sign_in(0))),
+        (vec!["alb-rule-unauthenticated"], all(rules_file, with_conditions(json!([{"Field": "path-pattern", "PathPatternConfig": {"RegexValues": ["^/a"]}}]))), Vec::new()),
+        (vec!["alb-rule-unauthenticated"], all(rules_file, with_conditions(json!([{"Field": "http-request-method", "HttpRequestMethodConfig": {"Values": ["OPTIONS"]}}]))), {
+            let mut preflight = all(rules_file, with_conditions(json!([{"Field": "http-request-method", "HttpRequestMethodConfig": {"Values": ["OPTIONS"]}}])));
+            preflight.extend(change(values, "pluginConfig:\n", "pluginConfig:\n  rules: [{match: {methods: [OPTIONS]}, require: none}]\n"));
+            preflight
+        }),
         (vec!["alb-rule-shadowed", "alb-rule-unauthenticated"], all(rules_file, with_open_rule("*.example.com", "/*")), all(rules_file, rules(|rules| rules.reverse()))),
         of("alb-default-forwards", "listeners.json", FIXED, FORWARD, FIXED),
         of("alb-http-forwards", "listeners.json", REDIRECT, FORWARD, REDIRECT),
@@ -492,6 +502,12 @@ fn init_takes_flags_and_prints_commands() {
         logout["redirectTo"]
             .as_str()
             .is_some_and(|url| url.starts_with("https://login.example.com/logout?client_id=c&"))
+    );
+
+    let (_, text, _) = run(directory.path(), &[&["init"], &flags[..]].concat());
+    assert!(
+        text.contains("# Users cannot sign out: give --sign-out-url"),
+        "{text}"
     );
 
     let (status, text, _) = run(directory.path(), &["init"]);

@@ -126,6 +126,27 @@ fn without(kind: &str, name: &str) -> String {
     rest.join("\n---\n")
 }
 
+/// The input with Cognito's resource of this kind in another namespace.
+fn hidden(kind: &str, export_to: &str) -> String {
+    let text = applied();
+    let parts = text.split("\n---\n").map(|part| {
+        let is_it =
+            part.contains(&format!("\nkind: {kind}\n")) && part.contains("alb-oidc-cognito");
+        if is_it {
+            changed(
+                part,
+                &[
+                    ("namespace: \"istio-system\"", "namespace: other"),
+                    ("exportTo: [\".\"]", &format!("exportTo: {export_to}")),
+                ],
+            )
+        } else {
+            part.to_owned()
+        }
+    });
+    parts.collect::<Vec<_>>().join("\n---\n")
+}
+
 /// The last resource of the input again, with changes: the extension.
 fn second_extension(changes: Changes) -> String {
     let text = applied();
@@ -166,7 +187,7 @@ fn cases() -> Vec<(&'static str, String, String)> {
         of("match-server", &[("mode: CLIENT ", "mode: SERVER ")], &[("mode: CLIENT ", "mode: CLIENT_AND_SERVER ")]),
         of("match-ports", &[("- mode: CLIENT ", "- ports: [{number: 8080}] ")], &[("- mode: CLIENT ", "- mode: CLIENT\n  - ports: [{number: 8080}] ")]),
         of("target-missing", &[(TARGET, "  priority: 1"), (SELECTOR, "  phase: AUTHN  ")], &[]),
-        ("two-filters", second_extension(&[("name: \"alb-oidc\"", "name: second")]), second_extension(&[("name: \"alb-oidc\"", "name: second"), ("namespace: \"istio-system\"", "namespace: other"), ("istio: ingressgateway", "istio: another")])+ &second_interlock()),
+        ("two-filters", second_extension(&[("name: \"alb-oidc\"", "name: second")]), changed(&second_extension(&[("name: \"alb-oidc\"", "name: second"), ("namespace: \"istio-system\"", "namespace: other"), ("istio: ingressgateway", "istio: another")]), &[("exportTo: [\".\"]", "exportTo: [\"*\"]")])+ &second_interlock()),
         of("image-unpinned", &[("alb-oidc-filter@sha256:", "alb-oidc-filter:v")], &[("oci://registry.example.com/alb-oidc-filter@sha256:", "file:///opt/")]),
         of("image-unpinned", &[("oci://registry.example.com/alb-oidc-filter@sha256:", "https://files.example.com/")], &[("  url: \"oci://registry.example.com/alb-oidc-filter@sha256:", "  sha256: abc\n  url: \"https://files.example.com/")]),
         of("placeholder", &[("registry.example.com", "REGISTRY")], &[("registry.example.com", "registry.internal")]),
@@ -191,6 +212,8 @@ fn cases() -> Vec<(&'static str, String, String)> {
         ("key-server-missing", without("ServiceEntry", "alb-oidc-cognito"), base.clone()),
         of("key-server-missing", &[("hosts: [\"public-keys.auth.elb.us-west-2.amazonaws.com\"]", "hosts: [public-keys.auth.elb.us-east-1.amazonaws.com]")], &[]),
         ("key-server-missing", base.replacen("{number: 443,", "{number: 8443,", 1), base.clone()),
+        ("key-server-missing", hidden("ServiceEntry", "[\".\"]"), hidden("ServiceEntry", "[istio-system]")),
+        ("key-server-tls", hidden("DestinationRule", "[\".\"]"), hidden("DestinationRule", "['*']")),
         ("key-server-tls", without("DestinationRule", "alb-oidc-public-keys"), base.clone()),
         of("key-server-tls", &[(KEY_SERVER_TLS, &KEY_SERVER_TLS.replace("SIMPLE", "DISABLE"))], &[]),
         of("key-server-tls", &[(KEY_SERVER_TLS, &KEY_SERVER_TLS.replace("SIMPLE", "SIMPLE\n      insecureSkipVerify: true"))], &[(KEY_SERVER_TLS, &KEY_SERVER_TLS.replace("SIMPLE", "SIMPLE\n      insecureSkipVerify: false"))]),
@@ -463,6 +486,7 @@ fn reads_unusual_scalars_of_other_resources() {
 #[test]
 fn interlock_of_the_root_namespace_is_enough() {
     let text = applied();
+    let text = changed(&text, &[("exportTo: [\".\"]", "exportTo: [\"*\"]")]);
     let (others, extension) = text.rsplit_once("\n---\n").expect("an extension");
     let of = |others: &str, namespace: &str| {
         let moved = changed(extension, &[("namespace: \"istio-system\"", namespace)]);

@@ -149,12 +149,12 @@ impl Auditor<'_> {
         is_known(arn) || !of_input.any(|other| is_known(&other))
     }
 
-    /// Whether requests to this host and path need no token. Wildcards stand for any text.
-    fn is_open(&self, host: &str, path: &str) -> bool {
+    /// Whether such requests need no token. Wildcards stand for any text.
+    fn is_open(&self, method: &str, host: &str, path: &str) -> bool {
         let plain = |text: &str| text.replace('*', "any").replace('?', "x");
         let (host, path) = (plain(host), plain(path));
         let head = [
-            (":method", "GET"),
+            (":method", method),
             (":authority", host.as_str()),
             (":path", path.as_str()),
         ];

@@ -23,6 +23,8 @@ const EXAMPLES: &str = r#"Examples:
 const HEAD: &str = "# Values for istio/chart, by alb-oidc init. Next: write image.url, which `make image` prints, then\n\
      # helm template alb-oidc istio/chart --namespace istio-system --values values.yaml | alb-oidc check -\n";
 
+const NO_SIGN_OUT: &str =
+    "# Users cannot sign out: give --sign-out-url, or --host for a Cognito user pool.\n";
 /// The sign-out path of Kubeflow's dashboard.
 const SIGN_OUT_PATH: &str = "/oauth2/sign_out";
 
@@ -279,7 +281,13 @@ impl Init {
         validate(&values.plugin_config)?;
         let options = ser_options! { prefer_block_scalars: false };
         let text = serde_saphyr::to_string_with_options(&values, options);
-        Ok(HEAD.to_owned() + &text.map_err(|error| Trouble(error.to_string()))?)
+        let text = text.map_err(|error| Trouble(error.to_string()))?;
+        let logout = values.plugin_config.logout.as_ref();
+        let note = match logout.and_then(|logout| logout.redirect_to.as_ref()) {
+            Some(_) => "",
+            None => NO_SIGN_OUT,
+        };
+        Ok(format!("{HEAD}{text}{note}"))
     }
 
     /// Where sign-out redirects to: the given URL, or Cognito's.

@@ -51,13 +51,17 @@ impl Auditor<'_> {
         let rule = &at.value;
         let is_http = rule.listener_arn().is_some_and(|arn| self.is_http(&arn));
         let arn = &rule.rule_arn;
-        let hosts = rule.values("host-header").unwrap_or_else(|| vec![ANY_HOST]);
-        let paths = rule
-            .values("path-pattern")
-            .unwrap_or_else(|| vec![ANY_PATH]);
-        let is_open = hosts
-            .iter()
-            .all(|host| paths.iter().all(|path| self.is_open(host, path)));
+        // Without values, a condition has regexes: it may match anything.
+        let values = |field: &str, any: &'static str| {
+            let values = rule.values(field).filter(|values| !values.is_empty());
+            values.unwrap_or_else(|| vec![any])
+        };
+        let hosts = values("host-header", ANY_HOST);
+        let paths = values("path-pattern", ANY_PATH);
+        let is_open = values("http-request-method", "GET").iter().all(|method| {
+            let is_open = |host: &&str| paths.iter().all(|path| self.is_open(method, host, path));
+            hosts.iter().all(is_open)
+        });
         if Action::forwards_without_authentication(&rule.actions) {
             let code = if is_http {
                 Code::AlbHttpForwards
@@ -162,7 +166,7 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
                 return true;
             };
             let is_covered = |text: &str| patterns.iter().any(|pattern| matches(pattern, text));
-            match later.values(field) {
+            match later.values(field).filter(|values| !values.is_empty()) {
                 Some(values) => values.iter().all(|value| is_covered(value)),
                 None => patterns.iter().any(|pattern| ["*", "/*"].contains(pattern)),
             }

@@ -76,7 +76,7 @@ impl Auditor<'_> {
         let port = group.health_check_port.as_deref().unwrap_or("traffic-port");
         let is_traffic =
             port == "traffic-port" || group.port.is_some_and(|own| own.to_string() == port);
-        (is_traffic && !self.is_open("host.invalid", path)).then_some(path)
+        (is_traffic && !self.is_open("GET", "host.invalid", path)).then_some(path)
     }
 
     fn health(&mut self) {

@@ -164,9 +164,12 @@ pub(crate) struct Condition {
     pub(crate) host_header_config: Option<ConditionConfig>,
     #[serde(default)]
     pub(crate) path_pattern_config: Option<ConditionConfig>,
+    #[serde(default)]
+    pub(crate) http_request_method_config: Option<ConditionConfig>,
 }
 
-/// `API_HostHeaderConditionConfig` and `API_PathPatternConditionConfig`
+/// `API_HostHeaderConditionConfig`, `API_PathPatternConditionConfig` and
+/// `API_HttpRequestMethodConditionConfig`. A condition with regexes has no values.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ConditionConfig {
@@ -280,20 +283,24 @@ impl Action {
 }
 
 impl Condition {
-    /// The values of a condition on host or path.
-    pub(crate) fn all_values(&self) -> impl Iterator<Item = &str> {
-        let configs = [&self.host_header_config, &self.path_pattern_config];
-        let newer = configs
-            .into_iter()
-            .flatten()
-            .flat_map(|config| &config.values);
-        let older = self.values.iter().filter(|value| {
-            let mut configs = [&self.host_header_config, &self.path_pattern_config]
-                .into_iter()
-                .flatten();
+    fn configs(&self) -> impl Iterator<Item = &ConditionConfig> {
+        let configs = [
+            &self.host_header_config,
+            &self.path_pattern_config,
+            &self.http_request_method_config,
+        ];
+        configs.into_iter().flatten()
+    }
+
+    /// The values of a condition on host, path or method.
+    fn all_values(&self) -> impl Iterator<Item = &str> {
+        let is_new = |value: &&String| {
+            let mut configs = self.configs();
             !configs.any(|config| config.values.contains(value))
-        });
-        newer.chain(older).map(String::as_str)
+        };
+        let newer = self.configs().flat_map(|config| &config.values);
+        let older = self.values.iter().filter(is_new);
+        newer.chain(older.collect::<Vec<_>>()).map(String::as_str)
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) fn findings(
     is_partial: bool,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let object = plugin.object.as_ref();
+    let namespace = object.map_or("", |object| object.namespace.as_str());
     for source in &config.key_sources {
         let is_https = plugin.key_url(source, "").starts_with("https:");
         let mut found = |code, message: String| {
@@ -31,7 +33,7 @@ pub(super) fn findings(
         let (host, port) = if subset.is_empty() {
             (host, port)
         } else {
-            let tls = subset_tls(objects, host, subset);
+            let tls = subset_tls(objects, namespace, host, subset);
             match tls {
                 Some(tls) if is_verified(tls) => {}
                 None if is_partial => {}
@@ -47,7 +49,9 @@ pub(super) fn findings(
         }
         let entries = objects.iter().filter(|object| {
             let mut hosts = object.elements("/spec/hosts").iter();
-            object.kind == "ServiceEntry" && hosts.any(|other| other == host)
+            object.kind == "ServiceEntry"
+                && hosts.any(|other| other == host)
+                && is_visible(object, namespace)
         });
         let has_port = |entry: &Object| {
             let mut ports = entry.elements("/spec/ports").iter();
@@ -68,9 +72,11 @@ pub(super) fn findings(
         if !is_https {
             continue;
         }
-        let rule = objects
-            .iter()
-            .find(|object| object.kind == "DestinationRule" && object.at("/spec/host") == host);
+        let rule = objects.iter().find(|object| {
+            object.kind == "DestinationRule"
+                && object.at("/spec/host") == host
+                && is_visible(object, namespace)
+        });
         match rule {
             None if is_partial => {}
             None => found(
@@ -138,10 +144,19 @@ fn is_verified(tls: &Value) -> bool {
 }
 
 /// The TLS settings of a subset; `None` without a DestinationRule for the host.
-fn subset_tls<'o>(objects: &'o [Object], host: &str, subset: &str) -> Option<&'o Value> {
+fn subset_tls<'o>(
+    objects: &'o [Object],
+    namespace: &str,
+    host: &str,
+    subset: &str,
+) -> Option<&'o Value> {
     let mut rules = objects
         .iter()
-        .filter(|object| object.kind == "DestinationRule" && object.at("/spec/host") == host)
+        .filter(|object| {
+            object.kind == "DestinationRule"
+                && object.at("/spec/host") == host
+                && is_visible(object, namespace)
+        })
         .peekable();
     rules.peek()?;
     let of_subset = rules.find_map(|rule| {
@@ -150,6 +165,16 @@ fn subset_tls<'o>(objects: &'o [Object], host: &str, subset: &str) -> Option<&'o
         named?.pointer("/trafficPolicy/tls")
     });
     Some(of_subset.unwrap_or(&Value::Null))
+}
+
+/// Whether proxies in this namespace see the resource: `exportTo`.
+fn is_visible(object: &Object, namespace: &str) -> bool {
+    let mut export_to = object.elements("/spec/exportTo").iter().peekable();
+    export_to.peek().is_none()
+        || export_to.any(|to| {
+            let is_own = to == "." && object.namespace == namespace;
+            is_own || to == "*" || to == namespace
+        })
 }
 
 /// Port, subset and host in the name of a cluster of Istio.
