@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::aws::{COMMANDS, Located, Snapshot, load_balancer_of};
 use crate::check::of_config;
-use crate::finding::{self, Code, Finding, Format};
+use crate::finding::{self, Code, Finding, Format, sarif};
 use crate::input::{PluginConfig, Trouble, read_only};
 use crate::output::{GOOD, print, styled};
 
@@ -96,7 +96,7 @@ impl Audit {
                 let findings: Vec<_> = findings.iter().map(Finding::json).collect();
                 format!("{:#}\n", json!({"findings": findings}))
             }
-            Format::Sarif => format!("{:#}\n", finding::sarif(&findings)),
+            Format::Sarif => format!("{:#}\n", sarif::log(&findings)),
         };
         print(&text)?;
         Ok(finding::exit_code(&findings, self.strict))

@@ -12,6 +12,7 @@ mod placeholder;
 mod rules;
 mod target;
 mod walk;
+mod warnings;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,9 +20,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use crate::finding::{self, Code, Finding, Format};
+use crate::finding::{self, Code, Finding, Format, sarif};
 use crate::input::{Applied, Object, PluginConfig, Trouble, name_of, no_config};
 use crate::output::{BAD, GOOD, TITLE, print, printable, styled};
+use warnings::Warnings;
 
 const EXAMPLES: &str = r#"Examples:
   alb-oidc check applied.yaml
@@ -57,22 +59,6 @@ pub(crate) struct Check {
     partial: bool,
 }
 
-/// Warnings about one plugin config.
-struct Warnings<'p> {
-    plugin: &'p PluginConfig,
-    /// Hosts on which a policy demands a JWT.
-    guarded_hosts: &'p [&'p str],
-    findings: &'p mut Vec<Finding>,
-}
-
-impl Warnings<'_> {
-    fn add(&mut self, code: Code, field: &str, message: &str) {
-        let message = format!("{field}: {message}");
-        self.findings
-            .push(Finding::in_config(self.plugin, code, field, message));
-    }
-}
-
 impl Check {
     pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
         let mut applied = Applied::default();
@@ -92,7 +78,7 @@ impl Check {
                 let findings: Vec<_> = findings.iter().map(Finding::json).collect();
                 format!("{:#}\n", json!({"configs": configs, "findings": findings}))
             }
-            Format::Sarif => format!("{:#}\n", finding::sarif(&findings)),
+            Format::Sarif => format!("{:#}\n", sarif::log(&findings)),
         };
         print(&text)?;
         Ok(finding::exit_code(&findings, self.strict))

@@ -2,7 +2,7 @@
 //! SARIF. Judges nothing.
 
 mod code;
-mod sarif;
+pub(crate) mod sarif;
 
 use std::process::ExitCode;
 
@@ -70,11 +70,6 @@ impl Finding {
         }
     }
 
-    /// The section of the page that describes the code.
-    fn page(&self) -> String {
-        page(self.code)
-    }
-
     /// As a JSON object.
     pub(crate) fn json(&self) -> Value {
         json!({
@@ -86,7 +81,7 @@ impl Finding {
             "field": self.field,
             "message": self.message,
             "fix": self.code.fix(),
-            "page": self.page(),
+            "page": self.code.page(),
         })
     }
 
@@ -109,11 +104,6 @@ impl Finding {
     }
 }
 
-/// The section of the page that describes the code.
-fn page(code: Code) -> String {
-    format!("docs/operations.md#{}", code.name())
-}
-
 /// Sorts by file, in the order of their first finding, and by line.
 pub(crate) fn sort(findings: &mut [Finding]) {
     let mut files: Vec<String> = Vec::new();
@@ -126,11 +116,6 @@ pub(crate) fn sort(findings: &mut [Finding]) {
         let file = files.iter().position(|file| *file == finding.file);
         (file, finding.line)
     });
-}
-
-/// The findings as SARIF 2.1.0.
-pub(crate) fn sarif(findings: &[Finding]) -> Value {
-    sarif::log(findings)
 }
 
 /// The number of errors and of warnings in words; `None` without findings.

@@ -15,18 +15,10 @@ use node::{Lines, Node, parse};
 pub(crate) use object::Object;
 pub(crate) use plugin_config::PluginConfig;
 
+pub(crate) use crate::trouble::Trouble;
+
 /// Maximum size of a file or of standard input, in bytes: Kubeflow's manifests take several MiB.
 const MAX_INPUT_BYTES: u64 = 32 * 1024 * 1024;
-
-/// An error that the operator has to correct. Each line says what is wrong and where.
-#[derive(Debug)]
-pub(crate) struct Trouble(pub(crate) String);
-
-impl std::fmt::Display for Trouble {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Standard input, as a path.
 pub(crate) const STDIN: &str = "-";

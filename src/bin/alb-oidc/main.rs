@@ -35,6 +35,7 @@ mod simulate;
 mod tenancy;
 mod token;
 mod transform;
+mod trouble;
 
 use std::process::ExitCode;
 

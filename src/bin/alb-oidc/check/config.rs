@@ -3,8 +3,8 @@
 use alb_oidc_filter::Config;
 use serde_json::{Map, Value};
 
-use super::Warnings;
 use super::rules::{self, reaches_the_end};
+use super::warnings::Warnings;
 use crate::finding::Code;
 use crate::input::PluginConfig;
 

@@ -2,7 +2,7 @@
 
 use alb_oidc_filter::{Access, Config, MAX_REGEX_SIZE, PathPattern, RequestHead, Rule};
 
-use super::Warnings;
+use super::warnings::Warnings;
 use crate::finding::Code;
 
 /// Adds the warnings of the rules of `config`.

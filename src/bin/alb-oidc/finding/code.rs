@@ -50,6 +50,13 @@ macro_rules! codes {
     };
 }
 
+impl Code {
+    /// The section of the page that describes the code.
+    pub(crate) fn page(self) -> String {
+        format!("docs/operations.md#{}", self.name())
+    }
+}
+
 codes! {
     // The extension.
     ConfigInvalid: Error, "config-invalid",

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Code, Finding, page};
+use super::{Code, Finding};
 
-pub(super) fn log(findings: &[Finding]) -> Value {
+/// The findings as SARIF 2.1.0.
+pub(crate) fn log(findings: &[Finding]) -> Value {
     let rules: Vec<_> = Code::ALL.iter().copied().map(rule).collect();
     let results: Vec<_> = findings.iter().map(result).collect();
     json!({
@@ -27,7 +28,7 @@ fn rule(code: Code) -> Value {
     json!({
         "id": code.name(),
         "shortDescription": {"text": code.title()},
-        "help": {"text": format!("{} See {}.", code.fix(), page(code))},
+        "help": {"text": format!("{} See {}.", code.fix(), code.page())},
         "defaultConfiguration": {"level": code.severity().name()},
     })
 }

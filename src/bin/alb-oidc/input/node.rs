@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_saphyr::{Spanned, UserMessageFormatter};
 
-use super::Trouble;
+use crate::trouble::Trouble;
 
 /// A YAML or JSON value with its line numbers.
 pub(crate) struct Node {
