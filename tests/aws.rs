@@ -176,6 +176,13 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
         of("alb-issuer-differs", rules_file, "us-west-2_AbCdEfGhI\",\n            \"UserPoolClientId", "us-west-2_Other\",\n            \"UserPoolClientId", "us-west-2_AbCdEfGhI\",\n            \"UserPoolClientId"),
         of("alb-client-differs", rules_file, "1example23456789", "another", "1example23456789"),
         (vec!["alb-two-clients"], two, all(rules_file, second_client("1example23456789"))),
+        // Another application of the load balancer.
+        (vec!["alb-two-clients"], all(rules_file, rules(|rules| {
+            rules[1]["Actions"][0]["AuthenticateCognitoConfig"]["UserPoolClientId"] = json!("other");
+            rules[1]["Actions"][0]["AuthenticateCognitoConfig"]["Scope"] = json!("openid");
+            let target = format!("{ARN}2").replace("loadbalancer/app", "targetgroup");
+            rules[1]["Actions"][1] = json!({"Type": "forward", "Order": 2, "TargetGroupArn": target});
+        })), change(values, "  loadBalancers:\n", &format!("  loadBalancers:\n  - {{arn: {}, issuer: {ISSUER}, clientId: c}}\n", ARN.replace("app/kubeflow", "app/other")))),
         of("alb-scope", rules_file, "openid email profile", "openid", "openid email"),
         (vec!["alb-scope"], change(rules_file, "            \"Scope\": \"openid email profile\",\n", ""), vec![
             (rules_file, "            \"Scope\": \"openid email profile\",\n".to_owned(), String::new()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Auditor;
-use crate::aws::{SecurityGroup, SignIn, TargetGroup, load_balancer_of};
+use crate::aws::{SecurityGroup, TargetGroup};
 use crate::finding::Code;
 
 /// The port of a gateway's pods, where the input has no target group.
@@ -50,24 +50,6 @@ impl Auditor<'_> {
         self.attributes();
         let ports: BTreeSet<_> = groups.iter().filter_map(|group| group.value.port).collect();
         self.security_groups(&ports);
-    }
-
-    /// The target groups that rules with a sign-in forward to.
-    fn gateway_targets(&self) -> BTreeSet<String> {
-        let rules = self.snapshot.rules.iter().map(|rule| &rule.value);
-        rules
-            .filter(|rule| {
-                load_balancer_of(&rule.rule_arn).is_some_and(|arn| self.is_trusted(&arn))
-            })
-            .filter(|rule| {
-                rule.actions
-                    .iter()
-                    .any(|action| SignIn::of(action).is_some())
-            })
-            .flat_map(|rule| &rule.actions)
-            .flat_map(|action| action.target_groups())
-            .map(str::to_owned)
-            .collect()
     }
 
     /// The path of a health check that the filter denies.

@@ -11,6 +11,7 @@ impl Auditor<'_> {
         self.arns();
         let snapshot = self.snapshot;
         let mut clients = BTreeSet::new();
+        let gateway = self.gateway_targets();
         for rule in &snapshot.rules {
             let arn = load_balancer_of(&rule.value.rule_arn);
             for (position, action) in rule.value.actions.iter().enumerate() {
@@ -31,7 +32,11 @@ impl Auditor<'_> {
                 };
                 let [config, issuer, client] = fields;
                 let rule_arn = &rule.value.rule_arn;
-                for (code, message) in self.differences(arn, &sign_in) {
+                // Another application of the load balancer may have another client.
+                let mut targets = rule.value.target_groups();
+                let is_of_gateway = targets.any(|target| gateway.contains(target));
+                let differences = is_of_gateway.then(|| self.differences(arn, &sign_in));
+                for (code, message) in differences.into_iter().flatten() {
                     let name = match code {
                         Code::AlbIssuerDiffers => issuer,
                         Code::AlbClientDiffers => client,
@@ -55,7 +60,30 @@ impl Auditor<'_> {
         }
     }
 
-    /// Load balancers of the config that the input does not have.
+    /// The target groups of the gateway: rules with a sign-in that the config trusts forward to them,
+    /// or without such a rule, every rule with a sign-in.
+    pub(super) fn gateway_targets(&self) -> BTreeSet<String> {
+        let (mut trusted, mut all) = (BTreeSet::new(), BTreeSet::new());
+        for rule in self.snapshot.rules.iter().map(|rule| &rule.value) {
+            let arn = load_balancer_of(&rule.rule_arn).filter(|arn| self.is_trusted(arn));
+            let Some(arn) = arn else {
+                continue;
+            };
+            for sign_in in rule.actions.iter().filter_map(SignIn::of) {
+                let targets: Vec<_> = rule.target_groups().map(str::to_owned).collect();
+                let is_other = |(code, _): &(Code, String)| {
+                    [Code::AlbIssuerDiffers, Code::AlbClientDiffers].contains(code)
+                };
+                if !self.differences(&arn, &sign_in).iter().any(is_other) {
+                    trusted.extend(targets.clone());
+                }
+                all.extend(targets);
+            }
+        }
+        if trusted.is_empty() { all } else { trusted }
+    }
+
+    /// A config that trusts no load balancer of the input.
     fn arns(&mut self) {
         let known: Vec<_> = self
             .snapshot
@@ -63,28 +91,23 @@ impl Auditor<'_> {
             .iter()
             .map(|known| &known.value)
             .collect();
-        if known.is_empty() {
+        let is_known = |arn: &String| known.iter().any(|known| known.load_balancer_arn == *arn);
+        let mut arns = self.config.load_balancers.iter().map(|known| &known.arn);
+        if known.is_empty() || arns.any(is_known) {
             return;
         }
-        for (position, load_balancer) in self.config.load_balancers.iter().enumerate() {
-            if !known
-                .iter()
-                .any(|known| known.load_balancer_arn == load_balancer.arn)
-            {
-                let names: Vec<_> = known
-                    .iter()
-                    .filter(|known| known.kind.as_deref() != Some("network"))
-                    .map(|known| known.load_balancer_arn.as_str())
-                    .collect();
-                let message = format!(
-                    "found {}, expected {}",
-                    load_balancer.arn,
-                    names.join(" or ")
-                );
-                let field = format!("loadBalancers[{position}].arn");
-                self.add_in_config(Code::AlbArnDiffers, &field, &message);
-            }
-        }
+        let names: Vec<_> = known
+            .iter()
+            .filter(|known| known.kind.as_deref() != Some("network"))
+            .map(|known| known.load_balancer_arn.as_str())
+            .collect();
+        let found = self
+            .config
+            .load_balancers
+            .first()
+            .map_or("", |first| &first.arn);
+        let message = format!("found {found}, expected {}", names.join(" or "));
+        self.add_in_config(Code::AlbArnDiffers, "loadBalancers[0].arn", &message);
     }
 
     fn differences(&self, arn: &str, sign_in: &SignIn) -> Vec<(Code, String)> {

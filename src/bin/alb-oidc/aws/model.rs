@@ -272,7 +272,7 @@ impl Action {
     }
 
     /// The target groups that it forwards to.
-    pub(crate) fn target_groups(&self) -> impl Iterator<Item = &str> {
+    fn target_groups(&self) -> impl Iterator<Item = &str> {
         let several = self
             .forward_config
             .iter()
@@ -326,6 +326,11 @@ impl Rule {
 
     pub(crate) fn is_default(&self) -> bool {
         self.priority == "default"
+    }
+
+    /// The target groups that it forwards to.
+    pub(crate) fn target_groups(&self) -> impl Iterator<Item = &str> {
+        self.actions.iter().flat_map(Action::target_groups)
     }
 
     /// The values of its conditions on `field`; `None` if it has none.
