@@ -500,7 +500,7 @@ fn passes_the_check_of_the_tool() {
     assert!(!good && said.contains("userId.header"), "{said}");
 }
 
-/// What `alb-oidc schema` prints.
+/// The output of `alb-oidc schema`.
 fn schema(more: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_alb-oidc"))
         .arg("schema")

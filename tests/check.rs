@@ -1,6 +1,5 @@
-//! `alb-oidc check` on what the chart renders, with one mistake at a time: each code has an input
-//! that has it, and a similar one that does not. The other tests cover the forms of input and
-//! output.
+//! `alb-oidc check` on the chart's resources, with one mistake at a time: each code has an input with
+//! it, and a similar one without. The other tests cover the forms of input and output.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -437,7 +436,7 @@ fn reads_directories_and_several_files() {
         ),
         (
             "chart",
-            "alb-oidc: chart: found a Helm chart, expected what it renders",
+            "alb-oidc: chart: found a Helm chart, expected its rendered resources",
         ),
         ("empty", "alb-oidc: empty: found no YAML or JSON file"),
         ("other", "alb-oidc: other: found no plugin config"),

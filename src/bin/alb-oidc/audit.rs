@@ -23,7 +23,7 @@ const EXAMPLES: &str = r#"Examples:
   alb-oidc audit --config values.yaml load-balancers.json listeners.json rules-*.json
   alb-oidc audit --config values.yaml --strict --output sarif *.json"#;
 
-/// The commands for what `init` does not read.
+/// The commands for the lists that only `audit` reads.
 const MORE_COMMANDS: &str = r#"aws elbv2 describe-target-groups --load-balancer-arn "$ARN" --output json > target-groups.json
 for group in $(aws elbv2 describe-target-groups --load-balancer-arn "$ARN" --query 'TargetGroups[].TargetGroupArn' --output text); do
   aws elbv2 describe-target-health --target-group-arn "$group" --output json > "target-health-${group##*/}.json"
@@ -35,7 +35,7 @@ alb-oidc audit --config values.yaml *.json
 
 /// Compare a load balancer with the plugin config
 ///
-/// Reads what the AWS CLI prints about the load balancer, and judges what the input has.
+/// Reads the AWS CLI's output about the load balancer, and judges the parts in the input.
 /// docs/operations.md describes each finding by its code. Calls no API.
 ///
 /// Exit status: 0, 1 if there are errors, 2 if the input cannot be read.
@@ -48,7 +48,7 @@ pub(crate) struct Audit {
     /// The chart's values, a pluginConfig, or the resource that contains it
     #[arg(long, required_unless_present = "commands")]
     config: Option<PathBuf>,
-    /// Print the AWS commands whose output it reads
+    /// Print the AWS commands for the input
     #[arg(long, conflicts_with_all = ["config", "files"])]
     commands: bool,
     /// The form of the output
@@ -59,7 +59,7 @@ pub(crate) struct Audit {
     strict: bool,
 }
 
-/// What the checks see.
+/// Input and result of the checks.
 struct Auditor<'a> {
     snapshot: &'a Snapshot,
     plugin: &'a PluginConfig,

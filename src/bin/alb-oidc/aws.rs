@@ -1,4 +1,4 @@
-//! What the AWS CLI prints about a load balancer, read from files: `aws elbv2 describe-…` and `aws
+//! The AWS CLI's output about a load balancer, read from files: `aws elbv2 describe-…` and `aws
 //! ec2 describe-security-groups`. Names and meanings are those of the API references of Elastic Load
 //! Balancing (2015-12-01) and of EC2. Calls no API.
 
@@ -36,7 +36,7 @@ pub(crate) struct Snapshot {
     pub(crate) security_groups: Vec<Located<SecurityGroup>>,
 }
 
-/// The commands whose output [`Snapshot::read`] reads.
+/// The commands for the input of [`Snapshot::read`].
 pub(crate) const COMMANDS: &str = r#"# NAME: the name of the load balancer. The commands only read.
 ARN=$(aws elbv2 describe-load-balancers --names NAME --query 'LoadBalancers[0].LoadBalancerArn' --output text)
 aws elbv2 describe-load-balancers --load-balancer-arns "$ARN" --output json > load-balancers.json

@@ -1,4 +1,4 @@
-//! `alb-oidc check`: judges plugin configs and what is applied with them, and describes what the
+//! `alb-oidc check`: judges plugin configs and the resources applied with them, and describes what the
 //! filter will do. The library validates the configs.
 
 mod config;
@@ -31,10 +31,10 @@ const EXAMPLES: &str = r#"Examples:
   alb-oidc check --partial wasm-plugin.yaml
   alb-oidc check --strict --output sarif applied.yaml
 
-Everything that the chart applies:
+Every resource of the chart:
   helm template alb-oidc istio/chart --values values.yaml | alb-oidc check -"#;
 
-/// Check a plugin config and what is applied with it, and show what the filter will do
+/// Check a plugin config and the resources around it, and show what the filter will do
 ///
 /// Judges the plugin config, its WasmPlugin or TrafficExtension, the interlock, the key servers'
 /// ServiceEntries and DestinationRules, and policies and EnvoyFilters at the same gateway.
@@ -44,7 +44,7 @@ Everything that the chart applies:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Check {
-    /// What is applied, in YAML or JSON: the output of `helm template` or `kubectl kustomize`, or a
+    /// The applied resources, in YAML or JSON: the output of `helm template` or `kubectl kustomize`, or a
     /// pluginConfig alone. A directory: its YAML and JSON files. `-`: standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -54,7 +54,7 @@ pub(crate) struct Check {
     /// Exit with status 1 for warnings, too
     #[arg(long)]
     strict: bool,
-    /// The input is a part of what is applied: report nothing that is missing
+    /// The input is a part of the applied resources: report no missing ones
     #[arg(long)]
     partial: bool,
 }

@@ -14,7 +14,7 @@ pub(crate) use code::{Code, Severity};
 use crate::input::{Object, PluginConfig};
 use crate::output::{BAD, FAINT, LOUD, printable, styled};
 
-/// What is wrong, and where.
+/// A mistake or a risk, with its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Finding {
     pub(crate) code: Code,
@@ -24,7 +24,7 @@ pub(crate) struct Finding {
     pub(crate) resource: Option<String>,
     /// The field, such as `spec.phase`.
     pub(crate) field: String,
-    /// What was found, and what was expected.
+    /// Found and expected value.
     pub(crate) message: String,
 }
 

@@ -30,7 +30,7 @@ const SIGN_OUT_PATH: &str = "/oauth2/sign_out";
 
 /// Write the chart's values for an existing load balancer
 ///
-/// Without arguments, prints the AWS commands whose output it reads. With files, the flags select
+/// Without arguments, prints the AWS commands for its input. With files, the flags select
 /// among several load balancers, issuers and clients. Calls no API. Exit status: 0, or 2 if the
 /// input has mistakes.
 #[derive(Args)]

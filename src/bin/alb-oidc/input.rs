@@ -111,7 +111,7 @@ impl Document {
     }
 }
 
-/// What an operator applies: plugin configs, and Kubernetes resources.
+/// The operator's input: plugin configs, and Kubernetes resources.
 #[derive(Default)]
 pub(crate) struct Applied {
     pub(crate) configs: Vec<PluginConfig>,

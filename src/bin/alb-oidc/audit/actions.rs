@@ -142,7 +142,7 @@ impl Auditor<'_> {
         });
         if let Some(earlier) = earlier {
             let message = format!(
-                "found priority {priority} after {}, whose conditions match the same requests",
+                "found priority {priority} after {}, which matches the same requests",
                 earlier.priority
             );
             self.add(

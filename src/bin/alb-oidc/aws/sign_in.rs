@@ -1,4 +1,4 @@
-//! What the load balancer's token says about a sign-in, as the listener rule configures it.
+//! Issuer, client and session of an authenticating action.
 
 use super::model::Action;
 
@@ -8,7 +8,7 @@ pub(crate) const DEFAULT_COOKIE: &str = "AWSELBAuthSessionCookie";
 const DEFAULT_SCOPE: &str = "openid";
 /// Its session timeout without `SessionTimeout`, in seconds.
 pub(crate) const DEFAULT_TIMEOUT: u64 = 604_800;
-/// What it does without `OnUnauthenticatedRequest`.
+/// Its behaviour without `OnUnauthenticatedRequest`.
 const DEFAULT_BEHAVIOUR: &str = "authenticate";
 
 /// An authenticating action.
@@ -28,7 +28,7 @@ pub(crate) struct SignIn {
 }
 
 impl SignIn {
-    /// `None` for another action, and for a user pool whose ARN has another form.
+    /// `None` for another action, and for a user pool with another form of ARN.
     pub(crate) fn of(action: &Action) -> Option<Self> {
         let or = |value: &Option<String>, default: &str| {
             value.clone().unwrap_or_else(|| default.to_owned())

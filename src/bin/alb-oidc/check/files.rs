@@ -42,7 +42,7 @@ fn add(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), T
     if directory.join("Chart.yaml").is_file() {
         return Err(trouble(
             directory,
-            "found a Helm chart, expected what it renders: helm template NAME CHART --values FILE | alb-oidc check -",
+            "found a Helm chart, expected its rendered resources: helm template NAME CHART --values FILE | alb-oidc check -",
         ));
     }
     let entries = std::fs::read_dir(directory).map_err(unreadable)?;

@@ -102,7 +102,7 @@ fn open(interlock: &Object) -> Option<Finding> {
     ))
 }
 
-/// What is wrong with the patch, by its field.
+/// The mistake in the patch, with its field.
 fn mistake(patch: &Value) -> Option<(&'static str, String)> {
     let at = |pointer: &str| patch.pointer(pointer).unwrap_or(&Value::Null);
     for (pointer, field, expected) in [

@@ -1,5 +1,4 @@
-//! Other resources at the gateway that change what the filter and the interlock guarantee: policies
-//! and EnvoyFilters.
+//! Other resources at the gateway that weaken the filter or the interlock: policies and EnvoyFilters.
 
 use serde_json::Value;
 

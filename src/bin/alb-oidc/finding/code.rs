@@ -37,12 +37,12 @@ macro_rules! codes {
                 match self { $(Self::$code => Severity::$severity),* }
             }
 
-            /// What is wrong, in one sentence.
+            /// The problem, in one sentence.
             pub(crate) fn title(self) -> &'static str {
                 match self { $(Self::$code => $title),* }
             }
 
-            /// What to do.
+            /// The remedy.
             pub(crate) fn fix(self) -> &'static str {
                 match self { $(Self::$code => $fix),* }
             }
@@ -154,7 +154,7 @@ codes! {
         "The regex matches anywhere in the path, and so opens more paths than intended.",
         "Anchor the regex: ^/path$.";
     RuleOpensSuffix: Warning, "rule-opens-suffix",
-        "The suffix opens every directory. Some applications ignore what follows a path.",
+        "The suffix opens every directory. Some applications ignore text after a path.",
         "Use exact or prefix.";
     AllowExact: Warning, "allow-exact",
         "The rule restricts one path only. Any user may request the paths below it and other spellings of it.",

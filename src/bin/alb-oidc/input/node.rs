@@ -179,7 +179,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// The lines below `node`, whose name is in `line`.
+    /// The lines below `node`. Its name is in `line`.
     pub(crate) fn new(node: &Node, line: u64) -> Self {
         let mut lines = Self::at(line);
         node.lines("", line, &mut lines.known);
