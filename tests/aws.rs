@@ -127,6 +127,26 @@ fn with_conditions(conditions: Value) -> String {
     })
 }
 
+/// The rules with one more on this listener, which redirects each request.
+fn with_redirect(priority: &str, port: &str) -> String {
+    rules(|rules| {
+        let mut redirect = rules[0].clone();
+        let arn = rules[0]["RuleArn"].as_str().expect("an ARN");
+        let listeners = ("f2f7dc8efc522ab2", "0467ef3c8400ae65");
+        let arn = match port {
+            "80" => arn.replace(listeners.0, listeners.1),
+            _ => arn.replace("/a1", "/a5"),
+        };
+        redirect["RuleArn"] = json!(arn);
+        redirect["Priority"] = json!(priority);
+        redirect["Actions"] = json!([{"Type": "redirect", "Order": 1}]);
+        redirect["Conditions"] = json!([{"Field": "path-pattern", "Values": ["/*"]}]);
+        rules[1]["Priority"] = json!("1");
+        rules[0]["Priority"] = json!("4");
+        rules.push(redirect);
+    })
+}
+
 fn without_sign_in(position: usize) -> String {
     rules(|rules| {
         let actions = rules[position]["Actions"].as_array_mut();
@@ -168,6 +188,10 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
         rules[1]["Actions"][0]["AuthenticateCognitoConfig"]["UserPoolClientId"] = json!(client);
     });
     let both_clients = format!("  loadBalancers:\n  - {{arn: {ARN}, issuer: {ISSUER}, clientId: second}}\n");
+    let own_group = |port: &str| {
+        let ports = |port: &str| format!("\"FromPort\": {port},\n          \"ToPort\": {port}");
+        change("security-groups.json", &ports("443"), &ports(port))
+    };
     let mut two = all(rules_file, second_client("second"));
     two.extend(change(values, "  loadBalancers:\n", &both_clients));
     vec![
@@ -203,10 +227,15 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
             preflight
         }),
         (vec!["alb-rule-shadowed", "alb-rule-unauthenticated"], all(rules_file, with_open_rule("*.example.com", "/*")), all(rules_file, rules(|rules| rules.reverse()))),
+        // Rules of another listener, and later ones, take no request.
+        (vec!["alb-rule-shadowed"], all(rules_file, with_redirect("2", "443")), all(rules_file, with_redirect("9", "443"))),
+        (vec!["alb-rule-shadowed"], all(rules_file, with_redirect("2", "443")), all(rules_file, with_redirect("2", "80"))),
         of("alb-default-forwards", "listeners.json", FIXED, FORWARD, FIXED),
         of("alb-http-forwards", "listeners.json", REDIRECT, FORWARD, REDIRECT),
         open_sign_in,
         of("alb-target-shared", "target-groups.json", &format!("{ARN}\""), &shared, &format!("{ARN}\"")),
+        // The load balancer's own group may be open.
+        (vec!["alb-security-group-open"], [own_group("8080"), change("security-groups.json", "sg-5943793c\",\n      \"GroupName", "sg-other\",\n      \"GroupName")].concat(), own_group("8080")),
         of("alb-security-group-open", "security-groups.json", "\"IpRanges\": [],", "\"IpRanges\": [{\"CidrIp\": \"0.0.0.0/0\"}],", "\"IpRanges\": [{\"CidrIp\": \"10.0.0.0/8\"}],"),
         of("alb-security-group-open", "security-groups.json", "\"IpRanges\": [],\n          \"Ipv6Ranges\": []", "\"Ipv6Ranges\": [{\"CidrIpv6\": \"::/0\"}]", "\"Ipv6Ranges\": []"),
         of("alb-security-group-open", "security-groups.json", "\"IpProtocol\": \"tcp\",\n          \"FromPort\": 8080,\n          \"ToPort\": 8080,\n          \"IpRanges\": []", "\"IpProtocol\": \"-1\",\n          \"IpRanges\": [{\"CidrIp\": \"0.0.0.0/0\"}]", "\"IpProtocol\": \"udp\", \"IpRanges\": [{\"CidrIp\": \"0.0.0.0/0\"}]"),

@@ -85,6 +85,7 @@ fn rules() -> Vec<Value> {
     rules.as_array().expect("rules").clone()
 }
 
+const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188";
 const TARGET: &str = "  workloadSelector:\n    labels:\n      istio: ingressgateway";
 const SELECTOR: &str =
     "  selector:\n    matchLabels:\n      istio: ingressgateway\n  phase: AUTHN  ";
@@ -226,6 +227,7 @@ fn cases() -> Vec<(&'static str, String, String)> {
         ),
         at_gateway("policy-denies-tcp", deny_path.clone(), policy("DENY", "[{to: [{operation: {paths: [/admin*], notPorts: ['9443']}}]}]")),
         at_gateway("policy-denies-tcp", format!("{deny_path}{}", gateway("TCP")), format!("{deny_path}{}", gateway("HTTP"))),
+        at_gateway("policy-denies-tcp", format!("{deny_path}{}", gateway("HTTPS}, tls: {mode: PASSTHROUGH")), format!("{deny_path}{}", gateway("HTTPS}, tls: {mode: SIMPLE"))),
         at_gateway("policy-denies-tcp", policy("DENY", "[{when: [{key: 'request.headers[x]', values: [a]}]}]"), policy("DENY", "[{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}]")),
         at_gateway("policy-demands-jwt", policy("DENY", "[{from: [{source: {notRequestPrincipals: ['*']}}]}]") + &gateway("HTTP"), guard.clone()),
         at_gateway("policy-demands-jwt", policy("DENY", "[{from: [{source: {notRequestPrincipals: ['*']}}], to: [{operation: {notPaths: [/dex/*]}}]}]") + &gateway("HTTP"), policy("DENY", "[{from: [{source: {notRequestPrincipals: ['*']}}]}]").replace("security.istio.io/v1", "policy.example.com/v1")),
@@ -473,6 +475,19 @@ fn reads_the_values_of_the_chart() {
         place,
         (&json!(line.expect("a line") + 1), &json!("userId.claims"))
     );
+}
+
+#[test]
+fn key_servers_on_the_same_machine_need_no_tls() {
+    let of = |endpoint: &str| {
+        codes(&format!(
+            "loadBalancers: [{{arn: '{ARN}', issuer: 'https://issuer.internal', clientId: c}}]\npublicKeys: {{endpoint: '{endpoint}'}}\n"
+        ))
+    };
+    for endpoint in ["http://127.0.0.1:9000/a", "http://localhost/a"] {
+        assert_eq!(of(endpoint), [""; 0], "{endpoint}");
+    }
+    assert_eq!(of("http://10.0.0.1:9000/a"), ["key-server-http"]);
 }
 
 #[test]
