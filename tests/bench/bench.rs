@@ -7,7 +7,8 @@
 //! `BENCH_ONLY` (words) runs only setups with these words in their name, and their baselines.
 //! `BENCH_ROUNDS` (default 50) sets the turns of each setup. `target/bench.json` receives all
 //! results. `BENCH_STAGE` runs a single stage without turns and results: `instructions`, or
-//! `memory`, which `BENCH_REQUESTS` configures.
+//! `memory`, which `BENCH_REQUESTS` configures. `BENCH_OTHER` is another build of the filter, whose
+//! instructions are counted in the same Envoys.
 
 mod flat;
 mod instructions;
