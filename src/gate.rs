@@ -16,7 +16,7 @@ use crate::keys::cache::{KeyCache, Lookup};
 use crate::keys::source::KeyName;
 use crate::reason::Reason;
 use crate::sign_out;
-use crate::time::Now;
+use crate::time::Clocks;
 use crate::token::access::UntrustedAccessToken;
 use crate::token::alb::UntrustedToken;
 use crate::token::claims::Claims;
@@ -175,15 +175,16 @@ impl Gate {
             || self.reserved_prefix.as_deref().is_some_and(is_member)
     }
 
-    /// Judges the request `now`.
+    /// Judges the request at the time that the clocks tell. If one cannot be read, and is needed,
+    /// the request is denied for [`Reason::InternalError`].
     pub fn decide(
         &mut self,
         head: &RequestHead<'_>,
         keys: &mut KeyCache,
-        now: Now,
+        clocks: &impl Clocks,
     ) -> (Decision, Work) {
         let mut work = Work::default();
-        let decision = self.decide_traced(head, keys, now, &mut work);
+        let decision = self.decide_traced(head, keys, clocks, &mut work);
         (decision, work)
     }
 
@@ -192,7 +193,7 @@ impl Gate {
         &mut self,
         head: &RequestHead<'_>,
         keys: &mut KeyCache,
-        now: Now,
+        clocks: &impl Clocks,
         trace: &mut impl Trace,
     ) -> Decision {
         // In report mode too: behind such an upgrade, requests of which the filter sees nothing
@@ -216,7 +217,7 @@ impl Gate {
         }
         let identity = self
             .authenticator
-            .identify(&self.config, head, keys, now, trace)
+            .identify(&self.config, head, keys, clocks, trace)
             .and_then(|identity| {
                 let issuer = self.config.issuer_of(&identity);
                 let admit = requirement.admits(&identity, issuer);
@@ -313,22 +314,23 @@ impl Authenticator {
         config: &Config,
         head: &RequestHead<'_>,
         keys: &mut KeyCache,
-        now: Now,
+        clocks: &impl Clocks,
         trace: &mut impl Trace,
     ) -> Result<Rc<Identity>, Stop> {
+        let now = clocks.wall().ok_or(Reason::InternalError)?;
         let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
         // Without `accessToken` in the config, a client's access token is not part of the token
         // cache's key either.
         let reads_access_token = self.reads_access_token;
         let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
-        if let Some(identity) = self.token_cache.get(text, access_tokens(), now.wall) {
+        if let Some(identity) = self.token_cache.get(text, access_tokens(), now) {
             trace.cache_hit();
             return Ok(identity);
         }
         let skew = config.clock_skew;
         let token = UntrustedToken::parse(text);
         trace.parsed(&token);
-        let token = token?.screen(&config.load_balancers, now.wall, skew);
+        let token = token?.screen(&config.load_balancers, now, skew);
         trace.screened(&token);
         let token = token?;
         let users = config.users_of(token.load_balancer());
@@ -336,7 +338,7 @@ impl Authenticator {
             source: token.key_source(),
             id: token.key_id(),
         };
-        let key = find(keys, name, now);
+        let key = find(keys, name, clocks);
         trace.key(&name, &key);
         let PublicKey::P256(key) = key? else {
             return Err(Reason::KeyInvalid.into());
@@ -344,7 +346,7 @@ impl Authenticator {
         // Trust is earned here.
         let verified = self.verifier.verify(&token, &key);
         trace.verified(&verified);
-        let claims = verified?.claims(now.wall, skew);
+        let claims = verified?.claims(now, skew);
         trace.claims(&claims);
         let mut claims = claims?;
         if let Some(rules) = &users.access_token {
@@ -357,7 +359,7 @@ impl Authenticator {
                 source: rules.key_source,
                 id: token.key_id(),
             };
-            let key = find(keys, name, now);
+            let key = find(keys, name, clocks);
             trace.access_token_key(&key);
             let PublicKey::Rsa(key) = key? else {
                 return Err(Reason::KeyInvalid.into());
@@ -365,7 +367,7 @@ impl Authenticator {
             let issuer = &rules.issuer;
             let both = self
                 .verifier
-                .verify_access_token(&token, &key, claims, issuer, now.wall, skew);
+                .verify_access_token(&token, &key, claims, issuer, now, skew);
             trace.access_token_verified(&both);
             claims = both?;
         }
@@ -389,8 +391,9 @@ fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
 }
 
 /// The key `name`, if it is there.
-fn find(keys: &mut KeyCache, name: KeyName, now: Now) -> Result<PublicKey, Stop> {
-    match keys.find(name, now.steady) {
+fn find(keys: &mut KeyCache, name: KeyName, clocks: &impl Clocks) -> Result<PublicKey, Stop> {
+    let now = clocks.steady().ok_or(Reason::InternalError)?;
+    match keys.find(name, now) {
         Lookup::Ready(key) => Ok(key),
         Lookup::Refused(reason) => Err(Stop::Refuse(reason)),
         Lookup::Unknown => Err(Stop::NeedKey(Box::new(name))),
@@ -428,7 +431,7 @@ mod tests {
     use crate::crypto::es256::{P256_PROVIDER, P256Key};
     use crate::keys::client_address::ClientAddress;
     use crate::keys::source::FetchResult;
-    use crate::time::Timestamp;
+    use crate::time::{Now, Timestamp};
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE;
     use p256::ecdsa::signature::Signer as _;
@@ -522,7 +525,7 @@ mod tests {
             self.gate.decide(
                 &head(headers),
                 &mut self.keys,
-                Now {
+                &Now {
                     wall: now(seconds_before_expiry),
                     steady: STEADY,
                 },
@@ -594,7 +597,7 @@ mod tests {
                 .decide(
                     &head(&headers),
                     &mut setting.keys,
-                    Now {
+                    &Now {
                         wall: Timestamp::from_millis(millis),
                         steady: STEADY,
                     },

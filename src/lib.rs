@@ -111,7 +111,7 @@ pub use keys::source::{FetchResult, KeyFormat, KeyId, KeyName, KeySource, KeySou
 pub use keys::waiters::Waiter;
 pub use reason::Reason;
 pub use sign_out::SignOut;
-pub use time::{Now, Timestamp};
+pub use time::{Clocks, Now, Timestamp};
 pub use token::access::{AccessTokenRules, UntrustedAccessToken};
 pub use token::alb::{LoadBalancer, ScreenedToken, UntrustedToken};
 pub use token::claims::Claims;

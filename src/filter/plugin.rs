@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::host::{self, Level, Part};
+use super::host::{self, HostClocks, Level, Part};
 use super::host_signature::Backend;
 use super::metrics::{FetchOutcome, Metrics};
 use super::reply::{Reply, request_id};
@@ -21,7 +21,7 @@ use crate::keys::source::{FetchResult, KeyName};
 use crate::keys::source::{KeyFormat, KeySource};
 use crate::reason::Reason;
 use crate::sign_out::SignOut;
-use crate::time::{Now, Timestamp};
+use crate::time::{Clocks as _, Timestamp};
 use crate::token::verify::Verifier;
 
 /// The longest answer with one key that is read, in bytes. A key in PEM has fewer than 200.
@@ -130,8 +130,10 @@ impl Plugin {
     }
 
     pub(super) fn on_tick(&mut self) {
-        let Ok(now) = host::now() else { return };
-        let due = self.keys.tick(now.steady);
+        let Some(now) = HostClocks::default().steady() else {
+            return;
+        };
+        let due = self.keys.tick(now);
         // The host goes on ticking at the old period until it is told another.
         self.tick_at = Some(Timestamp::from_millis(u64::MAX));
         self.end_waiting(due.woken);
@@ -140,11 +142,11 @@ impl Plugin {
                 self.calls.push((call, name));
             } else {
                 self.metrics.key_fetch(FetchOutcome::Failed);
-                let woken = self.keys.answered(name, FetchResult::Failed, now.steady);
+                let woken = self.keys.answered(name, FetchResult::Failed, now);
                 self.wake(name, woken);
             }
         }
-        self.resume_waiters(now.steady);
+        self.resume_waiters(now);
         self.sync_timer();
     }
 
@@ -154,7 +156,10 @@ impl Plugin {
             return;
         };
         let (_, name) = self.calls.swap_remove(place);
-        let Ok(now) = host::now() else { return };
+        let clocks = HostClocks::default();
+        let (Some(wall), Some(now)) = (clocks.wall(), clocks.steady()) else {
+            return;
+        };
         let status = if headers == 0 {
             None
         } else {
@@ -168,7 +173,7 @@ impl Plugin {
         // Keys of a set are not shared between workers: a pool has two, and each worker asks for
         // them once a day.
         if let FetchResult::Key(PublicKey::P256(key)) = &answer {
-            self.share(name, key, now.wall);
+            self.share(name, key, wall);
         }
         let outcome = FetchOutcome::of(&answer);
         self.metrics.key_fetch(outcome);
@@ -183,9 +188,9 @@ impl Plugin {
                 ),
             );
         }
-        let woken = self.keys.answered(name, answer, now.steady);
+        let woken = self.keys.answered(name, answer, now);
         self.wake(name, woken);
-        self.resume_waiters(now.steady);
+        self.resume_waiters(now);
         self.sync_timer();
     }
 
@@ -221,9 +226,6 @@ impl Plugin {
         let Some(head) = host::pairs(&headers).map(RequestHead::new) else {
             return self.deny(&RequestHead::default(), Reason::InternalError);
         };
-        let Ok(now) = host::now() else {
-            return self.deny(&head, Reason::InternalError);
-        };
         // First of all: what no client may say of itself.
         if self
             .gate
@@ -233,19 +235,24 @@ impl Plugin {
         {
             return self.deny(&head, Reason::InternalError);
         }
-        let mut decision = self.decide(&head, now);
+        let clocks = HostClocks::default();
+        let mut decision = self.decide(&head, &clocks);
         if let Decision::NeedKey(name) = decision
             && !self.keys.is_fetching(name)
-            && let Some((key, age)) = self.shared(name, now.wall)
+            && let (Some(wall), Some(now)) = (clocks.wall(), clocks.steady())
+            && let Some((key, age)) = self.shared(name, wall)
         {
-            let woken = self.keys.adopt(name, PublicKey::P256(key), age, now.steady);
+            let woken = self.keys.adopt(name, PublicKey::P256(key), age, now);
             self.wake(name, woken);
-            decision = self.decide(&head, now);
+            decision = self.decide(&head, &clocks);
         }
         if let Decision::NeedKey(name) = decision {
+            let Some(now) = clocks.steady() else {
+                return self.deny(&head, Reason::InternalError);
+            };
             let may_wait = name.may_be_waited_for_after(waited_for);
             let refused = match may_wait {
-                true => self.keys.wait(name, id, client_address, now.steady),
+                true => self.keys.wait(name, id, client_address, now),
                 false => Err(Reason::KeyUnavailable),
             };
             let Err(reason) = refused else {
@@ -299,8 +306,8 @@ impl Plugin {
         Next::Continue
     }
 
-    fn decide(&mut self, head: &RequestHead<'_>, now: Now) -> Decision {
-        let (decision, work) = self.gate.decide(head, &mut self.keys, now);
+    fn decide(&mut self, head: &RequestHead<'_>, clocks: &HostClocks) -> Decision {
+        let (decision, work) = self.gate.decide(head, &mut self.keys, clocks);
         if work.token_cache_hit {
             self.metrics.token_cache_hit();
         }
@@ -364,7 +371,7 @@ impl Plugin {
                 };
                 resume(next);
             }
-            if host::now().is_ok_and(|now| now.steady >= end) {
+            if HostClocks::default().steady().is_some_and(|now| now >= end) {
                 break;
             }
         }
@@ -446,8 +453,10 @@ impl Plugin {
         };
         if !is_armed {
             // Where the host refuses, the next request tries again.
-            let Ok(now) = host::now() else { return };
-            if host::set_tick(next.map(|next| now.steady.until(next))).is_err() {
+            let Some(now) = HostClocks::default().steady() else {
+                return;
+            };
+            if host::set_tick(next.map(|next| now.until(next))).is_err() {
                 return;
             }
             self.tick_at = next;

@@ -68,7 +68,7 @@ pub(super) fn judge(
     let mut waited_for = None;
     loop {
         let mut observer = Observer::new(config, tokens, now);
-        let decision = gate.decide_traced(&head, &mut keys, time, &mut observer);
+        let decision = gate.decide_traced(&head, &mut keys, &time, &mut observer);
         if let Decision::NeedKey(name) = decision
             && name.may_be_waited_for_after(waited_for)
             && let Some(answer) = answer(config, tokens, find, name)?
