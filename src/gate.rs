@@ -20,6 +20,7 @@ use crate::time::Clocks;
 use crate::token::access::UntrustedAccessToken;
 use crate::token::alb::UntrustedToken;
 use crate::token::claims::Claims;
+use crate::token::jws::{AccessTokenFault, TokenError};
 use crate::token::verify::{VerifiedToken, Verifier};
 use crate::token_cache::TokenCache;
 use crate::trace::{Stop, Trace};
@@ -61,7 +62,7 @@ impl Trace for Work {
         self.signatures_checked = 1;
     }
 
-    fn access_token_verified(&mut self, _: &Result<Claims, Reason>) {
+    fn access_token_verified(&mut self, _: &Result<Claims, TokenError>) {
         self.signatures_checked = 2;
     }
 
@@ -351,7 +352,7 @@ impl Authenticator {
         let mut claims = claims?;
         if let Some(rules) = &users.access_token {
             let token = only(access_tokens())
-                .ok_or(Reason::AccessTokenInvalid)
+                .ok_or(AccessTokenFault::Duplicate.into())
                 .and_then(UntrustedAccessToken::parse);
             trace.access_token_parsed(&token);
             let token = token?;
@@ -364,10 +365,9 @@ impl Authenticator {
             let PublicKey::Rsa(key) = key? else {
                 return Err(Reason::KeyInvalid.into());
             };
-            let issuer = &rules.issuer;
             let both = self
                 .verifier
-                .verify_access_token(&token, &key, claims, issuer, now, skew);
+                .verify_access_token(&token, &key, claims, rules, now, skew);
             trace.access_token_verified(&both);
             claims = both?;
         }

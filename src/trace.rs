@@ -61,7 +61,7 @@ pub trait Trace {
 
     /// The access token was parsed, where the config asks for one.
     #[inline]
-    fn access_token_parsed(&mut self, _token: &Result<UntrustedAccessToken<'_>, Reason>) {}
+    fn access_token_parsed(&mut self, _token: &Result<UntrustedAccessToken<'_>, TokenError>) {}
 
     /// The key of the access token was looked up.
     #[inline]
@@ -69,7 +69,7 @@ pub trait Trace {
 
     /// The access token's signature was verified, and its claims were checked and added.
     #[inline]
-    fn access_token_verified(&mut self, _claims: &Result<Claims, Reason>) {}
+    fn access_token_verified(&mut self, _claims: &Result<Claims, TokenError>) {}
 
     /// The claims were made an identity.
     #[inline]

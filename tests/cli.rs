@@ -219,10 +219,44 @@ fn check_describes_access_token_and_sign_out() {
         0,
         &[
             "fetches keys from https://issuer.example/pool/.well-known/jwks.json through the Envoy cluster outbound|443||issuer.example",
-            "requires a valid access token of https://issuer.example/pool for the same user",
+            "requires a valid access token of https://issuer.example/pool for the same user, by its claim `sub`",
             "signs users out at /logout, and redirects them to https://issuer.example/out",
             "treats cookies named AWSELBAuthSessionCookie and AWSELBAuthSessionCookie-N as the load balancer's session",
         ],
+    );
+}
+
+#[test]
+fn check_warns_of_an_access_token_subject_that_users_may_write() {
+    let with_subject = |subject: &str| {
+        let desk = Desk::new();
+        let more = format!(
+            "  pluginConfig:\n    accessToken: {{issuer: 'https://issuer.example/pool', subject: '{subject}'}}\n"
+        );
+        desk.put("more.yaml", CONFIG.replace("  pluginConfig:\n", &more));
+        desk.run(&["check", "more.yaml"])
+    };
+    for subject in ["custom:id", "email", "preferred_username", "picture"] {
+        let warning = format!("warning: accessToken.subject: found {subject}: users may write");
+        with_subject(subject).says(0, &[&warning]);
+    }
+    let desk = Desk::new();
+    let more = "      accessToken: {issuer: 'https://issuer.example/pool', subject: email}\n";
+    let own = CONFIG.replace("    userId:\n", &format!("{more}    userId:\n"));
+    assert_ne!(own, CONFIG);
+    desk.put("own.yaml", own);
+    desk.run(&["check", "own.yaml"]).says(
+        0,
+        &[
+            "requires an access token of https://issuer.example/pool, whose `email` is the user's `sub`",
+            "warning: loadBalancers[0].accessToken.subject: found email",
+        ],
+    );
+    let ran = with_subject("uid").says(0, &["by its claim `uid`"]);
+    assert!(!ran.stdout.contains("warning"), "{}", ran.stdout);
+    with_subject("access:uid").says(
+        1,
+        &["accessToken.subject: found \"access:uid\", expected the claim's name without `access:`"],
     );
 }
 

@@ -1172,6 +1172,7 @@ mod tests {
             "claimHeaders": [{"claim": "name", "header": "x-name", "encoding": "percent"}],
             "accessToken": {
                 "issuer": "https://idp.test",
+                "subject": "uid",
                 "jwksUri": "https://idp.test/keys",
                 "jwksCluster": "idp",
             },

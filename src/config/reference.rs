@@ -38,7 +38,7 @@ pub(super) enum Kind {
 
 /// Every field, parents before children. A load balancer's own `userId`, `groups` and
 /// `accessToken` have those of the top level.
-pub static FIELDS: [Field; 73] = [
+pub static FIELDS: [Field; 74] = [
     Field {
         path: "loadBalancers",
         kind: Kind::Objects { least: 1, most: 64 },
@@ -287,6 +287,14 @@ pub static FIELDS: [Field; 73] = [
             most: 512,
         },
         default: Default::Required,
+    },
+    Field {
+        path: "accessToken.subject",
+        kind: Kind::String {
+            least: 1,
+            most: 128,
+        },
+        default: Default::Text("sub"),
     },
     Field {
         path: "accessToken.jwksUri",

@@ -46,6 +46,8 @@ pub(super) fn is_base64(byte: u8) -> bool {
 pub enum TokenError {
     /// [`Reason::TokenMalformed`], and what is malformed.
     Malformed(Malformed),
+    /// [`Reason::AccessTokenInvalid`], and the check that failed.
+    AccessToken(AccessTokenFault),
     /// Any other reason.
     Other(Reason),
 }
@@ -55,6 +57,7 @@ impl TokenError {
     pub fn reason(self) -> Reason {
         match self {
             Self::Malformed(_) => Reason::TokenMalformed,
+            Self::AccessToken(_) => Reason::AccessTokenInvalid,
             Self::Other(reason) => reason,
         }
     }
@@ -75,6 +78,65 @@ impl From<Reason> for TokenError {
 impl From<Malformed> for TokenError {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed)
+    }
+}
+
+impl From<AccessTokenFault> for TokenError {
+    fn from(fault: AccessTokenFault) -> Self {
+        Self::AccessToken(fault)
+    }
+}
+
+/// The check of the access token that failed. The client is not told.
+/// [`Display`](std::fmt::Display) gives its name in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessTokenFault {
+    /// The request has none, or an empty one.
+    Missing,
+    /// The request has more than one.
+    Duplicate,
+    /// It is too long, or not a JWS in compact form with a JOSE header of strict JSON.
+    Form,
+    /// `alg` is not `RS256`.
+    Algorithm,
+    /// `kid` is absent or not a key id.
+    KeyId,
+    /// The signature does not verify.
+    Signature,
+    /// The payload is not one JSON object in base64, or names a claim twice.
+    Claims,
+    /// `exp` is absent, not a NumericDate, or has passed.
+    Expiry,
+    /// `nbf` is not a NumericDate, or is still to come.
+    NotBefore,
+    /// `iss` is not the configured issuer.
+    Issuer,
+    /// The claim of `accessToken.subject` does not equal the `sub` of the load balancer's token, or
+    /// one of them is absent or empty.
+    Subject,
+    /// `token_use` is not `access`.
+    TokenUse,
+    /// `client_id` is not the `client` of the load balancer's token.
+    Client,
+}
+
+impl std::fmt::Display for AccessTokenFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "missing",
+            Self::Duplicate => "duplicate",
+            Self::Form => "form",
+            Self::Algorithm => "algorithm",
+            Self::KeyId => "key-id",
+            Self::Signature => "signature",
+            Self::Claims => "claims",
+            Self::Expiry => "expiry",
+            Self::NotBefore => "not-before",
+            Self::Issuer => "issuer",
+            Self::Subject => "subject",
+            Self::TokenUse => "token-use",
+            Self::Client => "client",
+        })
     }
 }
 

@@ -2,9 +2,9 @@
 //! compared. Decides nothing.
 
 use alb_oidc_filter::{
-    AccessTokenRules, Claims, Config, Dropped, GroupRules, Identity, KeyName, LoadBalancer,
-    MAX_GROUPS, MAX_USER_ID_BYTES, P256Key, PublicKey, Reason, ScreenedToken, Stop, Timestamp,
-    TokenError, Trace, UntrustedAccessToken, UntrustedToken, UserRules, VerifiedToken,
+    Claims, Config, Dropped, GroupRules, Identity, KeyName, LoadBalancer, MAX_GROUPS,
+    MAX_USER_ID_BYTES, P256Key, PublicKey, Reason, ScreenedToken, Stop, Timestamp, TokenError,
+    Trace, UntrustedAccessToken, UntrustedToken, UserRules, VerifiedToken,
 };
 use serde_json::Value;
 
@@ -84,8 +84,8 @@ impl<'a> Observer<'a> {
     }
 
     /// The one check of the access token, which fails for any of its reasons.
-    fn note_access_token(&mut self, failed: Option<Reason>) {
-        let Some(AccessTokenRules { issuer, .. }) = &self.users().access_token else {
+    fn note_access_token(&mut self, failed: Option<TokenError>) {
+        let Some(rules) = &self.users().access_token else {
             return;
         };
         let decoded = Unverified::decode(self.tokens.access);
@@ -93,15 +93,24 @@ impl<'a> Observer<'a> {
         let found = if self.tokens.access.is_empty() {
             "none".to_owned()
         } else {
-            let claims = ["iss", "sub", "client_id", "token_use", "exp", "nbf"].map(member);
+            let mut names = vec!["iss", "sub", "client_id", "token_use", "exp", "nbf"];
+            if rules.subject != "sub" {
+                names.push(&rules.subject);
+            }
+            let claims: Vec<_> = names.into_iter().map(member).collect();
             format!(
                 "one with alg {}, {}",
                 found_in(&decoded.header, "alg"),
                 claims.join(", ")
             )
         };
+        let check = match failed {
+            Some(TokenError::AccessToken(fault)) => format!("; failed check: {fault}"),
+            _ => String::new(),
+        };
         let expected = format!(
-            "an unexpired one of {issuer}, of the same `sub` and client, signed with RS256 by a key of its key set"
+            "an unexpired one of {}, whose `{}` is the `sub` of the load balancer's, of the same client, signed with RS256 by a key of its key set{check}",
+            rules.issuer, rules.subject
         );
         let reasons = [
             Reason::AccessTokenInvalid,
@@ -109,6 +118,7 @@ impl<'a> Observer<'a> {
             Reason::KeyInvalid,
             Reason::KeyUnavailable,
         ];
+        let failed = failed.map(TokenError::reason);
         self.note([Check(&reasons, found, expected)], failed);
     }
 
@@ -366,9 +376,9 @@ impl Trace for Observer<'_> {
         }
     }
 
-    fn access_token_parsed(&mut self, token: &Result<UntrustedAccessToken<'_>, Reason>) {
-        if let Err(reason) = token {
-            self.note_access_token(Some(*reason));
+    fn access_token_parsed(&mut self, token: &Result<UntrustedAccessToken<'_>, TokenError>) {
+        if let Err(error) = token {
+            self.note_access_token(Some(*error));
         }
     }
 
@@ -378,11 +388,11 @@ impl Trace for Observer<'_> {
             Err(Stop::NeedKey(_)) => {
                 self.push(Outcome::NotReached, "no key set was given".to_owned());
             }
-            Err(Stop::Refuse(reason)) => self.note_access_token(Some(*reason)),
+            Err(Stop::Refuse(reason)) => self.note_access_token(Some((*reason).into())),
         }
     }
 
-    fn access_token_verified(&mut self, claims: &Result<Claims, Reason>) {
+    fn access_token_verified(&mut self, claims: &Result<Claims, TokenError>) {
         self.note_access_token(claims.as_ref().err().copied());
     }
 

@@ -120,7 +120,9 @@ pub(super) fn malformation(
             let found = format!("{} bytes", text.len());
             return (found, format!("at most {MAX_TOKEN_BYTES}"));
         }
-        TokenError::Other(_) => return ("nothing".to_owned(), "a token".to_owned()),
+        TokenError::AccessToken(_) | TokenError::Other(_) => {
+            return ("nothing".to_owned(), "a token".to_owned());
+        }
     };
     let member = |name| format!("`{name}`: {}", found_in(part, name));
     let found = match malformed {
