@@ -18,7 +18,7 @@ use crate::reason::Reason;
 use crate::sign_out;
 use crate::time::Clocks;
 use crate::token::access::UntrustedAccessToken;
-use crate::token::alb::UntrustedToken;
+use crate::token::alb::{HeaderParameter, UntrustedToken};
 use crate::token::claims::Claims;
 use crate::token::jws::{AccessTokenFault, TokenError};
 use crate::token::verify::{VerifiedToken, Verifier};
@@ -73,6 +73,15 @@ impl Trace for Work {
     }
 }
 
+/// What the log says of a denial beyond its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The check of the access token that failed.
+    AccessToken(AccessTokenFault),
+    /// What the token's header has instead of a configured load balancer.
+    Header(HeaderParameter),
+}
+
 /// Judges requests by one plugin config.
 pub struct Gate {
     config: Config,
@@ -122,6 +131,7 @@ impl Gate {
                 verifier,
                 reads_access_token,
                 token_cache: TokenCache::default(),
+                detail: None,
             },
             reserved,
             reserved_lengths,
@@ -197,6 +207,7 @@ impl Gate {
         clocks: &impl Clocks,
         trace: &mut impl Trace,
     ) -> Decision {
+        self.authenticator.detail = None;
         // In report mode too: behind such an upgrade, requests of which the filter sees nothing
         // could reach upstream.
         if !self.config.upgrades.admit(head) {
@@ -234,6 +245,12 @@ impl Gate {
             Err(Stop::NeedKey(name)) => Decision::NeedKey(*name),
             Err(Stop::Refuse(reason)) => self.refusal(head, reason),
         }
+    }
+
+    /// What the log says, beyond its reason, of the denial that [`Gate::decide`] has just decided on.
+    /// Taken, so that it is told once.
+    pub fn take_detail(&mut self) -> Option<Detail> {
+        self.authenticator.detail.take()
     }
 
     /// The user id that these edits of an admitted request set.
@@ -306,6 +323,8 @@ struct Authenticator {
     /// Whether the config reads any user's access token.
     reads_access_token: bool,
     token_cache: TokenCache,
+    /// Of a denial, until it is taken. Not part of [`Work`], which each request copies.
+    detail: Option<Detail>,
 }
 
 impl Authenticator {
@@ -328,12 +347,33 @@ impl Authenticator {
             trace.cache_hit();
             return Ok(identity);
         }
+        self.verify(config, head, text, keys, now, trace)
+    }
+
+    /// The identity in the token `text`, which the cache does not have, and in the access token.
+    // Apart from `identify`, to keep that short.
+    #[inline(never)]
+    fn verify(
+        &mut self,
+        config: &Config,
+        head: &RequestHead<'_>,
+        text: &[u8],
+        keys: &mut KeyCache,
+        now: Now,
+        trace: &mut impl Trace,
+    ) -> Result<Rc<Identity>, Stop> {
+        let reads_access_token = self.reads_access_token;
+        let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
+        let detail = &mut self.detail;
         let skew = config.clock_skew;
         let token = UntrustedToken::parse(text);
         trace.parsed(&token);
         let token = token?.screen(&config.load_balancers, now, skew);
         trace.screened(&token);
-        let token = token?;
+        let token = token.map_err(|error| {
+            *detail = error.found.map(Detail::Header);
+            error.reason
+        })?;
         let users = config.users_of(token.load_balancer());
         let name = KeyName {
             source: token.key_source(),
@@ -351,11 +391,17 @@ impl Authenticator {
         trace.claims(&claims);
         let mut claims = claims?;
         if let Some(rules) = &users.access_token {
+            let mut refuse = |error: TokenError| {
+                if let TokenError::AccessToken(fault) = error {
+                    *detail = Some(Detail::AccessToken(fault));
+                }
+                error.reason()
+            };
             let token = only(access_tokens())
                 .ok_or(AccessTokenFault::Duplicate.into())
                 .and_then(UntrustedAccessToken::parse);
             trace.access_token_parsed(&token);
-            let token = token?;
+            let token = token.map_err(&mut refuse)?;
             let name = KeyName {
                 source: rules.key_source,
                 id: token.key_id(),
@@ -369,7 +415,7 @@ impl Authenticator {
                 .verifier
                 .verify_access_token(&token, &key, claims, rules, now, skew);
             trace.access_token_verified(&both);
-            claims = both?;
+            claims = both.map_err(refuse)?;
         }
         let identity = users.identity.identity(&claims);
         trace.identity(&claims, &identity);

@@ -97,7 +97,7 @@ pub use crypto::es256::{P256, P256_PROVIDER, P256Key, SPKI_LENGTH, known_answer}
 pub use crypto::provider::{VerifySignature, provider};
 pub use crypto::rs256::RsaKey;
 pub use filter::{Backend, FetchOutcome, METRIC_PREFIX, host_verdict};
-pub use gate::{Decision, Gate, Work};
+pub use gate::{Decision, Detail, Gate, Work};
 pub use headers::{ACCESS_TOKEN, HeaderEdit, OIDC_DATA, OIDC_IDENTITY, RequestHead};
 pub use identity::{
     ClaimHeader, Decode, Dropped, GroupClaimRules, GroupRules, Identity, IdentityRules,
@@ -113,7 +113,7 @@ pub use reason::Reason;
 pub use sign_out::SignOut;
 pub use time::{Clocks, Now, Timestamp};
 pub use token::access::{AccessTokenRules, UntrustedAccessToken};
-pub use token::alb::{LoadBalancer, ScreenedToken, UntrustedToken};
+pub use token::alb::{HeaderParameter, LoadBalancer, ScreenError, ScreenedToken, UntrustedToken};
 pub use token::claims::Claims;
 pub use token::jws::{AccessTokenFault, MAX_TOKEN_BYTES, Malformed, TokenError, decode_base64};
 pub use token::verify::{VerifiedToken, Verifier};

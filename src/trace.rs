@@ -6,7 +6,7 @@ use crate::identity::Identity;
 use crate::keys::source::KeyName;
 use crate::reason::Reason;
 use crate::token::access::UntrustedAccessToken;
-use crate::token::alb::{ScreenedToken, UntrustedToken};
+use crate::token::alb::{ScreenError, ScreenedToken, UntrustedToken};
 use crate::token::claims::Claims;
 use crate::token::jws::TokenError;
 use crate::token::verify::VerifiedToken;
@@ -45,7 +45,7 @@ pub trait Trace {
 
     /// The token was compared with the configured load balancers.
     #[inline]
-    fn screened(&mut self, _token: &Result<ScreenedToken<'_>, Reason>) {}
+    fn screened(&mut self, _token: &Result<ScreenedToken<'_>, ScreenError>) {}
 
     /// The key `name` of the load balancer was looked up.
     #[inline]

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::host::{self, HostClocks, Level, Part};
 use super::host_signature::Backend;
+use super::log_line;
 use super::metrics::{FetchOutcome, Metrics};
 use super::reply::{Reply, request_id};
 use super::woken::WokenRequests;
 use crate::config::Config;
 use crate::crypto::PublicKey;
 use crate::crypto::es256::P256Key;
-use crate::gate::{Decision, Gate};
+use crate::gate::{Decision, Detail, Gate};
 use crate::headers::{HeaderEdit, RequestHead};
 use crate::keys::cache::{KeyCache, Woken};
 use crate::keys::client_address::ClientAddress;
@@ -20,12 +21,15 @@ use crate::keys::shared::SharedKeys;
 use crate::keys::source::{FetchResult, KeyName};
 use crate::keys::source::{KeyFormat, KeySource};
 use crate::reason::Reason;
-use crate::sign_out::SignOut;
 use crate::time::{Clocks as _, Timestamp};
 use crate::token::verify::Verifier;
 
 /// The longest answer with one key that is read, in bytes. A key in PEM has fewer than 200.
 const MAX_PEM_BYTES: usize = 4096;
+
+/// The body of Envoy's own 504, after a fetch's time-out. A connection that ends before the headers
+/// is a 503, and one that ends in the body, by a time-out or a reset, leaves no headers.
+const TIMED_OUT: &[u8] = b"upstream request timeout";
 
 /// How long one go at woken requests takes. One verification may exceed it.
 const SLICE: Duration = Duration::from_millis(5);
@@ -165,6 +169,9 @@ impl Plugin {
         } else {
             host::call_response_status()
         };
+        let timed_out = status == Some(504)
+            && body_size == TIMED_OUT.len()
+            && host::call_response_body(body_size).is_ok_and(|body| body == TIMED_OUT);
         let answer = match status {
             Some(200) => self.read_answer(name, body_size),
             Some(403 | 404 | 410) => FetchResult::NotFound,
@@ -178,14 +185,10 @@ impl Plugin {
         let outcome = FetchOutcome::of(&answer);
         self.metrics.key_fetch(outcome);
         if outcome != FetchOutcome::Ok {
-            let status = status.map_or("none".to_owned(), |status| status.to_string());
+            let place = self.place(name);
             host::log(
                 Level::Warn,
-                &format!(
-                    "alb-oidc: key fetch {} status={status} kid={}",
-                    outcome.name(),
-                    name.id
-                ),
+                &log_line::failed_fetch(outcome, status, timed_out, &place, name.id),
             );
         }
         let woken = self.keys.answered(name, answer, now);
@@ -278,7 +281,8 @@ impl Plugin {
             }
             Decision::Skip(edits) => self.pass(head, &edits, "skipped", Metrics::skipped),
             Decision::Report(reason, edits) => {
-                log_reason("would deny", reason, head);
+                let detail = self.gate.take_detail();
+                log_reason("would deny", reason, head, detail.as_ref());
                 log_to_access_log(REASON, reason.name().as_bytes());
                 self.pass(head, &edits, "reported", |metrics| metrics.reported(reason))
             }
@@ -318,7 +322,8 @@ impl Plugin {
 
     fn deny(&mut self, head: &RequestHead<'_>, reason: Reason) -> Next {
         self.metrics.denied(reason);
-        send_denial(head, reason, self.gate.config().sign_out.as_ref());
+        let detail = self.gate.take_detail();
+        send_denial(head, reason, detail.as_ref(), Some(self.gate.config()));
         Next::Answered
     }
 
@@ -392,44 +397,43 @@ impl Plugin {
 
     /// Sends the GET for a key; `None` if the host would not.
     fn fetch(&self, name: KeyName) -> Option<u32> {
-        let KeySource {
-            cluster,
-            authority,
-            path,
-            format,
-            timeout,
-        } = self.gate.config().key_source(name.source)?;
-        let path = match format {
-            KeyFormat::Pem => format!("{path}{}", name.id),
-            KeyFormat::KeySet => path.clone(),
-        };
+        let source = self.gate.config().key_source(name.source)?;
+        let path = key_path(source, name);
         let headers = vec![
             (":method", "GET"),
             (":path", path.as_str()),
-            (":authority", authority.as_str()),
+            (":authority", source.authority.as_str()),
         ];
         // The SDK's own call, not one of `host`: it alone tells the SDK's dispatcher which context
         // the answer is for. Its panic on a status that Envoy does not have is argued in
         // tests/panic_free.rs.
         match proxy_wasm::hostcalls::dispatch_http_call(
-            cluster,
+            &source.cluster,
             headers,
             None,
             Vec::new(),
-            *timeout,
+            source.timeout,
         ) {
             Ok(call) => Some(call),
             Err(status) => {
                 host::log(
                     Level::Error,
                     &format!(
-                        "alb-oidc: key fetch failed: Envoy has no host in a cluster {cluster} (status {})",
-                        status as u32
+                        "alb-oidc: key fetch failed: Envoy has no host in a cluster {} (status {}) url={}{path}",
+                        source.cluster, status as u32, source.authority
                     ),
                 );
                 None
             }
         }
+    }
+
+    /// The URL of the key's fetch, without its scheme: Envoy's cluster decides about TLS.
+    fn place(&self, name: KeyName) -> String {
+        let source = self.gate.config().key_source(name.source);
+        source.map_or_else(String::new, |source| {
+            format!("{}{}", source.authority, key_path(source, name))
+        })
     }
 
     /// Brings gauge and timer up to date with the key cache.
@@ -501,6 +505,14 @@ impl Plugin {
     }
 }
 
+/// `:path` of the key's fetch.
+fn key_path(source: &KeySource, name: KeyName) -> String {
+    match source.format {
+        KeyFormat::Pem => format!("{}{}", source.path, name.id),
+        KeyFormat::KeySet => source.path.clone(),
+    }
+}
+
 /// The address of the client of the effective context's request.
 fn client_address() -> ClientAddress {
     host::client_address().map_or(ClientAddress::Unknown, |address| {
@@ -515,13 +527,10 @@ fn resume(next: Next) {
     }
 }
 
-fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>) {
+fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>, detail: Option<&Detail>) {
     host::log(
         Level::Warn,
-        &format!(
-            "alb-oidc: {what} reason={reason} request-id={}",
-            request_id(head)
-        ),
+        &log_line::denial(what, reason, request_id(head), detail),
     );
 }
 
@@ -532,9 +541,15 @@ fn log_to_access_log(name: &str, value: &[u8]) {
 }
 
 /// Denies the request of the effective context, and logs why.
-pub(super) fn send_denial(head: &RequestHead<'_>, reason: Reason, sign_out: Option<&SignOut>) {
-    log_reason("denied", reason, head);
+pub(super) fn send_denial(
+    head: &RequestHead<'_>,
+    reason: Reason,
+    detail: Option<&Detail>,
+    config: Option<&Config>,
+) {
+    log_reason("denied", reason, head, detail);
     log_to_access_log(REASON, reason.name().as_bytes());
+    let sign_out = config.and_then(|config| config.sign_out.as_ref());
     send(
         &Reply::denial(head, reason, sign_out),
         &format!("alb_oidc_{reason}"),

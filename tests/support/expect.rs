@@ -46,6 +46,20 @@ pub struct Denial {
     pub reasons: Vec<String>,
     /// The request id in the line; `None`: any.
     pub request_id: Option<String>,
+    /// The last field of the line; `None`: any that the reason may have.
+    pub detail: Option<String>,
+}
+
+/// The name of the field that follows the request id. No other reason has one: of a token, nothing
+/// else may be logged.
+fn detail_of(reason: &str) -> Option<&'static str> {
+    match reason {
+        "signer-unknown" => Some("signer="),
+        "issuer-mismatch" => Some("iss="),
+        "client-mismatch" => Some("client="),
+        "access-token-invalid" => Some("check="),
+        _ => None,
+    }
 }
 
 /// An expected line in the access log.
@@ -409,9 +423,20 @@ pub fn denials(expected: &[Denial], log: &str) -> Vec<String> {
                 values.next().filter(|_| values.next().is_none())
             };
             let reason = field("reason=")
-                .is_some_and(|reason| denial.reasons.iter().any(|expected| expected == reason));
+                .filter(|reason| denial.reasons.iter().any(|expected| expected == reason));
             let id = field("request-id=");
-            reason
+            let detail = line
+                .split_once(" request-id=")
+                .and_then(|(_, rest)| Some(rest.split_once(' ')?.1));
+            let detail_holds = match (&denial.detail, reason.and_then(detail_of)) {
+                (Some(expected), _) => detail.unwrap_or_default() == expected,
+                (None, Some(name)) => {
+                    detail.is_some_and(|detail| detail.starts_with(name) && !detail.contains(' '))
+                }
+                (None, None) => detail.is_none(),
+            };
+            reason.is_some()
+                && detail_holds
                 && line.contains("alb-oidc: would deny") == denial.report
                 && id.is_some()
                 && (denial.request_id.is_none() || id == denial.request_id.as_deref())

@@ -85,7 +85,10 @@ fn holds(token: &str, config: &Config, key: &P256Key) -> bool {
     let epoch = Timestamp::from_seconds(0);
     let screened = UntrustedToken::parse(token.as_bytes())
         .map_err(Reason::from)
-        .and_then(|token| token.screen(&config.load_balancers, epoch, config.clock_skew));
+        .and_then(|token| {
+            let screened = token.screen(&config.load_balancers, epoch, config.clock_skew);
+            screened.map_err(Reason::from)
+        });
     screened
         .and_then(|screened| verifier().verify(&screened, key))
         .is_ok()

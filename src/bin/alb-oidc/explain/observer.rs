@@ -3,8 +3,8 @@
 
 use alb_oidc_filter::{
     Claims, Config, Dropped, GroupRules, Identity, KeyName, LoadBalancer, MAX_GROUPS,
-    MAX_USER_ID_BYTES, P256Key, PublicKey, Reason, ScreenedToken, Stop, Timestamp, TokenError,
-    Trace, UntrustedAccessToken, UntrustedToken, UserRules, VerifiedToken,
+    MAX_USER_ID_BYTES, P256Key, PublicKey, Reason, ScreenError, ScreenedToken, Stop, Timestamp,
+    TokenError, Trace, UntrustedAccessToken, UntrustedToken, UserRules, VerifiedToken,
 };
 use serde_json::Value;
 
@@ -273,7 +273,7 @@ impl Trace for Observer<'_> {
         self.note(checks, failed.map(|error| error.reason()));
     }
 
-    fn screened(&mut self, screened: &Result<ScreenedToken<'_>, Reason>) {
+    fn screened(&mut self, screened: &Result<ScreenedToken<'_>, ScreenError>) {
         if let Ok(token) = screened {
             self.load_balancer = token.load_balancer();
         }
@@ -309,7 +309,7 @@ impl Trace for Observer<'_> {
             ),
             self.expiry(&token.header),
         ];
-        self.note(checks, screened.as_ref().err().copied());
+        self.note(checks, screened.as_ref().err().map(|error| error.reason));
     }
 
     fn key(&mut self, name: &KeyName, key: &Result<PublicKey, Stop>) {
