@@ -1262,6 +1262,27 @@ mod tests {
     }
 
     #[test]
+    fn says_to_quote_numbers_and_booleans() {
+        let found = mistakes(&with(|config| {
+            config["loadBalancers"][0]["clientId"] = json!(1234567890);
+            config["userId"] = json!({"prefix": false, "claims": [7, null]});
+            config["mode"] = json!(1);
+        }));
+        let expected = [
+            "loadBalancers[0].clientId: found 1234567890, expected a string of 1 to 512 bytes, or null for any: put the value in quotes",
+            "userId.claims[0]: found 7, expected a string: put the value in quotes",
+            "userId.claims[1]: found null, expected a string",
+            "userId.prefix: found false, expected a string of 0 to 64 bytes: put the value in quotes",
+            "mode: found 1, expected \"enforce\" or \"report\"",
+        ];
+        let sorted = |mut lines: Vec<String>| {
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(found), sorted(expected.map(str::to_owned).to_vec()));
+    }
+
+    #[test]
     fn a_message_is_one_line() {
         for spoil in ["a\r\nb", "a\u{85}b", "a\u{7f}b", "\u{1b}[2J"] {
             let config = with(|config| {
