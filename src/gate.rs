@@ -73,13 +73,15 @@ impl Trace for Work {
     }
 }
 
-/// What the log says of a denial beyond its reason.
+/// What log and page say of a denial beyond its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// The check of the access token that failed.
     AccessToken(AccessTokenFault),
     /// What the token's header has instead of a configured load balancer.
     Header(HeaderParameter),
+    /// The verified user whom the rules do not allow.
+    User(Rc<Identity>),
 }
 
 /// Judges requests by one plugin config.
@@ -229,26 +231,26 @@ impl Gate {
         }
         let identity = self
             .authenticator
-            .identify(&self.config, head, keys, clocks, trace)
-            .and_then(|identity| {
+            .identify(&self.config, head, keys, clocks, trace);
+        match identity {
+            Ok(identity) => {
                 let issuer = self.config.issuer_of(&identity);
                 let admit = requirement.admits(&identity, issuer);
                 trace.rules(admit);
                 if admit {
-                    Ok(identity)
+                    Decision::Admit(self.admission(head, Some(&identity)))
                 } else {
-                    Err(Reason::UserNotAllowed.into())
+                    self.authenticator.detail = Some(Detail::User(identity));
+                    self.refusal(head, Reason::UserNotAllowed)
                 }
-            });
-        match identity {
-            Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
+            }
             Err(Stop::NeedKey(name)) => Decision::NeedKey(*name),
             Err(Stop::Refuse(reason)) => self.refusal(head, reason),
         }
     }
 
-    /// What the log says, beyond its reason, of the denial that [`Gate::decide`] has just decided on.
-    /// Taken, so that it is told once.
+    /// What log and page say, beyond its reason, of the denial that [`Gate::decide`] has just
+    /// decided on. Taken, so that it is told once.
     pub fn take_detail(&mut self) -> Option<Detail> {
         self.authenticator.detail.take()
     }

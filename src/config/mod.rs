@@ -9,6 +9,7 @@ mod identity;
 pub(crate) mod json_schema;
 mod load_balancer;
 mod logout;
+mod pages;
 mod reader;
 pub(crate) mod reference;
 mod upgrades;
@@ -62,6 +63,8 @@ pub struct Config {
     pub session_cookie: String,
     /// Sign-out at the gateway; `None`: off.
     pub sign_out: Option<SignOut>,
+    /// What the page of a denial says of the site.
+    pub pages: Pages,
     /// Whether the access log can read the user id of an admitted request, as the filter state
     /// `wasm.alb_oidc_user`.
     pub log_user: bool,
@@ -76,6 +79,15 @@ pub struct UserRules {
     pub identity: IdentityRules,
     /// Verifies the identity provider's access token; `None`: not verified.
     pub access_token: Option<AccessTokenRules>,
+}
+
+/// `pages`: what the page of a denial says of the site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pages {
+    /// The site's name, any text without control characters.
+    pub title: Option<String>,
+    /// An email address, or an https URL: visible ASCII.
+    pub contact: Option<String>,
 }
 
 /// `forward`: which headers and cookies upstream receives.
@@ -251,6 +263,7 @@ fn read(root: &Object<'_>) -> Config {
         },
         session_cookie,
         sign_out,
+        pages: pages::read(&root.object("pages")),
         log_user: root.object("accessLog").boolean("user"),
         report_only: root.string("mode") == "report",
     }
@@ -511,7 +524,7 @@ mod tests {
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, sharedNames, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, upgrades, reservedHeaders, forward, accessLog, mode",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, sharedNames, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, pages, upgrades, reservedHeaders, forward, accessLog, mode",
             ),
             (
                 "/upgrades",
@@ -1194,6 +1207,7 @@ mod tests {
                 "redirectTo": "https://idp.test/logout",
                 "sessionCookie": "session",
             },
+            "pages": {"title": "ML", "contact": "ml@idp.test"},
             "upgrades": [],
             "reservedHeaders": ["x-reserved"],
             "forward": {

@@ -24,7 +24,8 @@ pub(super) fn denial(
             let value = value.as_deref().map_or_else(|| "none".to_owned(), shown);
             line.push_str(&format!(" {name}={value}"));
         }
-        None => {}
+        // The access log may name users; this log does not.
+        Some(Detail::User(_)) | None => {}
     }
     line
 }

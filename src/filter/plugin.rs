@@ -7,7 +7,7 @@ use super::host::{self, HostClocks, Level, Part};
 use super::host_signature::Backend;
 use super::log_line;
 use super::metrics::{FetchOutcome, Metrics};
-use super::reply::{Reply, request_id};
+use super::reply::{Denial, Reply, request_id};
 use super::woken::WokenRequests;
 use crate::config::Config;
 use crate::crypto::PublicKey;
@@ -549,11 +549,15 @@ pub(super) fn send_denial(
 ) {
     log_reason("denied", reason, head, detail);
     log_to_access_log(REASON, reason.name().as_bytes());
-    let sign_out = config.and_then(|config| config.sign_out.as_ref());
-    send(
-        &Reply::denial(head, reason, sign_out),
-        &format!("alb_oidc_{reason}"),
-    );
+    let denial = Denial {
+        reason,
+        user_id: match detail {
+            Some(Detail::User(user)) => Some(&user.user_id),
+            _ => None,
+        },
+        config,
+    };
+    send(&Reply::denial(head, denial), &format!("alb_oidc_{reason}"));
 }
 
 fn send(reply: &Reply, details: &str) {

@@ -89,7 +89,7 @@ pub fn request(
         .filter(|seen| seen.header("x-row") == [sent.id.as_str()])
         .collect();
     let mut wrong = match (reply, step.hang_up_ms) {
-        (Some(Ok(reply)), None) => answer(step, &reply),
+        (Some(Ok(reply)), None) => answer(sent, step, &reply),
         (Some(Err(error)), None) => vec![error],
         (Some(_), Some(_)) => vec!["answered before the client hung up".into()],
         (None, _) => Vec::new(),
@@ -109,7 +109,7 @@ pub fn request(
         .collect()
 }
 
-fn answer(step: &Step, reply: &Reply) -> Vec<String> {
+fn answer(sent: &Sent, step: &Step, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
     let reasons = step.reasons();
     let reason = reasons
@@ -160,6 +160,7 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
         );
     }
     if let Some(body) = &step.reply_body {
+        let body = body.replace("{id}", &sent.id);
         differ(&mut wrong, "body", &body.as_str(), &reply.body.as_str());
     }
     for (texts, there) in [(&step.body_says, true), (&step.body_lacks, false)] {
@@ -174,7 +175,7 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
         }
     }
     if let Some(reason) = reason {
-        wrong.extend(denial(step.page, reason, reply));
+        wrong.extend(denial(sent, step.page, reason, reply));
     }
     wrong
 }
@@ -207,7 +208,7 @@ fn status_of(reason: &str) -> u16 {
     }
 }
 
-fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
+fn denial(sent: &Sent, page: Page, reason: &str, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
     differ(
         &mut wrong,
@@ -237,9 +238,17 @@ fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
             let body: BTreeMap<String, Value> =
                 serde_json::from_str(&reply.body).unwrap_or_default();
             let told = body.get("reason").and_then(Value::as_str) == Some(reason);
-            if !told || body.len() != 2 || !body.get("error").is_some_and(Value::is_string) {
+            let id = body.get("requestId").and_then(Value::as_str);
+            let own_ids = sent.request.headers.iter();
+            let is_own = sent.raw.is_none()
+                && own_ids
+                    .filter(|(name, _)| name == "x-request-id")
+                    .all(|(_, id)| *id == sent.id);
+            let id_holds = id.is_some_and(|id| !is_own || id == sent.id);
+            let has_error = body.get("error").is_some_and(Value::is_string);
+            if !told || !id_holds || body.len() != 3 || !has_error {
                 wrong.push(format!(
-                    "expected a body of `error` and the `reason` {reason}, found {:?}",
+                    "expected a body of `error`, the `reason` {reason} and the `requestId`, found {:?}",
                     reply.body
                 ));
             }

@@ -302,7 +302,7 @@ pub struct Step {
     pub reply: BTreeMap<String, Vec<String>>,
     /// The names of the expired session cookies, in order.
     pub expired: Vec<String>,
-    /// The exact body that the client receives.
+    /// The exact body that the client receives, with `{id}` filled in.
     pub reply_body: Option<String>,
     /// Texts that the body must contain.
     pub body_says: Vec<String>,

@@ -57,6 +57,7 @@ const FULL: &str = r#"{
         {"match": {"methods": ["GET"]}, "require": "optional"}
     ],
     "logout": {"path": "/logout", "redirectTo": "https://i.example/logout", "sessionCookie": "Session"},
+    "pages": {"title": "ML", "contact": "ml@i.example"},
     "upgrades": ["websocket"],
     "reservedHeaders": ["x-machine-client"],
     "forward": {"oidcData": true, "accessToken": true, "sessionCookies": true, "pathOverrides": true},
