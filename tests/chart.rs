@@ -623,7 +623,7 @@ fn renders_every_combination_of_options() {
         json!({"pluginConfig": {"loadBalancers": [
             {"arn": ARN, "issuer": null, "clientId": null},
             {"arn": arn("aws", "eu-central-1"), "issuer": null, "clientId": null},
-            {"arn": arn("aws-us-gov", "us-gov-east-1"), "issuer": null, "clientId": null}]},
+            {"arn": arn("aws-us-gov", "us-gov-east-1"), "issuer": null, "clientId": null}], "sharedNames": true},
             "machineClients": {"issuer": ISSUER}}),
         json!({"pluginConfig": {"loadBalancers": [{"arn": arn("aws-cn", "cn-north-1"), "issuer": ISSUER, "clientId": null}],
             "publicKeys": {"endpoint": "https://public-keys.auth.elb.cn-north-1.amazonaws.com.cn"}}}),

@@ -226,9 +226,11 @@ fn read(root: &Object<'_>) -> Config {
         .filter_map(|position| identity_of(position).groups.as_ref())
         .collect();
     let access = access::read(root, &groups, sound);
-    let mut issuers = sound.iter().map(|known| &known.issuer);
-    let first = issuers.next();
-    let is_one_issuer = issuers.all(|issuer| Some(issuer) == first);
+    let is_one_issuer = sound
+        .iter()
+        .skip(1)
+        .zip(sound)
+        .all(|(one, two)| have_one_issuer(one, two));
     if !is_one_issuer && !root.boolean("sharedNames") {
         for (position, rule) in access.rules.iter().enumerate() {
             if let Access::Allow(allow) = &rule.access
@@ -269,6 +271,11 @@ fn read(root: &Object<'_>) -> Config {
     }
 }
 
+/// Whether the users of both have one issuer. `null` is any issuer.
+fn have_one_issuer(one: &LoadBalancer, two: &LoadBalancer) -> bool {
+    one.issuer.is_some() && one.issuer == two.issuer
+}
+
 /// Adds a mistake for each load balancer whose users, or their groups, could have the names of those
 /// of another issuer.
 fn check_names_are_distinct<'r>(
@@ -287,7 +294,7 @@ fn check_names_are_distinct<'r>(
                 one.starts_with(two.as_str()) || two.starts_with(one.as_str())
             });
             if let Some((field, (one, two))) =
-                clash.filter(|_| earlier.issuer != load_balancer.issuer)
+                clash.filter(|_| !have_one_issuer(earlier, load_balancer))
             {
                 let expected = format!(
                     "a prefix that neither begins with {} nor is its beginning, as users of another issuer have it; or `sharedNames: true`",
@@ -371,6 +378,7 @@ mod tests {
                 {"arn": ARN.replace("arn:aws:", "arn:aws-us-gov:").replace("us-west-2", "us-gov-east-1"), "issuer": null, "clientId": null},
                 {"arn": ARN.replace("kubeflow", "second"), "issuer": null, "clientId": null},
             ]);
+            config["sharedNames"] = json!(true);
         });
         let config = Config::from_value(&config).unwrap();
         let sources: Vec<_> = config
@@ -939,6 +947,25 @@ mod tests {
                 && found[0].starts_with("rules[0].match.issuers cannot be combined with"),
             "{found:?}"
         );
+        // `null` is any issuer: two of them are not one.
+        config = of_two(
+            &json!({"issuer": null, "clientId": "one"}),
+            &json!({"issuer": null, "clientId": "two"}),
+        );
+        let found = mistakes(&config);
+        assert!(
+            found.len() == 1 && found[0].starts_with("loadBalancers[1].userId.prefix: found"),
+            "{found:?}"
+        );
+        config["loadBalancers"][0]["userId"] = json!({"prefix": "a:"});
+        config["loadBalancers"][1]["userId"] = json!({"prefix": "b:"});
+        config["rules"] = json!([{"allow": {"domains": ["example.com"]}}]);
+        let found = mistakes(&config);
+        assert!(
+            found.len() == 1
+                && found[0].starts_with("rules[0].allow.domains requires `match.issuers`"),
+            "{found:?}"
+        );
         // Two entries of one issuer have the same users.
         config = of_two(
             &json!({}),
@@ -1273,6 +1300,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn rejects_a_provider_that_no_username_begins_with() {
+        let config =
+            |provider: &str| with(|config| config["userId"] = json!({"provider": provider}));
+        assert_eq!(mistakes(&config("Okta-1")), [""; 0]);
+        assert_eq!(
+            mistakes(&config("my_Okta")),
+            [
+                "userId.provider: found \"my_Okta\", expected a name without `_`, as `username` is compared up to its first `_` and could never equal this one"
+            ]
+        );
     }
 
     #[test]

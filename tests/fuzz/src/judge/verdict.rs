@@ -282,9 +282,12 @@ pub fn names_are_distinct(config: &Value) -> bool {
                 .to_owned(),
         )
     };
-    all.iter().all(|(issuer, one)| {
-        let others = all.iter().filter(|(other, _)| other != issuer);
-        others.into_iter().all(|(_, two)| {
+    all.iter().enumerate().all(|(position, (issuer, one))| {
+        // Two entries with `null` may have users of different issuers.
+        let others = all.iter().enumerate().filter(|(other, (known, _))| {
+            *other != position && (issuer.is_null() || known != issuer)
+        });
+        others.into_iter().all(|(_, (_, two))| {
             ["userId", "groups"].iter().all(|name| {
                 let pair = prefix(one, name).zip(prefix(two, name));
                 pair.is_none_or(|(one, two)| !one.starts_with(&two))
