@@ -349,7 +349,7 @@ impl Authenticator {
             trace.cache_hit();
             return Ok(identity);
         }
-        self.verify(config, head, text, keys, now, trace)
+        self.verify(config, head, text, keys, clocks, trace)
     }
 
     /// The identity in the token `text`, which the cache does not have, and in the access token.
@@ -361,12 +361,13 @@ impl Authenticator {
         head: &RequestHead<'_>,
         text: &[u8],
         keys: &mut KeyCache,
-        now: Now,
+        clocks: &impl Clocks,
         trace: &mut impl Trace,
     ) -> Result<Rc<Identity>, Stop> {
         let reads_access_token = self.reads_access_token;
         let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
         let detail = &mut self.detail;
+        let now = clocks.wall().ok_or(Reason::InternalError)?;
         let skew = config.clock_skew;
         let token = UntrustedToken::parse(text);
         trace.parsed(&token);

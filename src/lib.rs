@@ -115,7 +115,10 @@ pub use time::{Clocks, Now, Timestamp};
 pub use token::access::{AccessTokenRules, UntrustedAccessToken};
 pub use token::alb::{HeaderParameter, LoadBalancer, ScreenError, ScreenedToken, UntrustedToken};
 pub use token::claims::Claims;
-pub use token::jws::{AccessTokenFault, MAX_TOKEN_BYTES, Malformed, TokenError, decode_base64};
+pub use token::jws::{
+    AccessTokenFault, MAX_TOKEN_BYTES, Malformed, TokenError, claims_fault, decode_base64,
+    header_fault,
+};
 pub use token::verify::{VerifiedToken, Verifier};
 pub use trace::{Stop, Trace};
 pub use upgrades::Upgrades;

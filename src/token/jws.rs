@@ -6,6 +6,8 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
+use super::claims::MAX_CLAIMS_DEPTH;
+use crate::json;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -186,6 +188,39 @@ impl std::fmt::Display for Malformed {
     }
 }
 
+/// Half of a surrogate pair, for which `serde_json` has two names.
+const LONE_SURROGATE: &str = "a lone surrogate in an escape";
+
+/// What is wrong with the JSON of a JOSE header, with line and column; `None`: it is one strict
+/// object. For a person to read.
+pub fn header_fault(text: &[u8]) -> Option<String> {
+    fault(text, MAX_HEADER_DEPTH)
+}
+
+/// As [`header_fault`], for claims.
+pub fn claims_fault(text: &[u8]) -> Option<String> {
+    fault(text, MAX_CLAIMS_DEPTH)
+}
+
+fn fault(text: &[u8], max_depth: usize) -> Option<String> {
+    match json::parse(text, max_depth) {
+        Ok(Value::Object(_)) => None,
+        Ok(_) => Some("a JSON value that is no object".to_owned()),
+        Err(error) => {
+            let said = error
+                .to_string()
+                .replace("unexpected end of hex escape", LONE_SURROGATE)
+                .replace("lone leading surrogate in hex escape", LONE_SURROGATE);
+            let is_too_deep = said.starts_with(json::TOO_DEEP);
+            Some(if is_too_deep {
+                format!("{said} (more than {max_depth} levels)")
+            } else {
+                said
+            })
+        }
+    }
+}
+
 /// A member of a JSON object has another type than expected.
 pub(crate) struct WrongType;
 
@@ -260,7 +295,42 @@ fn whole_seconds(seconds: f64, round: Round) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json;
+
+    #[test]
+    fn names_what_is_not_strict_json() {
+        let deep = "[".repeat(16);
+        for (claims, expected) in [
+            (r#"{"a":1}"#.to_owned(), None),
+            ("[]".to_owned(), Some("a JSON value that is no object")),
+            (
+                format!(r#"{{"a":{deep}"#),
+                Some("nested too deeply at line 1 column 21 (more than 16 levels)"),
+            ),
+            (
+                r#"{"a":1e400}"#.to_owned(),
+                Some("number out of range at line 1 column 10"),
+            ),
+            (
+                r#"{"a":"\ud800"}"#.to_owned(),
+                Some("a lone surrogate in an escape at line 1 column 13"),
+            ),
+            (
+                r#"{"a":"\ud800\ud800"}"#.to_owned(),
+                Some("a lone surrogate in an escape at line 1 column 18"),
+            ),
+            (
+                r#"{"a":"\udc00"}"#.to_owned(),
+                Some("a lone surrogate in an escape at line 1 column 12"),
+            ),
+            (
+                r#"{"a":1,"a":1}"#.to_owned(),
+                Some("a key stands twice in one object at line 1 column 10"),
+            ),
+        ] {
+            let found = claims_fault(claims.as_bytes());
+            assert_eq!(found.as_deref(), expected, "{claims}");
+        }
+    }
 
     fn seconds(number: &str, round: Round) -> Option<u64> {
         let text = format!(r#"{{"exp":{number}}}"#);

@@ -2,14 +2,16 @@
 //! compared. Decides nothing.
 
 use alb_oidc_filter::{
-    Claims, Config, Dropped, GroupRules, Identity, KeyName, LoadBalancer, MAX_GROUPS,
-    MAX_USER_ID_BYTES, P256Key, PublicKey, Reason, ScreenError, ScreenedToken, Stop, Timestamp,
-    TokenError, Trace, UntrustedAccessToken, UntrustedToken, UserRules, VerifiedToken,
+    AccessTokenFault, Claims, Config, Dropped, GroupRules, Identity, KeyName, LoadBalancer,
+    MAX_GROUPS, MAX_USER_ID_BYTES, P256Key, PublicKey, Reason, Requirement, ScreenError,
+    ScreenedToken, Stop, Timestamp, TokenError, Trace, UntrustedAccessToken, UntrustedToken,
+    UserRules, VerifiedToken, claims_fault, header_fault,
 };
 use serde_json::Value;
 
+use super::rules::{RulesAt, User};
 use super::step::{CHECKS, Outcome, Step};
-use super::unverified::{Unverified, ago, form, found_in, malformation};
+use super::unverified::{Unverified, ago, form, found_in, malformation, part_fault};
 
 /// The tokens of a request, and the identity provider's keys.
 pub(super) struct Tokens<'a> {
@@ -31,13 +33,23 @@ pub(super) struct Observer<'a> {
     load_balancer: usize,
     tokens: &'a Tokens<'a>,
     now: Timestamp,
+    rules: RulesAt<'a>,
+    requirement: &'a Requirement<'a>,
+    /// The user, once there is an identity.
+    user: Option<User>,
 }
 
 /// A check of one step: the reasons for which it fails, what it found, and what it expected.
 struct Check<'r>(&'r [Reason], String, String);
 
 impl<'a> Observer<'a> {
-    pub(super) fn new(config: &'a Config, tokens: &'a Tokens<'a>, now: Timestamp) -> Self {
+    pub(super) fn new(
+        config: &'a Config,
+        rules: RulesAt<'a>,
+        requirement: &'a Requirement<'a>,
+        tokens: &'a Tokens<'a>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             steps: Vec::new(),
             key: None,
@@ -45,6 +57,9 @@ impl<'a> Observer<'a> {
             load_balancer: 0,
             tokens,
             now,
+            rules,
+            requirement,
+            user: None,
         }
     }
 
@@ -105,7 +120,15 @@ impl<'a> Observer<'a> {
             )
         };
         let check = match failed {
-            Some(TokenError::AccessToken(fault)) => format!("; failed check: {fault}"),
+            Some(TokenError::AccessToken(fault)) => {
+                let json = match fault {
+                    AccessTokenFault::Form => part_fault(self.tokens.access, 0, header_fault),
+                    AccessTokenFault::Claims => part_fault(self.tokens.access, 1, claims_fault),
+                    _ => None,
+                };
+                let json = json.map_or_else(String::new, |json| format!(" ({json})"));
+                format!("; failed check: {fault}{json}")
+            }
             _ => String::new(),
         };
         let expected = format!(
@@ -404,20 +427,25 @@ impl Trace for Observer<'_> {
             self.user_id(claims, identity.as_ref().ok()),
         ];
         self.note(checks, identity.as_ref().err().copied());
-        if identity.is_ok() {
+        if let Ok(identity) = identity {
+            self.user = Some(identity.into());
             self.push(Outcome::Passed, self.groups(claims));
         }
     }
 
     fn rules(&mut self, admitted: bool) {
-        let found = match admitted {
-            _ if self.config.access.rules.is_empty() => "none, so any user may pass",
-            true => "a user who may pass",
-            false => "another user",
-        };
-        let expected =
-            "one whose user id, email domain or group is in the rule's `allow`".to_owned();
-        let check = Check(&[Reason::UserNotAllowed], found.to_owned(), expected);
-        self.note([check], (!admitted).then_some(Reason::UserNotAllowed));
+        let issuer = self.config.load_balancers.get(self.load_balancer);
+        let issuer = issuer.and_then(|known| known.issuer.as_deref());
+        // An identity comes before the rules.
+        let Some(user) = &self.user else { return };
+        let (rules, requirement) = (self.rules, self.requirement);
+        if admitted {
+            let found = rules.admission(requirement, issuer, user);
+            self.push(Outcome::Passed, found);
+        } else {
+            let expected = rules.expectation(requirement, issuer, user);
+            let check = Check(&[Reason::UserNotAllowed], user.to_string(), expected);
+            self.note([check], Some(Reason::UserNotAllowed));
+        }
     }
 }
