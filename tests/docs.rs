@@ -185,7 +185,7 @@ fn denies(rows: &[Row], reason: &str) -> bool {
 #[test]
 fn each_provider_has_its_rows() {
     let sections = rows_of_sections("docs/providers.md", "tests/scenarios/providers.toml");
-    assert_eq!(sections.len(), 9, "{:?}", sections.keys());
+    assert_eq!(sections.len(), 10, "{:?}", sections.keys());
     for (section, rows) in sections {
         assert!(any_request(&rows, Step::is_admitted), "{section}: admitted");
         for reason in ["user-not-allowed", "user-id-missing"] {
