@@ -333,6 +333,7 @@ fn assert_interlock_is_shut(resources: &[Value]) {
         "envoy.filters.http.router"
     );
     assert_eq!(patches[0]["patch"]["operation"], "INSERT_BEFORE");
+    assert_eq!(envoy_filter["spec"]["priority"], 1000);
     assert_eq!(
         envoy_filter["metadata"]["annotations"]["helm.sh/resource-policy"],
         "keep"
