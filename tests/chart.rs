@@ -915,7 +915,7 @@ fn makes_the_expected_listener_rules() {
         .expect("the files")
         .map(|entry| entry.expect("an entry").path())
         .collect();
-    assert_eq!(files.len(), 5);
+    assert_eq!(files.len(), 6);
     for file in files {
         let text = std::fs::read_to_string(&file).expect("a file");
         let row: Value = serde_json::from_str(&text).expect("JSON");
@@ -1149,7 +1149,11 @@ fn refuses_a_load_balancer_that_disagrees_with_the_filter() {
                 merge(&mut values, &json!({"alb": {"jwtValidation": true}}));
                 values
             },
-            "alb.jwtValidation needs alb.api: gateway",
+            "alb.jwtValidation needs alb.group.name or alb.api: gateway",
+        ),
+        (
+            with_alb(json!({"securityGroups": ["sg-1"], "inboundCidrs": ["10.0.0.0/8"]})),
+            "alb.securityGroups cannot be combined with alb.inboundCidrs",
         ),
         (
             with_alb(json!({"api": "gateway", "autoMode": true})),
