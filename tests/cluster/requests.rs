@@ -139,9 +139,16 @@ async fn machine_clients_and_browser_users_share_a_gateway(kind: Kind) {
     let token = ("x-amzn-oidc-data", ann.as_str());
     let denied = (403, DENIED_BY_POLICY);
 
-    let seen = world
-        .admitted(to, MACHINES, "/apis/v2beta1/runs", &[bearer])
-        .await;
+    // As `kfp.Client(existing_token=…).list_runs()` of kfp 2.17.3 sends it.
+    let runs = "/apis/v2beta1/runs?namespace=ml&page_token=&page_size=10&sort_by=";
+    let kfp = [
+        bearer,
+        ("accept", "application/json"),
+        ("accept-encoding", "identity"),
+        ("content-type", "application/json"),
+        ("user-agent", "OpenAPI-Generator/2.17.3/python"),
+    ];
+    let seen = world.admitted(to, MACHINES, runs, &kfp).await;
     assert_eq!(seen.header("kubeflow-userid"), [MACHINE]);
     assert!(seen.header("authorization").is_empty(), "{seen:?}");
     let spoofed = [
