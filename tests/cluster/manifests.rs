@@ -3,13 +3,14 @@
 
 use crate::istio::{Kind, NAMESPACE};
 use crate::kubernetes::{APPLY, Kubernetes, documents};
-use crate::program::{built, run};
+use crate::program::{START_UP, built, run};
 use crate::release::template;
 use crate::world::World;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tokio::process::Command;
 
 /// The names of the chart's examples.
@@ -255,6 +256,48 @@ async fn crds_of_each_supported_istio_accept_each_example() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn admission_policy_keeps_tenants_out_of_the_group() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubernetes = Kubernetes::start(folder.path(), 6443).await;
+    let mut values = example("load-balancer");
+    values["alb"]["group"] = json!({"name": "kubeflow", "namespaces": ["platform"]});
+    values["alb"]["jwtValidation"] = json!(true);
+    let manifests = template(&values).await;
+    let policy = only(&manifests, |object| {
+        let kind = object["kind"].as_str().expect("a kind");
+        kind.starts_with("ValidatingAdmissionPolicy")
+    });
+    let ingresses = only(&manifests, |object| object["kind"] == "Ingress");
+    kubernetes.apply(&policy).await;
+    for namespace in [NAMESPACE, "platform", "ann"] {
+        let arguments = ["create", "namespace", namespace];
+        kubernetes.must(&arguments, "").await;
+    }
+
+    let of = |namespace: &str, group: &str| {
+        let mut ingress = documents(&ingresses).remove(0);
+        ingress["metadata"]["namespace"] = json!(namespace);
+        let annotations = &mut ingress["metadata"]["annotations"];
+        annotations["alb.ingress.kubernetes.io/group.name"] = json!(group);
+        ingress.to_string()
+    };
+    let refused = "The IngressGroup kubeflow is for the namespaces istio-system, platform only";
+    // The API server needs a moment until it applies the policy.
+    let deadline = Instant::now() + START_UP;
+    while let Ok(accepted) = kubernetes.kubectl(&APPLY, &of("ann", "kubeflow")).await {
+        assert!(Instant::now() < deadline, "{accepted}");
+        kubernetes.delete(&of("ann", "kubeflow")).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    kubernetes.apply(&ingresses).await;
+    kubernetes.apply(&of("platform", "kubeflow")).await;
+    kubernetes.apply(&of("ann", "other")).await;
+    let joins = kubernetes.kubectl(&APPLY, &of("ann", "kubeflow")).await;
+    let error = joins.expect_err("an error of the policy");
+    assert!(error.contains(refused), "{error}");
 }
 
 #[tokio::test]
