@@ -983,6 +983,8 @@ fn renders_all_but_the_filter_before_the_load_balancer_exists() {
         assert_eq!(notes.contains("Next step: the ARN"), is_next, "{notes}");
         let entry = format!("- arn: ARN\n      issuer: {ISSUER}\n      clientId: client\n");
         assert_eq!(notes.contains(&entry), is_next, "{notes}");
+        let removes = notes.contains("remove the policies of oauth2-proxy");
+        assert_eq!(removes, !is_next, "{notes}");
     }
 }
 
