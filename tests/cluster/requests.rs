@@ -271,6 +271,38 @@ async fn interlock_is_last_before_the_router_in_each_filter_chain() {
         }
         assert_eq!(ports, expected);
     }
+
+    // A later EnvoyFilter of the operator's does not come between.
+    let filter = json!({
+        "name": "later",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"},
+    });
+    let later = json!({
+        "apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
+        "metadata": {"name": "later", "namespace": NAMESPACE},
+        "spec": {"configPatches": [{
+            "applyTo": "HTTP_FILTER",
+            "match": {"context": "GATEWAY", "listener": {"filterChain": {"filter": {
+                "name": "envoy.filters.network.http_connection_manager",
+                "subFilter": {"name": "envoy.filters.http.router"},
+            }}}},
+            "patch": {"operation": "INSERT_BEFORE", "value": filter},
+        }]},
+    });
+    world.kubernetes.apply(&later.to_string()).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    for kind in Kind::ALL {
+        let dump = world.gateway(kind).admin("/config_dump").await;
+        for chain in filter_chains(&dump) {
+            let names: Vec<&Value> = chain.filters.iter().map(|filter| &filter["name"]).collect();
+            assert!(
+                names.contains(&&json!("later")),
+                "{}: {names:?}",
+                chain.name
+            );
+            assert!(is_interlocked(&chain), "{}: {names:?}", chain.name);
+        }
+    }
 }
 
 #[tokio::test]
