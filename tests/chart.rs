@@ -1154,6 +1154,10 @@ fn refuses_a_load_balancer_that_disagrees_with_the_filter() {
             "alb.jwtValidation needs alb.group.name or alb.api: gateway",
         ),
         (
+            with_alb(json!({"autoMode": true, "group": {"name": "a"}})),
+            "alb.group cannot be combined with alb.autoMode",
+        ),
+        (
             with_alb(json!({"securityGroups": ["sg-1"], "inboundCidrs": ["10.0.0.0/8"]})),
             "alb.securityGroups cannot be combined with alb.inboundCidrs",
         ),

@@ -200,6 +200,9 @@
 {{- end }}
 {{- end }}
 
+{{- if and $alb.autoMode $alb.group.name }}
+{{- fail "alb.group cannot be combined with alb.autoMode: EKS Auto Mode ignores the annotation group.name." }}
+{{- end }}
 {{- if and $alb.securityGroups $alb.inboundCidrs }}
 {{- fail "alb.securityGroups cannot be combined with alb.inboundCidrs: write the blocks into the rules of your security groups." }}
 {{- end }}
