@@ -333,6 +333,7 @@ fn assert_interlock_is_shut(resources: &[Value]) {
         "envoy.filters.http.router"
     );
     assert_eq!(patches[0]["patch"]["operation"], "INSERT_BEFORE");
+    assert_eq!(envoy_filter["spec"]["priority"], 1000);
     assert_eq!(
         envoy_filter["metadata"]["annotations"]["helm.sh/resource-policy"],
         "keep"
@@ -420,6 +421,33 @@ fn has_the_version_of_the_package() {
     let chart: Value = serde_saphyr::from_str(&read("istio/chart/Chart.yaml")).expect("YAML");
     assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn installs_alerts_and_dashboard() {
+    let plain = rendered(&with(&[]));
+    assert_eq!(of_kind(&plain, "PrometheusRule").count(), 0);
+    assert_eq!(of_kind(&plain, "ConfigMap").count(), 0);
+    let values = json!({"monitoring": {
+        "rules": {"enabled": true, "labels": {"release": "kube-prometheus-stack"}},
+        "dashboard": {"enabled": true},
+    }});
+    let resources = rendered(&with(&[&values]));
+    let rules = one(&resources, "PrometheusRule");
+    let file: Value =
+        serde_saphyr::from_str(&read("istio/chart/monitoring/rules.yaml")).expect("YAML");
+    assert_eq!(rules["spec"], file);
+    assert_eq!(
+        rules["metadata"]["labels"]["release"],
+        "kube-prometheus-stack"
+    );
+    let dashboard = one(&resources, "ConfigMap");
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let name = "alb-oidc.json";
+    assert_eq!(
+        text(&dashboard["data"][name]),
+        read("istio/chart/monitoring/dashboard.json")
+    );
 }
 
 #[test]
@@ -704,7 +732,7 @@ fn renders_every_combination_of_options() {
         json!({"pluginConfig": {"loadBalancers": [
             {"arn": ARN, "issuer": null, "clientId": null},
             {"arn": arn("aws", "eu-central-1"), "issuer": null, "clientId": null},
-            {"arn": arn("aws-us-gov", "us-gov-east-1"), "issuer": null, "clientId": null}]},
+            {"arn": arn("aws-us-gov", "us-gov-east-1"), "issuer": null, "clientId": null}], "sharedNames": true},
             "machineClients": {"issuer": ISSUER}}),
         json!({"pluginConfig": {"loadBalancers": [{"arn": arn("aws-cn", "cn-north-1"), "issuer": ISSUER, "clientId": null}],
             "publicKeys": {"endpoint": "https://public-keys.auth.elb.cn-north-1.amazonaws.com.cn"}}}),
@@ -995,7 +1023,7 @@ fn makes_the_expected_listener_rules() {
         .expect("the files")
         .map(|entry| entry.expect("an entry").path())
         .collect();
-    assert_eq!(files.len(), 5);
+    assert_eq!(files.len(), 6);
     for file in files {
         let text = std::fs::read_to_string(&file).expect("a file");
         let row: Value = serde_json::from_str(&text).expect("JSON");
@@ -1063,6 +1091,8 @@ fn renders_all_but_the_filter_before_the_load_balancer_exists() {
         assert_eq!(notes.contains("Next step: the ARN"), is_next, "{notes}");
         let entry = format!("- arn: ARN\n      issuer: {ISSUER}\n      clientId: client\n");
         assert_eq!(notes.contains(&entry), is_next, "{notes}");
+        let removes = notes.contains("remove the policies of oauth2-proxy");
+        assert_eq!(removes, !is_next, "{notes}");
     }
 }
 
@@ -1229,7 +1259,15 @@ fn refuses_a_load_balancer_that_disagrees_with_the_filter() {
                 merge(&mut values, &json!({"alb": {"jwtValidation": true}}));
                 values
             },
-            "alb.jwtValidation needs alb.api: gateway",
+            "alb.jwtValidation needs alb.group.name or alb.api: gateway",
+        ),
+        (
+            with_alb(json!({"autoMode": true, "group": {"name": "a"}})),
+            "alb.group cannot be combined with alb.autoMode",
+        ),
+        (
+            with_alb(json!({"securityGroups": ["sg-1"], "inboundCidrs": ["10.0.0.0/8"]})),
+            "alb.securityGroups cannot be combined with alb.inboundCidrs",
         ),
         (
             with_alb(json!({"api": "gateway", "autoMode": true})),

@@ -186,7 +186,7 @@ fn cases() -> Vec<(&'static str, String, String)> {
         of("phase-wrong", &[("  phase: AUTHN                # before RequestAuthentication and AuthorizationPolicy\n", "")], &[]),
         of("match-server", &[("mode: CLIENT ", "mode: SERVER ")], &[("mode: CLIENT ", "mode: CLIENT_AND_SERVER ")]),
         of("match-ports", &[("- mode: CLIENT ", "- ports: [{number: 8080}] ")], &[("- mode: CLIENT ", "- mode: CLIENT\n  - ports: [{number: 8080}] ")]),
-        of("target-missing", &[(TARGET, "  priority: 1"), (SELECTOR, "  phase: AUTHN  ")], &[]),
+        of("target-missing", &[(TARGET, "  targetRefs: []"), (SELECTOR, "  phase: AUTHN  ")], &[]),
         ("two-filters", second_extension(&[("name: \"alb-oidc\"", "name: second")]), changed(&second_extension(&[("name: \"alb-oidc\"", "name: second"), ("namespace: \"istio-system\"", "namespace: other"), ("istio: ingressgateway", "istio: another")]), &[("exportTo: [\".\"]", "exportTo: [\"*\"]")])+ &second_interlock()),
         of("image-unpinned", &[("alb-oidc-filter@sha256:", "alb-oidc-filter:v")], &[("oci://registry.example.com/alb-oidc-filter@sha256:", "file:///opt/")]),
         of("image-unpinned", &[("oci://registry.example.com/alb-oidc-filter@sha256:", "https://files.example.com/")], &[("  url: \"oci://registry.example.com/alb-oidc-filter@sha256:", "  sha256: abc\n  url: \"https://files.example.com/")]),
@@ -255,6 +255,8 @@ fn cases() -> Vec<(&'static str, String, String)> {
         of("transformer-unanchored", &[(GROUPS, &format!("{GROUPS}      transformers: [{{matches: '^a:', replaces: ''}}]\n"))], &[(GROUPS, &format!("{GROUPS}      transformers: [{{matches: '^a:(.*)$', replaces: '$1'}}]\n"))]),
         config("claim-writable", "    userId: {claims: [sub, preferred_username]}\n", "    userId: {claims: [preferred_username]}\n"),
         config("claim-writable", "    userId: {claims: [upn, email]}\n", "    userId: {claims: [upn, email], requireVerifiedEmail: true}\n"),
+        of("subject-writable", &[("    accessToken:\n", "    accessToken:\n      subject: email\n")], &[("    accessToken:\n", "    accessToken:\n      subject: uid\n")]),
+        of("subject-writable", &[("    accessToken:\n", "    accessToken:\n      subject: 'custom:id'\n")], &[]),
         of("cognito-issuer-slash", &[("      issuer: https://cognito-idp.us-west-2.amazonaws.com/us-west-2_AbCdEfGhI\n    logout", "      issuer: https://cognito-idp.us-west-2.amazonaws.com/us-west-2_AbCdEfGhI/\n    logout")], &[]),
         of("cognito-groups", &[(GROUPS, "      - cognito:groups\n")], &[]),
     ]

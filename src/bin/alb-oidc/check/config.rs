@@ -132,6 +132,7 @@ impl Place<'_> {
             }
         }
         self.warn_of_fallbacks(warnings);
+        self.warn_of_subject(warnings);
         let issuers = [
             ("issuer", self.members.get("issuer")),
             ("accessToken.issuer", self.at("accessToken", "issuer")),
@@ -176,6 +177,21 @@ impl Place<'_> {
                 let field = format!("{}{object}.claims[{position}]", self.prefix);
                 no_cognito_groups(&field, warnings);
             }
+        }
+    }
+
+    /// The claim of the access token that names the user.
+    fn warn_of_subject(&self, warnings: &mut Warnings<'_>) {
+        let subject = self.at("accessToken", "subject").and_then(Value::as_str);
+        let is_writable = |claim: &&str| {
+            claim.starts_with("custom:") || *claim == "email" || WRITABLE.contains(claim)
+        };
+        if let Some(subject) = subject.filter(is_writable) {
+            warnings.add(
+                Code::SubjectWritable,
+                &format!("{}accessToken.subject", self.prefix),
+                &format!("found {subject}, expected an id that the provider assigns"),
+            );
         }
     }
 

@@ -168,6 +168,9 @@ codes! {
     ClaimWritable: Warning, "claim-writable",
         "A user without the first claim takes the user id from a claim that users may write at many providers.",
         "Name one claim that only the identity provider writes, such as sub, or email with requireVerifiedEmail.";
+    SubjectWritable: Warning, "subject-writable",
+        "Users may write this attribute at many providers, and could add the access token claims of another user to their own.",
+        "Set accessToken.subject to an id that the provider assigns, such as sub or uid.";
     CognitoIssuerSlash: Warning, "cognito-issuer-slash",
         "Cognito's issuers have no trailing slash: no token matches.",
         "Remove the slash.";
