@@ -26,7 +26,7 @@ ifneq ($(ENVOY),$(wildcard $(ENVOY)))
 endif
 ENVOYS := $(or $(ENVOY),$(VERSIONS:%=target/envoy/%/envoy))
 
-# What the tests read: the module, the probe, the Envoys (colon-separated).
+# Inputs of the tests: the module, the probe, the Envoys (colon-separated).
 export ALB_OIDC_MODULE := $(CURDIR)/$(MODULE)
 export ALB_OIDC_VERIFIER_PROBE := $(CURDIR)/$(PROBE)
 empty :=
@@ -99,6 +99,11 @@ chart: export ALB_OIDC_WRITE := 1
 chart: rust $(HELM) ## Write what is generated in istio/chart: the schema of pluginConfig, the rendered example
 	@cargo test --quiet --locked --features cli --test chart -- --exact matches_generated_files
 
+.PHONY: docs
+docs: export ALB_OIDC_WRITE := 1
+docs: rust ## Write what is generated in docs: the table of the configuration's fields
+	@cargo test --quiet --locked --features cli --test docs -- --exact config_reference_is_generated
+
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
 demo: module cli $(lastword $(ENVOYS)) ## Sign in through a simulated load balancer; show an admitted, a forged and a spoofed request
@@ -106,7 +111,7 @@ demo: module cli $(lastword $(ENVOYS)) ## Sign in through a simulated load balan
 
 .PHONY: bench
 bench: ENVOYS := $(lastword $(ENVOYS))
-bench: module $(lastword $(ENVOYS)) ## Measure the filter beside no filter, jwt_authn, Lua and two modules that do less: 14 minutes
+bench: module $(lastword $(ENVOYS)) ## Measure the filter against no filter, jwt_authn, Lua and two modules that do less: 14 minutes
 	@command -v wrk >/dev/null || .ci/install "wrk, which makes the load" wrk
 	@command -v valgrind >/dev/null || .ci/install "valgrind, which counts instructions" valgrind || echo "no instructions are counted then" >&2
 	@cargo run --quiet --locked --example bench
@@ -114,7 +119,7 @@ bench: module $(lastword $(ENVOYS)) ## Measure the filter beside no filter, jwt_
 .PHONY: chaos
 chaos: export CHAOS_REQUESTS ?= 20000
 chaos: ENVOYS := $(lastword $(ENVOYS))
-chaos: module $(lastword $(ENVOYS)) ## Let everything go wrong at once under 20,000 requests, and balance the books: 2 minutes (CHAOS_REQUESTS, CHAOS_SEED)
+chaos: module $(lastword $(ENVOYS)) ## Run 20,000 requests with many faults at once, and compare all counts: 2 minutes (CHAOS_REQUESTS, CHAOS_SEED)
 	@cargo test --locked --test chaos -- --nocapture
 
 .PHONY: soak

@@ -1,4 +1,4 @@
-//! Runs `alb-oidc` as an operator does, and checks output and exit status. Unit tests beside the code
+//! Runs `alb-oidc` as an operator does, and checks output and exit status. Unit tests in the code
 //! cover the decisions.
 
 use std::path::Path;
@@ -784,10 +784,10 @@ fn every_example_in_the_help_runs() {
 }
 
 #[test]
-fn readme_lists_every_command() {
-    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR")))
-        .expect("a README");
-    let (_, section) = readme.split_once("\n## alb-oidc\n").expect("a section");
+fn page_lists_every_command() {
+    let path = format!("{}/docs/troubleshooting.md", env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(path).expect("a page");
+    let (_, section) = page.split_once("\n## alb-oidc\n").expect("a section");
     let named = section
         .lines()
         .take_while(|line| !line.starts_with("## "))
