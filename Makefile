@@ -182,7 +182,7 @@ layout: module $(ORAS) ## Write that image as an OCI image layout, target/image,
 	@echo "digest: $$(ORAS=$(ALB_OIDC_ORAS) istio/image/layout $(MODULE) target/image)"
 
 .PHONY: lint
-lint: rust ## Check the formatting and run the linter
+lint: rust ## Check the formatting and the prose, and run the linter
 	@.ci/rust rustfmt clippy
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
@@ -190,6 +190,7 @@ lint: rust ## Check the formatting and run the linter
 	cargo clippy --locked --features cli --test browser --test soak --test cluster -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items --lib --features cli
+	cargo test --quiet --locked --features cli --test style
 
 .PHONY: envoy
 envoy: $(ENVOYS) ## Install the Envoys that the tests run on

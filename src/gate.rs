@@ -46,7 +46,7 @@ pub enum Decision {
 pub struct Work {
     /// The token cache had the token.
     pub token_cache_hit: bool,
-    /// How many signatures were verified, whatever came of it.
+    /// How many signatures were checked, valid or not.
     pub signatures_checked: usize,
     /// How many group names and claims of a newly verified token could not be put into a header.
     pub dropped: usize,
@@ -262,7 +262,7 @@ impl Gate {
             .and_then(|identity| identity.subject.as_deref())
             .map(str::as_bytes);
         let oidc_data = forward.oidc_data && identity.is_some();
-        // Nobody signed the plain-text header: it passes only where it says what the token says.
+        // The plain-text header is not signed: it passes only if it equals the token's `sub`.
         let subject_holds = oidc_data
             && head
                 .values(OIDC_IDENTITY)

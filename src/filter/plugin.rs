@@ -122,7 +122,7 @@ impl Plugin {
         }
     }
 
-    /// The request `id` is over, whoever ended it.
+    /// The request `id` is over, by client, upstream or filter.
     pub(super) fn on_gone(&mut self, id: u32) {
         self.keys.leave(id);
         self.woken.leave(id);

@@ -27,7 +27,7 @@ pub struct AccessTokenRules {
     pub key_source: KeySourceId,
 }
 
-/// A well-formed access token that nobody has vouched for.
+/// A well-formed access token that is not verified.
 pub struct UntrustedAccessToken<'t> {
     signing_input: &'t str,
     payload: &'t str,

@@ -32,7 +32,7 @@ pub struct LoadBalancer {
     pub key_source: KeySourceId,
 }
 
-/// A well-formed token that nobody has vouched for.
+/// A well-formed token that is not verified.
 pub struct UntrustedToken<'t> {
     signing_input: &'t str,
     payload: &'t str,

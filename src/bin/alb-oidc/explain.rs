@@ -35,10 +35,10 @@ const EXAMPLES: &str = r#"Examples:
   alb-oidc explain --file token.txt --config wasm-plugin.yaml --keys keys \
       --path /pipeline/ --host kubeflow.example.com"#;
 
-/// Say what the filter makes of a token, check by check, and what upstream would see
+/// Run each check of the filter on a token, and show the headers for the application
 ///
-/// Without --config, the token is only decoded. Exit status: 0 where the request would pass, 1
-/// where it would not or nobody can say, 2 where something cannot be read.
+/// Without --config, the token is only decoded. Exit status: 0 if the request would pass, 1 if
+/// it would not or the outcome is unknown, 2 if an input cannot be read.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Explain {

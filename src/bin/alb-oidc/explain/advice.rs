@@ -100,7 +100,7 @@ fn general(reason: Reason) -> &'static str {
             "send one x-amzn-oidc-data: a client or a proxy adds its own to the load balancer's"
         }
         Reason::TokenMissing => {
-            "turn authentication on for the listener rule, and let nobody reach the gateway but the load balancer"
+            "turn authentication on for the listener rule, and let only the load balancer reach the gateway"
         }
         Reason::TokenTooLarge => "ask the identity provider for fewer claims",
         Reason::TokenMalformed => {

@@ -1,5 +1,4 @@
-//! What a token's text shows before anybody has verified it, for people to read. Decides nothing
-//! and uses no config.
+//! Decodes an unverified token for display. Decides nothing and uses no config.
 
 use alb_oidc_filter::{MAX_TOKEN_BYTES, Malformed, Reason, Timestamp, TokenError, decode_base64};
 use serde::Serialize;
@@ -49,7 +48,7 @@ impl Pasted {
     }
 }
 
-/// The decoded parts of a token that nobody has verified.
+/// The decoded parts of an unverified token.
 #[derive(Serialize)]
 pub(super) struct Unverified {
     pub(super) header: Option<Value>,
