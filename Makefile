@@ -47,10 +47,17 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 	@cmp -s $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED) || cp $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED)
 
 .PHONY: test
-test: lint module probe envoy $(HELM) $(ORAS) ## Run every test, on each supported Envoy
-	cargo test --locked --features cli --lib --bins --tests
+test: lint test-unit test-envoy ## Run every test, on each supported Envoy
+
+.PHONY: test-unit
+test-unit: rust ## Run the tests that need neither the module nor an Envoy
+	cargo test --locked --features cli --lib --bins
 	cargo test --locked --features cli --doc
 	cargo test --locked $(FUZZ_CARGO)
+
+.PHONY: test-envoy
+test-envoy: module probe envoy $(HELM) $(ORAS) ## Run every other test, on each supported Envoy or on ENVOY
+	cargo test --locked --features cli --tests
 
 # What depends on the compiler that built the module. `.ci/run` runs it for each toolchain.
 .PHONY: test-module
@@ -182,15 +189,18 @@ layout: module $(ORAS) ## Write that image as an OCI image layout, target/image,
 	@echo "digest: $$(ORAS=$(ALB_OIDC_ORAS) istio/image/layout $(MODULE) target/image)"
 
 .PHONY: lint
-lint: rust ## Check the formatting and the prose, and run the linter
+lint: rust doc ## Check the formatting and the prose, and run the linter
 	@.ci/rust rustfmt clippy
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
 	cargo clippy --locked --features cli --test browser --test soak --test cluster -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items --lib --features cli
 	cargo test --quiet --locked --features cli --test style
+
+.PHONY: doc
+doc: rust ## Build the documentation of the library, and check its links
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items --lib --features cli
 
 .PHONY: envoy
 envoy: $(ENVOYS) ## Install the Envoys that the tests run on

