@@ -183,7 +183,7 @@ fn tests_in_the_catalogue_exist() {
 #[test]
 fn security_model_has_the_classes_of_the_catalogue() {
     let mut expected =
-        "| attack | how | what comes of it | known from |\n|---|---|---|---|\n".to_owned();
+        "| Attack | Technique | Outcomes | Sources |\n|---|---|---|---|\n".to_owned();
     for class in catalogue().class {
         let outcomes: BTreeSet<_> = class
             .attack

@@ -48,27 +48,26 @@ pub(crate) struct Explain {
     /// Read the token from this file
     #[arg(long)]
     file: Option<PathBuf>,
-    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it
+    /// A pluginConfig, or the WasmPlugin or TrafficExtension that contains it
     #[arg(long)]
     config: Option<PathBuf>,
-    /// The key as PEM: what the key server answers, or the private one that `alb-oidc token` signs
-    /// with
+    /// The key as PEM: the answer of the key server, or the private key of `alb-oidc token`
     #[arg(long, value_name = "PEM", conflicts_with = "keys")]
     key: Option<PathBuf>,
-    /// A directory with a file for each key, named by its key id: takes the place of the key server
+    /// A directory with a PEM file for each key, named by its key id. Replaces the key server
     #[arg(long, value_name = "DIRECTORY")]
     keys: Option<PathBuf>,
-    /// The value of x-amzn-oidc-accesstoken in the same request, where the config reads it;
+    /// The value of x-amzn-oidc-accesstoken in the same request, if the config has `accessToken`;
     /// `@FILE`: from a file
     #[arg(long, value_name = "TOKEN", requires = "config")]
     access_token: Option<String>,
     /// The identity provider's JSON Web Key Set
     #[arg(long, value_name = "FILE", requires = "access_token")]
     jwks: Option<PathBuf>,
-    /// When: RFC 3339, or seconds since 1970 [default: now]
+    /// The time of the request: RFC 3339, or seconds since 1970 [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
-    /// The path of a request: the rules are looked at too
+    /// The path of a request. With it, the rules are applied too
     #[arg(long, requires = "config")]
     path: Option<String>,
     /// The host of that request
@@ -77,10 +76,10 @@ pub(crate) struct Explain {
     /// The method of that request
     #[arg(long, requires = "path", default_value = "GET")]
     method: String,
-    /// Print the signature too: with it, the text is a token that works until it expires
+    /// Print the signature too. The output then contains a token that works until it expires
     #[arg(long)]
     show_signature: bool,
-    /// Print one JSON object, for machines
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
