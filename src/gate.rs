@@ -24,14 +24,14 @@ use crate::token::verify::{VerifiedToken, Verifier};
 use crate::token_cache::TokenCache;
 use crate::trace::{Stop, Trace};
 
-/// What is to become of a request.
+/// The outcome for a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Apply these edits and let it pass.
     Admit(Vec<HeaderEdit>),
     /// Apply these edits and let it pass: no token is needed, and no identity is given.
     Skip(Vec<HeaderEdit>),
-    /// Nothing can be said before this key is known.
+    /// The decision needs this key.
     NeedKey(KeyName),
     /// Answer it here.
     Deny(Reason),
@@ -41,7 +41,7 @@ pub enum Decision {
     Report(Reason, Vec<HeaderEdit>),
 }
 
-/// What the decision was made of, for the counters.
+/// The work behind a decision, for the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// The token cache had the token.
@@ -243,7 +243,7 @@ impl Gate {
         })
     }
 
-    /// What becomes of the request `head` that may not pass for `reason`.
+    /// The decision for the request `head` that is denied for `reason`.
     pub fn refusal(&self, head: &RequestHead<'_>, reason: Reason) -> Decision {
         // Where the filter could not do its work, the client's own identity headers may still be
         // there.

@@ -44,7 +44,7 @@ const PASSED: &str = "alb_oidc";
 const USER: &str = "alb_oidc_user";
 const REASON: &str = "alb_oidc_reason";
 
-/// What becomes of a request's stream.
+/// The next step of a request's stream.
 pub(super) enum Next {
     Continue,
     Wait,

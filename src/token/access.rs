@@ -40,7 +40,7 @@ impl<'t> UntrustedAccessToken<'t> {
     ///
     /// # Errors
     /// [`Reason::AccessTokenInvalid`] for all: none at all, over [`MAX_TOKEN_BYTES`], no JWS, an
-    /// `alg` that is not RS256, a `kid` that is none.
+    /// `alg` that is not RS256, an invalid `kid`.
     pub fn parse(text: &'t [u8]) -> Result<Self, Reason> {
         Self::read(text).ok_or(Reason::AccessTokenInvalid)
     }
@@ -53,7 +53,7 @@ impl<'t> UntrustedAccessToken<'t> {
         let (header, payload) = signing_input.split_once('.')?;
         let header = json::parse(&URL_SAFE_NO_PAD.decode(header).ok()?, MAX_HEADER_DEPTH).ok()?;
         let header = header.as_object()?;
-        // What can be no token is not worth a fetch.
+        // A malformed token causes no fetch.
         let is_base64 = |part: &str| {
             part.bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -94,7 +94,7 @@ impl<'t> UntrustedAccessToken<'t> {
     }
 }
 
-/// What an access token must say: that it is of the same sign-in as the load balancer's token.
+/// The values that bind an access token to the sign-in of the load balancer's token.
 pub(crate) struct Expected<'a> {
     pub(crate) issuer: &'a str,
     /// `sub` of the load balancer's token.

@@ -111,8 +111,8 @@ impl<'t> UntrustedToken<'t> {
         })
     }
 
-    /// Compares what the token says of itself with the load balancers whose tokens are trusted, and
-    /// its header's `exp` with `now` less `skew`. Needs no key, so a forgery that fails here costs
+    /// Compares signer, issuer and client with the load balancers whose tokens are trusted, and
+    /// the header's `exp` with `now` less `skew`. Needs no key, so a forgery that fails here costs
     /// no fetch.
     ///
     /// The signer is the only field that tells this gateway's load balancer from an attacker's: all

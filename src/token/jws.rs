@@ -1,5 +1,5 @@
-//! What both tokens share as JWS compact serialization (RFC 7515, section 7.1): size limits,
-//! base64, typed header parameters, errors. Nothing here says what a token must hold.
+//! The common part of both tokens: JWS compact serialization (RFC 7515, section 7.1): size limits,
+//! base64, typed header parameters, errors. Checks no values of parameters.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -78,7 +78,7 @@ impl From<Malformed> for TokenError {
     }
 }
 
-/// What is malformed in a token. [`Display`](std::fmt::Display) says what is expected instead.
+/// The malformed part of a token. [`Display`](std::fmt::Display) names the expected form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// It is not UTF-8.

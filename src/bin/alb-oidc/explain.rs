@@ -95,7 +95,7 @@ struct Report {
     verdict: Told,
 }
 
-/// What becomes of the request, in words.
+/// The outcome of the request, in words.
 #[derive(Serialize)]
 struct Told {
     verdict: &'static str,
@@ -216,7 +216,7 @@ impl Explain {
         })
     }
 
-    /// What is given in place of the key server's answer for the key `id`; `None`: nothing.
+    /// The replacement of the key server's answer for the key `id`; `None` without one.
     fn find_key(&self, id: KeyId) -> Result<Option<FetchResult>, Trouble> {
         if let Some(path) = &self.key {
             let (name, pem) = read_text(path)?;

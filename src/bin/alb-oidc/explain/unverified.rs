@@ -7,7 +7,7 @@ use serde_json::Value;
 /// A token as somebody pasted it.
 pub(super) struct Pasted {
     pub(super) token: String,
-    /// What was taken away from around it.
+    /// The text that was removed around it.
     pub(super) notes: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ impl Unverified {
     }
 }
 
-/// What the member `name` of header or claims holds.
+/// The value of the member `name` of header or claims.
 pub(super) fn found_in(part: &Option<Value>, name: &str) -> String {
     match part.as_ref().and_then(|part| part.get(name)) {
         None => "nothing".to_owned(),
@@ -101,7 +101,7 @@ pub(super) fn form(text: &str, header: &Option<Value>) -> String {
     )
 }
 
-/// What is found in the token `text` that fails with `error`, and what is expected. `part` is the
+/// The value found in the token `text` that fails with `error`, and the expected one. `part` is the
 /// decoded header or claims that have the fault.
 pub(super) fn malformation(
     error: TokenError,
