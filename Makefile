@@ -171,6 +171,12 @@ test-terraform: $(TOFU) $(SCHEMA_PROVIDER) ## Validate and test istio/terraform 
 	$(TOFU) -chdir=istio/terraform validate
 	$(TOFU) -chdir=istio/terraform test
 
+PROMTOOL := target/promtool/promtool
+.PHONY: test-alerts
+test-alerts: export ALB_OIDC_PROMTOOL := $(CURDIR)/$(PROMTOOL)
+test-alerts: rust $(PROMTOOL) ## Test the alert rules and the dashboard with promtool, which is built for it
+	@cargo test --locked --test alerts
+
 .PHONY: image
 image: IMAGE ?= alb-oidc-filter
 image: module ## Build the OCI image that a WasmPlugin loads: IMAGE=registry/name:tag. Without docker: as a layout, target/image
@@ -194,7 +200,7 @@ lint: rust doc ## Check the formatting and the prose, and run the linter
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
-	cargo clippy --locked --features cli --test browser --test soak --test cluster -- -D warnings # no part of --all-targets
+	cargo clippy --locked --features cli --test browser --test soak --test cluster --test alerts -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
 	cargo test --quiet --locked --features cli --test style
 
@@ -245,6 +251,11 @@ $(TOFU): tests/tofu/go.mod tests/tofu/go.sum
 	@echo "building OpenTofu: this takes minutes"
 	@mkdir -p $(@D)
 	cd tests/tofu && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ github.com/opentofu/opentofu/cmd/tofu
+
+$(PROMTOOL): tests/promtool/go.mod tests/promtool/go.sum
+	@echo "building promtool: this takes minutes"
+	@mkdir -p $(@D)
+	cd tests/promtool && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ github.com/prometheus/prometheus/cmd/promtool
 
 $(SCHEMA_PROVIDER): $(wildcard tests/tofu/provider/*)
 	@mkdir -p $(@D)

@@ -16,10 +16,11 @@ use crate::keys::cache::{KeyCache, Lookup};
 use crate::keys::source::KeyName;
 use crate::reason::Reason;
 use crate::sign_out;
-use crate::time::Now;
+use crate::time::Clocks;
 use crate::token::access::UntrustedAccessToken;
-use crate::token::alb::UntrustedToken;
+use crate::token::alb::{HeaderParameter, UntrustedToken};
 use crate::token::claims::Claims;
+use crate::token::jws::{AccessTokenFault, TokenError};
 use crate::token::verify::{VerifiedToken, Verifier};
 use crate::token_cache::TokenCache;
 use crate::trace::{Stop, Trace};
@@ -61,7 +62,7 @@ impl Trace for Work {
         self.signatures_checked = 1;
     }
 
-    fn access_token_verified(&mut self, _: &Result<Claims, Reason>) {
+    fn access_token_verified(&mut self, _: &Result<Claims, TokenError>) {
         self.signatures_checked = 2;
     }
 
@@ -70,6 +71,17 @@ impl Trace for Work {
             self.dropped = identity.dropped;
         }
     }
+}
+
+/// What log and page say of a denial beyond its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The check of the access token that failed.
+    AccessToken(AccessTokenFault),
+    /// What the token's header has instead of a configured load balancer.
+    Header(HeaderParameter),
+    /// The verified user whom the rules do not allow.
+    User(Rc<Identity>),
 }
 
 /// Judges requests by one plugin config.
@@ -121,6 +133,7 @@ impl Gate {
                 verifier,
                 reads_access_token,
                 token_cache: TokenCache::default(),
+                detail: None,
             },
             reserved,
             reserved_lengths,
@@ -175,15 +188,16 @@ impl Gate {
             || self.reserved_prefix.as_deref().is_some_and(is_member)
     }
 
-    /// Judges the request `now`.
+    /// Judges the request at the time that the clocks tell. If one cannot be read, and is needed,
+    /// the request is denied for [`Reason::InternalError`].
     pub fn decide(
         &mut self,
         head: &RequestHead<'_>,
         keys: &mut KeyCache,
-        now: Now,
+        clocks: &impl Clocks,
     ) -> (Decision, Work) {
         let mut work = Work::default();
-        let decision = self.decide_traced(head, keys, now, &mut work);
+        let decision = self.decide_traced(head, keys, clocks, &mut work);
         (decision, work)
     }
 
@@ -192,9 +206,10 @@ impl Gate {
         &mut self,
         head: &RequestHead<'_>,
         keys: &mut KeyCache,
-        now: Now,
+        clocks: &impl Clocks,
         trace: &mut impl Trace,
     ) -> Decision {
+        self.authenticator.detail = None;
         // In report mode too: behind such an upgrade, requests of which the filter sees nothing
         // could reach upstream.
         if !self.config.upgrades.admit(head) {
@@ -216,22 +231,28 @@ impl Gate {
         }
         let identity = self
             .authenticator
-            .identify(&self.config, head, keys, now, trace)
-            .and_then(|identity| {
+            .identify(&self.config, head, keys, clocks, trace);
+        match identity {
+            Ok(identity) => {
                 let issuer = self.config.issuer_of(&identity);
                 let admit = requirement.admits(&identity, issuer);
                 trace.rules(admit);
                 if admit {
-                    Ok(identity)
+                    Decision::Admit(self.admission(head, Some(&identity)))
                 } else {
-                    Err(Reason::UserNotAllowed.into())
+                    self.authenticator.detail = Some(Detail::User(identity));
+                    self.refusal(head, Reason::UserNotAllowed)
                 }
-            });
-        match identity {
-            Ok(identity) => Decision::Admit(self.admission(head, Some(&identity))),
+            }
             Err(Stop::NeedKey(name)) => Decision::NeedKey(*name),
             Err(Stop::Refuse(reason)) => self.refusal(head, reason),
         }
+    }
+
+    /// What log and page say, beyond its reason, of the denial that [`Gate::decide`] has just
+    /// decided on. Taken, so that it is told once.
+    pub fn take_detail(&mut self) -> Option<Detail> {
+        self.authenticator.detail.take()
     }
 
     /// The user id that these edits of an admitted request set.
@@ -304,6 +325,8 @@ struct Authenticator {
     /// Whether the config reads any user's access token.
     reads_access_token: bool,
     token_cache: TokenCache,
+    /// Of a denial, until it is taken. Not part of [`Work`], which each request copies.
+    detail: Option<Detail>,
 }
 
 impl Authenticator {
@@ -313,30 +336,53 @@ impl Authenticator {
         config: &Config,
         head: &RequestHead<'_>,
         keys: &mut KeyCache,
-        now: Now,
+        clocks: &impl Clocks,
         trace: &mut impl Trace,
     ) -> Result<Rc<Identity>, Stop> {
+        let now = clocks.wall().ok_or(Reason::InternalError)?;
         let text = only(head.values(OIDC_DATA)).ok_or(Reason::TokenDuplicate)?;
         // Without `accessToken` in the config, a client's access token is not part of the token
         // cache's key either.
         let reads_access_token = self.reads_access_token;
         let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
-        if let Some(identity) = self.token_cache.get(text, access_tokens(), now.wall) {
+        if let Some(identity) = self.token_cache.get(text, access_tokens(), now) {
             trace.cache_hit();
             return Ok(identity);
         }
+        self.verify(config, head, text, keys, clocks, trace)
+    }
+
+    /// The identity in the token `text`, which the cache does not have, and in the access token.
+    // Apart from `identify`, to keep that short.
+    #[inline(never)]
+    fn verify(
+        &mut self,
+        config: &Config,
+        head: &RequestHead<'_>,
+        text: &[u8],
+        keys: &mut KeyCache,
+        clocks: &impl Clocks,
+        trace: &mut impl Trace,
+    ) -> Result<Rc<Identity>, Stop> {
+        let reads_access_token = self.reads_access_token;
+        let access_tokens = || head.values(ACCESS_TOKEN).filter(|_| reads_access_token);
+        let detail = &mut self.detail;
+        let now = clocks.wall().ok_or(Reason::InternalError)?;
         let skew = config.clock_skew;
         let token = UntrustedToken::parse(text);
         trace.parsed(&token);
-        let token = token?.screen(&config.load_balancers, now.wall, skew);
+        let token = token?.screen(&config.load_balancers, now, skew);
         trace.screened(&token);
-        let token = token?;
+        let token = token.map_err(|error| {
+            *detail = error.found.map(Detail::Header);
+            error.reason
+        })?;
         let users = config.users_of(token.load_balancer());
         let name = KeyName {
             source: token.key_source(),
             id: token.key_id(),
         };
-        let key = find(keys, name, now);
+        let key = find(keys, name, clocks);
         trace.key(&name, &key);
         let PublicKey::P256(key) = key? else {
             return Err(Reason::KeyInvalid.into());
@@ -344,30 +390,35 @@ impl Authenticator {
         // Trust is earned here.
         let verified = self.verifier.verify(&token, &key);
         trace.verified(&verified);
-        let claims = verified?.claims(now.wall, skew);
+        let claims = verified?.claims(now, skew);
         trace.claims(&claims);
         let mut claims = claims?;
         if let Some(rules) = &users.access_token {
+            let mut refuse = |error: TokenError| {
+                if let TokenError::AccessToken(fault) = error {
+                    *detail = Some(Detail::AccessToken(fault));
+                }
+                error.reason()
+            };
             let token = only(access_tokens())
-                .ok_or(Reason::AccessTokenInvalid)
+                .ok_or(AccessTokenFault::Duplicate.into())
                 .and_then(UntrustedAccessToken::parse);
             trace.access_token_parsed(&token);
-            let token = token?;
+            let token = token.map_err(&mut refuse)?;
             let name = KeyName {
                 source: rules.key_source,
                 id: token.key_id(),
             };
-            let key = find(keys, name, now);
+            let key = find(keys, name, clocks);
             trace.access_token_key(&key);
             let PublicKey::Rsa(key) = key? else {
                 return Err(Reason::KeyInvalid.into());
             };
-            let issuer = &rules.issuer;
             let both = self
                 .verifier
-                .verify_access_token(&token, &key, claims, issuer, now.wall, skew);
+                .verify_access_token(&token, &key, claims, rules, now, skew);
             trace.access_token_verified(&both);
-            claims = both?;
+            claims = both.map_err(refuse)?;
         }
         let identity = users.identity.identity(&claims);
         trace.identity(&claims, &identity);
@@ -389,8 +440,9 @@ fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
 }
 
 /// The key `name`, if it is there.
-fn find(keys: &mut KeyCache, name: KeyName, now: Now) -> Result<PublicKey, Stop> {
-    match keys.find(name, now.steady) {
+fn find(keys: &mut KeyCache, name: KeyName, clocks: &impl Clocks) -> Result<PublicKey, Stop> {
+    let now = clocks.steady().ok_or(Reason::InternalError)?;
+    match keys.find(name, now) {
         Lookup::Ready(key) => Ok(key),
         Lookup::Refused(reason) => Err(Stop::Refuse(reason)),
         Lookup::Unknown => Err(Stop::NeedKey(Box::new(name))),
@@ -428,7 +480,7 @@ mod tests {
     use crate::crypto::es256::{P256_PROVIDER, P256Key};
     use crate::keys::client_address::ClientAddress;
     use crate::keys::source::FetchResult;
-    use crate::time::Timestamp;
+    use crate::time::{Now, Timestamp};
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE;
     use p256::ecdsa::signature::Signer as _;
@@ -522,7 +574,7 @@ mod tests {
             self.gate.decide(
                 &head(headers),
                 &mut self.keys,
-                Now {
+                &Now {
                     wall: now(seconds_before_expiry),
                     steady: STEADY,
                 },
@@ -594,7 +646,7 @@ mod tests {
                 .decide(
                     &head(&headers),
                     &mut setting.keys,
-                    Now {
+                    &Now {
                         wall: Timestamp::from_millis(millis),
                         steady: STEADY,
                     },

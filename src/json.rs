@@ -3,6 +3,9 @@
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+/// What the error says of text that is nested deeper than allowed.
+pub(crate) const TOO_DEEP: &str = "nested too deeply";
+
 /// Parses `text` (UTF-8) as one JSON value (RFC 8259), nested at most `max_depth` deep.
 ///
 /// # Errors
@@ -28,7 +31,7 @@ impl Strict {
         let depth_left = self
             .depth_left
             .checked_sub(1)
-            .ok_or_else(|| E::custom("nested too deeply"))?;
+            .ok_or_else(|| E::custom(TOO_DEEP))?;
         Ok(Self { depth_left })
     }
 }

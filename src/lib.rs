@@ -91,13 +91,13 @@ pub use access::rules::{
 };
 pub use config::json_schema::config_schema;
 pub use config::reference::{FIELDS, Field};
-pub use config::{Config, ConfigError, Forward, MAX_CONFIG_BYTES, UserRules};
+pub use config::{Config, ConfigError, Forward, MAX_CONFIG_BYTES, Pages, UserRules};
 pub use crypto::PublicKey;
 pub use crypto::es256::{P256, P256_PROVIDER, P256Key, SPKI_LENGTH, known_answer};
 pub use crypto::provider::{VerifySignature, provider};
 pub use crypto::rs256::RsaKey;
 pub use filter::{Backend, FetchOutcome, METRIC_PREFIX, host_verdict};
-pub use gate::{Decision, Gate, Work};
+pub use gate::{Decision, Detail, Gate, Work};
 pub use headers::{ACCESS_TOKEN, HeaderEdit, OIDC_DATA, OIDC_IDENTITY, RequestHead};
 pub use identity::{
     ClaimHeader, Decode, Dropped, GroupClaimRules, GroupRules, Identity, IdentityRules,
@@ -111,11 +111,14 @@ pub use keys::source::{FetchResult, KeyFormat, KeyId, KeyName, KeySource, KeySou
 pub use keys::waiters::Waiter;
 pub use reason::Reason;
 pub use sign_out::SignOut;
-pub use time::{Now, Timestamp};
+pub use time::{Clocks, Now, Timestamp};
 pub use token::access::{AccessTokenRules, UntrustedAccessToken};
-pub use token::alb::{LoadBalancer, ScreenedToken, UntrustedToken};
+pub use token::alb::{HeaderParameter, LoadBalancer, ScreenError, ScreenedToken, UntrustedToken};
 pub use token::claims::Claims;
-pub use token::jws::{MAX_TOKEN_BYTES, Malformed, TokenError, decode_base64};
+pub use token::jws::{
+    AccessTokenFault, MAX_TOKEN_BYTES, Malformed, TokenError, claims_fault, decode_base64,
+    header_fault,
+};
 pub use token::verify::{VerifiedToken, Verifier};
 pub use trace::{Stop, Trace};
 pub use upgrades::Upgrades;

@@ -120,6 +120,19 @@ impl Reason {
         }
     }
 
+    /// Whether the load balancer's token was verified before: the client is signed in.
+    pub const fn is_signed_in(self) -> bool {
+        matches!(
+            self,
+            Self::AccessTokenInvalid
+                | Self::ProviderMismatch
+                | Self::UserIdMissing
+                | Self::EmailUnverified
+                | Self::UserIdInvalid
+                | Self::UserNotAllowed
+        )
+    }
+
     /// One sentence for the user. Reveals no more than the reason.
     pub const fn message(self) -> &'static str {
         match self {

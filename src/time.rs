@@ -12,6 +12,24 @@ pub struct Now {
     pub steady: Timestamp,
 }
 
+/// Clocks that are asked only when a time is needed: in a Wasm VM, each question is a host call.
+pub trait Clocks {
+    /// The wall clock; `None` if it cannot be read.
+    fn wall(&self) -> Option<Timestamp>;
+    /// The steady clock; `None` if it cannot be read.
+    fn steady(&self) -> Option<Timestamp>;
+}
+
+impl Clocks for Now {
+    fn wall(&self) -> Option<Timestamp> {
+        Some(self.wall)
+    }
+
+    fn steady(&self) -> Option<Timestamp> {
+        Some(self.steady)
+    }
+}
+
 /// Whole milliseconds since an epoch: Unix's, or the steady clock's. Sums saturate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);

@@ -6,7 +6,7 @@ use crate::identity::Identity;
 use crate::keys::source::KeyName;
 use crate::reason::Reason;
 use crate::token::access::UntrustedAccessToken;
-use crate::token::alb::{ScreenedToken, UntrustedToken};
+use crate::token::alb::{ScreenError, ScreenedToken, UntrustedToken};
 use crate::token::claims::Claims;
 use crate::token::jws::TokenError;
 use crate::token::verify::VerifiedToken;
@@ -45,7 +45,7 @@ pub trait Trace {
 
     /// The token was compared with the configured load balancers.
     #[inline]
-    fn screened(&mut self, _token: &Result<ScreenedToken<'_>, Reason>) {}
+    fn screened(&mut self, _token: &Result<ScreenedToken<'_>, ScreenError>) {}
 
     /// The key `name` of the load balancer was looked up.
     #[inline]
@@ -61,7 +61,7 @@ pub trait Trace {
 
     /// The access token was parsed, where the config asks for one.
     #[inline]
-    fn access_token_parsed(&mut self, _token: &Result<UntrustedAccessToken<'_>, Reason>) {}
+    fn access_token_parsed(&mut self, _token: &Result<UntrustedAccessToken<'_>, TokenError>) {}
 
     /// The key of the access token was looked up.
     #[inline]
@@ -69,7 +69,7 @@ pub trait Trace {
 
     /// The access token's signature was verified, and its claims were checked and added.
     #[inline]
-    fn access_token_verified(&mut self, _claims: &Result<Claims, Reason>) {}
+    fn access_token_verified(&mut self, _claims: &Result<Claims, TokenError>) {}
 
     /// The claims were made an identity.
     #[inline]

@@ -419,6 +419,33 @@ fn has_the_version_of_the_package() {
 }
 
 #[test]
+fn installs_alerts_and_dashboard() {
+    let plain = rendered(&with(&[]));
+    assert_eq!(of_kind(&plain, "PrometheusRule").count(), 0);
+    assert_eq!(of_kind(&plain, "ConfigMap").count(), 0);
+    let values = json!({"monitoring": {
+        "rules": {"enabled": true, "labels": {"release": "kube-prometheus-stack"}},
+        "dashboard": {"enabled": true},
+    }});
+    let resources = rendered(&with(&[&values]));
+    let rules = one(&resources, "PrometheusRule");
+    let file: Value =
+        serde_saphyr::from_str(&read("istio/chart/monitoring/rules.yaml")).expect("YAML");
+    assert_eq!(rules["spec"], file);
+    assert_eq!(
+        rules["metadata"]["labels"]["release"],
+        "kube-prometheus-stack"
+    );
+    let dashboard = one(&resources, "ConfigMap");
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let name = "alb-oidc.json";
+    assert_eq!(
+        text(&dashboard["data"][name]),
+        read("istio/chart/monitoring/dashboard.json")
+    );
+}
+
+#[test]
 fn lints_every_example() {
     for example in examples() {
         helm(&["lint", "--strict", "istio/chart", "--values", &example])
@@ -599,7 +626,7 @@ fn renders_every_combination_of_options() {
         json!({"pluginConfig": {"loadBalancers": [
             {"arn": ARN, "issuer": null, "clientId": null},
             {"arn": arn("aws", "eu-central-1"), "issuer": null, "clientId": null},
-            {"arn": arn("aws-us-gov", "us-gov-east-1"), "issuer": null, "clientId": null}]},
+            {"arn": arn("aws-us-gov", "us-gov-east-1"), "issuer": null, "clientId": null}], "sharedNames": true},
             "machineClients": {"issuer": ISSUER}}),
         json!({"pluginConfig": {"loadBalancers": [{"arn": arn("aws-cn", "cn-north-1"), "issuer": ISSUER, "clientId": null}],
             "publicKeys": {"endpoint": "https://public-keys.auth.elb.cn-north-1.amazonaws.com.cn"}}}),

@@ -219,10 +219,44 @@ fn check_describes_access_token_and_sign_out() {
         0,
         &[
             "fetches keys from https://issuer.example/pool/.well-known/jwks.json through the Envoy cluster outbound|443||issuer.example",
-            "requires a valid access token of https://issuer.example/pool for the same user",
+            "requires a valid access token of https://issuer.example/pool for the same user, by its claim `sub`",
             "signs users out at /logout, and redirects them to https://issuer.example/out",
             "treats cookies named AWSELBAuthSessionCookie and AWSELBAuthSessionCookie-N as the load balancer's session",
         ],
+    );
+}
+
+#[test]
+fn check_warns_of_an_access_token_subject_that_users_may_write() {
+    let with_subject = |subject: &str| {
+        let desk = Desk::new();
+        let more = format!(
+            "  pluginConfig:\n    accessToken: {{issuer: 'https://issuer.example/pool', subject: '{subject}'}}\n"
+        );
+        desk.put("more.yaml", CONFIG.replace("  pluginConfig:\n", &more));
+        desk.run(&["check", "more.yaml"])
+    };
+    for subject in ["custom:id", "email", "preferred_username", "picture"] {
+        let warning = format!("warning: accessToken.subject: found {subject}: users may write");
+        with_subject(subject).says(0, &[&warning]);
+    }
+    let desk = Desk::new();
+    let more = "      accessToken: {issuer: 'https://issuer.example/pool', subject: email}\n";
+    let own = CONFIG.replace("    userId:\n", &format!("{more}    userId:\n"));
+    assert_ne!(own, CONFIG);
+    desk.put("own.yaml", own);
+    desk.run(&["check", "own.yaml"]).says(
+        0,
+        &[
+            "requires an access token of https://issuer.example/pool, whose `email` is the user's `sub`",
+            "warning: loadBalancers[0].accessToken.subject: found email",
+        ],
+    );
+    let ran = with_subject("uid").says(0, &["by its claim `uid`"]);
+    assert!(!ran.stdout.contains("warning"), "{}", ran.stdout);
+    with_subject("access:uid").says(
+        1,
+        &["accessToken.subject: found \"access:uid\", expected the claim's name without `access:`"],
     );
 }
 
@@ -554,14 +588,37 @@ fn explain_shows_the_headers_of_a_minted_token() {
         "--host",
         "argocd.example.com",
     ];
-    desk.explain(&to_argocd)
-        .says(0, &["ok   rules           a user who may pass"]);
+    desk.explain(&to_argocd).says(
+        0,
+        &["ok   rules           rules[1] (line 30) allows the group \"admins\""],
+    );
 
     desk.mint(&["--claim", "email=ann@example.com"]);
     desk.explain(&to_argocd)
         .says(1, &["FAIL rules", "DENIED 403 user-not-allowed"]);
-    desk.explain(&["--path", "/healthz"])
-        .says(0, &["SKIPPED", "no identity headers"]);
+    desk.mint(&[
+        "--claim",
+        "email=ann@example.com",
+        "--claim",
+        "custom:groups=Admins",
+    ]);
+    desk.explain(&to_argocd).says(
+        1,
+        &[
+            r#"FAIL rules           found user "ann", email domain "example.com", groups ["Admins"], expected an entry of the `allow` of rules[1] (line 30); nearest: groups[0] "admins" differs from the group "Admins" in case only"#,
+        ],
+    );
+    desk.explain(&["--keys", "keys", "--path", "/"]).says(
+        0,
+        &["ok   rules           no rule matches, so any user may pass"],
+    );
+    desk.explain(&["--path", "/healthz"]).says(
+        0,
+        &[
+            "SKIPPED: rules[0] (line 28) lets the request pass",
+            "no identity headers",
+        ],
+    );
     let connect = ["--path", "/healthz", "--method", "CONNECT"];
     desk.explain(&connect).says(
         1,
@@ -622,7 +679,11 @@ fn explain_finds_why_a_token_fails() {
     );
     minted(&["--claim", "email="]).says(
         1,
-        &["FAIL user id         found only email, exp, iss, name, expected text in email"],
+        &[
+            "FAIL user id         found only email, exp, iss, name, expected text in email",
+            "listener rule's `scope` is openid alone",
+            "a session keeps the scope of its sign-in",
+        ],
     );
     minted(&["--unpadded"]).says(0, &["note: the token lacks the `=`", "ADMITTED"]);
 
@@ -655,7 +716,7 @@ fn explain_finds_why_a_token_fails() {
     desk.put("token.txt", token.replacen("eyJ0", "AAAA", 1));
     desk.explain(&["--keys", "keys"]).says(
         1,
-        &["FAIL form            found something else before the first dot"],
+        &["FAIL form            found expected value at line 1 column 1, expected the JOSE header"],
     );
     desk.put("token.txt", "eyJhbGciOiJSUzI1NiJ9.e30.AAAA");
     desk.explain(&[]).says(
@@ -684,6 +745,58 @@ fn explain_finds_why_a_token_fails() {
             "DENIED 401 key-not-found",
         ],
     );
+}
+
+#[test]
+fn explain_reads_files_with_a_byte_order_mark() {
+    let desk = Desk::new();
+    desk.mint(&["--claim", "email=ann@example.com"]);
+    let key = std::fs::read_dir(desk.0.path().join("keys")).expect("a directory");
+    let key = key.last().expect("a key").expect("a file").path();
+    let files =
+        ["token.txt", "wasm-plugin.yaml", "alb-key.pem"].map(|file| desk.0.path().join(file));
+    for path in files.iter().chain([&key]) {
+        let text = std::fs::read_to_string(path).expect("a file");
+        std::fs::write(path, format!("\u{feff}{text}")).expect("a file");
+    }
+    desk.explain(&["--keys", "keys"]).says(0, &["ADMITTED"]);
+    desk.explain(&["--key", "alb-key.pem"])
+        .says(0, &["ADMITTED"]);
+    let json = r#"{"loadBalancers": [{"arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/kubeflow/50dc6c495c0c9188", "issuer": null, "clientId": null}]}"#;
+    desk.put("config.json", format!("\u{feff}{json}"));
+    desk.run(&["check", "config.json"]).says(0, &[]);
+}
+
+#[test]
+fn explain_names_what_is_not_strict_json() {
+    let desk = Desk::new();
+    let rest = format!(".e30=.{}==", "A".repeat(86));
+    for (header, fault) in [
+        // {"alg":"ES256","a":{"b":{"c":1}}}
+        (
+            "eyJhbGciOiJFUzI1NiIsImEiOnsiYiI6eyJjIjoxfX19",
+            "nested too deeply at line 1 column 25 (more than 2 levels)",
+        ),
+        // {"alg":"ES256","a":1e400}
+        (
+            "eyJhbGciOiJFUzI1NiIsImEiOjFlNDAwfQ==",
+            "number out of range at line 1 column",
+        ),
+        // {"alg":"ES256","a":"\ud800"}
+        (
+            "eyJhbGciOiJFUzI1NiIsImEiOiJcdWQ4MDAifQ==",
+            "a lone surrogate in an escape at line 1 column 27",
+        ),
+        // {"alg":"ES256","alg":"ES256"}
+        (
+            "eyJhbGciOiJFUzI1NiIsImFsZyI6IkVTMjU2In0=",
+            "a key stands twice in one object at line 1 column 20",
+        ),
+    ] {
+        desk.put("token.txt", format!("{header}{rest}"));
+        desk.explain(&["--keys", "."])
+            .says(1, &[&format!("FAIL form            found {fault}")]);
+    }
 }
 
 #[test]

@@ -112,6 +112,20 @@ fn bad_configs() -> Vec<Bad> {
             json!("30"),
             &["clockSkewSeconds", "\"30\""],
         ),
+        with(
+            "/loadBalancers/0/clientId",
+            json!(12e3),
+            &[
+                "loadBalancers[0].clientId",
+                "12000.0",
+                "null for any: put the value in quotes",
+            ],
+        ),
+        with(
+            "/pages",
+            json!({"contact": "javascript:alert(1)"}),
+            &["pages.contact", "javascript:alert(1)", "https URL"],
+        ),
         Bad {
             env: BTreeMap::from([("ALB_OIDC_VERIFIER".to_owned(), "module".to_owned())]),
             ..with(

@@ -10,13 +10,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use wasmparser::{
-    BinaryReader, ElementItems, ExternalKind, FuncType, Name, NameSectionReader, Operator, Parser,
-    Payload, ProducersSectionReader, TypeRef,
+    BinaryReader, DataKind, ElementItems, ExternalKind, FuncType, Name, NameSectionReader,
+    Operator, Parser, Payload, ProducersSectionReader, TypeRef,
 };
 
 /// The argument why a panic in a function is harmless. A function belongs to the first entry that
 /// matches: its name ([`normal`]) starts with one of the words, or contains one of those that start
-/// with `*`, and its panic is one of `by`, if any.
+/// with `*`, and its panic is one of `by`, if any. A panic of a dependency that is compiled into a
+/// function of the filter, or into an export, has its source file for a name ([`source`]):
+/// `regex_lite::pool.rs`.
 struct Argument {
     of: &'static [&'static str],
     by: &'static [&'static str],
@@ -77,18 +79,14 @@ const ARGUED: &[Argument] = &[
     },
     // The filter itself, by function and panic.
     Argument {
-        of: &["alb_oidc_filter::identity::transformer::transformed"],
-        by: &[
-            "core::str::slice_error_fail",
-            "core::option::unwrap_failed",
-            "abort",
-        ],
-        because: "regex-lite's replacement, compiled into its caller: it slices at the ends of matches in the same text",
-    },
-    Argument {
-        of: &["alb_oidc_filter::keys::cache::KeyCache::new"],
+        of: &["core::time.rs"],
         by: &["core::option::expect_failed"],
         because: "a fifth of a Duration: the nanoseconds are fewer than a second's, so that its seconds do not overflow",
+    },
+    Argument {
+        of: &["alb_oidc_filter::keys::cache::KeyCache::insert"],
+        by: &["alloc::vec::Vec<_, _>::insert_mut::assert_failed"],
+        because: "inserts where a binary search of the same vector said",
     },
     Argument {
         of: &["alb_oidc_filter::"],
@@ -97,28 +95,32 @@ const ARGUED: &[Argument] = &[
     },
     // The SDK.
     Argument {
-        of: &["*as proxy_wasm::traits::"],
+        of: &["*as proxy_wasm::traits::", "proxy_wasm::traits.rs"],
         by: &["core::result::unwrap_failed"],
         because: "default methods of the SDK's traits, which nothing calls: they stand in a table of the trait's functions. The filter's \
                   own methods cannot unwrap",
     },
     argued(
-        &["proxy_wasm::hostcalls::dispatch_http_call"],
+        &[
+            "proxy_wasm::hostcalls::dispatch_http_call",
+            "proxy_wasm::hostcalls.rs",
+        ],
         "panics on a status other than Ok, BadArgument and InternalFailure; proxy_http_call has no other in any supported Envoy, \
          and gives no number of a call twice",
     ),
     argued(
-        &["proxy_wasm::hostcalls::set_effective_context"],
-        "of a context that is there: the SDK's own root",
+        &[
+            "proxy_wasm::hostcalls::set_effective_context",
+            "proxy_wasm::dispatcher::",
+            "*proxy_wasm::dispatcher::",
+            "proxy_wasm::dispatcher.rs",
+        ],
+        "the SDK panics where the host names a context or a call that it has not told it of, or enters the VM again from a host \
+         call: Envoy does neither, and puts off what would",
     ),
     argued(
         &["proxy_wasm::hostcalls::"],
         "called by the default methods alone, which nothing calls",
-    ),
-    argued(
-        &["proxy_wasm::dispatcher::", "*proxy_wasm::dispatcher::"],
-        "the SDK panics where the host names a context or a call that it has not told it of, or enters the VM again from a host \
-         call: Envoy does neither, and puts off what would",
     ),
     // Dependencies, with their own invariants.
     argued(
@@ -143,6 +145,7 @@ const ARGUED: &[Argument] = &[
             "primefield::",
             "wnaf::",
             "sec1::",
+            "subtle::",
         ],
         "numbers of 32 bytes and points of 65, as they are once read: tried with Wycheproof's vectors",
     ),
@@ -168,7 +171,7 @@ const ARGUED: &[Argument] = &[
         "its own structures; and what the filter asks of them: chunks of eight bytes, an element inserted where a search said",
     ),
     argued(
-        &["core::", "str"],
+        &["core::", "str", "*as core::fmt::"],
         "searching, iterating, printing: an index of the filter's own would not compile",
     ),
     argued(
@@ -194,8 +197,9 @@ struct Function {
     calls: BTreeSet<u32>,
     /// The types of its indirect calls.
     indirect: BTreeSet<u32>,
-    /// The places where its code ends, with the call right before, which did not return.
-    ends: Vec<Option<u32>>,
+    /// The places where its code ends, with the call right before, which did not return, and that
+    /// call's last argument: the address of a `Location`.
+    ends: Vec<(Option<u32>, Option<u32>)>,
 }
 
 /// A module's functions and entry points.
@@ -205,6 +209,8 @@ struct Code {
     functions: Vec<Function>,
     exports: Vec<u32>,
     table: BTreeSet<u32>,
+    /// Its data, by address.
+    data: BTreeMap<u32, Vec<u8>>,
     /// The version of its compiler; empty if the module does not name it.
     compiler: String,
 }
@@ -260,6 +266,17 @@ impl Code {
                                 .into_iter()
                                 .map(|function| function.expect("a function")),
                         );
+                    }
+                }
+                Payload::DataSection(section) => {
+                    for data in section {
+                        let data = data.expect("data");
+                        if let DataKind::Active { offset_expr, .. } = data.kind {
+                            let offset = offset_expr.get_operators_reader().read();
+                            if let Ok(Operator::I32Const { value }) = offset {
+                                code.data.insert(value.cast_unsigned(), data.data.to_vec());
+                            }
+                        }
                     }
                 }
                 Payload::CodeSectionEntry(entry) => {
@@ -320,43 +337,86 @@ impl Code {
         reached
     }
 
-    /// The reachable panics: the function, and its call that panics.
-    fn panics(&self) -> BTreeMap<(&str, &str), usize> {
+    /// The reachable panics: the function or source file, and its call that panics.
+    fn panics(&self) -> BTreeMap<(String, String), usize> {
         let name = |number: u32| self.functions[number as usize].name.as_str();
         let mut panics = BTreeMap::new();
         for number in self.reached() {
-            for end in &self.functions[number as usize].ends {
-                *panics
-                    .entry((name(number), end.map_or("abort", name)))
-                    .or_default() += 1;
-            }
-        }
-        panics.retain(|(function, _), _| {
-            !MACHINERY
+            let function = name(number);
+            if MACHINERY
                 .iter()
                 .any(|machinery| function.starts_with(machinery))
-        });
+            {
+                continue;
+            }
+            for (call, location) in &self.functions[number as usize].ends {
+                let file = location.and_then(|address| self.file(address));
+                let place = match file.as_deref().and_then(source) {
+                    Some(source) if holds_inlined_code(function) => source,
+                    _ => function.to_owned(),
+                };
+                let panic = call.map_or("abort", name).to_owned();
+                *panics.entry((place, panic)).or_default() += 1;
+            }
+        }
         panics
     }
+
+    /// The file of the `Location` at this address: its first field is a `&str`.
+    fn file(&self, address: u32) -> Option<String> {
+        let word = |address| {
+            let bytes = self.bytes(address, 4)?;
+            Some(u32::from_le_bytes(bytes.try_into().ok()?))
+        };
+        let (start, length) = (word(address)?, word(address.checked_add(4)?)?);
+        let file = String::from_utf8(self.bytes(start, length)?.to_vec()).ok()?;
+        file.ends_with(".rs").then_some(file)
+    }
+
+    fn bytes(&self, address: u32, length: u32) -> Option<&[u8]> {
+        let (start, data) = self.data.range(..=address).next_back()?;
+        let from = (address - start) as usize;
+        data.get(from..from.checked_add(length as usize)?)
+    }
+}
+
+/// Whether a function's panics are told apart by their source files: the filter's own functions,
+/// and the exports, into which the SDK's are compiled.
+fn holds_inlined_code(function: &str) -> bool {
+    function.starts_with("alb_oidc_filter::") || function.starts_with("proxy_on_")
+}
+
+/// The source file of a dependency as `crate::path`; `None` for a file of the filter's own. A panic
+/// that a caller causes, such as `unwrap`, has the file of the caller.
+fn source(file: &str) -> Option<String> {
+    let (before, path) = file.rsplit_once("/src/")?;
+    let folder = before.rsplit('/').next()?;
+    let crate_name = match folder.rsplit_once('-') {
+        Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => name,
+        _ => folder,
+    };
+    Some(format!("{}::{path}", crate_name.replace('-', "_")))
 }
 
 impl Function {
     fn follow<'a>(&mut self, operators: impl Iterator<Item = Operator<'a>>) {
-        let mut before = None;
+        let (mut before, mut constant) = ((None, None), None);
         for operator in operators {
-            let mut called = None;
+            let mut called = (None, None);
+            let mut last = None;
             match operator {
                 Operator::Call { function_index } => {
                     self.calls.insert(function_index);
-                    called = Some(function_index);
+                    called = (Some(function_index), constant);
                 }
+                Operator::I32Const { value } => last = Some(value.cast_unsigned()),
                 Operator::CallIndirect { type_index, .. } => {
                     self.indirect.insert(type_index);
                 }
                 Operator::Unreachable => self.ends.push(before),
                 _ => {}
             }
-            before = called;
+            (before, constant) = (called, last);
         }
     }
 }
@@ -406,11 +466,11 @@ impl Argument {
 /// One line for each panic without an argument, and, for the reference toolchain's module, for each
 /// argument without a panic.
 fn faults(
-    panics: &BTreeMap<(&str, &str), usize>,
+    panics: &BTreeMap<(String, String), usize>,
     argued: &[Argument],
     is_reference: bool,
 ) -> Vec<String> {
-    let argument = |function, panic| {
+    let argument = |function: &str, panic: &str| {
         argued
             .iter()
             .position(|argument| argument.covers(function, panic))
@@ -487,7 +547,7 @@ fn every_reachable_panic_has_an_argument() {
         panics.len()
     );
     for (place, argument) in ARGUED.iter().enumerate() {
-        let mine = |(function, panic): &&(&str, &str)| {
+        let mine = |(function, panic): &&(String, String)| {
             ARGUED
                 .iter()
                 .position(|argument| argument.covers(function, panic))
@@ -542,11 +602,12 @@ fn finds_panics_through_calls_and_the_table() {
         } else {
             &[]
         };
-        assert_eq!(
-            Code::read(&module).panics().into_keys().collect::<Vec<_>>(),
-            expected,
-            "{body}"
-        );
+        let panics = Code::read(&module).panics();
+        let found: Vec<_> = panics
+            .keys()
+            .map(|(function, panic)| (function.as_str(), panic.as_str()))
+            .collect();
+        assert_eq!(found, expected, "{body}");
     }
 }
 

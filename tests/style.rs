@@ -48,7 +48,13 @@ fn read(path: &str) -> String {
 /// Every file in the repository, without test vectors.
 fn files() -> Vec<String> {
     let output = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .args([
+            "ls-files",
+            "--deduplicate",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("git");

@@ -176,6 +176,21 @@ impl Requirement<'_> {
         self.0.iter().all(Demand::is_optional)
     }
 
+    /// For each distinct demand, the position in `rules` of the rule that decides for a user of
+    /// `issuer`; `None`: no rule, so any user may pass. For a person to read.
+    pub fn deciding(&self, rules: &AccessRules, issuer: Option<&str>) -> Vec<Option<usize>> {
+        let mut positions = Vec::new();
+        for demand in self.0.iter() {
+            let access = demand.access_for(issuer);
+            let is_it = |rule: &Rule| std::ptr::eq(&raw const rule.access, access);
+            let position = rules.rules.iter().position(is_it);
+            if !positions.contains(&position) {
+                positions.push(position);
+            }
+        }
+        positions
+    }
+
     /// Whether the verified user may pass. `issuer`: the configured issuer of the user's load
     /// balancer; `None`: any.
     pub fn admits(&self, identity: &Identity, issuer: Option<&str>) -> bool {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::load_balancer::key_source;
-use super::reader::Object;
+use super::reader::{Object, quoted};
 use crate::keys::source::{KeyFormat, KeySource};
 use crate::token::access::AccessTokenRules;
 use crate::token::alb::LoadBalancer;
+use crate::token::claims::ACCESS_TOKEN_CLAIM;
 
 /// Reads `accessToken` and adds its key set to `key_sources`. `None` only after a mistake.
 /// `load_balancers`: those whose users have these access tokens; empty if they have mistakes.
@@ -38,9 +39,15 @@ pub(super) fn read<'l>(
         entry.requirement("", &required);
     }
     let issuer = entry.string("issuer");
+    let subject = entry.string("subject");
+    if subject.starts_with(ACCESS_TOKEN_CLAIM) {
+        let expected = format!("the claim's name without `{ACCESS_TOKEN_CLAIM}`");
+        entry.mistake("subject", &quoted(subject), &expected);
+    }
     let source = read_key_set(entry, issuer, timeout)?;
     Some(AccessTokenRules {
         issuer: issuer.to_owned(),
+        subject: subject.to_owned(),
         key_source: key_source(key_sources, source),
     })
 }

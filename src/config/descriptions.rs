@@ -157,6 +157,10 @@ pub(super) static DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     ("accessToken.issuer", "Compared with its `iss`."),
     (
+        "accessToken.subject",
+        "Claim of the access token that must equal `sub` of the load balancer's token, byte for byte. Okta: `uid`. Users must not be able to write it.",
+    ),
+    (
         "accessToken.jwksUri",
         "URL of its JWKS. Default: `accessToken.issuer` and `/.well-known/jwks.json`, as with Cognito.",
     ),
@@ -236,6 +240,15 @@ pub(super) static DESCRIPTIONS: &[(&str, &str)] = &[
     (
         "logout.sessionCookie",
         "Start of the names of the load balancer's session cookies, as in the listener rules. They are removed from requests even without `path`.",
+    ),
+    (
+        "pages",
+        "Text of the [page](operations.md#page-of-a-denied-request) of a denied request.",
+    ),
+    ("pages.title", "Name of the site, above the heading."),
+    (
+        "pages.contact",
+        "E-mail address or https URL, shown as a link. Default: \"your administrator\".",
     ),
     (
         "upgrades",

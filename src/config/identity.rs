@@ -95,7 +95,13 @@ fn read_user_id(
             base.map(|base| &base.require_verified_email),
         ),
         provider: or_base(user_id, "provider", base.map(|base| &base.provider), || {
-            user_id.optional_string("provider").map(str::to_owned)
+            user_id.optional_string("provider").map(|provider| {
+                if provider.contains('_') {
+                    let expected = "a name without `_`, as `username` is compared up to its first `_` and could never equal this one";
+                    user_id.mistake("provider", &quoted(provider), expected);
+                }
+                provider.to_owned()
+            })
         }),
         transformers: or_base(
             user_id,

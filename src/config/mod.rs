@@ -10,6 +10,7 @@ mod identity;
 pub(crate) mod json_schema;
 mod load_balancer;
 mod logout;
+mod pages;
 mod reader;
 pub(crate) mod reference;
 mod upgrades;
@@ -63,6 +64,8 @@ pub struct Config {
     pub session_cookie: String,
     /// Sign-out at the gateway; `None`: off.
     pub sign_out: Option<SignOut>,
+    /// What the page of a denial says of the site.
+    pub pages: Pages,
     /// Whether the access log can read the user id of an admitted request, as the filter state
     /// `wasm.alb_oidc_user`.
     pub log_user: bool,
@@ -77,6 +80,15 @@ pub struct UserRules {
     pub identity: IdentityRules,
     /// Verifies the identity provider's access token; `None`: not verified.
     pub access_token: Option<AccessTokenRules>,
+}
+
+/// `pages`: what the page of a denial says of the site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pages {
+    /// The site's name, any text without control characters.
+    pub title: Option<String>,
+    /// An email address, or an https URL: visible ASCII.
+    pub contact: Option<String>,
 }
 
 /// `forward`: which headers and cookies upstream receives.
@@ -215,9 +227,11 @@ fn read(root: &Object<'_>) -> Config {
         .filter_map(|position| identity_of(position).groups.as_ref())
         .collect();
     let access = access::read(root, &groups, sound);
-    let mut issuers = sound.iter().map(|known| &known.issuer);
-    let first = issuers.next();
-    let is_one_issuer = issuers.all(|issuer| Some(issuer) == first);
+    let is_one_issuer = sound
+        .iter()
+        .skip(1)
+        .zip(sound)
+        .all(|(one, two)| have_one_issuer(one, two));
     if !is_one_issuer && !root.boolean("sharedNames") {
         for (position, rule) in access.rules.iter().enumerate() {
             if let Access::Allow(allow) = &rule.access
@@ -252,9 +266,15 @@ fn read(root: &Object<'_>) -> Config {
         },
         session_cookie,
         sign_out,
+        pages: pages::read(&root.object("pages")),
         log_user: root.object("accessLog").boolean("user"),
         report_only: root.string("mode") == "report",
     }
+}
+
+/// Whether the users of both have one issuer. `null` is any issuer.
+fn have_one_issuer(one: &LoadBalancer, two: &LoadBalancer) -> bool {
+    one.issuer.is_some() && one.issuer == two.issuer
 }
 
 /// Adds a mistake for each load balancer whose users, or their groups, could have the names of those
@@ -275,7 +295,7 @@ fn check_names_are_distinct<'r>(
                 one.starts_with(two.as_str()) || two.starts_with(one.as_str())
             });
             if let Some((field, (one, two))) =
-                clash.filter(|_| earlier.issuer != load_balancer.issuer)
+                clash.filter(|_| !have_one_issuer(earlier, load_balancer))
             {
                 let expected = format!(
                     "a prefix that neither begins with {} nor is its beginning, as users of another issuer have it; or `sharedNames: true`",
@@ -359,6 +379,7 @@ mod tests {
                 {"arn": ARN.replace("arn:aws:", "arn:aws-us-gov:").replace("us-west-2", "us-gov-east-1"), "issuer": null, "clientId": null},
                 {"arn": ARN.replace("kubeflow", "second"), "issuer": null, "clientId": null},
             ]);
+            config["sharedNames"] = json!(true);
         });
         let config = Config::from_value(&config).unwrap();
         let sources: Vec<_> = config
@@ -512,7 +533,7 @@ mod tests {
             (
                 "/loadBalancer",
                 json!([]),
-                "loadBalancer: found an unknown field, expected one of: loadBalancers, sharedNames, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, upgrades, reservedHeaders, forward, accessLog, mode",
+                "loadBalancer: found an unknown field, expected one of: loadBalancers, sharedNames, publicKeys, clockSkewSeconds, userId, groups, claimHeaders, accessToken, rules, logout, pages, upgrades, reservedHeaders, forward, accessLog, mode",
             ),
             (
                 "/upgrades",
@@ -927,6 +948,25 @@ mod tests {
                 && found[0].starts_with("rules[0].match.issuers cannot be combined with"),
             "{found:?}"
         );
+        // `null` is any issuer: two of them are not one.
+        config = of_two(
+            &json!({"issuer": null, "clientId": "one"}),
+            &json!({"issuer": null, "clientId": "two"}),
+        );
+        let found = mistakes(&config);
+        assert!(
+            found.len() == 1 && found[0].starts_with("loadBalancers[1].userId.prefix: found"),
+            "{found:?}"
+        );
+        config["loadBalancers"][0]["userId"] = json!({"prefix": "a:"});
+        config["loadBalancers"][1]["userId"] = json!({"prefix": "b:"});
+        config["rules"] = json!([{"allow": {"domains": ["example.com"]}}]);
+        let found = mistakes(&config);
+        assert!(
+            found.len() == 1
+                && found[0].starts_with("rules[0].allow.domains requires `match.issuers`"),
+            "{found:?}"
+        );
         // Two entries of one issuer have the same users.
         config = of_two(
             &json!({}),
@@ -1173,6 +1213,7 @@ mod tests {
             "claimHeaders": [{"claim": "name", "header": "x-name", "encoding": "percent"}],
             "accessToken": {
                 "issuer": "https://idp.test",
+                "subject": "uid",
                 "jwksUri": "https://idp.test/keys",
                 "jwksCluster": "idp",
             },
@@ -1194,6 +1235,7 @@ mod tests {
                 "redirectTo": "https://idp.test/logout",
                 "sessionCookie": "session",
             },
+            "pages": {"title": "ML", "contact": "ml@idp.test"},
             "upgrades": [],
             "reservedHeaders": ["x-reserved"],
             "forward": {
@@ -1259,6 +1301,40 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn rejects_a_provider_that_no_username_begins_with() {
+        let config =
+            |provider: &str| with(|config| config["userId"] = json!({"provider": provider}));
+        assert_eq!(mistakes(&config("Okta-1")), [""; 0]);
+        assert_eq!(
+            mistakes(&config("my_Okta")),
+            [
+                "userId.provider: found \"my_Okta\", expected a name without `_`, as `username` is compared up to its first `_` and could never equal this one"
+            ]
+        );
+    }
+
+    #[test]
+    fn says_to_quote_numbers_and_booleans() {
+        let found = mistakes(&with(|config| {
+            config["loadBalancers"][0]["clientId"] = json!(1234567890);
+            config["userId"] = json!({"prefix": false, "claims": [7, null]});
+            config["mode"] = json!(1);
+        }));
+        let expected = [
+            "loadBalancers[0].clientId: found 1234567890, expected a string of 1 to 512 bytes, or null for any: put the value in quotes",
+            "userId.claims[0]: found 7, expected a string: put the value in quotes",
+            "userId.claims[1]: found null, expected a string",
+            "userId.prefix: found false, expected a string of 0 to 64 bytes: put the value in quotes",
+            "mode: found 1, expected \"enforce\" or \"report\"",
+        ];
+        let sorted = |mut lines: Vec<String>| {
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(found), sorted(expected.map(str::to_owned).to_vec()));
     }
 
     #[test]

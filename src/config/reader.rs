@@ -190,7 +190,10 @@ impl<'a> Object<'a> {
     }
 
     fn wrong<T>(&self, name: &str, value: &Value) -> Option<T> {
-        self.mistake(name, &describe(value), &self.spec(name).expected());
+        let spec = self.spec(name);
+        let is_text = matches!(spec.kind, Kind::String { .. } | Kind::StringOrNull { .. });
+        let hint = if is_text { hint(value) } else { "" };
+        self.mistake(name, &describe(value), &[&spec.expected(), hint].concat());
         None
     }
 
@@ -250,7 +253,8 @@ impl<'a> Object<'a> {
         let text = |(position, element): (usize, &'a Value)| match element {
             Value::String(text) => Some(text.as_str()),
             other => {
-                self.mistake(&format!("{name}[{position}]"), &describe(other), "a string");
+                let expected = ["a string", hint(other)].concat();
+                self.mistake(&format!("{name}[{position}]"), &describe(other), &expected);
                 None
             }
         };
@@ -333,6 +337,15 @@ fn join(parent: &str, name: &str) -> String {
         (true, _) => name.to_owned(),
         (_, true) => parent.to_owned(),
         _ => format!("{parent}.{name}"),
+    }
+}
+
+/// What to do about a `value` in the place of text.
+fn hint(value: &Value) -> &'static str {
+    match value {
+        // YAML makes them of text such as `12e3` and `no`.
+        Value::Number(_) | Value::Bool(_) => ": put the value in quotes",
+        _ => "",
     }
 }
 

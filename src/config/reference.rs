@@ -40,7 +40,7 @@ pub(super) enum Kind {
 
 /// Every field, parents before children. A load balancer's own `userId`, `groups` and
 /// `accessToken` have those of the top level.
-pub static FIELDS: [Field; 73] = [
+pub static FIELDS: [Field; 77] = [
     Field {
         path: "loadBalancers",
         kind: Kind::Objects { least: 1, most: 64 },
@@ -291,6 +291,14 @@ pub static FIELDS: [Field; 73] = [
         default: Default::Required,
     },
     Field {
+        path: "accessToken.subject",
+        kind: Kind::String {
+            least: 1,
+            most: 128,
+        },
+        default: Default::Text("sub"),
+    },
+    Field {
         path: "accessToken.jwksUri",
         kind: Kind::String {
             least: 1,
@@ -430,6 +438,24 @@ pub static FIELDS: [Field; 73] = [
         path: "logout.sessionCookie",
         kind: Kind::String { least: 1, most: 64 },
         default: Default::Text("AWSELBAuthSessionCookie"),
+    },
+    Field {
+        path: "pages",
+        kind: Kind::Object,
+        default: Default::Empty,
+    },
+    Field {
+        path: "pages.title",
+        kind: Kind::String { least: 1, most: 64 },
+        default: Default::Absent,
+    },
+    Field {
+        path: "pages.contact",
+        kind: Kind::String {
+            least: 1,
+            most: 256,
+        },
+        default: Default::Absent,
     },
     Field {
         path: "upgrades",

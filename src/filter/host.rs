@@ -3,10 +3,11 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use crate::headers::HeaderEdit;
-use crate::time::{Now, Timestamp};
+use crate::time::{Clocks, Timestamp};
 
 /// A call that the host refused, with its status (proxy-wasm's `WasmResult`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,16 +174,32 @@ pub(super) fn log(level: Level, message: &str) {
     unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
-/// Envoy's clocks.
-pub(super) fn now() -> Outcome<Now> {
-    let (mut wall, mut steady) = (0u64, 0u64);
-    outcome(unsafe { proxy_get_current_time_nanoseconds(&mut wall) })?;
-    outcome(unsafe { clock_time_get(MONOTONIC, 1, &mut steady) })?;
-    let time = |nanoseconds: u64| Timestamp::from_millis(nanoseconds / 1_000_000);
-    Ok(Now {
-        wall: time(wall),
-        steady: time(steady).plus(BEFORE_STEADY),
-    })
+/// Envoy's clocks during one call of the host, each read once at most.
+#[derive(Default)]
+pub(super) struct HostClocks {
+    wall: OnceCell<Option<Timestamp>>,
+    steady: OnceCell<Option<Timestamp>>,
+}
+
+impl Clocks for HostClocks {
+    fn wall(&self) -> Option<Timestamp> {
+        *self.wall.get_or_init(|| {
+            time(|nanoseconds| unsafe { proxy_get_current_time_nanoseconds(nanoseconds) })
+        })
+    }
+
+    fn steady(&self) -> Option<Timestamp> {
+        *self.steady.get_or_init(|| {
+            let time = time(|nanoseconds| unsafe { clock_time_get(MONOTONIC, 1, nanoseconds) })?;
+            Some(time.plus(BEFORE_STEADY))
+        })
+    }
+}
+
+fn time(read: impl FnOnce(*mut u64) -> u32) -> Option<Timestamp> {
+    let mut nanoseconds = 0;
+    outcome(read(&mut nanoseconds)).ok()?;
+    Some(Timestamp::from_millis(nanoseconds / 1_000_000))
 }
 
 /// A random number.

@@ -10,6 +10,7 @@
 
 mod host;
 mod host_signature;
+mod log_line;
 mod metrics;
 mod plugin;
 mod reply;
@@ -157,7 +158,8 @@ impl Drop for Request {
 impl Request {
     fn act(&self, act: impl FnOnce(&mut Plugin) -> Next) -> Action {
         let next = with(&self.plugin, act).unwrap_or_else(|| {
-            plugin::send_denial(&RequestHead::default(), Reason::InternalError, None);
+            let head = RequestHead::default();
+            plugin::send_denial(&head, Reason::InternalError, None, None);
             Next::Answered
         });
         match next {

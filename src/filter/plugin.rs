@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
-use super::host::{self, Level, Part};
+use super::host::{self, HostClocks, Level, Part};
 use super::host_signature::Backend;
+use super::log_line;
 use super::metrics::{FetchOutcome, Metrics};
-use super::reply::{Reply, request_id};
+use super::reply::{Denial, Reply, request_id};
 use super::woken::WokenRequests;
 use crate::config::Config;
 use crate::crypto::PublicKey;
 use crate::crypto::es256::P256Key;
-use crate::gate::{Decision, Gate};
+use crate::gate::{Decision, Detail, Gate};
 use crate::headers::{HeaderEdit, RequestHead};
 use crate::keys::cache::{KeyCache, Woken};
 use crate::keys::client_address::ClientAddress;
@@ -20,12 +21,15 @@ use crate::keys::shared::SharedKeys;
 use crate::keys::source::{FetchResult, KeyName};
 use crate::keys::source::{KeyFormat, KeySource};
 use crate::reason::Reason;
-use crate::sign_out::SignOut;
-use crate::time::{Now, Timestamp};
+use crate::time::{Clocks as _, Timestamp};
 use crate::token::verify::Verifier;
 
 /// The longest answer with one key that is read, in bytes. A key in PEM has fewer than 200.
 const MAX_PEM_BYTES: usize = 4096;
+
+/// The body of Envoy's own 504, after a fetch's time-out. A connection that ends before the headers
+/// is a 503, and one that ends in the body, by a time-out or a reset, leaves no headers.
+const TIMED_OUT: &[u8] = b"upstream request timeout";
 
 /// How long one go at woken requests takes. One verification may exceed it.
 const SLICE: Duration = Duration::from_millis(5);
@@ -130,8 +134,10 @@ impl Plugin {
     }
 
     pub(super) fn on_tick(&mut self) {
-        let Ok(now) = host::now() else { return };
-        let due = self.keys.tick(now.steady);
+        let Some(now) = HostClocks::default().steady() else {
+            return;
+        };
+        let due = self.keys.tick(now);
         // The host goes on ticking at the old period until it is told another.
         self.tick_at = Some(Timestamp::from_millis(u64::MAX));
         self.end_waiting(due.woken);
@@ -140,11 +146,11 @@ impl Plugin {
                 self.calls.push((call, name));
             } else {
                 self.metrics.key_fetch(FetchOutcome::Failed);
-                let woken = self.keys.answered(name, FetchResult::Failed, now.steady);
+                let woken = self.keys.answered(name, FetchResult::Failed, now);
                 self.wake(name, woken);
             }
         }
-        self.resume_waiters(now.steady);
+        self.resume_waiters(now);
         self.sync_timer();
     }
 
@@ -154,12 +160,18 @@ impl Plugin {
             return;
         };
         let (_, name) = self.calls.swap_remove(place);
-        let Ok(now) = host::now() else { return };
+        let clocks = HostClocks::default();
+        let (Some(wall), Some(now)) = (clocks.wall(), clocks.steady()) else {
+            return;
+        };
         let status = if headers == 0 {
             None
         } else {
             host::call_response_status()
         };
+        let timed_out = status == Some(504)
+            && body_size == TIMED_OUT.len()
+            && host::call_response_body(body_size).is_ok_and(|body| body == TIMED_OUT);
         let answer = match status {
             Some(200) => self.read_answer(name, body_size),
             Some(403 | 404 | 410) => FetchResult::NotFound,
@@ -168,24 +180,20 @@ impl Plugin {
         // Keys of a set are not shared between workers: a pool has two, and each worker asks for
         // them once a day.
         if let FetchResult::Key(PublicKey::P256(key)) = &answer {
-            self.share(name, key, now.wall);
+            self.share(name, key, wall);
         }
         let outcome = FetchOutcome::of(&answer);
         self.metrics.key_fetch(outcome);
         if outcome != FetchOutcome::Ok {
-            let status = status.map_or("none".to_owned(), |status| status.to_string());
+            let place = self.place(name);
             host::log(
                 Level::Warn,
-                &format!(
-                    "alb-oidc: key fetch {} status={status} kid={}",
-                    outcome.name(),
-                    name.id
-                ),
+                &log_line::failed_fetch(outcome, status, timed_out, &place, name.id),
             );
         }
-        let woken = self.keys.answered(name, answer, now.steady);
+        let woken = self.keys.answered(name, answer, now);
         self.wake(name, woken);
-        self.resume_waiters(now.steady);
+        self.resume_waiters(now);
         self.sync_timer();
     }
 
@@ -221,9 +229,6 @@ impl Plugin {
         let Some(head) = host::pairs(&headers).map(RequestHead::new) else {
             return self.deny(&RequestHead::default(), Reason::InternalError);
         };
-        let Ok(now) = host::now() else {
-            return self.deny(&head, Reason::InternalError);
-        };
         // First of all: what no client may say of itself.
         if self
             .gate
@@ -233,19 +238,24 @@ impl Plugin {
         {
             return self.deny(&head, Reason::InternalError);
         }
-        let mut decision = self.decide(&head, now);
+        let clocks = HostClocks::default();
+        let mut decision = self.decide(&head, &clocks);
         if let Decision::NeedKey(name) = decision
             && !self.keys.is_fetching(name)
-            && let Some((key, age)) = self.shared(name, now.wall)
+            && let (Some(wall), Some(now)) = (clocks.wall(), clocks.steady())
+            && let Some((key, age)) = self.shared(name, wall)
         {
-            let woken = self.keys.adopt(name, PublicKey::P256(key), age, now.steady);
+            let woken = self.keys.adopt(name, PublicKey::P256(key), age, now);
             self.wake(name, woken);
-            decision = self.decide(&head, now);
+            decision = self.decide(&head, &clocks);
         }
         if let Decision::NeedKey(name) = decision {
+            let Some(now) = clocks.steady() else {
+                return self.deny(&head, Reason::InternalError);
+            };
             let may_wait = name.may_be_waited_for_after(waited_for);
             let refused = match may_wait {
-                true => self.keys.wait(name, id, client_address, now.steady),
+                true => self.keys.wait(name, id, client_address, now),
                 false => Err(Reason::KeyUnavailable),
             };
             let Err(reason) = refused else {
@@ -271,7 +281,8 @@ impl Plugin {
             }
             Decision::Skip(edits) => self.pass(head, &edits, "skipped", Metrics::skipped),
             Decision::Report(reason, edits) => {
-                log_reason("would deny", reason, head);
+                let detail = self.gate.take_detail();
+                log_reason("would deny", reason, head, detail.as_ref());
                 log_to_access_log(REASON, reason.name().as_bytes());
                 self.pass(head, &edits, "reported", |metrics| metrics.reported(reason))
             }
@@ -299,8 +310,8 @@ impl Plugin {
         Next::Continue
     }
 
-    fn decide(&mut self, head: &RequestHead<'_>, now: Now) -> Decision {
-        let (decision, work) = self.gate.decide(head, &mut self.keys, now);
+    fn decide(&mut self, head: &RequestHead<'_>, clocks: &HostClocks) -> Decision {
+        let (decision, work) = self.gate.decide(head, &mut self.keys, clocks);
         if work.token_cache_hit {
             self.metrics.token_cache_hit();
         }
@@ -311,7 +322,8 @@ impl Plugin {
 
     fn deny(&mut self, head: &RequestHead<'_>, reason: Reason) -> Next {
         self.metrics.denied(reason);
-        send_denial(head, reason, self.gate.config().sign_out.as_ref());
+        let detail = self.gate.take_detail();
+        send_denial(head, reason, detail.as_ref(), Some(self.gate.config()));
         Next::Answered
     }
 
@@ -364,7 +376,7 @@ impl Plugin {
                 };
                 resume(next);
             }
-            if host::now().is_ok_and(|now| now.steady >= end) {
+            if HostClocks::default().steady().is_some_and(|now| now >= end) {
                 break;
             }
         }
@@ -385,44 +397,43 @@ impl Plugin {
 
     /// Sends the GET for a key; `None` if the host would not.
     fn fetch(&self, name: KeyName) -> Option<u32> {
-        let KeySource {
-            cluster,
-            authority,
-            path,
-            format,
-            timeout,
-        } = self.gate.config().key_source(name.source)?;
-        let path = match format {
-            KeyFormat::Pem => format!("{path}{}", name.id),
-            KeyFormat::KeySet => path.clone(),
-        };
+        let source = self.gate.config().key_source(name.source)?;
+        let path = key_path(source, name);
         let headers = vec![
             (":method", "GET"),
             (":path", path.as_str()),
-            (":authority", authority.as_str()),
+            (":authority", source.authority.as_str()),
         ];
         // The SDK's own call, not one of `host`: it alone tells the SDK's dispatcher which context
         // the answer is for. Its panic on a status that Envoy does not have is argued in
         // tests/panic_free.rs.
         match proxy_wasm::hostcalls::dispatch_http_call(
-            cluster,
+            &source.cluster,
             headers,
             None,
             Vec::new(),
-            *timeout,
+            source.timeout,
         ) {
             Ok(call) => Some(call),
             Err(status) => {
                 host::log(
                     Level::Error,
                     &format!(
-                        "alb-oidc: key fetch failed: Envoy has no host in a cluster {cluster} (status {})",
-                        status as u32
+                        "alb-oidc: key fetch failed: Envoy has no host in a cluster {} (status {}) url={}{path}",
+                        source.cluster, status as u32, source.authority
                     ),
                 );
                 None
             }
         }
+    }
+
+    /// The URL of the key's fetch, without its scheme: Envoy's cluster decides about TLS.
+    fn place(&self, name: KeyName) -> String {
+        let source = self.gate.config().key_source(name.source);
+        source.map_or_else(String::new, |source| {
+            format!("{}{}", source.authority, key_path(source, name))
+        })
     }
 
     /// Brings gauge and timer up to date with the key cache.
@@ -446,8 +457,10 @@ impl Plugin {
         };
         if !is_armed {
             // Where the host refuses, the next request tries again.
-            let Ok(now) = host::now() else { return };
-            if host::set_tick(next.map(|next| now.steady.until(next))).is_err() {
+            let Some(now) = HostClocks::default().steady() else {
+                return;
+            };
+            if host::set_tick(next.map(|next| now.until(next))).is_err() {
                 return;
             }
             self.tick_at = next;
@@ -492,6 +505,14 @@ impl Plugin {
     }
 }
 
+/// `:path` of the key's fetch.
+fn key_path(source: &KeySource, name: KeyName) -> String {
+    match source.format {
+        KeyFormat::Pem => format!("{}{}", source.path, name.id),
+        KeyFormat::KeySet => source.path.clone(),
+    }
+}
+
 /// The address of the client of the effective context's request.
 fn client_address() -> ClientAddress {
     host::client_address().map_or(ClientAddress::Unknown, |address| {
@@ -506,13 +527,10 @@ fn resume(next: Next) {
     }
 }
 
-fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>) {
+fn log_reason(what: &str, reason: Reason, head: &RequestHead<'_>, detail: Option<&Detail>) {
     host::log(
         Level::Warn,
-        &format!(
-            "alb-oidc: {what} reason={reason} request-id={}",
-            request_id(head)
-        ),
+        &log_line::denial(what, reason, request_id(head), detail),
     );
 }
 
@@ -523,13 +541,23 @@ fn log_to_access_log(name: &str, value: &[u8]) {
 }
 
 /// Denies the request of the effective context, and logs why.
-pub(super) fn send_denial(head: &RequestHead<'_>, reason: Reason, sign_out: Option<&SignOut>) {
-    log_reason("denied", reason, head);
+pub(super) fn send_denial(
+    head: &RequestHead<'_>,
+    reason: Reason,
+    detail: Option<&Detail>,
+    config: Option<&Config>,
+) {
+    log_reason("denied", reason, head, detail);
     log_to_access_log(REASON, reason.name().as_bytes());
-    send(
-        &Reply::denial(head, reason, sign_out),
-        &format!("alb_oidc_{reason}"),
-    );
+    let denial = Denial {
+        reason,
+        user_id: match detail {
+            Some(Detail::User(user)) => Some(&user.user_id),
+            _ => None,
+        },
+        config,
+    };
+    send(&Reply::denial(head, denial), &format!("alb_oidc_{reason}"));
 }
 
 fn send(reply: &Reply, details: &str) {

@@ -1,8 +1,9 @@
 //! What a client reads in upstream's place: a refusal (a page for a person at a browser, JSON for
 //! everything else), or the way out for who signs out. Says the reason and no more: no token, no
-//! claim, nothing that the client sent but its sanitised request id and the names of its session
-//! cookies.
+//! claim but the verified user id on the page for that user, nothing that the client sent but its
+//! sanitised request id and the names of its session cookies.
 
+use crate::config::{Config, Pages};
 use crate::headers::RequestHead;
 use crate::reason::Reason;
 use crate::sign_out::SignOut;
@@ -17,26 +18,31 @@ pub(super) struct Reply {
     pub(super) body: String,
 }
 
+/// A denial, and what its page may say.
+#[derive(Clone, Copy)]
+pub(super) struct Denial<'a> {
+    pub(super) reason: Reason,
+    /// The verified user whom the rules do not allow.
+    pub(super) user_id: Option<&'a str>,
+    /// `None` only where there is no config.
+    pub(super) config: Option<&'a Config>,
+}
+
 impl Reply {
-    /// The answer to the request `head`, denied for `reason`.
-    pub(super) fn denial(
-        head: &RequestHead<'_>,
-        reason: Reason,
-        sign_out: Option<&SignOut>,
-    ) -> Self {
+    /// The answer to the denied request `head`.
+    pub(super) fn denial(head: &RequestHead<'_>, denial: Denial<'_>) -> Self {
+        let reason = denial.reason;
         let is_navigation = is_navigation(head);
         let (content_type, body) = if is_navigation {
-            (
-                "text/html; charset=utf-8",
-                page(reason, sign_out, request_id(head)),
-            )
+            ("text/html; charset=utf-8", page(denial, request_id(head)))
         } else {
             (
                 "application/json",
                 format!(
-                    r#"{{"error":{},"reason":{}}}"#,
+                    r#"{{"error":{},"reason":{},"requestId":{}}}"#,
                     quoted(reason.message()),
-                    quoted(reason.name())
+                    quoted(reason.name()),
+                    quoted(request_id(head))
                 ),
             )
         };
@@ -140,15 +146,30 @@ pub(super) fn request_id<'a>(head: &RequestHead<'a>) -> &'a str {
         .unwrap_or("-")
 }
 
-/// Nothing in here needs escaping: reason and texts are constants, [`request_id`] and the sign-out
-/// path plain words.
-fn page(reason: Reason, sign_out: Option<&SignOut>, request_id: &str) -> String {
-    let (title, advice) = match (reason.status(), sign_out) {
-        (401, Some(_)) => (
+/// `text` as HTML text or as an attribute's value in double quotes.
+fn escaped(text: &str) -> String {
+    let mut html = String::new();
+    for c in text.chars() {
+        match c {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            c => html.push(c),
+        }
+    }
+    html
+}
+
+/// Heading and advice. Nothing in them needs escaping.
+fn texts(reason: Reason, can_sign_out: bool) -> (&'static str, &'static str) {
+    match (reason.status(), can_sign_out) {
+        (401, true) => (
             "Please sign in",
             "Try again. If that does not help, sign out and sign in anew.",
         ),
-        (401, None) => (
+        (401, false) => (
             "Please sign in",
             "Try again. If that does not help, close the browser and sign in anew.",
         ),
@@ -156,33 +177,72 @@ fn page(reason: Reason, sign_out: Option<&SignOut>, request_id: &str) -> String 
             "No access",
             "Ask the administrator of the gateway to allow it.",
         ),
-        (403, Some(_)) => (
+        (403, _) if reason == Reason::UserIdMissing => (
             "No access",
-            "You are signed in. Ask for access, or sign out and sign in as somebody else.",
+            "Usually the load balancer's listener rule lacks a scope, such as email. A session keeps the scope that it began with: after a change, sign out and sign in again.",
         ),
-        (403, None) => (
+        (403, true) => (
             "No access",
-            "You are signed in. Ask for access, or sign in as somebody else.",
+            "Ask for access, or sign out and sign in as somebody else.",
         ),
+        (403, false) => ("No access", "Ask for access, or sign in as somebody else."),
         _ => (
             "Please try again",
             "It should pass by itself within a minute.",
         ),
-    };
-    // Who only has to wait keeps their session.
-    let way_out = sign_out.filter(|_| reason.status() != 503);
-    let leave = way_out
+    }
+}
+
+/// Reason, texts, [`request_id`] and the sign-out path are plain words. The rest is escaped.
+fn page(denial: Denial<'_>, request_id: &str) -> String {
+    let reason = denial.reason;
+    // A client that is not signed in has nothing to sign out of.
+    let sign_out = denial
+        .config
+        .and_then(|config| config.sign_out.as_ref())
+        .filter(|_| reason.is_signed_in());
+    let (heading, advice) = texts(reason, sign_out.is_some());
+    let leave = sign_out
         .map(|to| format!("<a href=\"{}\" target=\"_top\">Sign out</a>", to.path))
         .unwrap_or_default();
+    let user = denial
+        .user_id
+        .map(|id| format!("<p>You are signed in as <b>{}</b>.</p>", escaped(id)))
+        .unwrap_or_default();
+    let no_pages = Pages::default();
+    let pages = denial.config.map_or(&no_pages, |config| &config.pages);
+    let site = pages.title.as_deref().map(escaped);
+    let (title, site) = match site {
+        Some(site) => (
+            format!("{heading} - {site}"),
+            format!("<p class=\"s\">{site}</p>"),
+        ),
+        None => (heading.to_owned(), String::new()),
+    };
+    let contact = pages
+        .contact
+        .as_deref()
+        .map_or_else(|| "your administrator".to_owned(), link);
     // An empty link leads to the page's own address.
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title><style>{STYLE}</style></head><body><main><h1>{title}</h1>\
-         <p>The gateway in front of this application refused the request: {message}.</p><p>{advice}</p>\
-         <p><a href=\"\">Try again</a>{leave}</p><hr><p class=\"s\">If the problem persists, contact your administrator and include:</p>\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title><style>{STYLE}</style></head><body><main>{site}<h1>{heading}</h1>\
+         <p>The gateway in front of this application refused the request: {message}.</p>{user}<p>{advice}</p>\
+         <p><a href=\"\">Try again</a>{leave}</p><hr><p class=\"s\">If the problem persists, contact {contact} and include:</p>\
          <dl><dt>Reason</dt><dd>{reason}</dd><dt>Request id</dt><dd>{request_id}</dd></dl></main></body></html>\n",
         message = reason.message(),
     )
+}
+
+/// A link to the email address or https URL `contact`.
+fn link(contact: &str) -> String {
+    let scheme = if contact.starts_with("https://") {
+        ""
+    } else {
+        "mailto:"
+    };
+    let text = escaped(contact);
+    format!("<a href=\"{scheme}{text}\" target=\"_top\">{text}</a>")
 }
 
 const STYLE: &str = "\
@@ -192,6 +252,7 @@ main{max-width:36rem;margin:auto;overflow-wrap:anywhere}\
 h1{font-size:1.75rem;line-height:1.2;margin:0 0 1rem}\
 a{display:inline-block;margin:.25rem .75rem .25rem 0;padding:.4rem 1rem;border:1px solid;border-radius:.4rem;color:LinkText;text-decoration:none}\
 hr{border:0;border-top:1px solid #8886;margin:2rem 0 1rem}\
+.s a{margin:0;padding:0;border:0;text-decoration:underline}\
 .s,dl{font-size:.875rem;margin:.25rem 0}\
 dl{display:grid;grid-template-columns:auto 1fr;gap:.25rem 1rem}\
 dd{margin:0;font-family:ui-monospace,monospace}";
@@ -205,7 +266,51 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
             .collect();
-        Reply::denial(&RequestHead::new(headers), Reason::TokenExpired, None)
+        let denial = Denial {
+            reason: Reason::TokenExpired,
+            user_id: None,
+            config: None,
+        };
+        Reply::denial(&RequestHead::new(headers), denial)
+    }
+
+    fn page_of(reason: Reason, user_id: Option<&str>, pages: serde_json::Value) -> String {
+        let arn = "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188";
+        let config = Config::from_value(&serde_json::json!({
+            "loadBalancers": [{"arn": arn, "issuer": null, "clientId": null}],
+            "logout": {"path": "/logout", "redirectTo": "https://id.example.com/"},
+            "pages": pages,
+        }))
+        .unwrap();
+        let denial = Denial {
+            reason,
+            user_id,
+            config: Some(&config),
+        };
+        page(denial, "-")
+    }
+
+    #[test]
+    fn only_a_signed_in_client_is_offered_to_sign_out() {
+        for reason in Reason::ALL {
+            let page = page_of(reason, None, serde_json::json!({}));
+            let offers = page.to_lowercase().contains("sign out</a>");
+            assert_eq!(offers, reason.is_signed_in(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn user_title_and_contact_are_escaped() {
+        let pages = serde_json::json!({"title": "R&D <b>\"'", "contact": "https://help.example.com/?a=1&b='2'"});
+        let page = page_of(Reason::UserNotAllowed, Some("<i>&\"'@example.com"), pages);
+        for text in [
+            "as <b>&lt;i&gt;&amp;&quot;&#39;@example.com</b>.",
+            "<title>No access - R&amp;D &lt;b&gt;&quot;&#39;</title>",
+            "<p class=\"s\">R&amp;D &lt;b&gt;&quot;&#39;</p>",
+            "contact <a href=\"https://help.example.com/?a=1&amp;b=&#39;2&#39;\" target=\"_top\">https://help.example.com/?a=1&amp;b=&#39;2&#39;</a> and",
+        ] {
+            assert!(page.contains(text), "{text} in {page}");
+        }
     }
 
     #[test]
@@ -213,7 +318,7 @@ mod tests {
         let json = denial(&[("accept", "*/*")]);
         assert_eq!(
             json.body,
-            r#"{"error":"the sign-in token has expired","reason":"token-expired"}"#
+            r#"{"error":"the sign-in token has expired","reason":"token-expired","requestId":"-"}"#
         );
         let page = denial(&[
             ("accept", "text/html,application/xhtml+xml"),

@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 
 use super::claims::MAX_CLAIMS_DEPTH;
 use super::jws::{
-    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, Round, numeric_date, string,
+    AccessTokenFault, MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, Round, TokenError,
+    numeric_date, string,
 };
 use crate::json;
 use crate::keys::source::{KeyId, KeySourceId};
-use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// Whose access tokens are trusted: `accessToken` of the plugin config.
@@ -23,6 +23,8 @@ use crate::time::Timestamp;
 pub struct AccessTokenRules {
     /// The `iss` of its access tokens.
     pub issuer: String,
+    /// The claim of its access tokens that must equal the `sub` of the load balancer's token.
+    pub subject: String,
     /// Where its keys are published.
     pub key_source: KeySourceId,
 }
@@ -39,20 +41,40 @@ impl<'t> UntrustedAccessToken<'t> {
     /// Takes the header value `text` apart.
     ///
     /// # Errors
-    /// [`Reason::AccessTokenInvalid`] for all: none at all, over [`MAX_TOKEN_BYTES`], no JWS, an
-    /// `alg` that is not RS256, an invalid `kid`.
-    pub fn parse(text: &'t [u8]) -> Result<Self, Reason> {
-        Self::read(text).ok_or(Reason::AccessTokenInvalid)
+    /// [`AccessTokenFault`]: none at all, over [`MAX_TOKEN_BYTES`], no JWS, an `alg` that is not
+    /// RS256, an invalid `kid`.
+    pub fn parse(text: &'t [u8]) -> Result<Self, TokenError> {
+        if text.is_empty() {
+            return Err(AccessTokenFault::Missing.into());
+        }
+        let (parts, header) = Self::split(text).ok_or(AccessTokenFault::Form)?;
+        if header.get("alg").and_then(Value::as_str) != Some("RS256") {
+            return Err(AccessTokenFault::Algorithm.into());
+        }
+        let key_id = header
+            .get("kid")
+            .and_then(|kid| KeyId::of_key_set(kid.as_str()?.as_bytes()))
+            .ok_or(AccessTokenFault::KeyId)?;
+        let [signing_input, payload, signature] = parts;
+        Ok(Self {
+            signing_input,
+            payload,
+            signature,
+            key_id,
+        })
     }
 
-    fn read(text: &'t [u8]) -> Option<Self> {
+    /// Signing input, payload and signature, and the JOSE header.
+    fn split(text: &'t [u8]) -> Option<([&'t str; 3], Map<String, Value>)> {
         let text = std::str::from_utf8(text)
             .ok()
             .filter(|text| text.len() <= MAX_TOKEN_BYTES)?;
         let (signing_input, signature) = text.rsplit_once('.')?;
         let (header, payload) = signing_input.split_once('.')?;
-        let header = json::parse(&URL_SAFE_NO_PAD.decode(header).ok()?, MAX_HEADER_DEPTH).ok()?;
-        let header = header.as_object()?;
+        let header = URL_SAFE_NO_PAD.decode(header).ok()?;
+        let Value::Object(header) = json::parse(&header, MAX_HEADER_DEPTH).ok()? else {
+            return None;
+        };
         // A malformed token causes no fetch.
         let is_base64 = |part: &str| {
             part.bytes()
@@ -60,17 +82,10 @@ impl<'t> UntrustedAccessToken<'t> {
         };
         let is_sound = is_base64(payload)
             && is_base64(signature)
-            && header.get("alg").is_some_and(|alg| alg == "RS256")
             && !REFUSED_PARAMETERS
                 .iter()
                 .any(|name| header.contains_key(*name));
-        let key_id = KeyId::of_key_set(header.get("kid")?.as_str()?.as_bytes())?;
-        is_sound.then_some(Self {
-            signing_input,
-            payload,
-            signature,
-            key_id,
-        })
+        is_sound.then_some(([signing_input, payload, signature], header))
     }
 
     /// Which key would have signed it.
@@ -94,37 +109,141 @@ impl<'t> UntrustedAccessToken<'t> {
     }
 }
 
-/// The values that bind an access token to the sign-in of the load balancer's token.
+/// What an access token must say: that it is of the same sign-in as the load balancer's token.
 pub(crate) struct Expected<'a> {
-    pub(crate) issuer: &'a str,
+    pub(crate) rules: &'a AccessTokenRules,
     /// `sub` of the load balancer's token.
     pub(crate) subject: Option<&'a str>,
     /// `client` of the load balancer's token.
     pub(crate) client: Option<&'a str>,
 }
 
-/// The claims in the `payload` of a verified access token, and when they expire; `None` unless they
-/// are as `expected` and hold `now`.
+/// The claims in the `payload` of a verified access token, and when they expire.
+///
+/// # Errors
+/// The first check that failed: the claims are not as `expected`, or do not hold `now`.
 pub(crate) fn claims(
     payload: &str,
     expected: &Expected<'_>,
     now: Timestamp,
     skew: Duration,
-) -> Option<(Map<String, Value>, Timestamp)> {
-    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+) -> Result<(Map<String, Value>, Timestamp), AccessTokenFault> {
+    let payload = URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
     let Ok(Value::Object(claims)) = json::parse(&payload, MAX_CLAIMS_DEPTH) else {
-        return None;
+        return Err(AccessTokenFault::Claims);
     };
-    let expires = numeric_date(&claims, "exp", Round::Down).ok()??;
-    let not_before = numeric_date(&claims, "nbf", Round::Up).ok()?;
-    let text = |name| string(&claims, name).ok();
-    let is_of_this_sign_in = text("iss")? == Some(expected.issuer)
-        && expected.subject.is_some_and(|subject| !subject.is_empty())
-        && text("sub")? == expected.subject
+    let Ok(Some(expires)) = numeric_date(&claims, "exp", Round::Down) else {
+        return Err(AccessTokenFault::Expiry);
+    };
+    let not_before = numeric_date(&claims, "nbf", Round::Up);
+    let text = |name| string(&claims, name);
+    let issuer = Some(expected.rules.issuer.as_str());
+    let subject = expected.subject.filter(|subject| !subject.is_empty());
+    let client = expected.client;
+    let checks = [
+        (AccessTokenFault::Expiry, now < expires.plus(skew)),
+        (
+            AccessTokenFault::NotBefore,
+            not_before.is_ok_and(|start| start.is_none_or(|start| start <= now.plus(skew))),
+        ),
+        (
+            AccessTokenFault::Issuer,
+            text("iss").is_ok_and(|found| found == issuer),
+        ),
+        (
+            AccessTokenFault::Subject,
+            subject.is_some() && text(&expected.rules.subject).is_ok_and(|found| found == subject),
+        ),
         // Cognito's ID token has the same issuer, keys and `sub`.
-        && text("token_use")?.is_none_or(|found| found == "access")
+        (
+            AccessTokenFault::TokenUse,
+            text("token_use").is_ok_and(|found| found.is_none_or(|found| found == "access")),
+        ),
         // RFC 9068, section 2.2. Another app of the same user pool may have wider scopes.
-        && text("client_id")?.is_none_or(|found| expected.client.is_none_or(|client| client == found));
-    let holds = now < expires.plus(skew) && not_before.is_none_or(|start| start <= now.plus(skew));
-    (is_of_this_sign_in && holds).then_some((claims, expires))
+        (
+            AccessTokenFault::Client,
+            text("client_id").is_ok_and(|found| {
+                found.is_none_or(|found| client.is_none_or(|client| client == found))
+            }),
+        ),
+    ];
+    match checks.iter().find(|(_, holds)| !holds) {
+        Some((fault, _)) => Err(*fault),
+        None => Ok((claims, expires)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn checked(subject_claim: &str, alb: Option<&str>, change: Value) -> Option<AccessTokenFault> {
+        let mut payload =
+            json!({"iss": "i", "sub": "1", "uid": "u1", "client_id": "c", "exp": NOW + 60});
+        for (name, value) in change.as_object().unwrap() {
+            payload[name] = value.clone();
+        }
+        let rules = AccessTokenRules {
+            issuer: "i".to_owned(),
+            subject: subject_claim.to_owned(),
+            key_source: KeySourceId(0),
+        };
+        let expected = Expected {
+            rules: &rules,
+            subject: alb,
+            client: Some("c"),
+        };
+        let payload = URL_SAFE_NO_PAD.encode(payload.to_string());
+        claims(
+            &payload,
+            &expected,
+            Timestamp::from_seconds(NOW),
+            Duration::from_secs(30),
+        )
+        .err()
+    }
+
+    #[test]
+    fn names_the_check_that_failed() {
+        use AccessTokenFault as Fault;
+        for (change, fault) in [
+            (json!({}), None),
+            (json!({"exp": NOW as f64 - 29.5}), Some(Fault::Expiry)),
+            (json!({"exp": NOW - 30}), Some(Fault::Expiry)),
+            (json!({"exp": "x"}), Some(Fault::Expiry)),
+            (json!({"nbf": NOW + 30}), None),
+            (json!({"nbf": NOW as f64 + 30.5}), Some(Fault::NotBefore)),
+            (json!({"iss": "j"}), Some(Fault::Issuer)),
+            (json!({"sub": "2"}), Some(Fault::Subject)),
+            (json!({"token_use": "id"}), Some(Fault::TokenUse)),
+            (json!({"client_id": "d"}), Some(Fault::Client)),
+        ] {
+            assert_eq!(checked("sub", Some("1"), change.clone()), fault, "{change}");
+        }
+    }
+
+    #[test]
+    fn compares_the_configured_subject_byte_for_byte() {
+        let fault = Some(AccessTokenFault::Subject);
+        assert_eq!(checked("uid", Some("u1"), json!({})), None);
+        for (alb, change) in [
+            (Some("1"), json!({})),
+            (Some("U1"), json!({})),
+            (Some("u1"), json!({"uid": "u1 "})),
+            (Some("u1"), json!({"uid": null})),
+            (Some("u1"), json!({"uid": ["u1"]})),
+            (Some(""), json!({"uid": ""})),
+            (None, json!({})),
+        ] {
+            assert_eq!(
+                checked("uid", alb, change.clone()),
+                fault,
+                "{alb:?} {change}"
+            );
+        }
+        assert_eq!(checked("oid", Some("u1"), json!({})), fault);
+    }
 }

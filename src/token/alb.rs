@@ -126,7 +126,7 @@ impl<'t> UntrustedToken<'t> {
         trusted: &[LoadBalancer],
         now: Timestamp,
         skew: Duration,
-    ) -> Result<ScreenedToken<'t>, Reason> {
+    ) -> Result<ScreenedToken<'t>, ScreenError> {
         let mut reason = Reason::SignerUnknown;
         for (position, load_balancer) in trusted.iter().enumerate() {
             if self.signer.as_deref() != Some(load_balancer.arn.as_str()) {
@@ -143,7 +143,10 @@ impl<'t> UntrustedToken<'t> {
                 continue;
             }
             if self.expires.plus(skew) <= now {
-                return Err(Reason::TokenExpired);
+                return Err(ScreenError {
+                    reason: Reason::TokenExpired,
+                    found: None,
+                });
             }
             return Ok(ScreenedToken {
                 key_source: load_balancer.key_source,
@@ -151,8 +154,40 @@ impl<'t> UntrustedToken<'t> {
                 token: self,
             });
         }
-        Err(reason)
+        let (name, value) = match reason {
+            Reason::ClientMismatch => ("client", self.client),
+            Reason::IssuerMismatch => ("iss", self.issuer),
+            _ => ("signer", self.signer),
+        };
+        Err(ScreenError {
+            reason,
+            found: Some(HeaderParameter { name, value }),
+        })
     }
+}
+
+/// Why a token is not from a configured load balancer, or no longer holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScreenError {
+    /// The reason of the denial.
+    pub reason: Reason,
+    /// The parameter of the JOSE header that differs from the config; `None`: the token expired.
+    pub found: Option<HeaderParameter>,
+}
+
+impl From<ScreenError> for Reason {
+    fn from(error: ScreenError) -> Self {
+        error.reason
+    }
+}
+
+/// An unverified parameter of a JOSE header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderParameter {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value; `None` if it is absent.
+    pub value: Option<String>,
 }
 
 fn accepts(expected: Option<&str>, found: Option<&str>) -> bool {
@@ -253,6 +288,7 @@ mod tests {
                 Duration::from_secs(30),
             )
             .err()
+            .map(Reason::from)
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! The common part of both tokens: JWS compact serialization (RFC 7515, section 7.1): size limits,
-//! base64, typed header parameters, errors. Checks no values of parameters.
+//! What both tokens share as JWS compact serialization (RFC 7515, section 7.1): size limits,
+//! base64, typed header parameters, errors. Nothing here says what a token must hold.
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
+use super::claims::MAX_CLAIMS_DEPTH;
+use crate::json;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -46,6 +48,8 @@ pub(super) fn is_base64(byte: u8) -> bool {
 pub enum TokenError {
     /// [`Reason::TokenMalformed`], and what is malformed.
     Malformed(Malformed),
+    /// [`Reason::AccessTokenInvalid`], and the check that failed.
+    AccessToken(AccessTokenFault),
     /// Any other reason.
     Other(Reason),
 }
@@ -55,6 +59,7 @@ impl TokenError {
     pub fn reason(self) -> Reason {
         match self {
             Self::Malformed(_) => Reason::TokenMalformed,
+            Self::AccessToken(_) => Reason::AccessTokenInvalid,
             Self::Other(reason) => reason,
         }
     }
@@ -78,7 +83,66 @@ impl From<Malformed> for TokenError {
     }
 }
 
-/// The malformed part of a token. [`Display`](std::fmt::Display) names the expected form.
+impl From<AccessTokenFault> for TokenError {
+    fn from(fault: AccessTokenFault) -> Self {
+        Self::AccessToken(fault)
+    }
+}
+
+/// The check of the access token that failed. The client is not told.
+/// [`Display`](std::fmt::Display) gives its name in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessTokenFault {
+    /// The request has none, or an empty one.
+    Missing,
+    /// The request has more than one.
+    Duplicate,
+    /// It is too long, or not a JWS in compact form with a JOSE header of strict JSON.
+    Form,
+    /// `alg` is not `RS256`.
+    Algorithm,
+    /// `kid` is absent or not a key id.
+    KeyId,
+    /// The signature does not verify.
+    Signature,
+    /// The payload is not one JSON object in base64, or names a claim twice.
+    Claims,
+    /// `exp` is absent, not a NumericDate, or has passed.
+    Expiry,
+    /// `nbf` is not a NumericDate, or is still to come.
+    NotBefore,
+    /// `iss` is not the configured issuer.
+    Issuer,
+    /// The claim of `accessToken.subject` does not equal the `sub` of the load balancer's token, or
+    /// one of them is absent or empty.
+    Subject,
+    /// `token_use` is not `access`.
+    TokenUse,
+    /// `client_id` is not the `client` of the load balancer's token.
+    Client,
+}
+
+impl std::fmt::Display for AccessTokenFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "missing",
+            Self::Duplicate => "duplicate",
+            Self::Form => "form",
+            Self::Algorithm => "algorithm",
+            Self::KeyId => "key-id",
+            Self::Signature => "signature",
+            Self::Claims => "claims",
+            Self::Expiry => "expiry",
+            Self::NotBefore => "not-before",
+            Self::Issuer => "issuer",
+            Self::Subject => "subject",
+            Self::TokenUse => "token-use",
+            Self::Client => "client",
+        })
+    }
+}
+
+/// What is malformed in a token. [`Display`](std::fmt::Display) says what is expected instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// It is not UTF-8.
@@ -121,6 +185,39 @@ impl std::fmt::Display for Malformed {
             Self::Payload => "claims in base64",
             Self::Claims => "one JSON object, no claim twice",
         })
+    }
+}
+
+/// Half of a surrogate pair, for which `serde_json` has two names.
+const LONE_SURROGATE: &str = "a lone surrogate in an escape";
+
+/// What is wrong with the JSON of a JOSE header, with line and column; `None`: it is one strict
+/// object. For a person to read.
+pub fn header_fault(text: &[u8]) -> Option<String> {
+    fault(text, MAX_HEADER_DEPTH)
+}
+
+/// As [`header_fault`], for claims.
+pub fn claims_fault(text: &[u8]) -> Option<String> {
+    fault(text, MAX_CLAIMS_DEPTH)
+}
+
+fn fault(text: &[u8], max_depth: usize) -> Option<String> {
+    match json::parse(text, max_depth) {
+        Ok(Value::Object(_)) => None,
+        Ok(_) => Some("a JSON value that is no object".to_owned()),
+        Err(error) => {
+            let said = error
+                .to_string()
+                .replace("unexpected end of hex escape", LONE_SURROGATE)
+                .replace("lone leading surrogate in hex escape", LONE_SURROGATE);
+            let is_too_deep = said.starts_with(json::TOO_DEEP);
+            Some(if is_too_deep {
+                format!("{said} (more than {max_depth} levels)")
+            } else {
+                said
+            })
+        }
     }
 }
 
@@ -198,7 +295,42 @@ fn whole_seconds(seconds: f64, round: Round) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json;
+
+    #[test]
+    fn names_what_is_not_strict_json() {
+        let deep = "[".repeat(16);
+        for (claims, expected) in [
+            (r#"{"a":1}"#.to_owned(), None),
+            ("[]".to_owned(), Some("a JSON value that is no object")),
+            (
+                format!(r#"{{"a":{deep}"#),
+                Some("nested too deeply at line 1 column 21 (more than 16 levels)"),
+            ),
+            (
+                r#"{"a":1e400}"#.to_owned(),
+                Some("number out of range at line 1 column 10"),
+            ),
+            (
+                r#"{"a":"\ud800"}"#.to_owned(),
+                Some("a lone surrogate in an escape at line 1 column 13"),
+            ),
+            (
+                r#"{"a":"\ud800\ud800"}"#.to_owned(),
+                Some("a lone surrogate in an escape at line 1 column 18"),
+            ),
+            (
+                r#"{"a":"\udc00"}"#.to_owned(),
+                Some("a lone surrogate in an escape at line 1 column 12"),
+            ),
+            (
+                r#"{"a":1,"a":1}"#.to_owned(),
+                Some("a key stands twice in one object at line 1 column 10"),
+            ),
+        ] {
+            let found = claims_fault(claims.as_bytes());
+            assert_eq!(found.as_deref(), expected, "{claims}");
+        }
+    }
 
     fn seconds(number: &str, round: Round) -> Option<u64> {
         let text = format!(r#"{{"exp":{number}}}"#);

@@ -9,10 +9,12 @@ use jsonwebtoken::Algorithm;
 use jsonwebtoken::crypto::CryptoProvider;
 use serde_json::Value;
 
-use super::access::{self, UntrustedAccessToken};
+use super::access::{self, AccessTokenRules, UntrustedAccessToken};
 use super::alb::ScreenedToken;
 use super::claims::{Claims, MAX_CLAIMS_DEPTH};
-use super::jws::{Malformed, Round, TokenError, decode_base64, numeric_date, string};
+use super::jws::{
+    AccessTokenFault, Malformed, Round, TokenError, decode_base64, numeric_date, string,
+};
 use crate::crypto::es256::P256Key;
 use crate::crypto::rs256::RsaKey;
 use crate::json;
@@ -64,16 +66,16 @@ impl Verifier {
     /// no identity.
     ///
     /// # Errors
-    /// [`Reason::AccessTokenInvalid`].
+    /// [`AccessTokenFault`].
     pub fn verify_access_token(
         self,
         token: &UntrustedAccessToken<'_>,
         key: &RsaKey,
         claims: Claims,
-        issuer: &str,
+        rules: &AccessTokenRules,
         now: Timestamp,
         skew: Duration,
-    ) -> Result<Claims, Reason> {
+    ) -> Result<Claims, TokenError> {
         let verdict = jsonwebtoken::crypto::verify(
             token.signature(),
             token.signing_input(),
@@ -81,15 +83,14 @@ impl Verifier {
             Algorithm::RS256,
         );
         if !verdict.unwrap_or(false) {
-            return Err(Reason::AccessTokenInvalid);
+            return Err(AccessTokenFault::Signature.into());
         }
         let expected = access::Expected {
-            issuer,
+            rules,
             subject: claims.by_name.get("sub").and_then(Value::as_str),
             client: claims.client.as_deref(),
         };
-        let (access, expires) = access::claims(token.payload(), &expected, now, skew)
-            .ok_or(Reason::AccessTokenInvalid)?;
+        let (access, expires) = access::claims(token.payload(), &expected, now, skew)?;
         Ok(Claims {
             access: Some(access),
             expires: claims.expires.min(expires),

@@ -7,7 +7,8 @@
 //! `BENCH_ONLY` (words) runs only setups with these words in their name, and their baselines.
 //! `BENCH_ROUNDS` (default 50) sets the turns of each setup. `target/bench.json` receives all
 //! results. `BENCH_STAGE` runs a single stage without turns and results: `instructions`, or
-//! `memory`, which `BENCH_REQUESTS` configures.
+//! `memory`, which `BENCH_REQUESTS` configures. `BENCH_OTHER` is another build of the filter, whose
+//! instructions are counted in the same Envoys.
 
 mod flat;
 mod instructions;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use streams::Stream;
 use support::envoy::{Envoy, Setup};
 use support::key_server::{Answer, KeyServer};
+use support::load::processor::Workers;
 use support::server::Server;
 use support::token::{Key, TokenSpec};
 use tokio::process::Command;
@@ -242,7 +244,7 @@ struct Stage<'a> {
     /// A token with a key that the gateway has cached.
     known: String,
     /// The file with the CPU time of Envoy's worker.
-    processor: PathBuf,
+    workers: Workers,
     _upstream: Server,
 }
 
@@ -285,19 +287,18 @@ impl Stage<'_> {
             ..TokenSpec::of("ann@example.com")
         };
         let known = spec.mint(kid, key).text;
-        let processor = worker(envoy.process_id()).join("schedstat");
+        let workers = Workers::of(envoy.process_id());
         Stage {
             signed,
             envoy,
             listeners,
             known,
-            processor,
+            workers,
             _upstream: upstream,
         }
     }
 
-    /// The throughput with this filter as a share of the one without. Their order alternates.
-    /// the two comes first alternates.
+    /// The CPU time with this filter as a share of the one without. Their order alternates.
     async fn stream(&self, stream: Stream, round: usize) -> f64 {
         let mut used = BTreeMap::new();
         let [none, ours] = streams::FILTERS.map(before_streams);
@@ -306,20 +307,11 @@ impl Stage<'_> {
         } else {
             [ours, none]
         } {
-            let before = self.on_processor();
+            let before = self.workers.time();
             stream.run(self.listeners[name], &self.known).await;
-            used.insert(name, self.on_processor() - before);
+            used.insert(name, (self.workers.time() - before).as_secs_f64());
         }
         used[ours] / used[none]
-    }
-
-    /// The CPU time of Envoy's worker, in nanoseconds.
-    fn on_processor(&self) -> f64 {
-        let text = std::fs::read_to_string(&self.processor).expect("the worker's times");
-        text.split(' ')
-            .next()
-            .and_then(|word| word.parse().ok())
-            .expect("nanoseconds")
     }
 
     /// Warms up a setup, and measures its latency.
@@ -383,7 +375,10 @@ impl Stage<'_> {
 
     /// Loads these setups in turns with `wrk`.
     async fn load(&self, cases: &[Case], seconds: usize) -> Load {
-        let mut plan = format!("return {{ processor = {:?}, cases = {{\n", self.processor);
+        let mut plan = format!(
+            "return {{ processor = {:?}, cases = {{\n",
+            self.workers.first_schedstat()
+        );
         for case in cases {
             let port = self.listeners[&case.listener].port();
             let tokens = self.signed.file(case.size);
@@ -482,20 +477,6 @@ struct Load {
     /// A setup's number from 1, the round, requests, nanoseconds from the first request to the last
     /// answer, and nanoseconds of CPU time of Envoy's worker.
     turns: Vec<[f64; 5]>,
-}
-
-/// The `/proc` folder of Envoy's worker thread.
-fn worker(process: u32) -> PathBuf {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of Envoy");
-    let is_worker = |task: &PathBuf| {
-        std::fs::read_to_string(task.join("comm"))
-            .is_ok_and(|name| name.starts_with("wrk:worker_0"))
-    };
-    tasks
-        .flatten()
-        .map(|task| task.path())
-        .find(is_worker)
-        .expect("a worker thread")
 }
 
 /// Median and quartiles.

@@ -17,7 +17,7 @@ use support::token::Key;
 
 /// The requests before the count, and during it.
 const WARM_UP: usize = 60;
-const COUNTED: usize = 200;
+const COUNTED: usize = 800;
 /// The number of Envoy processes.
 const TIMES: usize = 3;
 /// The prefix of callgrind's dumps.
@@ -26,7 +26,7 @@ const DUMPS: &str = "counts";
 const AGAIN: usize = 20;
 /// Each of the first does the same as the previous one, and more.
 pub(crate) const STAIRCASE: usize = 5;
-const CASES: [(Filter, Tokens); 7] = [
+const CASES: [(Filter, Tokens); 9] = [
     (Filter::Nothing, Tokens::Thousand),
     (Filter::EmptyModule, Tokens::Thousand),
     (Filter::LeastModule, Tokens::Thousand),
@@ -34,6 +34,8 @@ const CASES: [(Filter, Tokens); 7] = [
     (Filter::Ours, Tokens::New),
     (Filter::JwtAuthnWithCache, Tokens::Thousand),
     (Filter::JwtAuthn, Tokens::New),
+    (Filter::OtherBuild, Tokens::Thousand),
+    (Filter::OtherBuild, Tokens::New),
 ];
 
 /// The counts of one setup.
@@ -85,20 +87,27 @@ pub(crate) async fn count(
     setup.log_level = "error";
     let name = |(filter, tokens): (Filter, Tokens)| format!("{}, {}", filter.name(), tokens.name());
     let at_once = json!({"direct_response": {"status": 200}});
-    for case in CASES {
+    let cases = || {
+        CASES
+            .into_iter()
+            .filter(|(filter, _)| *filter != Filter::OtherBuild || modules.other.is_some())
+    };
+    for case in cases() {
         setup
             .listeners
             .push(case.0.listener(&name(case), &at_once, kid, key, modules));
     }
     let text = std::fs::read_to_string(tokens).expect("the tokens");
-    let mut found = CASES.map(|(filter, tokens)| Count {
-        setup: filter.name(),
-        again: tokens != Tokens::New,
-        instructions: Vec::new(),
-    });
+    let mut found: Vec<_> = cases()
+        .map(|(filter, tokens)| Count {
+            setup: filter.name(),
+            again: tokens != Tokens::New,
+            instructions: Vec::new(),
+        })
+        .collect();
     for _ in 0..TIMES {
         let envoy = Envoy::must_start(&setup).await;
-        for (number, case) in CASES.into_iter().enumerate() {
+        for (number, case) in cases().enumerate() {
             let gateway = envoy.listener(&name(case)).await.expect("the listener");
             send_counted(&envoy, gateway, found[number].again, &text).await;
             found[number]
@@ -110,7 +119,7 @@ pub(crate) async fn count(
     for count in &mut found {
         count.instructions.sort_unstable();
     }
-    Some(found.into())
+    Some(found)
 }
 
 /// Sends requests with these tokens, and makes callgrind dump the instructions of [`COUNTED`] of

@@ -20,6 +20,8 @@ pub(crate) enum Filter {
     JwtAuthn,
     JwtAuthnWithCache,
     Ours,
+    /// Another build of this filter.
+    OtherBuild,
     /// Signatures are verified in the module.
     OursAlone,
     Lua,
@@ -56,6 +58,8 @@ pub(crate) const CASES: [(Filter, Tokens); 14] = [
 pub(crate) struct Modules {
     empty: PathBuf,
     least: PathBuf,
+    /// `BENCH_OTHER`: another build of the filter.
+    pub(crate) other: Option<PathBuf>,
 }
 
 impl Modules {
@@ -70,6 +74,7 @@ impl Modules {
         Modules {
             empty: assemble("empty.wasm", include_str!("empty.wat")),
             least: assemble("least.wasm", include_str!("least.wat")),
+            other: std::env::var_os("BENCH_OTHER").map(PathBuf::from),
         }
     }
 }
@@ -101,6 +106,7 @@ impl Filter {
             Filter::JwtAuthn => "jwt_authn",
             Filter::JwtAuthnWithCache => "jwt_authn with cache",
             Filter::Ours => "this filter",
+            Filter::OtherBuild => "the other build",
             Filter::OursAlone => "this filter, module verifies",
             Filter::Lua => "Lua, decodes only",
         }
@@ -115,13 +121,17 @@ impl Filter {
         key: &Key,
         modules: &Modules,
     ) -> Value {
-        let plugin = |env: BTreeMap<String, String>| {
+        let plugin = |env: BTreeMap<String, String>, module: Option<PathBuf>| {
             let mut config = gateway_config();
             // Requests must wait for a key server that is slow on purpose.
             config["publicKeys"]["timeoutMs"] = json!(10_000);
-            let plugin = Plugin::new(name, config);
+            let mut plugin = Plugin::new(name, config);
+            plugin.env = env;
+            if let Some(module) = module {
+                plugin.module = module;
+            }
             // With the interlock, as it is installed.
-            let filter = wasm_filter(&Plugin { env, ..plugin });
+            let filter = wasm_filter(&plugin);
             vec![filter, interlock(&["admitted", "skipped"])]
         };
         let other = |module: &Path| {
@@ -136,11 +146,12 @@ impl Filter {
             Filter::LeastModule => vec![other(&modules.least)],
             Filter::JwtAuthn => vec![jwt_authn(kid, key, None)],
             Filter::JwtAuthnWithCache => vec![jwt_authn(kid, key, Some(10_000))],
-            Filter::Ours => plugin(BTreeMap::new()),
-            Filter::OursAlone => plugin(BTreeMap::from([(
-                "ALB_OIDC_VERIFIER".to_owned(),
-                "module".to_owned(),
-            )])),
+            Filter::Ours => plugin(BTreeMap::new(), None),
+            Filter::OtherBuild => plugin(BTreeMap::new(), modules.other.clone()),
+            Filter::OursAlone => {
+                let env = ("ALB_OIDC_VERIFIER".to_owned(), "module".to_owned());
+                plugin(BTreeMap::from([env]), None)
+            }
             Filter::Lua => {
                 let lua =
                     json!({"default_source_code": {"inline_string": include_str!("decode.lua")}});

@@ -237,6 +237,11 @@ impl Envoy {
             .collect()
     }
 
+    /// Its metrics as Prometheus scrapes them.
+    pub async fn prometheus(&self) -> String {
+        self.admin("/stats/prometheus").await.body
+    }
+
     async fn admin(&self, path: &str) -> Reply {
         let reply = send(self.admin, &Request::get(path, &[("host", "admin")])).await;
         reply.unwrap_or_else(|error| {
@@ -316,6 +321,8 @@ fn bootstrap_config(setup: &Setup) -> Value {
     let mut bootstrap = json!({
         "node": {"id": "test", "cluster": "test"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+        // As in the bootstrap of Istio's proxies.
+        "stats_config": {"stats_tags": [{"tag_name": "wasm_filter", "regex": r"(wasm_filter\.(.+?)\.)"}]},
         "static_resources": {
             "listeners": setup.plugins.iter().map(listener).chain(setup.listeners.iter().cloned()).collect::<Vec<_>>(),
             "clusters": clusters,

@@ -46,6 +46,20 @@ pub struct Denial {
     pub reasons: Vec<String>,
     /// The request id in the line; `None`: any.
     pub request_id: Option<String>,
+    /// The last field of the line; `None`: any that the reason may have.
+    pub detail: Option<String>,
+}
+
+/// The name of the field that follows the request id. No other reason has one: of a token, nothing
+/// else may be logged.
+fn detail_of(reason: &str) -> Option<&'static str> {
+    match reason {
+        "signer-unknown" => Some("signer="),
+        "issuer-mismatch" => Some("iss="),
+        "client-mismatch" => Some("client="),
+        "access-token-invalid" => Some("check="),
+        _ => None,
+    }
 }
 
 /// An expected line in the access log.
@@ -75,7 +89,7 @@ pub fn request(
         .filter(|seen| seen.header("x-row") == [sent.id.as_str()])
         .collect();
     let mut wrong = match (reply, step.hang_up_ms) {
-        (Some(Ok(reply)), None) => answer(step, &reply),
+        (Some(Ok(reply)), None) => answer(sent, step, &reply),
         (Some(Err(error)), None) => vec![error],
         (Some(_), Some(_)) => vec!["answered before the client hung up".into()],
         (None, _) => Vec::new(),
@@ -95,7 +109,7 @@ pub fn request(
         .collect()
 }
 
-fn answer(step: &Step, reply: &Reply) -> Vec<String> {
+fn answer(sent: &Sent, step: &Step, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
     let reasons = step.reasons();
     let reason = reasons
@@ -146,6 +160,7 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
         );
     }
     if let Some(body) = &step.reply_body {
+        let body = body.replace("{id}", &sent.id);
         differ(&mut wrong, "body", &body.as_str(), &reply.body.as_str());
     }
     for (texts, there) in [(&step.body_says, true), (&step.body_lacks, false)] {
@@ -160,7 +175,7 @@ fn answer(step: &Step, reply: &Reply) -> Vec<String> {
         }
     }
     if let Some(reason) = reason {
-        wrong.extend(denial(step.page, reason, reply));
+        wrong.extend(denial(sent, step.page, reason, reply));
     }
     wrong
 }
@@ -193,7 +208,7 @@ fn status_of(reason: &str) -> u16 {
     }
 }
 
-fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
+fn denial(sent: &Sent, page: Page, reason: &str, reply: &Reply) -> Vec<String> {
     let mut wrong = Vec::new();
     differ(
         &mut wrong,
@@ -223,9 +238,17 @@ fn denial(page: Page, reason: &str, reply: &Reply) -> Vec<String> {
             let body: BTreeMap<String, Value> =
                 serde_json::from_str(&reply.body).unwrap_or_default();
             let told = body.get("reason").and_then(Value::as_str) == Some(reason);
-            if !told || body.len() != 2 || !body.get("error").is_some_and(Value::is_string) {
+            let id = body.get("requestId").and_then(Value::as_str);
+            let own_ids = sent.request.headers.iter();
+            let is_own = sent.raw.is_none()
+                && own_ids
+                    .filter(|(name, _)| name == "x-request-id")
+                    .all(|(_, id)| *id == sent.id);
+            let id_holds = id.is_some_and(|id| !is_own || id == sent.id);
+            let has_error = body.get("error").is_some_and(Value::is_string);
+            if !told || !id_holds || body.len() != 3 || !has_error {
                 wrong.push(format!(
-                    "expected a body of `error` and the `reason` {reason}, found {:?}",
+                    "expected a body of `error`, the `reason` {reason} and the `requestId`, found {:?}",
                     reply.body
                 ));
             }
@@ -409,9 +432,20 @@ pub fn denials(expected: &[Denial], log: &str) -> Vec<String> {
                 values.next().filter(|_| values.next().is_none())
             };
             let reason = field("reason=")
-                .is_some_and(|reason| denial.reasons.iter().any(|expected| expected == reason));
+                .filter(|reason| denial.reasons.iter().any(|expected| expected == reason));
             let id = field("request-id=");
-            reason
+            let detail = line
+                .split_once(" request-id=")
+                .and_then(|(_, rest)| Some(rest.split_once(' ')?.1));
+            let detail_holds = match (&denial.detail, reason.and_then(detail_of)) {
+                (Some(expected), _) => detail.unwrap_or_default() == expected,
+                (None, Some(name)) => {
+                    detail.is_some_and(|detail| detail.starts_with(name) && !detail.contains(' '))
+                }
+                (None, None) => detail.is_none(),
+            };
+            reason.is_some()
+                && detail_holds
                 && line.contains("alb-oidc: would deny") == denial.report
                 && id.is_some()
                 && (denial.request_id.is_none() || id == denial.request_id.as_deref())

@@ -171,6 +171,8 @@ pub struct Row {
     /// Other counters that move. Unset: `key_fetch.ok` as `fetches`, `token_cache_hit` for each
     /// admission without verification. Counters that are neither listed nor default must not move.
     pub counters: BTreeMap<String, Count>,
+    /// Texts in the log, with `{kid}` filled in.
+    pub log_says: Vec<String>,
     /// The wait before the counters are checked.
     pub settle_ms: u64,
     #[serde(skip)]
@@ -204,6 +206,7 @@ impl Default for Row {
             fetches: None,
             verified: None,
             counters: BTreeMap::new(),
+            log_says: Vec::new(),
             settle_ms: 0,
             requests: Vec::new(),
             plugin: String::new(),
@@ -223,7 +226,7 @@ pub struct Elsewhere {
 }
 
 /// The members of a row that are not about a request.
-const ROW_MEMBERS: [&str; 19] = [
+const ROW_MEMBERS: [&str; 20] = [
     "name",
     "config",
     "token",
@@ -242,6 +245,7 @@ const ROW_MEMBERS: [&str; 19] = [
     "fetches",
     "verified",
     "counters",
+    "log_says",
     "settle_ms",
 ];
 
@@ -298,7 +302,7 @@ pub struct Step {
     pub reply: BTreeMap<String, Vec<String>>,
     /// The names of the expired session cookies, in order.
     pub expired: Vec<String>,
-    /// The exact body that the client receives.
+    /// The exact body that the client receives, with `{id}` filled in.
     pub reply_body: Option<String>,
     /// Texts that the body must contain.
     pub body_says: Vec<String>,
@@ -306,6 +310,8 @@ pub struct Step {
     pub body_lacks: Vec<String>,
     /// The time until the answer.
     pub took_ms: Option<Count>,
+    /// What follows the request id in the log line of the denial.
+    pub logged: Option<String>,
 }
 
 impl Default for Step {
@@ -339,6 +345,7 @@ impl Default for Step {
             body_says: Vec::new(),
             body_lacks: Vec::new(),
             took_ms: None,
+            logged: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 mod advice;
 mod judge;
 mod observer;
+mod rules;
 mod step;
 mod unverified;
 
@@ -169,6 +170,10 @@ impl Explain {
             host: &self.host,
             method: &self.method,
         });
+        let positions = 0..config.access.rules.len();
+        let lines: Vec<_> = positions
+            .map(|position| plugin.line(&format!("rules[{position}]")))
+            .collect();
         if request.is_none() && !config.access.rules.is_empty() {
             config.access.rules.clear();
             notes.push(
@@ -201,7 +206,7 @@ impl Explain {
             access: access_token.trim(),
             key_set: key_set.as_deref(),
         };
-        let verdict = judge(&config, &tokens, request.as_ref(), &find, now)?;
+        let verdict = judge(&config, &lines, &tokens, request.as_ref(), &find, now)?;
         let told = Told::new(&plugin, &config, &verdict, &pasted.token);
         let verified = verdict
             .steps
@@ -292,11 +297,13 @@ impl Told {
             }
             .with(edits),
             Decision::Skip(edits) => {
-                let message =
-                    "a rule lets the request pass without a token, and without an identity";
+                let message = format!(
+                    "{} lets the request pass without a token, and without an identity",
+                    verdict.rule
+                );
                 Self {
                     passes: true,
-                    ..Self::undecided("skipped", message, Vec::new())
+                    ..Self::undecided("skipped", &message, Vec::new())
                 }
                 .with(edits)
             }

@@ -51,7 +51,11 @@ pub(crate) fn read_text(path: &Path) -> Result<(String, String), Trouble> {
         )));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok((name, text)),
+        // Editors on Windows begin a file with a byte order mark.
+        Ok(text) => match text.strip_prefix('\u{feff}') {
+            Some(text) => Ok((name, text.to_owned())),
+            None => Ok((name, text)),
+        },
         Err(error) => Err(trouble(&format_args!(
             "found a byte that is not UTF-8 at offset {}, expected text",
             error.utf8_error().valid_up_to()

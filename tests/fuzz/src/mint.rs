@@ -252,6 +252,9 @@ fn access_token_rules(u: &mut Unstructured<'_>, issuer: &str) -> Result<Value> {
     if rarely(u, 3)? {
         rules["jwksUri"] = json!("https://keys.example.com/jwks");
     }
+    if rarely(u, 3)? {
+        rules["subject"] = json!("username");
+    }
     Ok(rules)
 }
 

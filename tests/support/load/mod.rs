@@ -1,7 +1,8 @@
-//! Shared code of `make chaos` and `make soak`: reused connections, and an Envoy's memory. Checks
-//! nothing.
+//! Shared code of `make chaos`, `make soak` and `make bench`: reused connections, an Envoy's memory
+//! and CPU time. Checks nothing.
 
 pub mod memory;
+pub mod processor;
 
 use crate::client::{Connection, Reply, Request};
 use crate::server::full;

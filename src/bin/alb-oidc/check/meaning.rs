@@ -44,9 +44,12 @@ fn tokens_in_words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
             source.cluster
         ));
     }
-    if let Some(AccessTokenRules { issuer, .. }) = &config.users.access_token {
+    if let Some(AccessTokenRules {
+        issuer, subject, ..
+    }) = &config.users.access_token
+    {
         words.push(format!(
-            "requires a valid access token of {issuer} for the same user; its claims are named `access:CLAIM`"
+            "requires a valid access token of {issuer} for the same user, by its claim `{subject}`; its claims are named `access:CLAIM`"
         ));
     }
     words.push(format!(
@@ -99,8 +102,13 @@ fn overrides_in_words(config: &Config) -> Vec<String> {
         let identity = &rules.identity;
         words.push(format!("{of}: {}", user_id_in_words(identity)));
         words.push(format!("{of}: {}", groups_in_words(identity)));
-        if let Some(AccessTokenRules { issuer, .. }) = &rules.access_token {
-            words.push(format!("{of}: requires an access token of {issuer}"));
+        if let Some(AccessTokenRules {
+            issuer, subject, ..
+        }) = &rules.access_token
+        {
+            words.push(format!(
+                "{of}: requires an access token of {issuer}, whose `{subject}` is the user's `sub`"
+            ));
         }
     }
     words

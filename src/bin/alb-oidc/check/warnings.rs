@@ -36,6 +36,14 @@ pub(super) fn warnings_of_config(plugin: &PluginConfig, config: &Config) -> Vec<
             warn(format!("loadBalancers[{position}].clientId"), message);
         }
     }
+    for (field, subject) in access_token_subjects(plugin) {
+        if subject.starts_with("custom:") || USER_ATTRIBUTES.contains(&subject) {
+            let message = format!(
+                "found {subject}: users may write this attribute at many providers, and could then add another user's access token claims to their own; expected an id that the provider assigns"
+            );
+            warn(field, &message);
+        }
+    }
     if config.report_only {
         warn(
             "mode".to_owned(),
@@ -116,6 +124,46 @@ fn groups_that_differ_in_case(rules: &[Rule]) -> Vec<(String, String)> {
     }
     found
 }
+/// Each `accessToken.subject` of the config, with the path of its field.
+fn access_token_subjects(plugin: &PluginConfig) -> Vec<(String, &str)> {
+    fn subject(rules: Option<&Value>) -> Option<&str> {
+        rules?.get("subject")?.as_str()
+    }
+    let entries = plugin
+        .members
+        .get("loadBalancers")
+        .and_then(Value::as_array);
+    let of_entries = entries.into_iter().flatten().enumerate();
+    let of_entries = of_entries.map(|(position, entry)| {
+        let field = format!("loadBalancers[{position}].accessToken.subject");
+        (field, subject(entry.get("accessToken")))
+    });
+    let of_all = subject(plugin.members.get("accessToken"));
+    let subjects = of_entries.chain([("accessToken.subject".to_owned(), of_all)]);
+    subjects
+        .filter_map(|(field, subject)| Some((field, subject?)))
+        .collect()
+}
+
+/// Claims that many providers let users write (OpenID Connect Core, section 5.1).
+const USER_ATTRIBUTES: [&str; 16] = [
+    "address",
+    "birthdate",
+    "email",
+    "family_name",
+    "gender",
+    "given_name",
+    "locale",
+    "middle_name",
+    "name",
+    "nickname",
+    "phone_number",
+    "picture",
+    "preferred_username",
+    "profile",
+    "website",
+    "zoneinfo",
+];
 
 /// A path that no rule opens on purpose.
 const PROBE_PATH: &str = "/alb-oidc-check";

@@ -85,7 +85,10 @@ fn holds(token: &str, config: &Config, key: &P256Key) -> bool {
     let epoch = Timestamp::from_seconds(0);
     let screened = UntrustedToken::parse(token.as_bytes())
         .map_err(Reason::from)
-        .and_then(|token| token.screen(&config.load_balancers, epoch, config.clock_skew));
+        .and_then(|token| {
+            let screened = token.screen(&config.load_balancers, epoch, config.clock_skew);
+            screened.map_err(Reason::from)
+        });
     screened
         .and_then(|screened| verifier().verify(&screened, key))
         .is_ok()
@@ -139,7 +142,7 @@ fn general(reason: Reason) -> &'static str {
             "compare userId.provider with `identities[].providerName` and the start of `username`"
         }
         Reason::UserIdMissing => {
-            "set userId.claims to a claim that the token has, or have the identity provider put the claim into its userinfo"
+            "usually the listener rule's `scope` is openid alone, its default, and lacks the scope of the claim, such as email; a session keeps the scope of its sign-in, so sign out after the change. Otherwise set userId.claims to a claim that the token has, or have the identity provider send the claim in userinfo"
         }
         Reason::EmailUnverified => {
             "have the user verify the address, or the identity provider say so in email_verified"

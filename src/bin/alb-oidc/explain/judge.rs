@@ -7,6 +7,7 @@ use alb_oidc_filter::{
 };
 
 use super::observer::{Observer, Tokens};
+use super::rules::RulesAt;
 use super::step::Step;
 use crate::input::Trouble;
 use crate::native::verifier;
@@ -22,6 +23,8 @@ pub(super) struct Request<'a> {
 pub(super) struct Verdict {
     pub(super) steps: Vec<Step>,
     pub(super) decision: Decision,
+    /// The rule for requests without a token.
+    pub(super) rule: String,
     /// The key that the signature was checked with.
     pub(super) key: Option<P256Key>,
 }
@@ -29,10 +32,11 @@ pub(super) struct Verdict {
 /// The key cache's clock stands still.
 const STEADY: Timestamp = Timestamp::from_millis(0);
 
-/// Has the gate judge the request. `find` answers for the load balancer's key server: `None` where
+/// Has the gate judge the request. `lines` are those of the rules in the config's file. `find` answers for the load balancer's key server: `None` where
 /// no key is given.
 pub(super) fn judge(
     config: &Config,
+    lines: &[u64],
     tokens: &Tokens<'_>,
     request: Option<&Request<'_>>,
     find: &dyn Fn(KeyId) -> Result<Option<FetchResult>, Trouble>,
@@ -61,14 +65,19 @@ pub(super) fn judge(
         0,
     );
     let mut gate = Gate::new(config.clone(), verifier());
+    let requirement = config.access.requirement(&head);
+    let rules = RulesAt {
+        rules: &config.access,
+        lines,
+    };
     let time = Now {
         wall: now,
         steady: STEADY,
     };
     let mut waited_for = None;
     loop {
-        let mut observer = Observer::new(config, tokens, now);
-        let decision = gate.decide_traced(&head, &mut keys, time, &mut observer);
+        let mut observer = Observer::new(config, rules, &requirement, tokens, now);
+        let decision = gate.decide_traced(&head, &mut keys, &time, &mut observer);
         if let Decision::NeedKey(name) = decision
             && name.may_be_waited_for_after(waited_for)
             && let Some(answer) = answer(config, tokens, find, name)?
@@ -81,6 +90,7 @@ pub(super) fn judge(
             key: observer.key.take(),
             steps: observer.into_steps(),
             decision,
+            rule: rules.deciding(&requirement, None),
         });
     }
 }
@@ -173,7 +183,15 @@ mod tests {
             access: "",
             key_set: None,
         };
-        judge(&config(), &tokens, Some(&request), &|_| Ok(known()), now).unwrap()
+        judge(
+            &config(),
+            &[],
+            &tokens,
+            Some(&request),
+            &|_| Ok(known()),
+            now,
+        )
+        .unwrap()
     }
 
     /// The check that failed, of a trail whose checks stand in order: passed, at most one failed,
@@ -367,6 +385,7 @@ mod tests {
         let find = |_| Ok(None);
         let verdict = judge(
             &Config::from_value(&config).unwrap(),
+            &[],
             &tokens,
             Some(&request),
             &find,
@@ -430,6 +449,7 @@ mod tests {
             };
             judge(
                 &config,
+                &[],
                 &tokens,
                 None,
                 &|_| Ok(public(&alb)),

@@ -2,14 +2,16 @@
 //! compared. Decides nothing.
 
 use alb_oidc_filter::{
-    AccessTokenRules, Claims, Config, Dropped, GroupRules, Identity, KeyName, LoadBalancer,
-    MAX_GROUPS, MAX_USER_ID_BYTES, P256Key, PublicKey, Reason, ScreenedToken, Stop, Timestamp,
-    TokenError, Trace, UntrustedAccessToken, UntrustedToken, UserRules, VerifiedToken,
+    AccessTokenFault, Claims, Config, Dropped, GroupRules, Identity, KeyName, LoadBalancer,
+    MAX_GROUPS, MAX_USER_ID_BYTES, P256Key, PublicKey, Reason, Requirement, ScreenError,
+    ScreenedToken, Stop, Timestamp, TokenError, Trace, UntrustedAccessToken, UntrustedToken,
+    UserRules, VerifiedToken, claims_fault, header_fault,
 };
 use serde_json::Value;
 
+use super::rules::{RulesAt, User};
 use super::step::{CHECKS, Outcome, Step};
-use super::unverified::{Unverified, ago, form, found_in, malformation};
+use super::unverified::{Unverified, ago, form, found_in, malformation, part_fault};
 
 /// The tokens of a request, and the identity provider's keys.
 pub(super) struct Tokens<'a> {
@@ -31,13 +33,23 @@ pub(super) struct Observer<'a> {
     load_balancer: usize,
     tokens: &'a Tokens<'a>,
     now: Timestamp,
+    rules: RulesAt<'a>,
+    requirement: &'a Requirement<'a>,
+    /// The user, once there is an identity.
+    user: Option<User>,
 }
 
 /// A check of one step: the reasons for which it fails, what it found, and what it expected.
 struct Check<'r>(&'r [Reason], String, String);
 
 impl<'a> Observer<'a> {
-    pub(super) fn new(config: &'a Config, tokens: &'a Tokens<'a>, now: Timestamp) -> Self {
+    pub(super) fn new(
+        config: &'a Config,
+        rules: RulesAt<'a>,
+        requirement: &'a Requirement<'a>,
+        tokens: &'a Tokens<'a>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             steps: Vec::new(),
             key: None,
@@ -45,6 +57,9 @@ impl<'a> Observer<'a> {
             load_balancer: 0,
             tokens,
             now,
+            rules,
+            requirement,
+            user: None,
         }
     }
 
@@ -84,8 +99,8 @@ impl<'a> Observer<'a> {
     }
 
     /// The one check of the access token, which fails for any of its reasons.
-    fn note_access_token(&mut self, failed: Option<Reason>) {
-        let Some(AccessTokenRules { issuer, .. }) = &self.users().access_token else {
+    fn note_access_token(&mut self, failed: Option<TokenError>) {
+        let Some(rules) = &self.users().access_token else {
             return;
         };
         let decoded = Unverified::decode(self.tokens.access);
@@ -93,15 +108,32 @@ impl<'a> Observer<'a> {
         let found = if self.tokens.access.is_empty() {
             "none".to_owned()
         } else {
-            let claims = ["iss", "sub", "client_id", "token_use", "exp", "nbf"].map(member);
+            let mut names = vec!["iss", "sub", "client_id", "token_use", "exp", "nbf"];
+            if rules.subject != "sub" {
+                names.push(&rules.subject);
+            }
+            let claims: Vec<_> = names.into_iter().map(member).collect();
             format!(
                 "one with alg {}, {}",
                 found_in(&decoded.header, "alg"),
                 claims.join(", ")
             )
         };
+        let check = match failed {
+            Some(TokenError::AccessToken(fault)) => {
+                let json = match fault {
+                    AccessTokenFault::Form => part_fault(self.tokens.access, 0, header_fault),
+                    AccessTokenFault::Claims => part_fault(self.tokens.access, 1, claims_fault),
+                    _ => None,
+                };
+                let json = json.map_or_else(String::new, |json| format!(" ({json})"));
+                format!("; failed check: {fault}{json}")
+            }
+            _ => String::new(),
+        };
         let expected = format!(
-            "an unexpired one of {issuer}, of the same `sub` and client, signed with RS256 by a key of its key set"
+            "an unexpired one of {}, whose `{}` is the `sub` of the load balancer's, of the same client, signed with RS256 by a key of its key set{check}",
+            rules.issuer, rules.subject
         );
         let reasons = [
             Reason::AccessTokenInvalid,
@@ -109,6 +141,7 @@ impl<'a> Observer<'a> {
             Reason::KeyInvalid,
             Reason::KeyUnavailable,
         ];
+        let failed = failed.map(TokenError::reason);
         self.note([Check(&reasons, found, expected)], failed);
     }
 
@@ -263,7 +296,7 @@ impl Trace for Observer<'_> {
         self.note(checks, failed.map(|error| error.reason()));
     }
 
-    fn screened(&mut self, screened: &Result<ScreenedToken<'_>, Reason>) {
+    fn screened(&mut self, screened: &Result<ScreenedToken<'_>, ScreenError>) {
         if let Ok(token) = screened {
             self.load_balancer = token.load_balancer();
         }
@@ -299,7 +332,7 @@ impl Trace for Observer<'_> {
             ),
             self.expiry(&token.header),
         ];
-        self.note(checks, screened.as_ref().err().copied());
+        self.note(checks, screened.as_ref().err().map(|error| error.reason));
     }
 
     fn key(&mut self, name: &KeyName, key: &Result<PublicKey, Stop>) {
@@ -366,9 +399,9 @@ impl Trace for Observer<'_> {
         }
     }
 
-    fn access_token_parsed(&mut self, token: &Result<UntrustedAccessToken<'_>, Reason>) {
-        if let Err(reason) = token {
-            self.note_access_token(Some(*reason));
+    fn access_token_parsed(&mut self, token: &Result<UntrustedAccessToken<'_>, TokenError>) {
+        if let Err(error) = token {
+            self.note_access_token(Some(*error));
         }
     }
 
@@ -378,11 +411,11 @@ impl Trace for Observer<'_> {
             Err(Stop::NeedKey(_)) => {
                 self.push(Outcome::NotReached, "no key set was given".to_owned());
             }
-            Err(Stop::Refuse(reason)) => self.note_access_token(Some(*reason)),
+            Err(Stop::Refuse(reason)) => self.note_access_token(Some((*reason).into())),
         }
     }
 
-    fn access_token_verified(&mut self, claims: &Result<Claims, Reason>) {
+    fn access_token_verified(&mut self, claims: &Result<Claims, TokenError>) {
         self.note_access_token(claims.as_ref().err().copied());
     }
 
@@ -394,20 +427,25 @@ impl Trace for Observer<'_> {
             self.user_id(claims, identity.as_ref().ok()),
         ];
         self.note(checks, identity.as_ref().err().copied());
-        if identity.is_ok() {
+        if let Ok(identity) = identity {
+            self.user = Some(identity.into());
             self.push(Outcome::Passed, self.groups(claims));
         }
     }
 
     fn rules(&mut self, admitted: bool) {
-        let found = match admitted {
-            _ if self.config.access.rules.is_empty() => "none, so any user may pass",
-            true => "a user who may pass",
-            false => "another user",
-        };
-        let expected =
-            "one whose user id, email domain or group is in the rule's `allow`".to_owned();
-        let check = Check(&[Reason::UserNotAllowed], found.to_owned(), expected);
-        self.note([check], (!admitted).then_some(Reason::UserNotAllowed));
+        let issuer = self.config.load_balancers.get(self.load_balancer);
+        let issuer = issuer.and_then(|known| known.issuer.as_deref());
+        // An identity comes before the rules.
+        let Some(user) = &self.user else { return };
+        let (rules, requirement) = (self.rules, self.requirement);
+        if admitted {
+            let found = rules.admission(requirement, issuer, user);
+            self.push(Outcome::Passed, found);
+        } else {
+            let expected = rules.expectation(requirement, issuer, user);
+            let check = Check(&[Reason::UserNotAllowed], user.to_string(), expected);
+            self.note([check], Some(Reason::UserNotAllowed));
+        }
     }
 }

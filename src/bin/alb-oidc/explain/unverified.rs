@@ -1,6 +1,9 @@
 //! Decodes an unverified token for display. Decides nothing and uses no config.
 
-use alb_oidc_filter::{MAX_TOKEN_BYTES, Malformed, Reason, Timestamp, TokenError, decode_base64};
+use alb_oidc_filter::{
+    MAX_TOKEN_BYTES, Malformed, Reason, Timestamp, TokenError, claims_fault, decode_base64,
+    header_fault,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -119,13 +122,16 @@ pub(super) fn malformation(
             let found = format!("{} bytes", text.len());
             return (found, format!("at most {MAX_TOKEN_BYTES}"));
         }
-        TokenError::Other(_) => return ("nothing".to_owned(), "a token".to_owned()),
+        TokenError::AccessToken(_) | TokenError::Other(_) => {
+            return ("nothing".to_owned(), "a token".to_owned());
+        }
     };
     let member = |name| format!("`{name}`: {}", found_in(part, name));
     let found = match malformed {
-        Malformed::Utf8 | Malformed::Claims => "something else".to_owned(),
+        Malformed::Utf8 => "something else".to_owned(),
+        Malformed::Claims => part_fault(text, 1, claims_fault).unwrap_or_default(),
         Malformed::Parts => format!("{dots} dot(s)"),
-        Malformed::Header => "something else before the first dot".to_owned(),
+        Malformed::Header => part_fault(text, 0, header_fault).unwrap_or_default(),
         Malformed::Parameter => form(text, part),
         Malformed::Type => member("typ"),
         Malformed::Expiry => member("exp"),
@@ -139,6 +145,18 @@ pub(super) fn malformation(
         Malformed::Payload => "something else between the dots".to_owned(),
     };
     (found, malformed.to_string())
+}
+
+/// What is wrong with the JSON in this part of the token; `None`: nothing.
+pub(super) fn part_fault(
+    text: &str,
+    part: usize,
+    fault: fn(&[u8]) -> Option<String>,
+) -> Option<String> {
+    match text.split('.').nth(part).and_then(decode_base64) {
+        Some(json) => fault(&json),
+        None => Some("no base64".to_owned()),
+    }
 }
 
 /// A time, and how long it is from `now`.

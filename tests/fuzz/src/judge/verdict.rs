@@ -282,9 +282,12 @@ pub fn names_are_distinct(config: &Value) -> bool {
                 .to_owned(),
         )
     };
-    all.iter().all(|(issuer, one)| {
-        let others = all.iter().filter(|(other, _)| other != issuer);
-        others.into_iter().all(|(_, two)| {
+    all.iter().enumerate().all(|(position, (issuer, one))| {
+        // Two entries with `null` may have users of different issuers.
+        let others = all.iter().enumerate().filter(|(other, (known, _))| {
+            *other != position && (issuer.is_null() || known != issuer)
+        });
+        others.into_iter().all(|(_, (_, two))| {
             ["userId", "groups"].iter().all(|name| {
                 let pair = prefix(one, name).zip(prefix(two, name));
                 pair.is_none_or(|(one, two)| !one.starts_with(&two))
@@ -381,6 +384,10 @@ fn access_claims(
     let subject = alb_claims
         .get("sub")
         .filter(|subject| subject.as_str().is_some_and(|text| !text.is_empty()));
+    let subject_claim = rules
+        .get("subject")
+        .and_then(Value::as_str)
+        .unwrap_or("sub");
     let is_of_the_client = match &alb.client {
         Some(client) => has_or_lacks("client_id", &Value::from(client.as_str())),
         None => claims.get("client_id").is_none_or(Value::is_string),
@@ -391,7 +398,7 @@ fn access_claims(
         .signature
         .is_some_and(|signature| (world.is_signed)(key, &token.signed, &signature))
         && has("iss", &Value::from(issuer))
-        && subject.is_some_and(|subject| has("sub", subject))
+        && subject.is_some_and(|subject| has(subject_claim, subject))
         && has_or_lacks("token_use", &Value::from("access"))
         && is_of_the_client
         && world.now < (expires + skew) * 1000

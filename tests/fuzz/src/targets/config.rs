@@ -43,7 +43,7 @@ const FULL: &str = r#"{
         "arn": "arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/a/50dc6c495c0c9188", "issuer": "https://i.example", "clientId": "c",
         "userId": {"claims": ["email"], "prefix": "b", "lowercase": true, "requireVerifiedEmail": true, "provider": "a", "transformers": [{"matches": "a", "replaces": "b"}]},
         "groups": {"claims": ["g"], "separator": ";", "members": "keys", "decode": "form", "transformers": [{"matches": "a", "replaces": "b"}], "prefix": "g", "keep": "a"},
-        "accessToken": {"issuer": "https://i.example", "jwksUri": "https://i.example/keys", "jwksCluster": "jwks"}
+        "accessToken": {"issuer": "https://i.example", "subject": "uid", "jwksUri": "https://i.example/keys", "jwksCluster": "jwks"}
     }],
     "sharedNames": true,
     "publicKeys": {"endpoint": "https://keys.example", "cluster": "keys", "timeoutMs": 1000, "cacheTtlSeconds": 60},
@@ -51,12 +51,13 @@ const FULL: &str = r#"{
     "userId": {"claims": ["email"], "header": "x-user", "prefix": "a", "lowercase": true, "requireVerifiedEmail": true, "provider": "a", "transformers": [{"matches": "a", "replaces": "b"}]},
     "groups": {"claims": ["g"], "separator": ";", "members": "keys", "decode": "form", "transformers": [{"matches": "a", "replaces": "b"}], "header": "x-groups", "prefix": "a", "keep": "a", "memberHeaderPrefix": "x-group-"},
     "claimHeaders": [{"claim": "name", "header": "x-name", "encoding": "percent"}],
-    "accessToken": {"issuer": "https://i.example", "jwksUri": "https://i.example/keys", "jwksCluster": "jwks"},
+    "accessToken": {"issuer": "https://i.example", "subject": "uid", "jwksUri": "https://i.example/keys", "jwksCluster": "jwks"},
     "rules": [
         {"match": {"hosts": ["a.example"], "paths": [{"prefix": "/"}], "methods": ["GET"], "issuers": ["https://i.example"]}, "require": "token", "allow": {"users": ["a"], "domains": ["a.example"], "groups": ["ga"]}},
         {"match": {"methods": ["GET"]}, "require": "optional"}
     ],
     "logout": {"path": "/logout", "redirectTo": "https://i.example/logout", "sessionCookie": "Session"},
+    "pages": {"title": "ML", "contact": "ml@i.example"},
     "upgrades": ["websocket"],
     "reservedHeaders": ["x-machine-client"],
     "forward": {"oidcData": true, "accessToken": true, "sessionCookies": true, "pathOverrides": true},

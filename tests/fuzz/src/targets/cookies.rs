@@ -117,7 +117,7 @@ fn decide(headers: &[&[u8]], path: &[u8]) -> Decision {
     gate.decide(
         &RequestHead::new(head),
         &mut ring,
-        Now {
+        &Now {
             wall: now,
             steady: now,
         },

@@ -212,7 +212,7 @@ fn decide(
             wall: Timestamp::from_millis(wall),
             steady: Timestamp::from_millis(*steady),
         };
-        let (decision, _) = gate.decide(&raw, cache, now);
+        let (decision, _) = gate.decide(&raw, cache, &now);
         let Decision::NeedKey(name) = decision else {
             return (edits, decision);
         };

@@ -2,7 +2,7 @@
 //! compared with `aws-lc-rs`.
 
 use alb_oidc_filter::{
-    FetchResult, KeyId, P256, P256Key, PublicKey, RsaKey, Timestamp, UntrustedAccessToken,
+    Config, FetchResult, KeyId, P256, P256Key, PublicKey, RsaKey, Timestamp, UntrustedAccessToken,
     VerifySignature, find_in_key_set, host_verdict,
 };
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::judge::keys as judge;
-use crate::{seeds, targets::claims, toy};
+use crate::{mint, seeds, targets::claims, toy};
 
 /// The id to find in key sets.
 const ID: &str = "pool";
@@ -268,7 +268,14 @@ fn spki(key: &RsaKey) -> Vec<u8> {
     let text = format!("{header}.e30.AAAA");
     let token = UntrustedAccessToken::parse(text.as_bytes()).unwrap_or_else(|_| panic!("a token"));
     let (now, skew) = (Timestamp::from_seconds(0), Duration::ZERO);
-    let verdict = toy::verifier().verify_access_token(&token, key, claims::empty(), "", now, skew);
+    let config = json!({
+        "loadBalancers": [{"arn": mint::ARNS[0], "issuer": "i", "clientId": null}],
+        "accessToken": {"issuer": "i", "jwksUri": "https://i.example/keys"},
+    });
+    let config = Config::from_value(&config).expect("a config");
+    let rules = config.users.access_token.expect("the rules");
+    let verdict =
+        toy::verifier().verify_access_token(&token, key, claims::empty(), &rules, now, skew);
     assert!(verdict.is_err(), "a signature of three bytes");
     toy::last_rsa_key()
 }
