@@ -333,6 +333,7 @@ fn assert_interlock_is_shut(resources: &[Value]) {
         "envoy.filters.http.router"
     );
     assert_eq!(patches[0]["patch"]["operation"], "INSERT_BEFORE");
+    assert_eq!(envoy_filter["spec"]["priority"], 1000);
     assert_eq!(
         envoy_filter["metadata"]["annotations"]["helm.sh/resource-policy"],
         "keep"
@@ -917,7 +918,7 @@ fn makes_the_expected_listener_rules() {
         .expect("the files")
         .map(|entry| entry.expect("an entry").path())
         .collect();
-    assert_eq!(files.len(), 5);
+    assert_eq!(files.len(), 6);
     for file in files {
         let text = std::fs::read_to_string(&file).expect("a file");
         let row: Value = serde_json::from_str(&text).expect("JSON");
@@ -985,6 +986,8 @@ fn renders_all_but_the_filter_before_the_load_balancer_exists() {
         assert_eq!(notes.contains("Next step: the ARN"), is_next, "{notes}");
         let entry = format!("- arn: ARN\n      issuer: {ISSUER}\n      clientId: client\n");
         assert_eq!(notes.contains(&entry), is_next, "{notes}");
+        let removes = notes.contains("remove the policies of oauth2-proxy");
+        assert_eq!(removes, !is_next, "{notes}");
     }
 }
 
@@ -1151,7 +1154,15 @@ fn refuses_a_load_balancer_that_disagrees_with_the_filter() {
                 merge(&mut values, &json!({"alb": {"jwtValidation": true}}));
                 values
             },
-            "alb.jwtValidation needs alb.api: gateway",
+            "alb.jwtValidation needs alb.group.name or alb.api: gateway",
+        ),
+        (
+            with_alb(json!({"autoMode": true, "group": {"name": "a"}})),
+            "alb.group cannot be combined with alb.autoMode",
+        ),
+        (
+            with_alb(json!({"securityGroups": ["sg-1"], "inboundCidrs": ["10.0.0.0/8"]})),
+            "alb.securityGroups cannot be combined with alb.inboundCidrs",
         ),
         (
             with_alb(json!({"api": "gateway", "autoMode": true})),

@@ -12,6 +12,8 @@ mod kubernetes;
 mod lifecycle;
 #[path = "cluster/manifests.rs"]
 mod manifests;
+#[path = "cluster/pages.rs"]
+mod pages;
 #[path = "cluster/prober.rs"]
 mod prober;
 #[path = "cluster/program.rs"]

@@ -31,13 +31,16 @@ fn annotations(resource: &Value) -> Map<String, Value> {
         "backend-protocol",
         "certificate-arn",
         "group.name",
+        "group.order",
         "healthcheck-path",
         "healthcheck-port",
         "healthcheck-protocol",
         "inbound-cidrs",
+        "jwt-validation",
         "listen-ports",
         "load-balancer-attributes",
         "scheme",
+        "security-groups",
         "ssl-policy",
         "ssl-redirect",
         "subnets",
@@ -57,24 +60,21 @@ fn annotations(resource: &Value) -> Map<String, Value> {
 }
 
 fn of_ingress(resources: &[Value]) -> Value {
-    let ingress = one(resources, "Ingress");
-    let own = annotations(ingress);
-    let rules: Vec<_> = elements(&ingress["spec"]["rules"])
+    let mut ingresses: Vec<_> = of_kind(resources, "Ingress")
+        .map(|ingress| (annotations(ingress), ingress))
+        .collect();
+    ingresses.sort_by_key(|(own, _)| own.get("group.order").map_or(0, order));
+    assert_one_load_balancer(&ingresses);
+    let rules: Vec<_> = ingresses
         .iter()
-        .flat_map(|rule| paths(&rule["http"]["paths"]).map(|path| (&rule["host"], path)))
-        .map(|(host, path)| {
-            let backend = &path["backend"]["service"];
-            assert_eq!(backend["port"]["name"], "http");
-            let service = service(resources, &backend["name"]);
-            let mut merged = own.clone();
-            merged.extend(annotations(service));
-            let actions = [authentication(&merged), Some(forward(service))];
-            json!({
-                "conditions": conditions(host, &path["pathType"], &path["path"]),
-                "actions": actions.into_iter().flatten().collect::<Vec<_>>(),
-            })
+        .flat_map(|(own, ingress)| {
+            elements(&ingress["spec"]["rules"])
+                .iter()
+                .flat_map(|rule| paths(&rule["http"]["paths"]).map(|path| (&rule["host"], path)))
+                .map(|(host, path)| ingress_rule(resources, own, host, path))
         })
         .collect();
+    let own = &ingresses[0].0;
     let attributes: Map<_, _> = text(&own["load-balancer-attributes"])
         .split(',')
         .map(|pair| pair.split_once('=').expect("NAME=VALUE"))
@@ -86,6 +86,9 @@ fn of_ingress(resources: &[Value]) -> Value {
     json!({
         "group": own.get("group.name"),
         "scheme": own["scheme"],
+        "securityGroups": own
+            .get("security-groups")
+            .map(|names| text(names).split(',').collect::<Vec<_>>()),
         "attributes": attributes,
         "listeners": listeners(own.get("certificate-arn"), own.get("ssl-policy"), rules),
         "targetGroup": {
@@ -98,6 +101,54 @@ fn of_ingress(resources: &[Value]) -> Value {
             },
         },
     })
+}
+
+fn order(annotation: &Value) -> i64 {
+    text(annotation).parse().expect("a number")
+}
+
+/// Several Ingresses are one load balancer in a group only, and must agree about it.
+fn assert_one_load_balancer(ingresses: &[(Map<String, Value>, &Value)]) {
+    let of_rules =
+        |name: &str| name.starts_with("auth-") || name == "jwt-validation" || name == "group.order";
+    let shared = |own: &Map<String, Value>| {
+        let mut own = own.clone();
+        own.retain(|name, _| !of_rules(name));
+        own
+    };
+    let first = shared(&ingresses[0].0);
+    assert!(ingresses.len() == 1 || first.contains_key("group.name"));
+    for (own, _) in ingresses {
+        assert_eq!(shared(own), first);
+    }
+}
+
+fn ingress_rule(
+    resources: &[Value],
+    own: &Map<String, Value>,
+    host: &Value,
+    path: &Value,
+) -> Value {
+    let backend = &path["backend"]["service"];
+    assert_eq!(backend["port"]["name"], "http");
+    let service = service(resources, &backend["name"]);
+    let of_service = annotations(service);
+    assert!(!of_service.contains_key("jwt-validation"));
+    let mut merged = own.clone();
+    merged.extend(of_service);
+    let before = [authentication(&merged), jwt_validation(own)];
+    let mut actions: Vec<_> = before.into_iter().flatten().collect();
+    assert!(actions.len() < 2, "one action before forward: {actions:?}");
+    actions.push(forward(service));
+    json!({
+        "conditions": conditions(host, &path["pathType"], &path["path"]),
+        "actions": actions,
+    })
+}
+
+fn jwt_validation(ingress: &Map<String, Value>) -> Option<Value> {
+    let config = ingress.get("jwt-validation").map(parsed)?;
+    Some(json!({"type": "jwt-validation", "jwtValidationConfig": config}))
 }
 
 /// The controller puts exact paths before prefixes.
@@ -244,6 +295,7 @@ fn of_gateway(resources: &[Value]) -> Value {
     json!({
         "group": null,
         "scheme": spec["scheme"],
+        "securityGroups": spec.get("securityGroups"),
         "attributes": attributes,
         "listeners": listeners(of_https("defaultCertificate"), of_https("sslPolicy"), rules),
         "targetGroup": {

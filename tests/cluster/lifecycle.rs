@@ -2,13 +2,15 @@
 //! upstream as somebody, once the interlock is in place.
 
 use crate::istio::{Kind, NAMESPACE};
-use crate::manifests::only;
+use crate::manifests::{changed, only};
 use crate::prober::{AT_BROWSERS, AT_MACHINES, MARK, Outcome, Prober, is_impostor, marks};
 use crate::release::template;
 use crate::world::World;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
+use support::upstream::Seen;
 
 /// The longest time for which a change of the API may deny genuine requests.
 const DENIED_BY_A_SWITCH: Duration = Duration::from_secs(5);
@@ -23,19 +25,27 @@ impl World {
         self.take_probes();
     }
 
-    /// No forged request reached the upstream as somebody since the last call.
+    /// Forged requests that reached the upstream as somebody since the last call.
+    fn take_impostors(&self) -> Vec<Seen> {
+        let mut probes = self.take_probes();
+        probes.retain(is_impostor);
+        probes
+    }
+
     fn no_impostors(&self, step: &str) {
-        let probes = self.take_probes();
-        let impostors: Vec<_> = probes.iter().filter(|seen| is_impostor(seen)).collect();
+        let impostors = self.take_impostors();
         assert!(impostors.is_empty(), "{step}: {impostors:#?}");
     }
 
     /// Each of these kinds of forged requests reached the upstream as somebody, at each listener.
     fn is_open(&self, probes: &[&str]) {
-        let seen = self.take_probes();
-        let impostors = seen.iter().filter(|seen| is_impostor(seen));
-        let seen: BTreeSet<String> = impostors.map(|seen| seen.header(MARK).concat()).collect();
-        let expected = marks(&self.listeners(), probes);
+        self.is_open_at(&self.listeners(), probes);
+    }
+
+    fn is_open_at(&self, listeners: &[SocketAddr], probes: &[&str]) {
+        let seen = self.take_impostors();
+        let seen: BTreeSet<String> = seen.iter().map(|seen| seen.header(MARK).concat()).collect();
+        let expected = marks(listeners, probes);
         let missing: Vec<_> = expected.difference(&seen).collect();
         assert!(missing.is_empty(), "not seen as somebody: {missing:?}");
     }
@@ -184,7 +194,7 @@ async fn stays_shut_without_any_subset_of_its_parts(kind: Kind) {
     let world = World::start(&[kind]).await;
     let values = world.values(kind).await;
     let rendered = template(&values).await;
-    let is_interlock = |object: &serde_json::Value| object["kind"] == "EnvoyFilter";
+    let is_interlock = |object: &Value| object["kind"] == "EnvoyFilter";
     // No other policy denies what the interlock should.
     let everyone = crate::world::allow_all(kind);
     world.kubernetes.apply(&everyone.to_string()).await;
@@ -237,4 +247,84 @@ async fn classic_gateway_stays_shut_without_any_subset_of_parts() {
 #[tokio::test]
 async fn gateway_api_gateway_stays_shut_without_any_subset_of_parts() {
     stays_shut_without_any_subset_of_its_parts(Kind::GatewayApi).await;
+}
+
+/// The configuration of the interlock's RBAC filter.
+fn rbac(interlock: &mut Value) -> &mut Value {
+    &mut interlock["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
+}
+
+fn principals(interlock: &mut Value) -> &mut Value {
+    &mut rbac(interlock)["rules"]["policies"]["passed-the-filter"]["principals"]
+}
+
+/// A way to break the interlock that Envoy accepts.
+struct Breakage {
+    name: &'static str,
+    change: fn(&mut Value),
+    /// The ports that stay shut.
+    shut: &'static [u16],
+}
+
+const fn breakage(name: &'static str, change: fn(&mut Value)) -> Breakage {
+    Breakage {
+        name,
+        change,
+        shut: &[],
+    }
+}
+
+static BREAKAGES: [Breakage; 6] = [
+    breakage("admits every request", |interlock| {
+        *principals(interlock) = json!([{"any": true}]);
+    }),
+    breakage("admits requests without the state", |interlock| {
+        let principals = principals(interlock);
+        *principals = json!([{"not_id": principals[0]}]);
+    }),
+    breakage("denies nothing, only logs", |interlock| {
+        let config = rbac(interlock);
+        config["shadow_rules"] = config["rules"].take();
+    }),
+    breakage("is for sidecars", |interlock| {
+        interlock["spec"]["configPatches"][0]["match"]["context"] = json!("SIDECAR_INBOUND");
+    }),
+    breakage("selects other pods", |interlock| {
+        interlock["spec"]["workloadSelector"]["labels"] = json!({"istio": "egressgateway"});
+    }),
+    Breakage {
+        shut: &[8080],
+        ..breakage("is on one port only", |interlock| {
+            let patched = &mut interlock["spec"]["configPatches"][0];
+            patched["match"]["listener"]["portNumber"] = json!(8080);
+        })
+    },
+];
+
+/// The other tests wait until `config_dump` shows the interlock. The prober does not depend on that.
+#[tokio::test]
+async fn prober_finds_each_broken_interlock() {
+    let world = World::start(&[Kind::Classic]).await;
+    let rendered = template(&world.values(Kind::Classic).await).await;
+    let intact = only(&rendered, |object| object["kind"] == "EnvoyFilter");
+    let _prober = Prober::start(&world.listeners(), &world.signer);
+    for Breakage { name, change, shut } in &BREAKAGES {
+        world.kubernetes.apply(&intact).await;
+        world.until_no_longer_open().await;
+        tokio::time::sleep(SETTLED).await;
+        world.no_impostors("intact");
+
+        let broken = changed(&intact, |interlock| {
+            change(interlock);
+            true
+        });
+        world.kubernetes.apply(&broken).await;
+        tokio::time::sleep(2 * SETTLED).await;
+        world.take_probes();
+        tokio::time::sleep(SETTLED).await;
+        println!("the interlock {name}");
+        let mut open = world.listeners();
+        open.retain(|listener| !shut.contains(&listener.port()));
+        world.is_open_at(&open, &AT_BROWSERS);
+    }
 }

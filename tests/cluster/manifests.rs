@@ -3,13 +3,14 @@
 
 use crate::istio::{Kind, NAMESPACE};
 use crate::kubernetes::{APPLY, Kubernetes, documents};
-use crate::program::{built, run};
+use crate::program::{START_UP, built, run};
 use crate::release::template;
 use crate::world::World;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tokio::process::Command;
 
 /// The names of the chart's examples.
@@ -72,6 +73,15 @@ groups:
     printed.unwrap_or_else(|error| panic!("alb-oidc tenancy: {error}"))
 }
 
+/// What the chart renders for these values, without the kinds of the AWS Load Balancer Controller:
+/// the registries do not have their CRDs.
+async fn known(values: &Value) -> String {
+    only(&template(values).await, |object| {
+        let version = object["apiVersion"].as_str().expect("a version");
+        !version.starts_with("gateway.k8s.aws/")
+    })
+}
+
 /// Namespaces that these objects are in, as manifests.
 fn namespaces(objects: &[Value]) -> String {
     let mut names: Vec<&str> = objects
@@ -101,21 +111,48 @@ async fn api_server_accepts_the_ingresses_of_the_load_balancer() {
     assert_eq!(accepted, 1, "one Ingress without a group");
 }
 
+/// What the analyzer says about every EnvoyFilter: that Envoy's configuration may change.
+const OF_EVERY_ENVOY_FILTER: &str = "IST0133";
+
+/// What `istioctl analyze` says about these objects, down to its informational messages.
+async fn analyze(kubernetes: &Kubernetes, objects: &[Value]) -> Vec<Value> {
+    let mut istioctl = Command::new(built("istioctl"));
+    istioctl.arg("--kubeconfig").arg(&kubernetes.kubeconfig);
+    istioctl.args(["analyze", "--namespace", NAMESPACE, "--output", "json"]);
+    let analysis = run(&mut istioctl, "").await;
+    let analysis = analysis.unwrap_or_else(|error| panic!("istioctl analyze: {error}"));
+    let mut messages: Vec<Value> = serde_json::from_str(&analysis).expect("JSON");
+    messages.retain(|message| {
+        let is_about = |object: &Value| {
+            let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
+            let (kind, name) = (kind.as_str().expect("a kind"), name.as_str());
+            let origin = format!("{kind} {NAMESPACE}/{}", name.expect("a name"));
+            message["origin"] == origin.as_str()
+        };
+        message["code"] != OF_EVERY_ENVOY_FILTER && objects.iter().any(is_about)
+    });
+    messages
+}
+
 #[tokio::test]
 async fn webhooks_accept_each_example_twice() {
     let world = World::start(&[Kind::Classic]).await;
+    // As Istio's own chart makes it for the gateway.
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": Kind::Classic.name(), "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"istio": "ingressgateway"},
+            "ports": [{"name": "http2", "port": 80, "targetPort": 8080}],
+        },
+    });
+    world.kubernetes.apply(&service.to_string()).await;
     for name in examples() {
         let mut rendered = Vec::new();
         for extension in ["WasmPlugin", "TrafficExtension"] {
             let mut values = example(&name);
             values["extension"] = json!(extension);
-            // The CRDs of the AWS Load Balancer Controller cannot be had from the registries.
-            let manifests = template(&values).await;
-            rendered.push(only(&manifests, |object| {
-                !object["apiVersion"]
-                    .to_string()
-                    .contains("gateway.k8s.aws/")
-            }));
+            rendered.push(known(&values).await);
         }
         for manifests in rendered {
             let objects = documents(&manifests);
@@ -126,16 +163,20 @@ async fn webhooks_accept_each_example_twice() {
             let difference = ["diff", "--server-side", "-f", "-"];
             let difference = world.kubernetes.must(&difference, &manifests).await;
             assert_eq!(difference, "", "{name}");
-            let mut istioctl = Command::new(built("istioctl"));
-            istioctl
-                .arg("--kubeconfig")
-                .arg(&world.kubernetes.kubeconfig);
-            istioctl.args(["analyze", "--namespace", NAMESPACE]);
-            let analysis = run(&mut istioctl, "").await;
-            analysis.unwrap_or_else(|error| panic!("istioctl analyze of {name}: {error}"));
+            let said = analyze(&world.kubernetes, &objects).await;
+            assert!(said.is_empty(), "istioctl analyze, {name}: {said:#?}");
             world.kubernetes.delete(&manifests).await;
         }
     }
+    // The control: the analyzer warns about an interlock without a priority.
+    let mut interlock = documents(&template(&example("kubeflow-cognito")).await);
+    interlock.retain(|object| object["kind"] == "EnvoyFilter");
+    let spec = interlock[0]["spec"].as_object_mut().expect("a spec");
+    spec.remove("priority").expect("a priority");
+    world.kubernetes.apply(&interlock[0].to_string()).await;
+    let said = analyze(&world.kubernetes, &interlock).await;
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert_eq!(said[0]["code"], "IST0151");
     // The webhook is asked: the CRD takes an address that is none.
     let wrong = json!({
         "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": {"name": "wrong", "namespace": "kubeflow"},
@@ -180,7 +221,7 @@ async fn crds_of_each_supported_istio_accept_each_example() {
             let manifests = match rendered.entry(values.to_string()) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
-                    let manifests = template(&values).await;
+                    let manifests = known(&values).await;
                     kubernetes.apply(&namespaces(&documents(&manifests))).await;
                     entry.insert(manifests)
                 }
@@ -215,6 +256,48 @@ async fn crds_of_each_supported_istio_accept_each_example() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn admission_policy_keeps_tenants_out_of_the_group() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubernetes = Kubernetes::start(folder.path(), 6443).await;
+    let mut values = example("load-balancer");
+    values["alb"]["group"] = json!({"name": "kubeflow", "namespaces": ["platform"]});
+    values["alb"]["jwtValidation"] = json!(true);
+    let manifests = template(&values).await;
+    let policy = only(&manifests, |object| {
+        let kind = object["kind"].as_str().expect("a kind");
+        kind.starts_with("ValidatingAdmissionPolicy")
+    });
+    let ingresses = only(&manifests, |object| object["kind"] == "Ingress");
+    kubernetes.apply(&policy).await;
+    for namespace in [NAMESPACE, "platform", "ann"] {
+        let arguments = ["create", "namespace", namespace];
+        kubernetes.must(&arguments, "").await;
+    }
+
+    let of = |namespace: &str, group: &str| {
+        let mut ingress = documents(&ingresses).remove(0);
+        ingress["metadata"]["namespace"] = json!(namespace);
+        let annotations = &mut ingress["metadata"]["annotations"];
+        annotations["alb.ingress.kubernetes.io/group.name"] = json!(group);
+        ingress.to_string()
+    };
+    let refused = "The IngressGroup kubeflow is for the namespaces istio-system, platform only";
+    // The API server needs a moment until it applies the policy.
+    let deadline = Instant::now() + START_UP;
+    while let Ok(accepted) = kubernetes.kubectl(&APPLY, &of("ann", "kubeflow")).await {
+        assert!(Instant::now() < deadline, "{accepted}");
+        kubernetes.delete(&of("ann", "kubeflow")).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    kubernetes.apply(&ingresses).await;
+    kubernetes.apply(&of("platform", "kubeflow")).await;
+    kubernetes.apply(&of("ann", "other")).await;
+    let joins = kubernetes.kubectl(&APPLY, &of("ann", "kubeflow")).await;
+    let error = joins.expect_err("an error of the policy");
+    assert!(error.contains(refused), "{error}");
 }
 
 #[tokio::test]

@@ -139,9 +139,16 @@ async fn machine_clients_and_browser_users_share_a_gateway(kind: Kind) {
     let token = ("x-amzn-oidc-data", ann.as_str());
     let denied = (403, DENIED_BY_POLICY);
 
-    let seen = world
-        .admitted(to, MACHINES, "/apis/v2beta1/runs", &[bearer])
-        .await;
+    // As `kfp.Client(existing_token=…).list_runs()` of kfp 2.17.3 sends it.
+    let runs = "/apis/v2beta1/runs?namespace=ml&page_token=&page_size=10&sort_by=";
+    let kfp = [
+        bearer,
+        ("accept", "application/json"),
+        ("accept-encoding", "identity"),
+        ("content-type", "application/json"),
+        ("user-agent", "OpenAPI-Generator/2.17.3/python"),
+    ];
+    let seen = world.admitted(to, MACHINES, runs, &kfp).await;
     assert_eq!(seen.header("kubeflow-userid"), [MACHINE]);
     assert!(seen.header("authorization").is_empty(), "{seen:?}");
     let spoofed = [
@@ -263,6 +270,38 @@ async fn interlock_is_last_before_the_router_in_each_filter_chain() {
             expected.extend([u64::from(TLS_PORT); 2]);
         }
         assert_eq!(ports, expected);
+    }
+
+    // A later EnvoyFilter of the operator's does not come between.
+    let filter = json!({
+        "name": "later",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"},
+    });
+    let later = json!({
+        "apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
+        "metadata": {"name": "later", "namespace": NAMESPACE},
+        "spec": {"configPatches": [{
+            "applyTo": "HTTP_FILTER",
+            "match": {"context": "GATEWAY", "listener": {"filterChain": {"filter": {
+                "name": "envoy.filters.network.http_connection_manager",
+                "subFilter": {"name": "envoy.filters.http.router"},
+            }}}},
+            "patch": {"operation": "INSERT_BEFORE", "value": filter},
+        }]},
+    });
+    world.kubernetes.apply(&later.to_string()).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    for kind in Kind::ALL {
+        let dump = world.gateway(kind).admin("/config_dump").await;
+        for chain in filter_chains(&dump) {
+            let names: Vec<&Value> = chain.filters.iter().map(|filter| &filter["name"]).collect();
+            assert!(
+                names.contains(&&json!("later")),
+                "{}: {names:?}",
+                chain.name
+            );
+            assert!(is_interlocked(&chain), "{}: {names:?}", chain.name);
+        }
     }
 }
 

@@ -200,11 +200,17 @@
 {{- end }}
 {{- end }}
 
+{{- if and $alb.autoMode $alb.group.name }}
+{{- fail "alb.group cannot be combined with alb.autoMode: EKS Auto Mode ignores the annotation group.name." }}
+{{- end }}
+{{- if and $alb.securityGroups $alb.inboundCidrs }}
+{{- fail "alb.securityGroups cannot be combined with alb.inboundCidrs: write the blocks into the rules of your security groups." }}
+{{- end }}
 {{- if and $alb.jwtValidation (not $machineClients.enabled) }}
 {{- fail "alb.jwtValidation needs machineClients.enabled: it verifies their tokens." }}
 {{- end }}
-{{- if and $alb.jwtValidation (ne $alb.api "gateway") }}
-{{- fail "alb.jwtValidation needs alb.api: gateway. With one Ingress, the gateway alone verifies the tokens of machine clients." }}
+{{- if and $alb.jwtValidation (eq $alb.api "ingress") (not $alb.group.name) }}
+{{- fail "alb.jwtValidation needs alb.group.name or alb.api: gateway: one Ingress cannot both sign users in and verify tokens." }}
 {{- end }}
 {{- end }}
 {{- end -}}

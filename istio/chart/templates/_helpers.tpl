@@ -280,3 +280,60 @@ pluginConfig: {{- include "alb-oidc.pluginConfig" . | fromJson | toYaml | ninden
 {{- $own := dict "idle_timeout.timeout_seconds" (int .Values.alb.idleTimeoutSeconds | toString) "routing.http.drop_invalid_header_fields.enabled" "true" -}}
 {{- merge $own .Values.alb.attributes | toJson -}}
 {{- end -}}
+
+{{/* How the load balancer verifies the tokens of machine clients. */}}
+{{- define "alb-oidc.jwtValidation" -}}
+{{- $issuer := include "alb-oidc.machineIssuer" . -}}
+{{- with .Values.machineClients -}}
+{{- $config := dict "issuer" $issuer "jwksEndpoint" (.jwksUri | default (printf "%s/.well-known/jwks.json" $issuer)) -}}
+{{- /* A claim with several accepted values is left to the gateway. */ -}}
+{{- $claims := list -}}
+{{- range $claim, $values := merge (dict .claim .clientIds) .requiredClaims -}}
+{{- if eq (len $values) 1 -}}
+{{- $claims = append $claims (dict "name" $claim "format" "single-string" "values" $values) -}}
+{{- end -}}
+{{- end -}}
+{{- if $claims -}}
+{{- $_ := set $config "additionalClaims" $claims -}}
+{{- end -}}
+{{- toJson $config -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Annotations of each Ingress: the load balancer and its target group, without authentication. */}}
+{{- define "alb-oidc.albAnnotations" -}}
+{{- with .Values.alb -}}
+{{- if .group.name }}
+alb.ingress.kubernetes.io/group.name: {{ .group.name | toJson }}
+{{- end }}
+alb.ingress.kubernetes.io/scheme: {{ .scheme | toJson }}
+{{- if .subnets }}
+alb.ingress.kubernetes.io/subnets: {{ .subnets | join "," | toJson }}
+{{- end }}
+{{- if .securityGroups }}
+alb.ingress.kubernetes.io/security-groups: {{ .securityGroups | join "," | toJson }}
+{{- end }}
+{{- if .inboundCidrs }}
+alb.ingress.kubernetes.io/inbound-cidrs: {{ .inboundCidrs | join "," | toJson }}
+{{- end }}
+alb.ingress.kubernetes.io/listen-ports: '[{"HTTP": 80}, {"HTTPS": 443}]'
+alb.ingress.kubernetes.io/ssl-redirect: "443"
+{{- if .certificateArn }}
+alb.ingress.kubernetes.io/certificate-arn: {{ .certificateArn | toJson }}
+{{- end }}
+{{- if .sslPolicy }}
+alb.ingress.kubernetes.io/ssl-policy: {{ .sslPolicy | toJson }}
+{{- end }}
+{{- $attributes := list }}
+{{- range $name, $value := include "alb-oidc.albAttributes" $ | fromJson }}
+{{- $attributes = append $attributes (printf "%s=%s" $name $value) }}
+{{- end }}
+alb.ingress.kubernetes.io/load-balancer-attributes: {{ $attributes | join "," | toJson }}
+alb.ingress.kubernetes.io/target-type: ip
+alb.ingress.kubernetes.io/backend-protocol: HTTP
+# The gateway's own port: the filter does not see health checks.
+alb.ingress.kubernetes.io/healthcheck-protocol: HTTP
+alb.ingress.kubernetes.io/healthcheck-port: "15021"
+alb.ingress.kubernetes.io/healthcheck-path: /healthz/ready
+{{- end -}}
+{{- end -}}
