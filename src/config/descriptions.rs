@@ -82,7 +82,7 @@ pub(super) static DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "userId.provider",
-        "Name of one identity provider of a Cognito user pool. Each `identities[].providerName`, and the part of `username` before its first `_`, must equal it.",
+        "Name of one identity provider of a Cognito user pool. Each `identities[].providerName`, and the part of `username` before its first `_`, must equal it. It has no `_`.",
     ),
     (
         "userId.transformers",
