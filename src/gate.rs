@@ -25,14 +25,14 @@ use crate::token::verify::{VerifiedToken, Verifier};
 use crate::token_cache::TokenCache;
 use crate::trace::{Stop, Trace};
 
-/// What is to become of a request.
+/// The outcome for a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Apply these edits and let it pass.
     Admit(Vec<HeaderEdit>),
     /// Apply these edits and let it pass: no token is needed, and no identity is given.
     Skip(Vec<HeaderEdit>),
-    /// Nothing can be said before this key is known.
+    /// The decision needs this key.
     NeedKey(KeyName),
     /// Answer it here.
     Deny(Reason),
@@ -42,12 +42,12 @@ pub enum Decision {
     Report(Reason, Vec<HeaderEdit>),
 }
 
-/// What the decision was made of, for the counters.
+/// The work behind a decision, for the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// The token cache had the token.
     pub token_cache_hit: bool,
-    /// How many signatures were verified, whatever came of it.
+    /// How many signatures were checked, valid or not.
     pub signatures_checked: usize,
     /// How many group names and claims of a newly verified token could not be put into a header.
     pub dropped: usize,
@@ -264,7 +264,7 @@ impl Gate {
         })
     }
 
-    /// What becomes of the request `head` that may not pass for `reason`.
+    /// The decision for the request `head` that is denied for `reason`.
     pub fn refusal(&self, head: &RequestHead<'_>, reason: Reason) -> Decision {
         // Where the filter could not do its work, the client's own identity headers may still be
         // there.
@@ -283,7 +283,7 @@ impl Gate {
             .and_then(|identity| identity.subject.as_deref())
             .map(str::as_bytes);
         let oidc_data = forward.oidc_data && identity.is_some();
-        // Nobody signed the plain-text header: it passes only where it says what the token says.
+        // The plain-text header is not signed: it passes only if it equals the token's `sub`.
         let subject_holds = oidc_data
             && head
                 .values(OIDC_IDENTITY)

@@ -17,7 +17,7 @@ pub(crate) const KUBEFLOW_HEADERS: [&str; 2] = ["kubeflow-userid", "kubeflow-gro
 /// Headers that override the request's path or method in some applications: gunicorn and CGI
 /// gateways (`SCRIPT_NAME`, `PATH_INFO`), WSGI middleware (`X-Script-Name`), Symfony and Zend
 /// Framework (`X-Original-URL`, `X-Rewrite-URL`), and the method override of Express, Rails,
-/// Laravel and others. See README, Path overrides.
+/// Laravel and others. See docs/configuration.md, Path overrides.
 pub(crate) const PATH_OVERRIDES: [&str; 10] = [
     "path-info",
     "script-name",

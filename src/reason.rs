@@ -1,5 +1,5 @@
 //! The closed list of reasons for a denial. Each has one name in the log, the counters, the
-//! response and the README.
+//! response and `docs/monitoring.md`.
 
 /// The reason why a request was denied, in the order of the checks. [`Reason::name`] is its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! What the gate tells an observer: the outcome of each step towards an identity. Decides nothing:
+//! Tells an observer of the gate the outcome of each step towards an identity. Decides nothing:
 //! no method returns a value.
 
 use crate::crypto::PublicKey;

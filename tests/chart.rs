@@ -652,13 +652,16 @@ fn values_of(document: &Value) -> Option<&Value> {
 #[test]
 fn renders_the_values_of_the_pages() {
     let mut count = 0;
+    let client = json!({"pluginConfig": {"loadBalancers": [
+        {"arn": ARN, "issuer": ISSUER, "clientId": "1example23456789"}
+    ]}});
     for entry in std::fs::read_dir(repository("docs")).expect("docs") {
         let page = std::fs::read_to_string(entry.expect("a page").path()).expect("text");
         for block in page.split("```yaml\n").skip(1) {
             let yaml = block.split("```").next().expect("a block");
             for document in &resources(yaml) {
                 if let Some(values) = values_of(document) {
-                    assert_sound(&rendered(&with(&[values])));
+                    assert_sound(&rendered(&with(&[&client, values])));
                     count += 1;
                 }
             }
@@ -668,9 +671,9 @@ fn renders_the_values_of_the_pages() {
 }
 
 #[test]
-fn readme_lists_the_examples() {
-    let readme = read("README.md");
-    let rows = readme.split_once("<!-- examples: ").expect("the table").1;
+fn page_lists_the_examples() {
+    let page = read("docs/chart.md");
+    let rows = page.split_once("<!-- examples: ").expect("the table").1;
     let named: BTreeSet<_> = rows
         .lines()
         .skip(3)
@@ -1594,7 +1597,7 @@ fn refuses_the_removal_of_any_value() {
     }
 }
 
-/// Strings stay strings, whatever YAML makes of their characters.
+/// Strings stay strings, even if YAML gives their characters a meaning.
 #[test]
 fn quotes_every_string() {
     for hostile in [

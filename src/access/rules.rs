@@ -39,7 +39,7 @@ pub struct Rule {
     /// The issuers of the users that the rule applies to. Empty: every issuer. Never with an access
     /// that [`Access::opens`].
     pub issuers: Vec<String>,
-    /// What the rule requires.
+    /// The requirement of the rule.
     pub access: Access,
 }
 
@@ -57,7 +57,7 @@ pub enum PathPattern {
     Regex(PathRegex),
 }
 
-/// What a rule requires.
+/// The requirement of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Nothing: the request passes without identity.
@@ -88,11 +88,11 @@ impl Access {
     }
 }
 
-/// What a request must satisfy: the rules of every normalized form of its path.
+/// The rules of every normalized form of a request's path, all of which it must satisfy.
 #[derive(Debug)]
 pub struct Requirement<'r>(Cow<'r, [Demand<'r>]>);
 
-/// What one normalized form of the path demands.
+/// The demand of one normalized form of the path.
 #[derive(Clone, Debug)]
 struct Demand<'r> {
     /// The matching rules for some issuers, before the first one for every issuer. The first for the
@@ -402,7 +402,7 @@ mod tests {
         ])
     }
 
-    /// What each form of the path demands of a user of any issuer.
+    /// The demand of each form of the path, for a user of any issuer.
     fn accesses(rules: &AccessRules, path: &'static str) -> Vec<Access> {
         let demands = rules.requirement(&head(path)).0;
         let accesses = demands.iter().map(|demand| demand.access_for(None));

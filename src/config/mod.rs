@@ -3,6 +3,7 @@
 
 mod access;
 mod access_token;
+mod descriptions;
 mod endpoint;
 mod headers;
 mod identity;

@@ -1,5 +1,7 @@
-//! The config reference: name, type, bounds and default of each field. The reader uses it, and a
-//! test compares the README's table with it.
+//! The config reference: name, type, bounds and default of each field. The reader uses it, and
+//! `make docs` writes it into `docs/configuration.md`.
+
+use super::descriptions::DESCRIPTIONS;
 
 /// One field of `pluginConfig`.
 pub struct Field {
@@ -575,6 +577,14 @@ impl Field {
         }
     }
 
+    /// The description in Markdown; empty if the field has none, which a test rejects.
+    pub fn description(&self) -> &'static str {
+        let mut described = DESCRIPTIONS.iter();
+        described
+            .find(|(path, _)| *path == self.path)
+            .map_or("", |(_, description)| description)
+    }
+
     /// The accepted values, for a message.
     pub fn expected(&self) -> String {
         match self.kind {
@@ -634,6 +644,13 @@ mod tests {
             };
             assert!(fits, "{}", field.path);
         }
+    }
+
+    #[test]
+    fn every_field_has_one_description() {
+        let paths: Vec<_> = FIELDS.iter().map(|field| field.path).collect();
+        let described: Vec<_> = DESCRIPTIONS.iter().map(|(path, _)| *path).collect();
+        assert_eq!(described, paths);
     }
 
     #[test]

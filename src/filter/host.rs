@@ -50,7 +50,7 @@ const BEFORE_STEADY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(super) enum Level {
-    /// For whoever asks.
+    /// Normal operation.
     Info = 2,
     /// A denied request.
     Warn = 3,
@@ -362,7 +362,7 @@ pub(super) fn shared_data(key: &str) -> Option<(Vec<u8>, u32)> {
     Some((value.ok()?, version))
 }
 
-/// Puts a value there unless another VM has changed it since `version`; 0: whatever is there.
+/// Writes a value unless another VM has changed it since `version`; with 0, in any case.
 pub(super) fn set_shared_data(key: &str, value: &[u8], version: u32) -> Outcome<()> {
     outcome(unsafe {
         proxy_set_shared_data(

@@ -88,7 +88,7 @@ fn passes_rsa_known_answer_test() -> Option<bool> {
     Some(verdict(rs256::known_answer::MESSAGE)? && !verdict(b"another message")?)
 }
 
-/// What the host says of an ES256 signature (r‖s); `None` where it says nothing.
+/// The host's verdict on an ES256 signature (r‖s); `None` without one.
 pub fn host_verdict(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
     let Some(signature) = to_der(signature) else {
         return Some(false);

@@ -5,10 +5,10 @@ use super::host_signature::Backend;
 use crate::keys::source::FetchResult;
 use crate::reason::Reason;
 
-/// What stands before each name. Istio exposes stats that begin with `wasm`.
+/// The prefix of each name. Istio exposes stats that begin with `wasm`.
 pub const METRIC_PREFIX: &str = "wasm_filter.alb_oidc.";
 
-/// What came of a wish to fetch a key.
+/// The outcome of a key fetch, or of a request for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchOutcome {
     /// The key.

@@ -87,9 +87,9 @@ impl Root {
 /// One plugin config in one worker, as the root context and its requests share it.
 type PluginCell = Option<Rc<RefCell<Plugin>>>;
 
-/// What `act` makes of the plugin; `None` where no config was taken, or the host has entered the VM
-/// from within one of its own calls, which no Envoy does. Then nothing can be counted: the counters
-/// are the plugin's.
+/// The result of `act` on the plugin. `None` without a valid config, or if the host enters the VM
+/// within one of its own calls, which no Envoy does. Then nothing can be counted, because the
+/// counters are the plugin's.
 fn with<T>(plugin: &PluginCell, act: impl FnOnce(&mut Plugin) -> T) -> Option<T> {
     Some(act(&mut *plugin.as_ref()?.try_borrow_mut().ok()?))
 }

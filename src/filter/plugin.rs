@@ -48,7 +48,7 @@ const PASSED: &str = "alb_oidc";
 const USER: &str = "alb_oidc_user";
 const REASON: &str = "alb_oidc_reason";
 
-/// What becomes of a request's stream.
+/// The next step of a request's stream.
 pub(super) enum Next {
     Continue,
     Wait,
@@ -126,7 +126,7 @@ impl Plugin {
         }
     }
 
-    /// The request `id` is over, whoever ended it.
+    /// The request `id` is over, by client, upstream or filter.
     pub(super) fn on_gone(&mut self, id: u32) {
         self.keys.leave(id);
         self.woken.leave(id);

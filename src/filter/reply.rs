@@ -116,8 +116,8 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// Whether a person at a browser reads the answer: not a script's call, whatever it accepts, and
-/// not gRPC.
+/// Whether a browser shows the answer to a person. A script's call is none, even if it accepts
+/// HTML, and neither is gRPC.
 fn is_navigation(head: &RequestHead<'_>) -> bool {
     let first = |name| head.first(name).unwrap_or_default();
     let is_script = first("sec-fetch-dest") == b"empty"

@@ -35,7 +35,7 @@ pub enum Members {
     Name,
 }
 
-/// What a claim gives.
+/// The groups of a claim.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
     pub(super) names: Vec<String>,

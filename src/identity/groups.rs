@@ -84,7 +84,7 @@ impl GroupRules {
     /// Whether some name in a claim can become `group`.
     ///
     /// # Errors
-    /// What the group must be.
+    /// The expected form of the group.
     pub(crate) fn can_make(&self, group: &str) -> Result<(), &'static str> {
         let Some(name) = group.strip_prefix(&self.prefix) else {
             return Err("it begins with `groups.prefix`");

@@ -29,7 +29,7 @@ pub struct AccessTokenRules {
     pub key_source: KeySourceId,
 }
 
-/// A well-formed access token that nobody has vouched for.
+/// A well-formed access token that is not verified.
 pub struct UntrustedAccessToken<'t> {
     signing_input: &'t str,
     payload: &'t str,
@@ -42,7 +42,7 @@ impl<'t> UntrustedAccessToken<'t> {
     ///
     /// # Errors
     /// [`AccessTokenFault`]: none at all, over [`MAX_TOKEN_BYTES`], no JWS, an `alg` that is not
-    /// RS256, a `kid` that is none.
+    /// RS256, an invalid `kid`.
     pub fn parse(text: &'t [u8]) -> Result<Self, TokenError> {
         if text.is_empty() {
             return Err(AccessTokenFault::Missing.into());
@@ -75,7 +75,7 @@ impl<'t> UntrustedAccessToken<'t> {
         let Value::Object(header) = json::parse(&header, MAX_HEADER_DEPTH).ok()? else {
             return None;
         };
-        // What can be no token is not worth a fetch.
+        // A malformed token causes no fetch.
         let is_base64 = |part: &str| {
             part.bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))

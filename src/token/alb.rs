@@ -32,7 +32,7 @@ pub struct LoadBalancer {
     pub key_source: KeySourceId,
 }
 
-/// A well-formed token that nobody has vouched for.
+/// A well-formed token that is not verified.
 pub struct UntrustedToken<'t> {
     signing_input: &'t str,
     payload: &'t str,
@@ -111,8 +111,8 @@ impl<'t> UntrustedToken<'t> {
         })
     }
 
-    /// Compares what the token says of itself with the load balancers whose tokens are trusted, and
-    /// its header's `exp` with `now` less `skew`. Needs no key, so a forgery that fails here costs
+    /// Compares signer, issuer and client with the load balancers whose tokens are trusted, and
+    /// the header's `exp` with `now` less `skew`. Needs no key, so a forgery that fails here costs
     /// no fetch.
     ///
     /// The signer is the only field that tells this gateway's load balancer from an attacker's: all
@@ -181,7 +181,7 @@ impl From<ScreenError> for Reason {
     }
 }
 
-/// A parameter of a JOSE header, as anybody may have written it.
+/// An unverified parameter of a JOSE header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderParameter {
     /// Its name.

@@ -43,7 +43,7 @@ impl Claims {
     }
 }
 
-/// What stands before the name of a claim of the access token.
+/// The prefix of the name of an access token's claim.
 pub(crate) const ACCESS_TOKEN_CLAIM: &str = "access:";
 
 /// The claims of one user, by the token that has them.

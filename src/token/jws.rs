@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// exceed 11 K.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// The latest `exp` that is believed, in seconds since the epoch: the end of the year 9999.
+/// The latest accepted `exp`, in seconds since the epoch: the end of the year 9999.
 const MAX_NUMERIC_DATE: u64 = 253_402_300_799;
 
 /// How deep the JOSE header may nest: it is a flat object.

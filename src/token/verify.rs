@@ -62,8 +62,8 @@ impl Verifier {
     }
 
     /// Verifies the access token's signature with `key`, and adds its claims to the `claims` of the
-    /// load balancer's token if it is of the same user and sign-in. Of itself an access token makes
-    /// nobody a user.
+    /// load balancer's token if it is of the same user and sign-in. An access token alone gives
+    /// no identity.
     ///
     /// # Errors
     /// [`AccessTokenFault`].

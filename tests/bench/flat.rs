@@ -16,7 +16,7 @@ use support::token::Key;
 use tokio::process::Command;
 
 const CONNECTIONS: usize = 16;
-/// The number of memory readings, at equal distances.
+/// The number of memory samples, at equal distances.
 const PARTS: u64 = 10;
 /// A VM's linear memory with a full token cache: 16.6 MiB.
 const MOST: u64 = 166 * (1 << 20) / 10;

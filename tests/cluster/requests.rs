@@ -219,7 +219,7 @@ async fn machine_clients_and_browser_users_share_a_gateway(kind: Kind) {
     }
     world.denied(to, BROWSERS, "/", &[bearer], missing).await;
 
-    // Neither the interlock nor a policy resets TCP connections, whatever they carry.
+    // Neither the interlock nor a policy resets TCP connections.
     if kind == Kind::Classic {
         let tcp = std::net::SocketAddr::from(([127, 0, 0, 1], TCP_PORT));
         world.admitted(tcp, MACHINES, "/", &[]).await;

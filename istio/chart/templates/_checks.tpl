@@ -166,7 +166,7 @@
 {{- end }}
 {{- end }}
 {{- else }}
-{{- fail "alb.cognito.userPoolArn and alb.oidc.issuer are empty: set one of them. Without an identity provider, the load balancer signs nobody in." }}
+{{- fail "alb.cognito.userPoolArn and alb.oidc.issuer are empty: set one of them. Without an identity provider, the load balancer cannot sign users in." }}
 {{- end }}
 
 {{- /* What pluginConfig says, too. */}}

@@ -36,10 +36,10 @@ const EXAMPLES: &str = r#"Examples:
   alb-oidc explain --file token.txt --config wasm-plugin.yaml --keys keys \
       --path /pipeline/ --host kubeflow.example.com"#;
 
-/// Say what the filter makes of a token, check by check, and what upstream would see
+/// Run each check of the filter on a token, and show the headers for the application
 ///
-/// Without --config, the token is only decoded. Exit status: 0 where the request would pass, 1
-/// where it would not or nobody can say, 2 where something cannot be read.
+/// Without --config, the token is only decoded. Exit status: 0 if the request would pass, 1 if
+/// it would not or the outcome is unknown, 2 if an input cannot be read.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Explain {
@@ -49,27 +49,26 @@ pub(crate) struct Explain {
     /// Read the token from this file
     #[arg(long)]
     file: Option<PathBuf>,
-    /// A pluginConfig, or the WasmPlugin or TrafficExtension that holds it
+    /// A pluginConfig, or the WasmPlugin or TrafficExtension that contains it
     #[arg(long)]
     config: Option<PathBuf>,
-    /// The key as PEM: what the key server answers, or the private one that `alb-oidc token` signs
-    /// with
+    /// The key as PEM: the answer of the key server, or the private key of `alb-oidc token`
     #[arg(long, value_name = "PEM", conflicts_with = "keys")]
     key: Option<PathBuf>,
-    /// A directory with a file for each key, named by its key id: takes the place of the key server
+    /// A directory with a PEM file for each key, named by its key id. Replaces the key server
     #[arg(long, value_name = "DIRECTORY")]
     keys: Option<PathBuf>,
-    /// The value of x-amzn-oidc-accesstoken in the same request, where the config reads it;
+    /// The value of x-amzn-oidc-accesstoken in the same request, if the config has `accessToken`;
     /// `@FILE`: from a file
     #[arg(long, value_name = "TOKEN", requires = "config")]
     access_token: Option<String>,
     /// The identity provider's JSON Web Key Set
     #[arg(long, value_name = "FILE", requires = "access_token")]
     jwks: Option<PathBuf>,
-    /// When: RFC 3339, or seconds since 1970 [default: now]
+    /// The time of the request: RFC 3339, or seconds since 1970 [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
-    /// The path of a request: the rules are looked at too
+    /// The path of a request. With it, the rules are applied too
     #[arg(long, requires = "config")]
     path: Option<String>,
     /// The host of that request
@@ -78,10 +77,10 @@ pub(crate) struct Explain {
     /// The method of that request
     #[arg(long, requires = "path", default_value = "GET")]
     method: String,
-    /// Print the signature too: with it, the text is a token that works until it expires
+    /// Print the signature too. The output then contains a token that works until it expires
     #[arg(long)]
     show_signature: bool,
-    /// Print one JSON object, for machines
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -97,7 +96,7 @@ struct Report {
     verdict: Told,
 }
 
-/// What becomes of the request, in words.
+/// The outcome of the request, in words.
 #[derive(Serialize)]
 struct Told {
     verdict: &'static str,
@@ -222,7 +221,7 @@ impl Explain {
         })
     }
 
-    /// What is given in place of the key server's answer for the key `id`; `None`: nothing.
+    /// The replacement of the key server's answer for the key `id`; `None` without one.
     fn find_key(&self, id: KeyId) -> Result<Option<FetchResult>, Trouble> {
         if let Some(path) = &self.key {
             let (name, pem) = read_text(path)?;

@@ -92,7 +92,7 @@ fn user_id_in_words(identity: &IdentityRules) -> String {
     )
 }
 
-/// What differs for the users of single load balancers.
+/// The overrides for users of single load balancers.
 fn overrides_in_words(config: &Config) -> Vec<String> {
     let mut words = Vec::new();
     for (load_balancer, rules) in config.load_balancers.iter().zip(&config.overrides) {

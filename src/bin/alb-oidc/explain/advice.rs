@@ -1,4 +1,4 @@
-//! What an operator may do about a denied token. For people to read: nothing here decides.
+//! Advice for operators about a denied token. Decides nothing.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::judge::Verdict;
 use super::unverified::{Unverified, lacks_padding, malformation};
 use crate::native::verifier;
 
-/// The `loadBalancers` that would believe a token that says this of itself.
+/// The `loadBalancers` that would accept the signer, issuer and client of this token.
 pub(super) fn config_for(text: &str, token: &Unverified) -> Vec<String> {
     if token.header.is_none()
         && let Err(error) = UntrustedToken::parse(text.as_bytes())
@@ -42,7 +42,7 @@ fn padded(token: &str) -> String {
     token.split('.').map(padded).collect::<Vec<_>>().join(".")
 }
 
-/// What the text shows at once to be, if not a load balancer's token.
+/// Other known forms of text that is not a load balancer's token.
 pub(super) fn mistaken(token: &Unverified, argument: Option<&str>) -> Vec<String> {
     let is_file = argument.is_some_and(|argument| Path::new(argument).is_file());
     let is_rsa = token
@@ -57,7 +57,7 @@ pub(super) fn mistaken(token: &Unverified, argument: Option<&str>) -> Vec<String
         .collect()
 }
 
-/// What to do about a refusal.
+/// The advice for a denial.
 pub(super) fn advice(
     reason: Reason,
     config: &Config,
@@ -103,7 +103,7 @@ fn general(reason: Reason) -> &'static str {
             "send one x-amzn-oidc-data: a client or a proxy adds its own to the load balancer's"
         }
         Reason::TokenMissing => {
-            "turn authentication on for the listener rule, and let nobody reach the gateway but the load balancer"
+            "turn authentication on for the listener rule, and let only the load balancer reach the gateway"
         }
         Reason::TokenTooLarge => "ask the identity provider for fewer claims",
         Reason::TokenMalformed => {

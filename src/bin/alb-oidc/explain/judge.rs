@@ -95,7 +95,7 @@ pub(super) fn judge(
     }
 }
 
-/// What the key server of `name` answers; `None`: nothing was given in its place.
+/// The answer of the key server of `name`; `None` if no replacement was given.
 fn answer(
     config: &Config,
     tokens: &Tokens<'_>,

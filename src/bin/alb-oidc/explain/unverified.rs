@@ -1,5 +1,4 @@
-//! What a token's text shows before anybody has verified it, for people to read. Decides nothing
-//! and uses no config.
+//! Decodes an unverified token for display. Decides nothing and uses no config.
 
 use alb_oidc_filter::{
     MAX_TOKEN_BYTES, Malformed, Reason, Timestamp, TokenError, claims_fault, decode_base64,
@@ -11,7 +10,7 @@ use serde_json::Value;
 /// A token as somebody pasted it.
 pub(super) struct Pasted {
     pub(super) token: String,
-    /// What was taken away from around it.
+    /// The text that was removed around it.
     pub(super) notes: Vec<String>,
 }
 
@@ -52,7 +51,7 @@ impl Pasted {
     }
 }
 
-/// The decoded parts of a token that nobody has verified.
+/// The decoded parts of an unverified token.
 #[derive(Serialize)]
 pub(super) struct Unverified {
     pub(super) header: Option<Value>,
@@ -82,7 +81,7 @@ impl Unverified {
     }
 }
 
-/// What the member `name` of header or claims holds.
+/// The value of the member `name` of header or claims.
 pub(super) fn found_in(part: &Option<Value>, name: &str) -> String {
     match part.as_ref().and_then(|part| part.get(name)) {
         None => "nothing".to_owned(),
@@ -105,7 +104,7 @@ pub(super) fn form(text: &str, header: &Option<Value>) -> String {
     )
 }
 
-/// What is found in the token `text` that fails with `error`, and what is expected. `part` is the
+/// The value found in the token `text` that fails with `error`, and the expected one. `part` is the
 /// decoded header or claims that have the fault.
 pub(super) fn malformation(
     error: TokenError,

@@ -1,5 +1,5 @@
 //! The load balancer's session: encrypted, and split over as many cookies as it needs.
-//! Authenticates nobody.
+//! Does not authenticate users.
 
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, HeaderValue};

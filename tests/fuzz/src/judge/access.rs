@@ -1,4 +1,4 @@
-//! Access rules and path normalization (README, Rules), by brute force: every order of all changes
+//! Access rules and path normalization (`docs/configuration.md`, Rules), by brute force: every order of all changes
 //! that an upstream may make to a path.
 
 use serde_json::Value;

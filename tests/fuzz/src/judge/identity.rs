@@ -1,4 +1,4 @@
-//! Maps claims to user id, groups and claim headers (README, Configuration), with the `regex`
+//! Maps claims to user id, groups and claim headers (`docs/configuration.md`), with the `regex`
 //! crate.
 
 use super::{jws, regex};
@@ -183,7 +183,7 @@ fn transformed(rules: Option<&Value>, name: String) -> String {
         .into_owned()
 }
 
-/// README, `userId.provider`. Cognito sends `identities` as text.
+/// `docs/configuration.md`, `userId.provider`. Cognito sends `identities` as text.
 fn signed_in_through(provider: &str, claims: &Object) -> bool {
     let listed = match claims.get("identities") {
         Some(Value::String(listed)) => jws::json(listed.as_bytes(), jws::CLAIMS_DEPTH),
@@ -269,7 +269,7 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<String> {
     found
 }
 
-/// The names in a claim: README, Forms of a groups claim. `None`: it has none of these forms.
+/// The names in a claim: `docs/configuration.md`, Forms of a groups claim. `None`: it has none of these forms.
 fn listed(rules: &Value, is_nested: bool, claim: &Value) -> Option<Vec<String>> {
     let members = text(rules, "/members", "");
     match claim {
@@ -381,7 +381,7 @@ fn escaped(name: &str) -> String {
         .collect()
 }
 
-/// README, Values of claim headers.
+/// `docs/configuration.md`, Claim headers.
 fn header_value(claim: &Value, is_encoded: bool) -> Option<String> {
     let scalar = |value: &Value| {
         let text = match value {

@@ -1,4 +1,4 @@
-//! The second implementation of the rules: slow and plain, written from the README and the design
+//! The second implementation of the rules: slow and plain, written from `docs/` and the design
 //! instead of the filter's code. Takes the `pluginConfig` as JSON, a request, the key servers'
 //! answers and the time, and returns the expected outcome. Never calls the filter, except for the
 //! names of reasons.

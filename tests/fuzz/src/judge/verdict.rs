@@ -1,4 +1,4 @@
-//! The outcome of a request: README, "What happens to a request", step by step.
+//! The outcome of a request: `docs/architecture.md`, A request, step by step.
 
 use serde_json::{Map, Value};
 
@@ -91,7 +91,7 @@ pub fn verdict(world: &World<'_>, head: &Headers) -> Verdict {
     }
 }
 
-/// README, Upgrades.
+/// `docs/configuration.md`, Upgrades.
 fn upgrades_are_allowed(config: &Value, head: &Headers) -> bool {
     let default = [Value::from("websocket")];
     let listed = config
@@ -356,7 +356,7 @@ fn claims(
     }
 }
 
-/// README, Access token.
+/// `docs/configuration.md`, Access token.
 fn access_claims(
     world: &World<'_>,
     rules: &Value,
@@ -479,7 +479,7 @@ pub fn is_owned(config: &Value, name: &str) -> bool {
         .and_then(Value::as_array)
         .is_some_and(|rules| !rules.is_empty());
     if has_rules && config.pointer("/forward/pathOverrides") != Some(&Value::Bool(true)) {
-        // README, Path overrides.
+        // `docs/configuration.md`, Path overrides.
         let paths = [
             "script-name",
             "path-info",

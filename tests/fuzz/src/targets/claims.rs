@@ -97,7 +97,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Claims, as JSON, that the README has a rule for.
+/// Claims, as JSON, that `docs/configuration.md` has a rule for.
 const VALUES: [&str; 40] = [
     r#"["ml", "data ops", "a,b", ""]"#,
     r#""ml,data ops""#,

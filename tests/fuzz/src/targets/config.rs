@@ -1,4 +1,4 @@
-//! `pluginConfig`: no panic, every mistake on one line, and nothing accepted that the README's
+//! `pluginConfig`: no panic, every mistake on one line, and nothing accepted that the documentation's
 //! table excludes.
 
 use std::collections::BTreeMap;
@@ -153,13 +153,16 @@ pub fn run(data: &[u8]) {
 /// The maximum depth of a config.
 const DEPTH: usize = 8;
 
-/// The README's table of fields: type of each path, and whether it is required.
+/// The table of fields in `docs/configuration.md`: type of each path, and whether it is required.
 struct Table(BTreeMap<String, (String, bool)>);
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md"))
-        .expect("the README");
-    let (_, table) = readme
+    let page = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../docs/configuration.md"
+    );
+    let page = std::fs::read_to_string(page).expect("the page");
+    let (_, table) = page
         .split_once("<!-- config reference")
         .expect("the table");
     let rows = table
