@@ -17,7 +17,7 @@ use crate::headers::{HeaderEdit, RequestHead};
 use crate::keys::cache::{KeyCache, Woken};
 use crate::keys::client_address::ClientAddress;
 use crate::keys::jwks;
-use crate::keys::shared::SharedKeys;
+use crate::keys::shared::{FoundKey, SharedKeys};
 use crate::keys::source::{FetchResult, KeyName};
 use crate::keys::source::{KeyFormat, KeySource};
 use crate::reason::Reason;
@@ -34,8 +34,9 @@ const TIMED_OUT: &[u8] = b"upstream request timeout";
 /// How long one go at woken requests takes. One verification may exceed it.
 const SLICE: Duration = Duration::from_millis(5);
 
-/// How often a shared value is written before another worker's write is left to stand.
-const SHARING_ATTEMPTS: usize = 3;
+/// How often a shared value is written before another worker's write is left to stand. Each failed
+/// attempt is another worker's write of a fetched key, so this many in a row do not occur.
+const SHARING_ATTEMPTS: usize = 16;
 
 /// When the next tick is due while woken requests are left: at once, after the worker's other work.
 const OVERDUE: Timestamp = Timestamp::from_millis(0);
@@ -160,8 +161,7 @@ impl Plugin {
             return;
         };
         let (_, name) = self.calls.swap_remove(place);
-        let clocks = HostClocks::default();
-        let (Some(wall), Some(now)) = (clocks.wall(), clocks.steady()) else {
+        let Some(now) = HostClocks::default().steady() else {
             return;
         };
         let status = if headers == 0 {
@@ -179,8 +179,13 @@ impl Plugin {
         };
         // Keys of a set are not shared between workers: a pool has two, and each worker asks for
         // them once a day.
-        if let FetchResult::Key(PublicKey::P256(key)) = &answer {
-            self.share(name, key, wall);
+        match &answer {
+            FetchResult::Key(PublicKey::P256(key)) => self.share(name, |keys| {
+                keys.put(name.id, key, now);
+                true
+            }),
+            FetchResult::NotFound => self.share(name, |keys| keys.withdraw(name.id)),
+            _ => {}
         }
         let outcome = FetchOutcome::of(&answer);
         self.metrics.key_fetch(outcome);
@@ -242,10 +247,15 @@ impl Plugin {
         let mut decision = self.decide(&head, &clocks);
         if let Decision::NeedKey(name) = decision
             && !self.keys.is_fetching(name)
-            && let (Some(wall), Some(now)) = (clocks.wall(), clocks.steady())
-            && let Some((key, age)) = self.shared(name, wall)
+            && let Some(now) = clocks.steady()
+            && let Some(FoundKey {
+                key,
+                fetched,
+                withdrawn,
+            }) = self.shared(name)
         {
-            let woken = self.keys.adopt(name, PublicKey::P256(key), age, now);
+            let key = PublicKey::P256(key);
+            let woken = self.keys.adopt(name, key, fetched, withdrawn, now);
             self.wake(name, woken);
             decision = self.decide(&head, &clocks);
         }
@@ -481,24 +491,26 @@ impl Plugin {
             return None;
         };
         // No field can hold a line break.
-        Some(format!("alb-oidc/keys/1\n{cluster}\n{authority}{path}"))
+        Some(format!("alb-oidc/keys/2\n{cluster}\n{authority}{path}"))
     }
 
     /// The key as another worker, or this one before its VM was rebuilt, fetched it.
-    fn shared(&self, name: KeyName, now: Timestamp) -> Option<(P256Key, Duration)> {
+    fn shared(&self, name: KeyName) -> Option<FoundKey> {
         let (value, _) = host::shared_data(&self.shared_name(name)?)?;
-        SharedKeys::from_bytes(&value).get(name.id, self.gate.config().key_ttl, now)
+        SharedKeys::from_bytes(&value).get(name.id)
     }
 
-    fn share(&self, name: KeyName, key: &P256Key, now: Timestamp) {
+    /// Applies `change` to the shared keys, and stores them if it says that it changed them.
+    fn share(&self, name: KeyName, change: impl Fn(&mut SharedKeys) -> bool) {
         let Some(shared_name) = self.shared_name(name) else {
             return;
         };
         for _ in 0..SHARING_ATTEMPTS {
             let (value, version) = host::shared_data(&shared_name).unwrap_or_default();
             let mut keys = SharedKeys::from_bytes(&value);
-            keys.put(name.id, key, now);
-            if host::set_shared_data(&shared_name, &keys.to_bytes(), version).is_ok() {
+            if !change(&mut keys)
+                || host::set_shared_data(&shared_name, &keys.to_bytes(), version).is_ok()
+            {
                 return;
             }
         }

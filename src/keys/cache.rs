@@ -323,28 +323,36 @@ impl KeyCache {
         matches!(entry, Some((_, Entry::Fetching(_))))
     }
 
-    /// Adds a key that another worker fetched `age` ago, unless this cache is fetching it. Wakes
-    /// its waiting requests.
+    /// Adds a key that another worker, or an earlier VM, fetched at `fetched`, if this cache would
+    /// still use it. Wakes its waiting requests. Not while this cache fetches the key, and not
+    /// after the key server withdrew it from this cache.
     #[must_use]
-    pub fn adopt(&mut self, name: KeyName, key: PublicKey, age: Duration, now: Timestamp) -> Woken {
-        if self.is_fetching(name) {
+    pub fn adopt(
+        &mut self,
+        name: KeyName,
+        key: PublicKey,
+        fetched: Timestamp,
+        withdrawn: bool,
+        now: Timestamp,
+    ) -> Woken {
+        let ready = ReadyKey {
+            withdrawn,
+            ..ReadyKey::new(key, fetched, now)
+        };
+        let is_refused = match entry(&mut self.entries, name) {
+            Some(Entry::Fetching(_)) => true,
+            Some(Entry::Ready(known)) => known.withdrawn,
+            Some(Entry::Refused { .. }) | None => false,
+        };
+        if is_refused || fetched > now || now >= ready.expires(self.ttl) {
             Woken::default()
         } else {
-            self.put(name, key, now.minus(age), now)
+            self.put(name, ready, now)
         }
     }
 
     /// Adds a key and wakes its waiting requests.
-    fn put(&mut self, name: KeyName, key: PublicKey, fetched: Timestamp, now: Timestamp) -> Woken {
-        let ready = ReadyKey {
-            key,
-            fetched,
-            used: now,
-            refresh: None,
-            failures: 0,
-            not_before: fetched,
-            withdrawn: false,
-        };
+    fn put(&mut self, name: KeyName, ready: ReadyKey, now: Timestamp) -> Woken {
         let before = self.insert(name, Entry::Ready(ready), now);
         let mut woken = self.release(before, Ok(()));
         let queued = self
@@ -362,7 +370,7 @@ impl KeyCache {
     pub fn answered(&mut self, name: KeyName, answer: FetchResult, now: Timestamp) -> Woken {
         self.changed = true;
         let reason = match answer {
-            FetchResult::Key(key) => return self.put(name, key, now, now),
+            FetchResult::Key(key) => return self.put(name, ReadyKey::new(key, now, now), now),
             FetchResult::NotFound => Reason::KeyNotFound,
             FetchResult::Invalid => Reason::KeyInvalid,
             FetchResult::Failed => Reason::KeyUnavailable,
@@ -682,6 +690,18 @@ fn place(entries: &[(KeyName, Entry)], name: KeyName) -> Result<usize, usize> {
 }
 
 impl ReadyKey {
+    fn new(key: PublicKey, fetched: Timestamp, used: Timestamp) -> Self {
+        Self {
+            key,
+            fetched,
+            used,
+            refresh: None,
+            failures: 0,
+            not_before: fetched,
+            withdrawn: false,
+        }
+    }
+
     fn expires(&self, ttl: Duration) -> Timestamp {
         let grace = if self.withdrawn {
             Duration::ZERO
@@ -1215,7 +1235,7 @@ mod tests {
         let mut cache = cache();
         flood(&mut cache, 0, 0, 21, 0);
         assert_eq!(
-            cache.adopt(name(20), key(), Duration::ZERO, at(0)).ready,
+            cache.adopt(name(20), key(), at(0), false, at(0)).ready,
             [20]
         );
         assert!(is_ready(&mut cache, 20, 0));
@@ -1257,15 +1277,47 @@ mod tests {
         assert_eq!(cache.waiting(), 0);
     }
 
+    /// Whether a key with this age in milliseconds and this mark is adopted.
+    fn is_adopted(cache: &mut KeyCache, number: usize, age: u64, withdrawn: bool) -> bool {
+        let now = at(1_000_000_000);
+        let fetched = now.minus(Duration::from_millis(age));
+        let woken = cache.adopt(name(number), key(), fetched, withdrawn, now);
+        assert_eq!(woken, Woken::default());
+        is_ready(cache, number, 1_000_000_000)
+    }
+
     #[test]
-    fn adopted_key_keeps_its_age() {
+    fn adopts_a_key_as_long_as_it_would_use_its_own() {
         let mut cache = cache();
-        assert_eq!(
-            cache.adopt(name(1), key(), Duration::from_secs(900), at(0)),
-            Woken::default()
-        );
-        assert!(is_ready(&mut cache, 1, 0));
-        assert_eq!(cache.tick(at(0)).fetch, [name(1)]);
+        let (ttl, grace) = (1_000_000, 24 * 60 * 60 * 1000);
+        assert!(is_adopted(&mut cache, 1, ttl + grace - 1, false));
+        assert!(!is_adopted(&mut cache, 2, ttl + grace, false));
+        assert!(is_adopted(&mut cache, 3, ttl - 1, true));
+        assert!(!is_adopted(&mut cache, 4, ttl, true));
+        // Late in their TTL, both are refreshed at once.
+        assert_eq!(cache.tick(at(1_000_000_000)).fetch, [name(1), name(3)]);
+        let soon = at(1_000_000_000).plus(Duration::from_millis(1));
+        let woken = cache.adopt(name(5), key(), soon, false, at(1_000_000_000));
+        assert_eq!(woken, Woken::default());
+        assert!(!is_ready(&mut cache, 5, 1_000_000_000));
+    }
+
+    #[test]
+    fn adopted_withdrawn_key_expires_with_its_ttl() {
+        let mut cache = cache();
+        assert!(is_adopted(&mut cache, 1, 900_000, true));
+        assert!(is_ready(&mut cache, 1, 1_000_099_999));
+        assert!(!is_ready(&mut cache, 1, 1_000_100_000));
+    }
+
+    #[test]
+    fn adopts_no_key_that_was_withdrawn_here() {
+        let mut cache = cache();
+        fetch(&mut cache, 1, 1_000_000_000 - 1_000_000);
+        assert!(is_ready(&mut cache, 1, 1_000_000_000 - 1));
+        cache.tick(at(1_000_000_000 - 1));
+        cache.answered(name(1), FetchResult::NotFound, at(1_000_000_000 - 1));
+        assert!(!is_adopted(&mut cache, 1, 1_000_000, false));
     }
 
     #[test]

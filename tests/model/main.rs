@@ -179,6 +179,56 @@ fn known_keys_survive_an_outage_of_ten_minutes() {
     assert!(world.tally["answers failed"] >= 2 * 8, "{:#?}", world.tally);
 }
 
+/// Plays a schedule with one worker. Returns the number of admitted requests.
+fn admissions(steps: &[Step]) -> u64 {
+    let empty = Template::new();
+    let mut world = World::new(&empty, 1);
+    world.play(steps);
+    world.tally["admitted"]
+}
+
+#[test]
+fn new_vm_takes_over_keys_during_an_outage() {
+    let arrives = |user| Step::Arrives(0, Arrival::With(Worker::claim(user)));
+    for (minutes, is_taken_over) in [(1, true), (2, true), (24 * 60, true), (24 * 60 + 2, false)] {
+        let steps = [
+            arrives(0),
+            Step::AnswersAll(Reply::GenuineKey),
+            Step::Passes(minutes * 60_000),
+            Step::Restarts(0),
+            arrives(1),
+            Step::AnswersAll(Reply::Status(503)),
+            arrives(2),
+        ];
+        let admitted = admissions(&steps);
+        assert_eq!(admitted, if is_taken_over { 3 } else { 1 }, "{minutes} min");
+    }
+}
+
+#[test]
+fn new_vm_uses_no_withdrawn_key_beyond_its_ttl() {
+    let arrives = |user| Step::Arrives(0, Arrival::With(Worker::claim(user)));
+    for restarts_again in [false, true] {
+        let mut steps = vec![
+            arrives(0),
+            Step::AnswersAll(Reply::GenuineKey),
+            Step::Passes(85_000),
+            arrives(1),
+            Step::AnswersAll(Reply::Status(404)),
+            Step::Restarts(0),
+            arrives(2),
+            Step::AnswersAll(Reply::Status(503)),
+            Step::Passes(20_000),
+        ];
+        if restarts_again {
+            steps.push(Step::Restarts(0));
+        }
+        steps.extend([arrives(3), Step::AnswersAll(Reply::Status(503))]);
+        let admitted = admissions(&steps);
+        assert_eq!(admitted, 3, "restarts again: {restarts_again}");
+    }
+}
+
 /// One worker with one plugin, without a schedule.
 struct Worker {
     process: Rc<RefCell<Process>>,

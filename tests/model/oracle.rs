@@ -69,30 +69,38 @@ pub(crate) fn denied(reason: &str) -> Verdict {
     Verdict::Denied(reason.to_owned())
 }
 
-/// The keys that all workers share, by source, in the order of their fetches.
+/// The keys that all workers share, by source, in the order of their fetches. They outlive a VM.
 #[derive(Clone, Default)]
-pub(crate) struct Shared([Vec<(Name, Signer, Duration)>; 2]);
+pub(crate) struct Shared([Vec<(Name, Known)>; 2]);
 
 impl Shared {
-    fn get(&self, name: Name, now: Now) -> Option<(Signer, Duration)> {
-        let (_, signer, fetched) = self.0[name.source]
+    fn get(&self, name: Name, now: Now) -> Option<Known> {
+        let (_, known) = self.0[name.source]
             .iter()
-            .find(|(shared, ..)| *shared == name)?;
-        let age = now.wall.checked_sub(*fetched)?;
-        (age < TTL).then_some((*signer, age))
+            .find(|(shared, _)| *shared == name)?;
+        known.serves(now).then_some(*known)
     }
 
-    fn put(&mut self, name: Name, signer: Signer, now: Now) {
+    fn put(&mut self, name: Name, known: Known) {
         let keys = &mut self.0[name.source];
-        keys.retain(|(shared, ..)| *shared != name);
-        keys.push((name, signer, now.wall));
+        keys.retain(|(shared, _)| *shared != name);
+        keys.push((name, known));
         if keys.len() > SHARED {
             keys.remove(0);
         }
     }
+
+    fn withdraw(&mut self, name: Name) {
+        for (_, known) in self.0[name.source]
+            .iter_mut()
+            .filter(|(shared, _)| *shared == name)
+        {
+            known.withdrawn = true;
+        }
+    }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Known {
     signer: Signer,
     fetched: Duration,
@@ -156,7 +164,7 @@ impl TokenBucket {
 enum State {
     Known(Signer),
     Refused(&'static str),
-    Shared(Signer, Duration),
+    Shared(Known),
     Unknown,
 }
 
@@ -202,7 +210,7 @@ impl Oracle {
         let may_be_forgotten = self.may_be_forgotten(token.name);
         match state {
             State::Known(signer) if may_be_forgotten => {
-                let shared = shared.get(token.name, now).map(|(signer, _)| by(signer));
+                let shared = shared.get(token.name, now).map(|known| by(known.signer));
                 [by(signer), Verdict::Waits, unavailable]
                     .into_iter()
                     .chain(shared)
@@ -213,26 +221,34 @@ impl Oracle {
                 vec![denied(reason), Verdict::Waits, unavailable]
             }
             State::Refused(reason) => vec![denied(reason)],
-            State::Shared(signer, _)
-                if !is_under_way && !self.wanted.contains(&token.name) && !failed =>
+            State::Shared(Known { signer, .. })
+                if !is_under_way
+                    && !self.wanted.contains(&token.name)
+                    && !failed
+                    && !may_be_forgotten =>
             {
                 vec![by(signer)]
             }
-            State::Shared(signer, _) => vec![by(signer), Verdict::Waits, unavailable],
+            State::Shared(Known { signer, .. }) => {
+                vec![by(signer), Verdict::Waits, unavailable]
+            }
             State::Unknown if failed => vec![Verdict::Waits, unavailable],
             State::Unknown => vec![Verdict::Waits],
         }
     }
 
     fn state(&self, name: Name, shared: &Shared, now: Now) -> State {
-        if let Some(known) = self.known.get(&name).filter(|known| known.serves(now)) {
-            return State::Known(known.signer);
+        match self.known.get(&name) {
+            Some(known) if known.serves(now) => return State::Known(known.signer),
+            // This worker knows better than the others.
+            Some(known) if known.withdrawn && !self.may_be_forgotten(name) => {
+                return State::Unknown;
+            }
+            _ => {}
         }
         match self.refused.get(&name) {
             Some((reason, until)) if now.steady < *until => State::Refused(reason),
-            _ => shared
-                .get(name, now)
-                .map_or(State::Unknown, |(signer, age)| State::Shared(signer, age)),
+            _ => shared.get(name, now).map_or(State::Unknown, State::Shared),
         }
     }
 
@@ -284,18 +300,11 @@ impl Oracle {
             Verdict::Admitted | Verdict::Denied(_) => {
                 let has_judged =
                     *verdict == Verdict::Admitted || *verdict == denied("signature-invalid");
-                if let State::Shared(signer, age) = self.state(name, shared, now)
+                if let State::Shared(known) = self.state(name, shared, now)
                     && has_judged
                     && !self.has_cached(token, now)
                 {
-                    self.known.insert(
-                        name,
-                        Known {
-                            signer,
-                            fetched: now.steady.saturating_sub(age),
-                            withdrawn: false,
-                        },
-                    );
+                    self.known.insert(name, known);
                 }
                 if has_judged && !self.has_cached(token, now) {
                     self.uses(name, now);
@@ -359,23 +368,24 @@ impl Oracle {
     pub(crate) fn answered(&mut self, name: Name, said: Said, shared: &mut Shared, now: Now) {
         assert!(self.under_way.remove(&name), "an answer to a fetch");
         let is_known = self.known.contains_key(&name);
+        if said == Said::NotFound {
+            shared.withdraw(name);
+        }
         if said != Said::Nothing {
             self.wanted.remove(&name);
         }
         match said {
             Said::Key(signer) => {
-                self.known.insert(
-                    name,
-                    Known {
-                        signer,
-                        fetched: now.steady,
-                        withdrawn: false,
-                    },
-                );
+                let known = Known {
+                    signer,
+                    fetched: now.steady,
+                    withdrawn: false,
+                };
+                self.known.insert(name, known);
                 self.refused.remove(&name);
                 self.failed.remove(&name);
                 self.uses(name, now);
-                shared.put(name, signer, now);
+                shared.put(name, known);
             }
             Said::NotFound if is_known => {
                 self.known
