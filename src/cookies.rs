@@ -1,48 +1,72 @@
 //! Finds the ALB's session cookies in `cookie` headers and removes them, keeping every other byte.
 
-/// The most session cookies that one answer expires. An ALB sets at most four.
+/// The most session cookies of one name that one answer expires. An ALB sets at most four.
 const MOST_EXPIRED: usize = 16;
 
-/// `header` without the cookies named `stem` or `stem-N`; `None` if it has none of them.
-///
-/// `header` is a `cookie` header's value (RFC 6265, section 4.2.1). The remaining cookies keep
-/// their bytes, order and separators. An empty result means that no other cookie was present.
-pub(crate) fn without_session(header: &[u8], stem: &str) -> Option<Vec<u8>> {
-    let mut kept = Vec::with_capacity(header.len());
-    let mut found = false;
-    for (position, pair) in header.split(|byte| *byte == b';').enumerate() {
-        if is_session(pair, stem) {
-            found = true;
-        } else if kept.is_empty() && position > 0 {
-            kept.extend_from_slice(pair.trim_ascii_start());
-        } else {
-            if position > 0 {
-                kept.push(b';');
-            }
-            kept.extend_from_slice(pair);
-        }
-    }
-    found.then_some(kept)
-}
+/// The cookie that the ALB sets during a sign-in.
+const NONCE: &str = "AWSALBAuthNonce";
 
-/// The distinct names of the session cookies in these headers: `stem`, or `stem-` and digits. At
-/// most [`MOST_EXPIRED`], the shortest and lowest first, as an ALB counts from 0.
-pub(crate) fn session_names<'a>(
-    headers: impl Iterator<Item = &'a [u8]>,
-    stem: &str,
-) -> Vec<String> {
-    let pairs = headers.flat_map(|header| header.split(|byte| *byte == b';'));
-    let mut names: Vec<_> = pairs
-        .filter(|pair| is_session(pair, stem))
-        .map(name)
-        .collect();
-    names.sort_unstable_by_key(|name| (name.len(), *name));
-    names.dedup();
-    names
-        .into_iter()
-        .take(MOST_EXPIRED)
-        .map(|name| String::from_utf8_lossy(name).into_owned())
-        .collect()
+/// The names of the ALB's cookies: `AWSALBAuthNonce`, and for each configured name, that name alone
+/// or with `-` and digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionCookies(Vec<String>);
+
+impl SessionCookies {
+    /// The cookies with these names in the listener rules.
+    pub fn new<'a>(configured: impl Iterator<Item = &'a str>) -> Self {
+        Self(configured.map(str::to_owned).collect())
+    }
+
+    /// The configured names.
+    pub fn configured(&self) -> &[String] {
+        &self.0
+    }
+
+    /// `header` without these cookies; `None` if it has none of them.
+    ///
+    /// `header` is a `cookie` header's value (RFC 6265, section 4.2.1). The remaining cookies keep
+    /// their bytes, order and separators. An empty result means that no other cookie was present.
+    pub(crate) fn remove_from(&self, header: &[u8]) -> Option<Vec<u8>> {
+        let mut kept = Vec::with_capacity(header.len());
+        let mut found = false;
+        for (position, pair) in header.split(|byte| *byte == b';').enumerate() {
+            if self.contain(name(pair)) {
+                found = true;
+            } else if kept.is_empty() && position > 0 {
+                kept.extend_from_slice(pair.trim_ascii_start());
+            } else {
+                if position > 0 {
+                    kept.push(b';');
+                }
+                kept.extend_from_slice(pair);
+            }
+        }
+        found.then_some(kept)
+    }
+
+    /// The distinct names of these cookies in the headers. At most [`MOST_EXPIRED`] of each
+    /// configured name, the shortest and lowest, as an ALB counts from 0: another site's cookies of
+    /// one name must not displace those of another. In the order of length.
+    pub(crate) fn names_in<'a>(&self, headers: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+        let pairs = headers.flat_map(|header| header.split(|byte| *byte == b';'));
+        let mut names: Vec<_> = pairs.map(name).filter(|name| self.contain(name)).collect();
+        names.sort_unstable_by_key(|name| (name.len(), *name));
+        names.dedup();
+        let lowest = |stem: &String| {
+            let of_stem = names.iter().filter(|name| is_session(name, stem));
+            of_stem.take(MOST_EXPIRED).copied().collect::<Vec<_>>()
+        };
+        let expired: Vec<_> = self.0.iter().map(lowest).collect();
+        names
+            .iter()
+            .filter(|name| is_nonce(name) || expired.iter().any(|some| some.contains(*name)))
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect()
+    }
+
+    fn contain(&self, name: &[u8]) -> bool {
+        is_nonce(name) || self.0.iter().any(|stem| is_session(name, stem))
+    }
 }
 
 fn name(pair: &[u8]) -> &[u8] {
@@ -52,8 +76,12 @@ fn name(pair: &[u8]) -> &[u8] {
         .trim_ascii()
 }
 
-fn is_session(pair: &[u8], stem: &str) -> bool {
-    match name(pair).strip_prefix(stem.as_bytes()) {
+fn is_nonce(name: &[u8]) -> bool {
+    name == NONCE.as_bytes()
+}
+
+fn is_session(name: &[u8], stem: &str) -> bool {
+    match name.strip_prefix(stem.as_bytes()) {
         Some([]) => true,
         Some([b'-', shard @ ..]) => !shard.is_empty() && shard.iter().all(u8::is_ascii_digit),
         _ => false,
@@ -66,8 +94,13 @@ mod tests {
 
     const STEM: &str = "AWSELBAuthSessionCookie";
 
+    fn of(stems: &[&str]) -> SessionCookies {
+        SessionCookies::new(stems.iter().copied())
+    }
+
     fn stripped(header: &str) -> Option<String> {
-        without_session(header.as_bytes(), STEM).map(|kept| String::from_utf8(kept).unwrap())
+        let kept = of(&[STEM]).remove_from(header.as_bytes());
+        kept.map(|kept| String::from_utf8(kept).unwrap())
     }
 
     #[test]
@@ -93,6 +126,11 @@ mod tests {
                 "xAWSELBAuthSessionCookie-0=x; AWSELBAuthSessionCookie-x=1; AWSELBAuthSessionCookieX=2",
                 None,
             ),
+            ("AWSALBAuthNonce=x; a=1", Some("a=1")),
+            (
+                "AWSALBAuthNonce2=x; AWSALBAuthNonce-0=y; xAWSALBAuthNonce=z",
+                None,
+            ),
             ("", None),
         ] {
             assert_eq!(stripped(header).as_deref(), expected, "{header}");
@@ -101,7 +139,7 @@ mod tests {
     #[test]
     fn lists_each_shard_once_lowest_first() {
         let names =
-            |headers: &[&str]| session_names(headers.iter().map(|header| header.as_bytes()), "S");
+            |headers: &[&str]| of(&["S"]).names_in(headers.iter().map(|header| header.as_bytes()));
         assert_eq!(
             names(&["a=1; S-1=x; S-0=y", "S-1=z;S=w; b"]),
             ["S", "S-0", "S-1"]
@@ -123,5 +161,22 @@ mod tests {
                 .map(|shard| format!("S-{shard}"))
                 .collect::<Vec<_>>()
         );
+    }
+    #[test]
+    fn removes_and_lists_cookies_of_each_name() {
+        let cookies = of(&["kf", "kf-1", "api.session"]);
+        let header = b"kf=1; kf-1-0=2; a=3; api.session-10=4; AWSALBAuthNonce=5; api-session=6";
+        assert_eq!(
+            cookies.remove_from(header),
+            Some(b"a=3; api-session=6".to_vec())
+        );
+        assert_eq!(
+            cookies.names_in([&header[..]].into_iter()),
+            ["kf", "kf-1-0", "api.session-10", "AWSALBAuthNonce"]
+        );
+        let many: String = (0..100).map(|shard| format!("kf-{shard}=x; ")).collect();
+        let names = cookies.names_in([many.as_bytes(), b"api.session-0=x"].into_iter());
+        assert_eq!(names.len(), 17);
+        assert_eq!(names.last().map(String::as_str), Some("api.session-0"));
     }
 }

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use crate::config::Config;
-use crate::cookies;
+use crate::cookies::SessionCookies;
 use crate::crypto::PublicKey;
 use crate::headers::{
     ACCESS_TOKEN, ALB_HEADERS, HeaderEdit, KUBEFLOW_HEADERS, OIDC_DATA, OIDC_IDENTITY,
@@ -15,7 +15,6 @@ use crate::identity::Identity;
 use crate::keys::cache::{KeyCache, Lookup};
 use crate::keys::source::KeyName;
 use crate::reason::Reason;
-use crate::sign_out;
 use crate::time::Clocks;
 use crate::token::access::UntrustedAccessToken;
 use crate::token::alb::{HeaderParameter, UntrustedToken};
@@ -221,7 +220,8 @@ impl Gate {
             .as_ref()
             .is_some_and(|sign_out| sign_out.is_asked(head))
         {
-            return Decision::SignOut(sign_out::session_cookies(head, &self.config.session_cookie));
+            let cookies = &self.config.session_cookies;
+            return Decision::SignOut(cookies.names_in(head.values("cookie")));
         }
         let requirement = self.config.access.requirement(head);
         // An empty token is a bad one, and not an absent one.
@@ -301,7 +301,7 @@ impl Gate {
             .map(|(name, _)| HeaderEdit::Remove((*name).to_owned()))
             .collect();
         if !forward.session_cookies {
-            edits.extend(without_session_cookies(head, &self.config.session_cookie));
+            edits.extend(without_session_cookies(head, &self.config.session_cookies));
         }
         if let Some(identity) = identity {
             let user_id = (
@@ -449,17 +449,21 @@ fn find(keys: &mut KeyCache, name: KeyName, clocks: &impl Clocks) -> Result<Publ
     }
 }
 
-fn without_session_cookies(head: &RequestHead<'_>, stem: &str) -> Option<HeaderEdit> {
+fn without_session_cookies(head: &RequestHead<'_>, session: &SessionCookies) -> Option<HeaderEdit> {
     if !head
         .values("cookie")
-        .any(|cookie| cookies::without_session(cookie, stem).is_some())
+        .any(|cookie| session.remove_from(cookie).is_some())
     {
         return None;
     }
     // One header takes the place of several, joined as RFC 9113, section 8.2.3 joins them.
     let kept: Vec<_> = head
         .values("cookie")
-        .map(|cookie| cookies::without_session(cookie, stem).unwrap_or_else(|| cookie.to_vec()))
+        .map(|cookie| {
+            session
+                .remove_from(cookie)
+                .unwrap_or_else(|| cookie.to_vec())
+        })
         .filter(|cookie| !cookie.is_empty())
         .collect();
     let name = "cookie".to_owned();

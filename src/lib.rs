@@ -92,6 +92,7 @@ pub use access::rules::{
 pub use config::json_schema::config_schema;
 pub use config::reference::{FIELDS, Field};
 pub use config::{Config, ConfigError, Forward, MAX_CONFIG_BYTES, Pages, UserRules};
+pub use cookies::SessionCookies;
 pub use crypto::PublicKey;
 pub use crypto::es256::{P256, P256_PROVIDER, P256Key, SPKI_LENGTH, known_answer};
 pub use crypto::provider::{VerifySignature, provider};

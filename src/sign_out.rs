@@ -1,7 +1,6 @@
 //! Sign-out at the gateway: detects requests to sign out, and expires the session cookies. The
 //! redirect target is never taken from the request.
 
-use crate::cookies;
 use crate::headers::RequestHead;
 
 /// `logout`: the path that signs out, and the redirect target.
@@ -36,11 +35,6 @@ fn is_from_elsewhere(head: &RequestHead<'_>) -> bool {
     let is_prefetch = is_there("sec-purpose") || is_there("purpose");
     // Browsers send no `sec-fetch-site` for a WebSocket.
     says("sec-fetch-site", b"cross-site") && !goes_there || is_prefetch || is_there("upgrade")
-}
-
-/// The names of the session cookies in `head`.
-pub(crate) fn session_cookies(head: &RequestHead<'_>, stem: &str) -> Vec<String> {
-    cookies::session_names(head.values("cookie"), stem)
 }
 
 #[cfg(test)]

@@ -239,7 +239,7 @@ pub(super) static DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "logout.sessionCookie",
-        "Start of the names of the load balancer's session cookies, as in the listener rules. They are removed from requests even without `path`.",
+        "Session cookie names of the listener rules that lead to the gateway: one name, or an array. These cookies and `AWSALBAuthNonce` are removed from requests, even without `path`.",
     ),
     (
         "pages",

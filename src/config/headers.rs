@@ -61,6 +61,10 @@ const FORBIDDEN_HEADER_PREFIXES: [&str; 13] = [
     "x-request-id",
 ];
 
+/// What the names of the headers begin with that the ALB sets from a client's certificate. They may
+/// be stripped, but may not carry an identity.
+const CLIENT_CERTIFICATE_PREFIX: &str = "x-amzn-mtls-";
+
 /// Headers that some applications take as the request's path. They may be stripped, but may not
 /// carry an identity.
 const FORWARDED_PATHS: [&str; 3] = ["x-forwarded-path", "x-forwarded-prefix", "x-forwarded-uri"];
@@ -84,7 +88,7 @@ pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
         );
         return text.to_ascii_lowercase();
     }
-    checked_header(object, field, text)
+    checked_header(object, field, text, false)
 }
 
 pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
@@ -92,13 +96,15 @@ pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
     names
         .map(|(position, name)| {
             let field = format!("reservedHeaders[{position}]");
-            checked_header(root, &field, name)
+            let may_be_named = folded(name).starts_with(CLIENT_CERTIFICATE_PREFIX);
+            checked_header(root, &field, name, may_be_named)
         })
         .collect()
 }
 
-/// The header name `text` in lower case. Adds a mistake in `field` if it is malformed or forbidden.
-fn checked_header(object: &Object<'_>, field: &str, text: &str) -> String {
+/// The header name `text` in lower case. Adds a mistake in `field` if it is malformed, or forbidden
+/// and not `may_be_named`.
+fn checked_header(object: &Object<'_>, field: &str, text: &str, may_be_named: bool) -> String {
     let name = text.to_ascii_lowercase();
     let known = folded(&name);
     let forbidden = FORBIDDEN_HEADERS.contains(&known.as_str())
@@ -111,7 +117,7 @@ fn checked_header(object: &Object<'_>, field: &str, text: &str) -> String {
             &quoted(text),
             "a header name (RFC 9110, section 5.1) of 1 to 64 bytes",
         );
-    } else if forbidden {
+    } else if forbidden && !may_be_named {
         object.mistake(
             field,
             &quoted(text),

@@ -48,6 +48,12 @@ fn property(field: &Field) -> Value {
         Kind::Strings { least, most } => json!({
             "type": "array", "minItems": least, "maxItems": most, "items": {"type": "string"},
         }),
+        Kind::StringOrStrings { bytes, most } => {
+            let string = json!({"type": "string", "minLength": 1, "maxLength": bytes});
+            json!({"anyOf": [string, {
+                "type": "array", "minItems": 1, "maxItems": most, "items": string,
+            }]})
+        }
         Kind::Object => object(field.path),
         Kind::Objects { least, most } => json!({
             "type": "array", "minItems": least, "maxItems": most, "items": object(field.path),
@@ -104,6 +110,16 @@ mod tests {
             (
                 "userId.lowercase",
                 json!({"type": "boolean", "default": false}),
+            ),
+            (
+                "logout.sessionCookie",
+                json!({
+                    "anyOf": [
+                        {"type": "string", "minLength": 1, "maxLength": 64},
+                        {"type": "array", "minItems": 1, "maxItems": 8, "items": {"type": "string", "minLength": 1, "maxLength": 64}},
+                    ],
+                    "default": "AWSELBAuthSessionCookie",
+                }),
             ),
             (
                 "upgrades",

@@ -1,21 +1,22 @@
-//! Reads `logout` of the plugin config: the session cookies' prefix and [`SignOut`].
+//! Reads `logout` of the plugin config: the names of the session cookies and [`SignOut`].
 
 use super::endpoint::Endpoint;
 use super::headers::is_token_byte;
 use super::reader::{Object, quoted};
 use crate::access::path::has_one_form;
+use crate::cookies::SessionCookies;
 use crate::sign_out::SignOut;
 
-/// The prefix of the session cookies' names, and sign-out if it is configured.
-pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
-    let cookie = logout.string("sessionCookie");
-    if !cookie.bytes().all(is_token_byte) {
-        logout.mistake(
-            "sessionCookie",
-            &quoted(cookie),
-            "a cookie name (RFC 6265, section 4.1.1)",
-        );
+/// The session cookies, and sign-out if it is configured.
+pub(super) fn read(logout: &Object<'_>) -> (SessionCookies, Option<SignOut>) {
+    let cookies = logout.string_or_strings("sessionCookie");
+    for (field, cookie) in &cookies {
+        if !cookie.bytes().all(is_token_byte) {
+            let expected = "a cookie name (RFC 6265, section 4.1.1)";
+            logout.mistake(field, &quoted(cookie), expected);
+        }
     }
+    let cookies = SessionCookies::new(cookies.into_iter().map(|(_, cookie)| cookie));
     let before = logout.mistake_count();
     let path = logout.optional_string("path").map(|path| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
@@ -49,7 +50,7 @@ pub(super) fn read(logout: &Object<'_>) -> (String, Option<SignOut>) {
             None
         }
     };
-    (cookie.to_owned(), sign_out)
+    (cookies, sign_out)
 }
 
 fn is_redirect(url: &str) -> bool {

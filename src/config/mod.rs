@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::access::rules::{Access, AccessRules};
+use crate::cookies::SessionCookies;
 use crate::identity::{Identity, IdentityRules};
 use crate::json;
 use crate::keys::source::{KeySource, KeySourceId};
@@ -60,8 +61,8 @@ pub struct Config {
     pub reserved_headers: Vec<String>,
     /// What upstream receives in addition to the identity headers.
     pub forward: Forward,
-    /// The prefix of the ALB's session cookies.
-    pub session_cookie: String,
+    /// The ALB's session cookies.
+    pub session_cookies: SessionCookies,
     /// Sign-out at the gateway; `None`: off.
     pub sign_out: Option<SignOut>,
     /// What the page of a denial says of the site.
@@ -246,7 +247,7 @@ fn read(root: &Object<'_>) -> Config {
         }
     }
 
-    let (session_cookie, sign_out) = logout::read(&root.object("logout"));
+    let (session_cookies, sign_out) = logout::read(&root.object("logout"));
     let forward = root.object("forward");
     Config {
         load_balancers,
@@ -264,7 +265,7 @@ fn read(root: &Object<'_>) -> Config {
             session_cookies: forward.boolean("sessionCookies"),
             path_overrides: forward.boolean("pathOverrides"),
         },
-        session_cookie,
+        session_cookies,
         sign_out,
         pages: pages::read(&root.object("pages")),
         log_user: root.object("accessLog").boolean("user"),
@@ -818,6 +819,21 @@ mod tests {
                 "logout.sessionCookie: found \"a b\", expected a cookie name",
             ),
             (
+                "/logout",
+                json!({"sessionCookie": ["a", "b=c"]}),
+                "logout.sessionCookie[1]: found \"b=c\", expected a cookie name",
+            ),
+            (
+                "/logout",
+                json!({"sessionCookie": ["a", ""]}),
+                "logout.sessionCookie[1]: found \"\", expected a string of 1 to 64 bytes",
+            ),
+            (
+                "/logout",
+                json!({"sessionCookie": []}),
+                "logout.sessionCookie: found an array of 0 elements, expected a string of 1 to 64 bytes, or an array of 1 to 8 of them",
+            ),
+            (
                 "/mode",
                 json!("warn"),
                 "mode: found \"warn\", expected \"enforce\" or \"report\"",
@@ -860,6 +876,18 @@ mod tests {
         ] {
             assert_eq!(reserve(name).len(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn client_certificate_headers_are_reserved_but_carry_no_identity() {
+        let reserve =
+            |name: &str| mistakes(&with(|config| config["reservedHeaders"] = json!([name])));
+        assert_eq!(reserve("X-Amzn-Mtls-Clientcert-Subject"), [""; 0]);
+        assert_eq!(reserve("x-amzn-mtls").len(), 1);
+        assert_eq!(reserve("x-amzn-trace-id").len(), 1);
+        assert_eq!(reserve("x-amzn-mtls-a b").len(), 1);
+        let user = |config: &mut Value| config["userId"] = json!({"header": "x-amzn-mtls-user"});
+        assert_eq!(mistakes(&with(user)).len(), 1);
     }
 
     #[test]

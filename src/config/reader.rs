@@ -261,6 +261,32 @@ impl<'a> Object<'a> {
         elements.iter().enumerate().filter_map(text).collect()
     }
 
+    /// The string, or the strings of the array, each with its field.
+    pub(super) fn string_or_strings(&self, name: &str) -> Vec<(String, &'a str)> {
+        let Some(value @ Value::Array(elements)) = self.members.and_then(|all| all.get(name))
+        else {
+            return vec![(name.to_owned(), self.string(name))];
+        };
+        if !self.spec(name).accepts_length(elements.len()) {
+            self.wrong::<()>(name, value);
+        }
+        let text = |(position, element): (usize, &'a Value)| {
+            let field = format!("{name}[{position}]");
+            match element {
+                Value::String(text) if self.spec(name).accepts_text(text) => Some((field, &**text)),
+                other => {
+                    self.mistake(
+                        &field,
+                        &describe(other),
+                        &self.spec(name).expected_element(),
+                    );
+                    None
+                }
+            }
+        };
+        elements.iter().enumerate().filter_map(text).collect()
+    }
+
     pub(super) fn object(&self, name: &str) -> Object<'a> {
         let (schema, path) = (join(&self.schema, name), join(&self.path, name));
         match self.value(name) {

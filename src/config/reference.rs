@@ -29,13 +29,32 @@ pub(super) enum Default {
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Boolean,
-    Number { least: u64, most: u64 },
-    String { least: usize, most: usize },
-    StringOrNull { most: usize },
+    Number {
+        least: u64,
+        most: u64,
+    },
+    String {
+        least: usize,
+        most: usize,
+    },
+    StringOrNull {
+        most: usize,
+    },
     Choice(&'static [&'static str]),
-    Strings { least: usize, most: usize },
+    Strings {
+        least: usize,
+        most: usize,
+    },
+    /// One string of at most `bytes` bytes, or an array of at most `most`.
+    StringOrStrings {
+        bytes: usize,
+        most: usize,
+    },
     Object,
-    Objects { least: usize, most: usize },
+    Objects {
+        least: usize,
+        most: usize,
+    },
 }
 
 /// Every field, parents before children. A load balancer's own `userId`, `groups` and
@@ -436,7 +455,7 @@ pub static FIELDS: [Field; 77] = [
     },
     Field {
         path: "logout.sessionCookie",
-        kind: Kind::String { least: 1, most: 64 },
+        kind: Kind::StringOrStrings { bytes: 64, most: 8 },
         default: Default::Text("AWSELBAuthSessionCookie"),
     },
     Field {
@@ -565,7 +584,9 @@ impl Field {
             Kind::String { least, most }
             | Kind::Strings { least, most }
             | Kind::Objects { least, most } => (least..=most).contains(&length),
-            Kind::StringOrNull { most } => (1..=most).contains(&length),
+            Kind::StringOrNull { most } | Kind::StringOrStrings { most, .. } => {
+                (1..=most).contains(&length)
+            }
             Kind::Boolean | Kind::Number { .. } | Kind::Choice(_) | Kind::Object => true,
         }
     }
@@ -573,6 +594,7 @@ impl Field {
     pub(super) fn accepts_text(&self, text: &str) -> bool {
         match self.kind {
             Kind::Choice(words) => words.contains(&text),
+            Kind::StringOrStrings { bytes, .. } => (1..=bytes).contains(&text.len()),
             _ => self.accepts_length(text.len()),
         }
     }
@@ -600,8 +622,19 @@ impl Field {
                 .collect::<Vec<_>>()
                 .join(" or "),
             Kind::Strings { least, most } => format!("an array of {least} to {most} strings"),
+            Kind::StringOrStrings { bytes, most } => {
+                format!("a string of 1 to {bytes} bytes, or an array of 1 to {most} of them")
+            }
             Kind::Object => "an object".to_owned(),
             Kind::Objects { least, most } => format!("an array of {least} to {most} objects"),
+        }
+    }
+
+    /// The accepted elements of an array of strings, for a message.
+    pub(super) fn expected_element(&self) -> String {
+        match self.kind {
+            Kind::StringOrStrings { bytes, .. } => format!("a string of 1 to {bytes} bytes"),
+            _ => "a string".to_owned(),
         }
     }
 
@@ -635,7 +668,9 @@ mod tests {
                 }
                 (Kind::String { .. }, Default::Text(text)) => field.accepts_length(text.len()),
                 (Kind::Strings { .. }, Default::Texts(texts)) => field.accepts_length(texts.len()),
-                (Kind::Choice(words), Default::Text(text)) => words.contains(&text),
+                (Kind::Choice(_) | Kind::StringOrStrings { .. }, Default::Text(text)) => {
+                    field.accepts_text(text)
+                }
                 (
                     Kind::Object | Kind::Objects { least: 0, .. } | Kind::Strings { least: 0, .. },
                     Default::Empty,

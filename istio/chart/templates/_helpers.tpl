@@ -272,7 +272,8 @@ pluginConfig: {{- include "alb-oidc.pluginConfig" . | fromJson | toYaml | ninden
 {{- end -}}
 
 {{- define "alb-oidc.sessionCookie" -}}
-{{- dig "logout" "sessionCookie" "AWSELBAuthSessionCookie" .Values.pluginConfig -}}
+{{- $names := dig "logout" "sessionCookie" "AWSELBAuthSessionCookie" .Values.pluginConfig -}}
+{{- kindIs "slice" $names | ternary $names (list $names) | first -}}
 {{- end -}}
 
 {{/* Attributes of the load balancer: {NAME: VALUE}. */}}

@@ -169,7 +169,15 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Value> {
     if rarely(u, 4)? {
         let mut logout = json!({"path": *pick(u, &["/logout", "/oauth2/sign_out"])?, "redirectTo": "https://idp.example.com/logout"});
         if rarely(u, 2)? {
-            logout["sessionCookie"] = json!("Session");
+            let names = [
+                json!("Session"),
+                json!([
+                    "AWSELBAuthSessionCookie-12",
+                    "Session",
+                    "AWSELBAuthSessionCookie"
+                ]),
+            ];
+            logout["sessionCookie"] = pick(u, &names)?.clone();
         }
         config.insert("logout".into(), logout);
     }
@@ -894,6 +902,8 @@ const COOKIES: [&str; 10] = [
     "AWSELBAuthSessionCookie-0=x",
     " AWSELBAuthSessionCookie-12=y",
     "AWSELBAuthSessionCookie=z",
+    "AWSELBAuthSessionCookie-12-3=s",
+    "AWSALBAuthNonce=n",
     "Session-1=s",
     "AWSELBAuthSessionCookie-=n",
     "AWSELBAuthSessionCookie-0",

@@ -177,10 +177,10 @@ fn session_in_words(config: &Config) -> Vec<String> {
             "signs users out at {path}, and redirects them to {redirect_to}"
         ));
     }
-    words.push(format!(
-        "treats cookies named {0} and {0}-N as the load balancer's session",
-        config.session_cookie
-    ));
+    let names = config.session_cookies.configured().iter();
+    words.extend(names.map(|name| {
+        format!("treats cookies named {name} and {name}-N as the load balancer's session")
+    }));
     words
 }
 

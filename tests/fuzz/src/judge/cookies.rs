@@ -1,5 +1,7 @@
 //! Cookies, parsed by the `cookie` crate.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use cookie::Cookie;
 
 /// Every cookie of a header: name and value.
@@ -10,8 +12,8 @@ pub fn split(header: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Whether the name is a shard of the session: the stem, a hyphen and a number.
-pub fn is_session(name: &str, stem: &str) -> bool {
+/// Whether the name is a stem, or a shard of it: the stem, a hyphen and a number.
+fn is_of(name: &str, stem: &str) -> bool {
     let number = name
         .strip_prefix(stem)
         .and_then(|rest| rest.strip_prefix('-'));
@@ -19,6 +21,29 @@ pub fn is_session(name: &str, stem: &str) -> bool {
         || number.is_some_and(|number| {
             !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
         })
+}
+
+/// Whether the load balancer set the cookie, with session cookies of these stems.
+pub fn is_session(name: &str, stems: &[&str]) -> bool {
+    name == "AWSALBAuthNonce" || stems.iter().any(|stem| is_of(name, stem))
+}
+
+/// The names that a sign-out expires.
+pub fn expired(headers: &[&[u8]], stems: &[&str]) -> Vec<String> {
+    let ordered = |name: &String| (name.len(), name.clone());
+    let mut expired = BTreeMap::new();
+    let all: BTreeSet<String> = headers.iter().flat_map(|header| names(header)).collect();
+    for stem in stems.iter().copied() {
+        let mut of_stem: Vec<_> = all.iter().filter(|name| is_of(name, stem)).collect();
+        of_stem.sort_by_key(|name| ordered(name));
+        for name in of_stem.into_iter().take(16) {
+            expired.insert(ordered(name), name.clone());
+        }
+    }
+    for name in all.iter().filter(|name| *name == "AWSALBAuthNonce") {
+        expired.insert(ordered(name), name.clone());
+    }
+    expired.into_values().collect()
 }
 
 /// The name of every cookie of a header, including those without a value. Invalid UTF-8 is no name.

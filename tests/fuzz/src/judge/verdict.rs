@@ -135,12 +135,13 @@ fn lossy(value: Option<&[u8]>) -> String {
     String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
 }
 
-/// The prefix of the session's cookies.
-pub fn stem(config: &Value) -> &str {
-    config
-        .pointer("/logout/sessionCookie")
-        .and_then(Value::as_str)
-        .unwrap_or("AWSELBAuthSessionCookie")
+/// The configured names of the session's cookies.
+pub fn stems(config: &Value) -> Vec<&str> {
+    match config.pointer("/logout/sessionCookie") {
+        Some(Value::Array(stems)) => stems.iter().filter_map(Value::as_str).collect(),
+        Some(Value::String(stem)) => vec![stem],
+        _ => vec!["AWSELBAuthSessionCookie"],
+    }
 }
 
 fn sign_out(world: &World<'_>, head: &Headers) -> Option<Vec<String>> {
@@ -160,18 +161,10 @@ fn sign_out(world: &World<'_>, head: &Headers) -> Option<Vec<String>> {
     {
         return None;
     }
-    let mut names: Vec<String> = Vec::new();
-    for header in values(head, "cookie") {
-        names.extend(
-            cookies::names(header)
-                .into_iter()
-                .filter(|name| cookies::is_session(name, stem(world.config))),
-        );
-    }
-    names.sort_by_key(|name| (name.len(), name.clone()));
-    names.dedup();
-    names.truncate(16);
-    Some(names)
+    Some(cookies::expired(
+        &values(head, "cookie"),
+        &stems(world.config),
+    ))
 }
 
 /// The identity, from the tokens alone, and the issuer of its entry of `loadBalancers`.

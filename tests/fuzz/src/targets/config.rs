@@ -56,7 +56,7 @@ const FULL: &str = r#"{
         {"match": {"hosts": ["a.example"], "paths": [{"prefix": "/"}], "methods": ["GET"], "issuers": ["https://i.example"]}, "require": "token", "allow": {"users": ["a"], "domains": ["a.example"], "groups": ["ga"]}},
         {"match": {"methods": ["GET"]}, "require": "optional"}
     ],
-    "logout": {"path": "/logout", "redirectTo": "https://i.example/logout", "sessionCookie": "Session"},
+    "logout": {"path": "/logout", "redirectTo": "https://i.example/logout", "sessionCookie": ["Session", "kf"]},
     "pages": {"title": "ML", "contact": "ml@i.example"},
     "upgrades": ["websocket"],
     "reservedHeaders": ["x-machine-client"],
