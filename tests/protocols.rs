@@ -1,12 +1,12 @@
-//! HTTP/2, trailers, gRPC and WebSockets, on every Envoy: the filter handles them like plain
+//! HTTP/2, trailers, gRPC, WebSockets and CORS, on every Envoy: the filter handles them like plain
 //! HTTP/1.1 requests.
 
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use support::client::{Reply, Request, send_http2, send_raw, send_upgrade};
-use support::envoy::{Envoy, Plugin, Setup, gateway_config};
+use support::client::{Reply, Request, send, send_http2, send_raw, send_upgrade};
+use support::envoy::{Envoy, Plugin, Setup, any, gateway_config, http_listener, wasm_filter};
 use support::key_server::{Answer, KeyServer};
 use support::token::{Key, TokenSpec};
 use support::upstream::{ANSWER_BYTES, Seen, Upstream};
@@ -424,3 +424,61 @@ const WEBSOCKET: [(&str, &str); 4] = [
     ("sec-websocket-version", "13"),
     ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
+
+#[tokio::test]
+async fn scripts_of_another_origin_read_answers_only_behind_a_cors_filter() {
+    const ORIGIN: &str = "https://app.example.com";
+    let named = "access-control-allow-origin";
+    for envoy in support::envoys() {
+        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
+        let policy = json!({"allow_origin_string_match": [{"exact": ORIGIN}], "allow_credentials": true, "allow_methods": "GET"});
+        let action = json!({
+            "route": {"cluster": "upstream"},
+            "typed_per_filter_config": {"envoy.filters.http.cors": any("envoy.extensions.filters.http.cors.v3.CorsPolicy", policy)},
+        });
+        let cors = json!({
+            "name": "envoy.filters.http.cors",
+            "typed_config": any("envoy.extensions.filters.http.cors.v3.Cors", json!({})),
+        });
+        let listener = |name: &str, is_first: bool| {
+            let mut filters = vec![wasm_filter(&Plugin::new(name, gateway_config()))];
+            filters.insert(usize::from(!is_first), cors.clone());
+            http_listener(name, &filters, &action, json!({}))
+        };
+        let setup = Setup {
+            listeners: vec![listener("before", true), listener("behind", false)],
+            ..Setup::new(&envoy, upstream.address(), keys.address())
+        };
+        let version = support::version(&envoy);
+        let envoy = Envoy::must_start(&setup).await;
+        let ask = async |listener: &str, method: &str, origin: &str| {
+            let address = envoy.listener(listener).await.expect("the listener");
+            let headers = [
+                ("host", "gateway.test"),
+                ("origin", origin),
+                ("access-control-request-method", "GET"),
+            ];
+            let mut request = Request::get("/", &headers);
+            request.method = method.to_owned();
+            let reply = send(address, &request).await.expect("an answer");
+            (reply.status, reply.header(named).join(","))
+        };
+        let says = |status: u16, origin: &str| (status, origin.to_owned());
+        for (listener, method, origin, expected) in [
+            // Where Istio puts its CORS filter, behind this one, no script reads the answer.
+            ("behind", "GET", ORIGIN, says(401, "")),
+            ("behind", "OPTIONS", ORIGIN, says(401, "")),
+            ("before", "GET", ORIGIN, says(401, ORIGIN)),
+            ("before", "OPTIONS", ORIGIN, says(200, ORIGIN)),
+            ("before", "GET", "https://evil.test", says(401, "")),
+        ] {
+            let found = ask(listener, method, origin).await;
+            assert_eq!(
+                found, expected,
+                "[envoy {version}] {listener} {method} {origin}"
+            );
+        }
+        assert_eq!(upstream.take_seen().len(), 0, "[envoy {version}]");
+        envoy.stop().await;
+    }
+}
