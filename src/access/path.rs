@@ -75,11 +75,12 @@ pub(super) fn normal_forms(path: &str, most_bytes: usize) -> Option<Vec<String>>
 }
 
 /// Changes that upstreams make to a path, each in its own order.
-const STEPS: [fn(&str) -> String; 7] = [
+const STEPS: [fn(&str) -> String; 8] = [
     |path| path.replace('\\', "/"),
     |path| path.split(['?', '#']).next().unwrap_or_default().to_owned(),
     without_parameters,
     without_authority,
+    without_host,
     merged,
     resolved,
     |path| path.replace("%2e", ".").replace("%2E", "."),
@@ -121,7 +122,7 @@ fn without_parameters(path: &str) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-/// The path of `//authority/path` according to a URL parser.
+/// The path of `//authority/path` (RFC 3986, section 4.2).
 fn without_authority(path: &str) -> String {
     match path.strip_prefix("//") {
         Some(rest) => rest
@@ -130,6 +131,20 @@ fn without_authority(path: &str) -> String {
             .unwrap_or("/")
             .to_owned(),
         None => path.to_owned(),
+    }
+}
+
+/// The path of `//host/path` by the URL standard of browsers and Node: a URL parser with a base URL
+/// skips more slashes before the host.
+fn without_host(path: &str) -> String {
+    if path.starts_with("//") {
+        let rest = path.trim_start_matches('/');
+        rest.find('/')
+            .and_then(|slash| rest.get(slash..))
+            .unwrap_or("/")
+            .to_owned()
+    } else {
+        path.to_owned()
     }
 }
 
@@ -187,6 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn drops_the_host_behind_any_number_of_slashes() {
+        for (path, expected) in [
+            ("/a//b", "/a//b"),
+            ("//h/a", "/a"),
+            ("///h/a", "/a"),
+            ("////h//a", "//a"),
+            ("///h", "/"),
+            ("///", "/"),
+        ] {
+            assert_eq!(without_host(path), expected, "{path}");
+        }
+    }
+
+    #[test]
     fn lists_every_combination_of_steps() {
         let mut steps: Vec<fn(&str) -> String> = STEPS.to_vec();
         steps.push(percent_decoded);
@@ -197,6 +226,7 @@ mod tests {
             "/%252e%252e/a?b",
             "/a;%2f/../b/",
             "/x%5c..%5cy",
+            "///h//a",
         ] {
             let forms =
                 normal_forms(path, usize::MAX).unwrap_or_else(|| panic!("{path} has no forms"));

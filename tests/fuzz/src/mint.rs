@@ -897,7 +897,7 @@ const EXTRA: [&str; 36] = [
     "x-amzn-oidc-dat",
     "x-userx",
 ];
-const COOKIES: [&str; 10] = [
+const COOKIES: [&str; 12] = [
     "a=1",
     "AWSELBAuthSessionCookie-0=x",
     " AWSELBAuthSessionCookie-12=y",

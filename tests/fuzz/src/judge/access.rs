@@ -277,6 +277,7 @@ pub fn forms(path: &[u8]) -> Option<BTreeMap<String, usize>> {
                 path.split(['?', '#']).next()?.to_owned(),
                 without_parameters(&path),
                 without_authority(&path),
+                without_host(&path),
                 without_dots(&path),
                 without_empty_segments(&path),
                 path.replace("%2e", ".").replace("%2E", "."),
@@ -327,6 +328,16 @@ fn without_authority(path: &str) -> String {
         "/".to_owned()
     } else {
         path
+    }
+}
+
+/// `///host/path`, as the WHATWG's URL parser has it.
+fn without_host(path: &str) -> String {
+    let rest = regex("^//+[^/]*").replace(path, "").into_owned();
+    if rest.is_empty() {
+        "/".to_owned()
+    } else {
+        rest
     }
 }
 

@@ -259,6 +259,13 @@ fn is(value: &Value, holds: &str) -> bool {
             holds.split(" or ").any(|choice| choice == quoted)
         }
         (holds, Value::String(text)) if holds.starts_with("a string") => within(text.len() as u64),
+        (holds, Value::Array(items)) if holds.contains(", or an array of ") => {
+            let (one, several) = holds.split_once(", or an ").expect("two kinds");
+            let count = BOUNDS.captures(several).expect("bounds");
+            let count = [1, 2].map(|number| count[number].parse::<usize>().expect("a number"));
+            (count[0]..=count[1]).contains(&items.len())
+                && items.iter().all(|item| item.is_string() && is(item, one))
+        }
         (holds, Value::Number(number)) if holds.starts_with("a whole number") => {
             number.as_u64().is_some_and(within)
         }
