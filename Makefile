@@ -93,6 +93,13 @@ fuzz: rust ## Fuzz each target for ten minutes, or FUZZ=target FUZZ_SECONDS=60; 
 	    grep -E 'DONE|stat::' target/fuzz/$$target.log; \
 	done
 
+.PHONY: test-upstreams
+test-upstreams: export UPSTREAM_PATHS ?= 3000
+test-upstreams: ENVOYS := $(lastword $(ENVOYS))
+test-upstreams: module $(lastword $(ENVOYS)) ## Send 3,000 mutated paths through Envoy to nine real upstreams: 4 minutes (UPSTREAM=name)
+	@tests/upstreams/install $(CURDIR)/target/upstreams
+	@cargo test --locked --features cli --test upstreams -- --nocapture
+
 .PHONY: test-browser
 test-browser: up ## Try the local stack in a real browser; screenshots go to target/browser
 	@command -v chromedriver >/dev/null || .ci/install "a browser and its driver" chromium chromium-driver fonts-dejavu-core
