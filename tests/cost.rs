@@ -684,12 +684,29 @@ fn flood_of_invented_keys_costs_little() {
         "{:?} wait, {grown} bytes more, {mean} instructions, {longest} at most",
         worker.process.borrow().metric(gauge)
     );
-    worker.vm.take_meter();
-    for id in &waiting {
-        worker.vm.end(*id);
+    // At the limit, each of the last requests evicts others.
+    let evicting = *fuels[MOST_WAITING + 500..].iter().max().expect("a request");
+    // The first ticks answer the evicted requests.
+    for _ in 0..20 {
+        let steady = worker.process.borrow().steady;
+        worker.process.borrow_mut().steady = steady + Duration::from_millis(1);
+        worker.vm.take_meter();
+        worker.vm.tick(worker.root);
     }
-    let fuel = worker.vm.take_meter().fuel / waiting.len() as u64;
-    println!("{fuel} instructions for each that hangs up");
+    assert!(worker.process.borrow().metric(gauge) >= Some(MOST_WAITING as i64 - 64));
+    let ticking = worker.vm.take_meter().fuel;
+    let leaving: Vec<_> = waiting
+        .iter()
+        .map(|id| {
+            worker.vm.end(*id);
+            worker.vm.take_meter().fuel
+        })
+        .collect();
+    let fuel = leaving.iter().sum::<u64>() / leaving.len() as u64;
+    let leaving = *leaving.iter().max().expect("a request");
+    println!(
+        "{fuel} instructions for each that hangs up, {leaving} at most; {evicting} for one that evicts, {ticking} for a tick"
+    );
     assert_eq!(worker.process.borrow().metric(gauge), Some(0));
     assert!(grown <= 4 * MIB, "{grown} bytes more");
     assert!(mean <= 150_000, "{mean} instructions for a request");
@@ -699,4 +716,13 @@ fn flood_of_invented_keys_costs_little() {
         "{longest} instructions for one request"
     );
     assert!(fuel <= 10_000, "{fuel} instructions for one that hangs up");
+    assert!(
+        leaving <= 60_000,
+        "{leaving} instructions for one that hangs up"
+    );
+    assert!(
+        evicting <= 300_000,
+        "{evicting} instructions for one that evicts"
+    );
+    assert!(ticking <= 300_000, "{ticking} instructions for a tick");
 }

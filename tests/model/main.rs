@@ -32,7 +32,7 @@ const KIDS: [u16; 3] = [0, 1, 2];
 const MANY_KIDS: std::ops::Range<u16> = 300..812;
 
 /// Outcomes that must occur often in random schedules, or the test proves nothing.
-const OUTCOMES: [&str; 17] = [
+const OUTCOMES: [&str; 20] = [
     "admitted",
     "skipped",
     "denied.key-invalid",
@@ -48,6 +48,9 @@ const OUTCOMES: [&str; 17] = [
     "answers failed",
     "fetches",
     "hung up",
+    "reported.token-missing",
+    "reported.key-unavailable",
+    "signed_out",
     "signatures checked",
     "turned away",
 ];
@@ -240,7 +243,7 @@ impl Worker {
     fn start() -> Worker {
         let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
         let mut vm = Vm::start(&process, &[]);
-        let root = vm.add_plugin(&config("")).expect("a plugin");
+        let root = vm.add_plugin(&config("", "enforce")).expect("a plugin");
         Worker { process, vm, root }
     }
 
@@ -293,9 +296,8 @@ impl Worker {
 fn flood_in_report_mode_passes_without_identity() {
     let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
     let mut vm = Vm::start(&process, &[]);
-    let mut report: serde_json::Value = serde_json::from_str(&config("")).expect("JSON");
-    report["mode"] = "report".into();
-    let root = vm.add_plugin(&report.to_string()).expect("a plugin");
+    let report = config("", "report");
+    let root = vm.add_plugin(&report).expect("a plugin");
     let mut worker = Worker { process, vm, root };
     let forged = |kid| {
         Claim {

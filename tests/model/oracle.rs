@@ -61,6 +61,8 @@ pub(crate) enum Said {
 pub(crate) enum Verdict {
     Admitted,
     Skipped,
+    SignedOut,
+    /// For this reason. In report mode, it passed without identity.
     Denied(String),
     Waits,
 }
@@ -319,7 +321,7 @@ impl Oracle {
                 self.refused.remove(&name);
                 self.wanted.insert(name);
             }
-            Verdict::Skipped => {}
+            Verdict::Skipped | Verdict::SignedOut => {}
         }
     }
 

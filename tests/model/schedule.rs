@@ -145,15 +145,23 @@ impl Claim {
     }
 }
 
+/// The session cookie that sign-out expires.
+pub(crate) const SESSION: &str = "AWSELBAuthSessionCookie-0";
+
 /// The plugin's configuration. `prefix` distinguishes versions.
-pub(crate) fn config(prefix: &str) -> String {
+pub(crate) fn config(prefix: &str, mode: &str) -> String {
     let load_balancer = |arn: &str| json!({"arn": arn, "issuer": ISSUER, "clientId": CLIENT});
     json!({
         "loadBalancers": [load_balancer(ARN), load_balancer(EASTERN_ARN)],
         "publicKeys": {"cacheTtlSeconds": TTL.as_secs(), "timeoutMs": TIMEOUT.as_millis() as u64},
         "userId": {"prefix": prefix},
         "accessLog": {"user": true},
-        "rules": [{"match": {"paths": [{"prefix": "/open/"}]}, "require": "none"}],
+        "rules": [
+            {"match": {"paths": [{"prefix": "/open/"}]}, "require": "none"},
+            {"match": {"paths": [{"prefix": "/optional/"}]}, "require": "optional"},
+        ],
+        "logout": {"path": "/logout", "redirectTo": "https://id.example.com/"},
+        "mode": mode,
     })
     .to_string()
 }
@@ -168,6 +176,12 @@ pub(crate) enum Arrival {
     /// For a path that needs no token.
     Open(Claim),
     WithoutToken,
+    /// For a path with an optional token, with one.
+    OptionalWith(Claim),
+    /// For the same path, without one.
+    OptionalWithout,
+    /// To sign out.
+    SignsOut(Claim),
     /// Signed by an untrusted load balancer.
     ByAStranger(Claim),
 }
@@ -209,8 +223,9 @@ pub(crate) enum Step {
     RefusesFetches(usize, bool),
     /// Another worker writes the shared keys first, this many times.
     LosesRaces(u32),
-    /// A new configuration replaces the old one, which keeps its waiting requests.
-    Reconfigures(usize),
+    /// A new configuration replaces the old one, which keeps its waiting requests. With `true` it
+    /// only reports.
+    Reconfigures(usize, bool),
     /// A new VM replaces the worker's, which keeps its waiting requests.
     Restarts(usize),
 }
@@ -236,6 +251,9 @@ fn arrival(kids: &[u16]) -> impl Strategy<Value = Arrival> + use<> {
         3 => claim(kids).prop_map(Arrival::Spoofed),
         1 => claim(kids).prop_map(Arrival::Open),
         1 => Just(Arrival::WithoutToken),
+        1 => claim(kids).prop_map(Arrival::OptionalWith),
+        1 => Just(Arrival::OptionalWithout),
+        1 => claim(kids).prop_map(Arrival::SignsOut),
         1 => claim(kids).prop_map(|claim| {
             Arrival::ByAStranger(Claim { source: STRANGER, signed: Signed::Genuinely, ..claim })
         }),
@@ -287,9 +305,10 @@ fn step(workers: usize, kids: &[u16]) -> impl Strategy<Value = Step> + use<> {
         30 => reply().prop_map(Step::AnswersAll),
         24 => passing().prop_map(Step::Passes),
         1 => (-4000..4000i64).prop_map(Step::WallJumps),
+        2 => select(vec![-3600, -30, 30, 3600]).prop_map(Step::WallJumps),
         2 => (worker.clone(), any::<bool>()).prop_map(|(worker, refuses)| Step::RefusesFetches(worker, refuses)),
         1 => (1..3u32).prop_map(Step::LosesRaces),
-        1 => worker.clone().prop_map(Step::Reconfigures),
+        1 => (worker.clone(), any::<bool>()).prop_map(|(worker, reports)| Step::Reconfigures(worker, reports)),
         1 => worker.prop_map(Step::Restarts),
     ]
 }
@@ -317,6 +336,21 @@ fn late_use(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + 
     })
 }
 
+/// A configuration in report mode, and requests that it would deny.
+fn reports(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
+    (0..workers, arrival(kids), arrival(kids), reply()).prop_map(|(worker, one, other, reply)| {
+        let arrives = |arrival| Step::Arrives(worker, arrival);
+        vec![
+            Step::Reconfigures(worker, true),
+            arrives(Arrival::WithoutToken),
+            arrives(one),
+            Step::AnswersAll(reply),
+            arrives(other),
+            Step::Passes(4000),
+        ]
+    })
+}
+
 /// A schedule.
 pub(crate) fn schedule(
     workers: usize,
@@ -326,6 +360,7 @@ pub(crate) fn schedule(
     let part = prop_oneof![
         25 => step(workers, kids).prop_map(|step| vec![step]),
         1 => late_use(workers, kids),
+        1 => reports(workers, kids),
     ];
     proptest::collection::vec(part, 1..parts).prop_map(|parts| parts.concat())
 }

@@ -3,7 +3,7 @@
 
 use crate::oracle::{Name, Now, Oracle, PATIENCE, Said, Shared, TIMEOUT, Verdict, denied};
 use crate::schedule::{
-    Arrival, BEGINNING, Claim, REGIONS, Reply, Signed, Signer, Step, Token, config, kid,
+    Arrival, BEGINNING, Claim, REGIONS, Reply, SESSION, Signed, Signer, Step, Token, config, kid,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,7 @@ impl Template {
     pub(crate) fn new() -> Template {
         let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
         let mut vm = Vm::start(&process, &[]);
-        let root = vm.add_plugin(&config("")).expect("a plugin");
+        let root = vm.add_plugin(&config("", "enforce")).expect("a plugin");
         let image = vm.image();
         let process = process.borrow().clone();
         let (oracle, shared) = (Oracle::default(), Shared::default());
@@ -79,6 +79,8 @@ struct Plugin {
     vm: usize,
     root: u32,
     prefix: String,
+    /// In report mode.
+    reports: bool,
     /// Replaced: new requests go to another plugin.
     is_old: bool,
     /// The last time at which requests may have been evicted.
@@ -204,11 +206,14 @@ impl<'t> World<'t> {
                 };
             }
             Step::LosesRaces(times) => self.process.borrow_mut().lost_races = times,
-            Step::Reconfigures(worker) => {
+            Step::Reconfigures(worker, reports) => {
                 let old = self.workers[worker];
                 let vm = self.plugins[old].vm;
                 let prefix = format!("{}:", self.plugins.len());
-                let root = self.vms[vm].add_plugin(&config(&prefix)).expect("a plugin");
+                let mode = if reports { "report" } else { "enforce" };
+                let root = self.vms[vm]
+                    .add_plugin(&config(&prefix, mode))
+                    .expect("a plugin");
                 self.vms[vm].take_meter();
                 self.plugins[old].is_old = true;
                 let oracle = Oracle::default();
@@ -216,6 +221,7 @@ impl<'t> World<'t> {
                     vm,
                     root,
                     prefix,
+                    reports,
                     is_old: false,
                     last_eviction: None,
                     oracle,
@@ -253,6 +259,7 @@ impl<'t> World<'t> {
             vm,
             root,
             prefix,
+            reports: false,
             is_old: false,
             last_eviction: None,
             oracle,
@@ -294,6 +301,9 @@ impl<'t> World<'t> {
             Arrival::Spoofed(claim) => ("/", Some(claim), true),
             Arrival::Open(claim) => ("/open/x", Some(claim), true),
             Arrival::WithoutToken => ("/", None, true),
+            Arrival::OptionalWith(claim) => ("/optional/x", Some(claim), true),
+            Arrival::OptionalWithout => ("/optional/x", None, true),
+            Arrival::SignsOut(claim) => ("/logout", Some(claim), false),
             Arrival::ByAStranger(claim) => ("/", Some(claim), false),
         };
         let token = claim.map(Claim::token);
@@ -305,6 +315,10 @@ impl<'t> World<'t> {
             ("x-kept", "1"),
         ];
         sent.push(("x-forwarded-for", &client));
+        let session = format!("{SESSION}=x");
+        if matches!(arrival, Arrival::SignsOut(_)) {
+            sent.push(("cookie", &session));
+        }
         if spoofed {
             let forged = [
                 "kubeflow-userid",
@@ -325,7 +339,8 @@ impl<'t> World<'t> {
         self.note_evictions(number);
         let may_evict = self.may_evict(number);
         let permitted = match (arrival, &token) {
-            (Arrival::Open(_), _) => vec![Verdict::Skipped],
+            (Arrival::Open(_) | Arrival::OptionalWithout, _) => vec![Verdict::Skipped],
+            (Arrival::SignsOut(_), _) => vec![Verdict::SignedOut],
             (Arrival::ByAStranger(_), _) => vec![denied("signer-unknown")],
             (_, Some(token)) => {
                 self.plugins[number]
@@ -355,7 +370,12 @@ impl<'t> World<'t> {
                     spoofed,
                 });
             }
-            Some(token) if matches!(arrival, Arrival::With(_) | Arrival::Spoofed(_)) => {
+            Some(token)
+                if matches!(
+                    arrival,
+                    Arrival::With(_) | Arrival::Spoofed(_) | Arrival::OptionalWith(_)
+                ) =>
+            {
                 self.plugins[number]
                     .oracle
                     .became(&token, &verdict, &self.shared, now);
@@ -372,8 +392,17 @@ impl<'t> World<'t> {
             Fate::Continued => match stream.notes.get("alb_oidc").map(Vec::as_slice) {
                 Some(b"admitted") => Verdict::Admitted,
                 Some(b"skipped") => Verdict::Skipped,
+                Some(b"reported") => Verdict::Denied(stream.reason().expect("a reason")),
                 other => panic!("passed with the filter state {other:?}"),
             },
+            Fate::Answered(reply) if reply.details == "alb_oidc_signed_out" => {
+                let cookie = reply.headers.iter().find(|(name, _)| name == b"set-cookie");
+                let cookie = cookie.map(|(_, value)| String::from_utf8_lossy(value));
+                let expired = cookie.expect("an expired cookie");
+                assert!(expired.starts_with(&format!("{SESSION}=;")), "{expired}");
+                assert_eq!((reply.status, stream.reason()), (302, None));
+                Verdict::SignedOut
+            }
             Fate::Answered(reply) => {
                 let reason = stream.reason().expect("a reason of each denial");
                 assert_eq!(reply.details, format!("alb_oidc_{reason}"));
@@ -409,7 +438,16 @@ impl<'t> World<'t> {
             Verdict::Waits => return,
             Verdict::Admitted => "admitted".to_owned(),
             Verdict::Skipped => "skipped".to_owned(),
-            Verdict::Denied(reason) => format!("denied.{reason}"),
+            Verdict::SignedOut => "signed_out".to_owned(),
+            Verdict::Denied(reason) => {
+                let passed = self.vms[vm].stream(stream).fate == Fate::Continued;
+                assert_eq!(
+                    passed, self.plugins[number].reports,
+                    "{reason} in this mode"
+                );
+                let what = if passed { "reported" } else { "denied" };
+                format!("{what}.{reason}")
+            }
         };
         self.expect(&counter, 1);
         self.count(&counter);
@@ -428,7 +466,9 @@ impl<'t> World<'t> {
             );
         }
         let over = self.vms[vm].end(stream);
-        if over.fate == Fate::Continued {
+        if over.fate != Fate::Continued {
+            assert_eq!(over.notes.get("alb_oidc"), None, "the interlock's state");
+        } else {
             let user = token
                 .filter(|_| *verdict == Verdict::Admitted)
                 .map(|token| format!("{prefix}{}", token.user));
@@ -742,17 +782,15 @@ impl<'t> World<'t> {
                 .map(|(_, value)| value)
                 .sum()
         };
-        let over = of("admitted") + of("skipped") + of("denied.");
+        let over =
+            of("admitted") + of("skipped") + of("denied.") + of("reported.") + of("signed_out");
         let seen = ["requests", "hung up"].map(|what| *self.tally.get(what).unwrap_or(&0) as i64);
         assert_eq!(
             over + count("waiting"),
             seen[0] - seen[1],
             "requests that are over or wait"
         );
-        assert_eq!(
-            of("reported.") + of("signed_out") + of("denied.internal-error"),
-            0
-        );
+        assert_eq!(of("denied.internal-error"), 0);
         let failed = self
             .counted
             .get("key_fetch.failed")
@@ -762,11 +800,10 @@ impl<'t> World<'t> {
             count("key_fetch.failed") >= failed,
             "fetches that failed, and those that were not sent"
         );
-        let unavailable = self
-            .counted
-            .get("denied.key-unavailable")
-            .copied()
-            .unwrap_or_default();
+        let unavailable: i64 = ["denied", "reported"]
+            .iter()
+            .filter_map(|what| self.counted.get(&format!("{what}.key-unavailable")))
+            .sum();
         let turned_away = count("key_fetch.over-budget");
         assert!(turned_away <= unavailable, "requests that were turned away");
         let verified = count("verified.host");
