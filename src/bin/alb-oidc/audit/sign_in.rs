@@ -162,10 +162,12 @@ impl Auditor<'_> {
             let message = format!("found the scope {:?}, expected email in it", sign_in.scope);
             found.push((Code::AlbScope, message));
         }
-        if sign_in.cookie != self.config.session_cookie {
+        let cookies = self.config.session_cookies.configured();
+        if !cookies.contains(&sign_in.cookie) {
             let message = format!(
                 "found the cookie {}, expected {} as in the config",
-                sign_in.cookie, self.config.session_cookie
+                sign_in.cookie,
+                cookies.join(" or ")
             );
             found.push((Code::AlbCookieDiffers, message));
         }
