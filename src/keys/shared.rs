@@ -89,7 +89,8 @@ impl SharedKeys {
             withdrawn: false,
         });
         if self.0.len() > Self::MAX {
-            self.0.remove(0);
+            let oldest = self.0.first().map(|shared| shared.id);
+            self.0.retain(|shared| Some(shared.id) != oldest);
         }
     }
 
