@@ -354,7 +354,7 @@ fn make_targets_of_the_pages_exist() {
     }
 }
 
-const WORKFLOWS: [&str; 2] = ["ci", "release"];
+const WORKFLOWS: [&str; 3] = ["ci", "release", "upstreams"];
 
 fn workflow(name: &str) -> serde_json::Value {
     serde_saphyr::from_str(&file(&format!(".github/workflows/{name}.yaml"))).expect("YAML")
