@@ -16,7 +16,7 @@ use crate::keys::cache::{KeyCache, Lookup};
 use crate::keys::source::KeyName;
 use crate::reason::Reason;
 use crate::time::Clocks;
-use crate::token::access::UntrustedAccessToken;
+use crate::token::access_token::UntrustedAccessToken;
 use crate::token::alb::{HeaderParameter, UntrustedToken};
 use crate::token::claims::Claims;
 use crate::token::jws::{AccessTokenFault, TokenError};

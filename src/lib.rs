@@ -113,7 +113,7 @@ pub use keys::waiters::Waiter;
 pub use reason::Reason;
 pub use sign_out::SignOut;
 pub use time::{Clocks, Now, Timestamp};
-pub use token::access::{AccessTokenRules, UntrustedAccessToken};
+pub use token::access_token::{AccessTokenRules, UntrustedAccessToken};
 pub use token::alb::{HeaderParameter, LoadBalancer, ScreenError, ScreenedToken, UntrustedToken};
 pub use token::claims::Claims;
 pub use token::jws::{

@@ -5,7 +5,7 @@ use crate::crypto::PublicKey;
 use crate::identity::Identity;
 use crate::keys::source::KeyName;
 use crate::reason::Reason;
-use crate::token::access::UntrustedAccessToken;
+use crate::token::access_token::UntrustedAccessToken;
 use crate::token::alb::{ScreenError, ScreenedToken, UntrustedToken};
 use crate::token::claims::Claims;
 use crate::token::jws::TokenError;

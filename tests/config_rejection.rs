@@ -180,7 +180,7 @@ impl Bad {
     fn check_log(&self, what: &str, log: &str) {
         let refusals: Vec<&str> = log
             .lines()
-            .filter(|line| line.contains("alb-oidc: config refused"))
+            .filter(|line| line.contains("alb-oidc: config rejected"))
             .collect();
         let said = |word: &&str| refusals.iter().any(|line| line.contains(*word));
         assert!(

@@ -343,7 +343,7 @@ fn reports_upward_imports_and_cycles() {
         ("keys", "config"),
         ("keys", "token"),
         ("token", "config"),
-        ("token::access", "config"),
+        ("token::access_token", "config"),
         ("crypto", "token"),
         ("crypto", "keys::jwks"),
         ("identity", "config"),

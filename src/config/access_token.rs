@@ -6,7 +6,7 @@ use super::endpoint::Endpoint;
 use super::load_balancer::key_source;
 use super::reader::{Object, quoted};
 use crate::keys::source::{KeyFormat, KeySource};
-use crate::token::access::AccessTokenRules;
+use crate::token::access_token::AccessTokenRules;
 use crate::token::alb::LoadBalancer;
 use crate::token::claims::ACCESS_TOKEN_CLAIM;
 

@@ -25,7 +25,7 @@ use crate::identity::{Identity, IdentityRules};
 use crate::json;
 use crate::keys::source::{KeySource, KeySourceId};
 use crate::sign_out::SignOut;
-use crate::token::access::AccessTokenRules;
+use crate::token::access_token::AccessTokenRules;
 use crate::token::alb::LoadBalancer;
 use crate::upgrades::Upgrades;
 pub use reader::ConfigError;

@@ -116,7 +116,7 @@ impl RootContext for Root {
                 for mistake in mistakes {
                     host::log(
                         Level::Error,
-                        &format!("alb-oidc: config refused: {mistake}"),
+                        &format!("alb-oidc: config rejected: {mistake}"),
                     );
                 }
                 false

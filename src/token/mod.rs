@@ -1,7 +1,7 @@
 //! The ALB's token and the identity provider's access token, from text to verified claims. Trust is
 //! earned in [`verify`].
 
-pub(crate) mod access;
+pub(crate) mod access_token;
 pub(crate) mod alb;
 pub(crate) mod claims;
 pub(crate) mod jws;

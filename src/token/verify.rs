@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 use jsonwebtoken::crypto::CryptoProvider;
 use serde_json::Value;
 
-use super::access::{self, AccessTokenRules, UntrustedAccessToken};
+use super::access_token::{self, AccessTokenRules, UntrustedAccessToken};
 use super::alb::ScreenedToken;
 use super::claims::{Claims, MAX_CLAIMS_DEPTH};
 use super::jws::{
@@ -85,12 +85,12 @@ impl Verifier {
         if !verdict.unwrap_or(false) {
             return Err(AccessTokenFault::Signature.into());
         }
-        let expected = access::Expected {
+        let expected = access_token::Expected {
             rules,
             subject: claims.by_name.get("sub").and_then(Value::as_str),
             client: claims.client.as_deref(),
         };
-        let (access, expires) = access::claims(token.payload(), &expected, now, skew)?;
+        let (access, expires) = access_token::claims(token.payload(), &expected, now, skew)?;
         Ok(Claims {
             access: Some(access),
             expires: claims.expires.min(expires),
