@@ -184,6 +184,15 @@ test-alerts: export ALB_OIDC_PROMTOOL := $(CURDIR)/$(PROMTOOL)
 test-alerts: rust $(PROMTOOL) ## Test the alert rules and the dashboard with promtool, which is built for it
 	@cargo test --locked --test alerts
 
+# Envoy Gateway 1.9 carries Envoy 1.39.
+GATEWAY := target/envoy-gateway/translate
+GATEWAY_ENVOYS := $(or $(ENVOY),$(filter target/envoy/1.39.% target/envoy/1.40.%,$(VERSIONS:%=target/envoy/%/envoy)))
+.PHONY: test-gateway
+test-gateway: export ALB_OIDC_TRANSLATE := $(CURDIR)/$(GATEWAY)
+test-gateway: ENVOYS := $(GATEWAY_ENVOYS)
+test-gateway: module $(GATEWAY_ENVOYS) $(GATEWAY) ## Run envoy/gateway as Envoy Gateway translates it, which is built for it: 5 minutes to build
+	@cargo test --locked --test gateway
+
 .PHONY: image
 image: IMAGE ?= alb-oidc-filter
 image: module ## Build the OCI image that a WasmPlugin loads: IMAGE=registry/name:tag. Without docker: as a layout, target/image
@@ -207,7 +216,7 @@ lint: rust doc ## Check the formatting and the prose, and run the linter
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
-	cargo clippy --locked --features cli --test browser --test soak --test cluster --test alerts -- -D warnings # no part of --all-targets
+	cargo clippy --locked --features cli --test browser --test soak --test cluster --test alerts --test gateway -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
 	cargo test --quiet --locked --features cli --test style
 
@@ -263,6 +272,11 @@ $(PROMTOOL): tests/promtool/go.mod tests/promtool/go.sum
 	@echo "building promtool: this takes minutes"
 	@mkdir -p $(@D)
 	cd tests/promtool && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ github.com/prometheus/prometheus/cmd/promtool
+
+$(GATEWAY): $(wildcard tests/envoy-gateway/*)
+	@echo "building Envoy Gateway's translation: this takes minutes"
+	@mkdir -p $(@D)
+	cd tests/envoy-gateway && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ .
 
 $(SCHEMA_PROVIDER): $(wildcard tests/tofu/provider/*)
 	@mkdir -p $(@D)

@@ -76,6 +76,9 @@ pub struct Setup {
     pub watched_listeners: Option<PathBuf>,
     /// Clusters by name. One without an address exists but has no host. `upstream` is required.
     pub clusters: BTreeMap<String, Option<SocketAddr>>,
+    /// A complete bootstrap, which replaces all of the above but the binary, the concurrency and the
+    /// log level.
+    pub bootstrap: Option<Value>,
 }
 
 impl Setup {
@@ -93,6 +96,7 @@ impl Setup {
                 ("upstream".to_owned(), Some(upstream)),
                 ("keys".to_owned(), Some(keys)),
             ]),
+            bootstrap: None,
         }
     }
 }
@@ -313,6 +317,9 @@ pub fn write_listeners(file: &Path, version: u32, plugins: &[Plugin]) {
 }
 
 fn bootstrap_config(setup: &Setup) -> Value {
+    if let Some(bootstrap) = &setup.bootstrap {
+        return bootstrap.clone();
+    }
     let clusters: Vec<Value> = setup
         .clusters
         .iter()
