@@ -28,8 +28,12 @@ const LISTENER: &str = "gateways/alb/http";
 /// The interlock's answer.
 const SHUT: (u16, &str) = (403, "RBAC: access denied");
 
-/// A service, and two routes to it. A tenant owns the second one.
+/// A namespace, its service, and two routes to it. A tenant owns the second one.
 const ROUTES: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: apps, labels: {gateway: alb}}
+---
 apiVersion: v1
 kind: Service
 metadata: {name: app, namespace: apps}
@@ -377,6 +381,17 @@ async fn translation_passes_the_core_rows() {
             let locations: Vec<_> = location.into_iter().collect();
             assert_eq!(reply.header("location"), locations, "{what}");
         }
+        let mut alias = request("/", Some(&token));
+        alias
+            .headers
+            .push(("kubeflow_userid".into(), "root".into()));
+        let (reply, seen) = world.ask(&alias).await;
+        assert_eq!(
+            (reply.status, seen),
+            (400, None),
+            "[envoy {}]",
+            world.version
+        );
         let mut upgrade = request("/tenant/socket", Some(&token));
         for (name, value) in [("connection", "Upgrade"), ("upgrade", "websocket")] {
             upgrade.headers.push((name.into(), value.into()));

@@ -1,8 +1,8 @@
 // alb-oidc-translate SHA256 <MANIFESTS: prints what Envoy Gateway sends an Envoy for these manifests, as JSON: the bootstrap, the
 // xDS resources by type, and the status of each policy. Reaches no network.
 //
-// The steps are those of `egctl x translate` (internal/cmd/egctl/translate.go) with one addition: the Wasm cache, which the
-// controller has and egctl has not.
+// The steps are those of `egctl x translate` (internal/cmd/egctl/translate.go) with what the controller has and egctl has not:
+// the Wasm cache and the labels of namespaces.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"os"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	corev1 "k8s.io/api/core/v1"
 	gwapiv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
@@ -50,6 +51,22 @@ type output struct {
 	Policies  []policy
 }
 
+// The loader drops the labels of namespaces, by which a Gateway selects routes.
+func restoreLabels(manifests []byte, resources *resource.Resources) error {
+	return resource.IterYAMLBytes(manifests, func(text []byte) error {
+		var given corev1.Namespace
+		if err := yaml.Unmarshal(text, &given); err != nil || given.Kind != "Namespace" {
+			return err
+		}
+		for _, loaded := range resources.Namespaces {
+			if loaded.Name == given.Name {
+				loaded.Labels = given.Labels
+			}
+		}
+		return nil
+	})
+}
+
 func main() {
 	if err := run(); err != nil {
 		log.Fatal(err)
@@ -66,6 +83,9 @@ func run() error {
 	}
 	resources, err := resource.LoadResourcesFromYAMLBytes(manifests, true, nil)
 	if err != nil {
+		return err
+	}
+	if err := restoreLabels(manifests, resources); err != nil {
 		return err
 	}
 	logger := logging.DefaultLogger(os.Stderr, egv1a1.LogLevelInfo)
