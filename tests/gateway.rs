@@ -1,6 +1,6 @@
 //! `envoy/gateway` on Envoy Gateway: its own translation of the manifests, by the program in
-//! `tests/envoy-gateway`, runs in a real Envoy. What [`World::start`] edits is where things are:
-//! addresses, ports and files. No Kubernetes and no controller runs here.
+//! `tests/envoy-gateway`, runs in a real Envoy. What [`Files`] edits is where things are: addresses,
+//! ports and files. No Kubernetes and no controller runs here.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,20 +9,14 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::client::{Reply, Request, send, send_upgrade};
 use support::envoy::{Envoy, Setup};
-use support::key_server::{Answer, KeyServer};
+use support::parties::{KEY_SERVER, Parties, spoofed, walk};
 use support::repository;
-use support::tls::{Authority, TlsEnd};
-use support::token::{Key, TokenSpec};
-use support::upstream::{Seen, Upstream};
-use tempfile::TempDir;
+use support::tls::Authority;
 
 const MANIFESTS: &str = "envoy/gateway/alb-oidc.yaml";
-const KEY_SERVER: &str = "public-keys.auth.elb.us-west-2.amazonaws.com";
-const SIGN_OUT: &str = "https://example.auth.us-west-2.amazoncognito.com/logout";
 /// The service behind the routes.
-const SERVICE: &str = "192.0.2.10";
+const SERVICE: (&str, u16) = ("192.0.2.10", 80);
 /// Envoy Gateway's name of the listener.
 const LISTENER: &str = "gateways/alb/http";
 /// The interlock's answer.
@@ -145,43 +139,24 @@ fn resources<'a>(translated: &'a Value, kind: &str) -> &'a [Value] {
     found.map_or(&[], |(_, found)| found.as_array().expect("a list"))
 }
 
-/// Applies `edit` to each object in `value`, outer ones first.
-fn walk(value: &mut Value, edit: &mut impl FnMut(&mut Value)) {
-    if value.is_object() {
-        edit(value);
-    }
-    match value {
-        Value::Object(members) => members.values_mut().for_each(|member| walk(member, edit)),
-        Value::Array(items) => items.iter_mut().for_each(|item| walk(item, edit)),
-        _ => {}
-    }
-}
-
 /// The file with the endpoints of a cluster.
 fn endpoints_of(cluster: &str) -> String {
     format!("endpoints-{}", cluster.replace('/', "-"))
 }
 
-/// Where the parts of a gateway are in this test.
-struct Places {
-    folder: PathBuf,
-    upstream: SocketAddr,
-    keys: SocketAddr,
-}
+/// The translation as files in a folder, in place of a control plane.
+struct Files<'a>(&'a Parties);
 
-impl Places {
-    fn file(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
+impl Files<'_> {
+    /// A file, as Envoy names a source of resources.
+    fn source(&self, name: &str) -> Value {
+        json!({"path_config_source": {"path": self.0.file(name)}, "resource_api_version": "V3"})
     }
 
-    /// Points `value` to this test's places. Nothing else changes.
-    fn edit(&self, value: &mut Value) {
+    /// Points `value` to the parties and the files.
+    fn point(&self, value: &mut Value) {
+        self.0.point(value, SERVICE);
         walk(value, &mut |object| {
-            // The module: a file, in place of the controller's server of modules.
-            if object.get("code").is_some() && object.get("runtime").is_some() {
-                object["code"] = json!({"local": {"filename": support::module()}});
-            }
-            // The control plane: files, in place of its server.
             for (name, file) in [("config_source", "routes"), ("sds_config", "secrets")] {
                 if let Some(source) = object.get_mut(name) {
                     *source = self.source(file);
@@ -190,42 +165,22 @@ impl Places {
             if let Some(service) = object.get("service_name").and_then(Value::as_str) {
                 object["eds_config"] = self.source(&endpoints_of(service));
             }
-            // Authorities: the public ones, and the control plane's.
-            if let Some(authority) = object.get_mut("trusted_ca") {
-                authority["filename"] = json!(self.file("authority.pem"));
-            }
-            let Some(address) = object.get_mut("socket_address") else {
-                return;
-            };
-            let place = match address["address"].as_str() {
-                Some(KEY_SERVER) => self.keys,
-                Some(SERVICE) => self.upstream,
-                // Envoy's own listeners.
-                _ => SocketAddr::from(([127, 0, 0, 1], 0)),
-            };
-            address["address"] = json!(place.ip().to_string());
-            address["port_value"] = json!(place.port());
         });
     }
 
-    /// A file of the control plane, as Envoy names one.
-    fn source(&self, name: &str) -> Value {
-        json!({"path_config_source": {"path": self.file(name)}, "resource_api_version": "V3"})
-    }
-
-    /// Writes that file: the resources of one type.
+    /// Writes the resources of one type.
     fn write(&self, name: &str, resources: &[Value], kind: &str) {
         let mut resources = resources.to_vec();
         for resource in &mut resources {
-            self.edit(resource);
+            self.point(resource);
             resource["@type"] = json!(format!("type.googleapis.com/{kind}"));
         }
         let response = json!({"version_info": "1", "resources": resources});
-        std::fs::write(self.file(name), response.to_string()).expect(name);
+        std::fs::write(self.0.file(name), response.to_string()).expect(name);
     }
 
-    /// Writes all of them.
-    fn write_all(&self, translated: &Value) {
+    /// Writes all resources. Returns the bootstrap.
+    fn write_all(&self, translated: &Value) -> Value {
         for (name, kind) in [
             ("listeners", "envoy.config.listener.v3.Listener"),
             ("routes", "envoy.config.route.v3.RouteConfiguration"),
@@ -243,11 +198,8 @@ impl Places {
             let name = endpoints["cluster_name"].as_str().expect("a name");
             self.write(&endpoints_of(name), std::slice::from_ref(endpoints), kind);
         }
-    }
-
-    fn bootstrap(&self, translated: &Value) -> Value {
         let mut bootstrap = translated["Bootstrap"].clone();
-        self.edit(&mut bootstrap);
+        self.point(&mut bootstrap);
         bootstrap["node"]["id"] = json!("test");
         bootstrap["node"]["cluster"] = json!("test");
         bootstrap["dynamic_resources"] = json!({
@@ -265,82 +217,35 @@ impl Places {
 
 /// An Envoy with the translation, and the parties around it.
 struct World {
-    version: String,
     envoy: Envoy,
-    upstream: Upstream,
-    keys: KeyServer,
-    key_server: TlsEnd,
-    _folder: TempDir,
+    gateway: SocketAddr,
+    parties: Parties,
+    /// For messages.
+    name: String,
 }
 
 impl World {
     async fn start(binary: &Path, translated: &Value, key_server: &str) -> World {
-        let (keys, upstream) = (KeyServer::start().await, Upstream::start().await);
-        let authority = Authority::generate();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let key_server = TlsEnd::start(&authority, key_server, any, keys.address()).await;
-        let folder = tempfile::Builder::new()
-            .prefix("alb-oidc-gateway-")
-            .tempdir()
-            .expect("a temporary folder");
-        let places = Places {
-            folder: folder.path().into(),
-            upstream: upstream.address(),
-            keys: key_server.address,
-        };
-        std::fs::write(places.file("authority.pem"), authority.pem()).expect("the authority");
-        places.write_all(translated);
+        let parties = Parties::start(key_server).await;
         let setup = Setup {
-            bootstrap: Some(places.bootstrap(translated)),
-            ..Setup::new(binary, upstream.address(), keys.address())
+            bootstrap: Some(Files(&parties).write_all(translated)),
+            ..Setup::new(binary, parties.upstream.address(), parties.keys.address())
         };
+        let envoy = Envoy::must_start(&setup).await;
+        let gateway = envoy.listener(LISTENER).await;
         World {
-            version: support::version(binary),
-            envoy: Envoy::must_start(&setup).await,
-            upstream,
-            keys,
-            key_server,
-            _folder: folder,
+            gateway: gateway.unwrap_or_else(|| panic!("{}", envoy.log())),
+            envoy,
+            parties,
+            name: format!("[envoy {}]", support::version(binary)),
         }
     }
 
-    async fn address(&self) -> SocketAddr {
-        let address = self.envoy.listener(LISTENER).await;
-        address.unwrap_or_else(|| panic!("[envoy {}] {}", self.version, self.envoy.log()))
+    /// The status, the body, and the user id with which the request reached the service.
+    async fn ask(&self, path: &str, token: Option<&str>) -> (u16, String, Option<String>) {
+        let (reply, user) = self.parties.ask(self.gateway, &spoofed(path, token)).await;
+        (reply.status, reply.body, user)
     }
-
-    /// The answer, and the user id with which the request reached upstream, if it did.
-    async fn ask(&self, request: &Request) -> (Reply, Option<String>) {
-        let reply = send(self.address().await, request).await;
-        let reply = reply.unwrap_or_else(|error| panic!("[envoy {}] {error}", self.version));
-        let user = |seen: &Seen| seen.header("kubeflow-userid").join(",");
-        (reply, self.upstream.take_seen().first().map(user))
-    }
-
-    /// A token of ann@example.com, signed with a key that the key server has.
-    fn token(&self) -> String {
-        let signer = self.keys.signer(Answer::default());
-        let spec = TokenSpec::of("ann@example.com");
-        spec.mint(&signer.kid, &signer.key).text
-    }
-
-    /// The same, signed with another key.
-    fn forged(&self) -> String {
-        let signer = self.keys.signer(Answer::default());
-        let spec = TokenSpec::of("ann@example.com");
-        spec.mint(&signer.kid, &Key::generate()).text
-    }
-}
-
-/// A request with a spoofed identity, and with this token.
-fn request(path: &str, token: Option<&str>) -> Request {
-    let spoofed = [
-        ("host", "kubeflow.example.com"),
-        ("kubeflow-userid", "root@example.com"),
-    ];
-    let token = token.map(|token| ("x-amzn-oidc-data", token));
-    let headers: Vec<_> = spoofed.into_iter().chain(token).collect();
-    Request::get(path, &headers)
 }
 
 /// The filters of the gateway's listener, in order.
@@ -358,54 +263,14 @@ async fn translation_passes_the_core_rows() {
     let translated = translate(manifests_without(""));
     for envoy in support::envoys() {
         let world = World::start(&envoy, &translated, KEY_SERVER).await;
-        let (token, forged) = (world.token(), world.forged());
-        let forgery = "signature-invalid";
-        for (path, token, status, says, user) in [
-            ("/", Some(&token), 200, "", Some("ann@example.com")),
-            ("/tenant", Some(&token), 200, "", Some("ann@example.com")),
-            ("/", None, 401, "token-missing", None),
-            ("/tenant", None, 401, "token-missing", None),
-            ("/", Some(&forged), 401, forgery, None),
-            ("/tenant", Some(&forged), 401, forgery, None),
-            // Skipped: it reaches upstream without the spoofed identity.
-            ("/public/", None, 200, "", Some("")),
-            ("/logout", Some(&token), 302, "", None),
-            ("/healthz/alb", None, 200, "", None),
-        ] {
-            let (reply, seen) = world.ask(&request(path, token.map(String::as_str))).await;
-            let what = format!("[envoy {}] {path}: {}", world.version, reply.body);
-            assert_eq!(reply.status, status, "{what}");
-            assert!(reply.body.contains(says), "{what}");
-            assert_eq!(seen.as_deref(), user, "{what}");
-            let location = (status == 302).then_some(SIGN_OUT);
-            let locations: Vec<_> = location.into_iter().collect();
-            assert_eq!(reply.header("location"), locations, "{what}");
-        }
-        let mut alias = request("/", Some(&token));
-        alias
-            .headers
-            .push(("kubeflow_userid".into(), "root".into()));
-        let (reply, seen) = world.ask(&alias).await;
-        assert_eq!(
-            (reply.status, seen),
-            (400, None),
-            "[envoy {}]",
-            world.version
-        );
-        let mut upgrade = request("/tenant/socket", Some(&token));
-        for (name, value) in [("connection", "Upgrade"), ("upgrade", "websocket")] {
-            upgrade.headers.push((name.into(), value.into()));
-        }
-        let upgraded = send_upgrade(world.address().await, &upgrade).await;
-        assert_eq!(upgraded.expect("an answer").0.status, 101);
-        assert_eq!(
-            world.upstream.seen_at("/tenant/socket"),
-            ["ann@example.com"]
-        );
-        assert_eq!(
-            world.key_server.names().first().expect("a fetch"),
-            KEY_SERVER
-        );
+        let (parties, gateway) = (&world.parties, world.gateway);
+        let routes = ["/", "/tenant"];
+        parties.pass_core_rows(gateway, &routes, &world.name).await;
+        let mut alias = spoofed("/", Some(&parties.token()));
+        let underscore = ("kubeflow_userid".into(), "root@example.com".into());
+        alias.headers.push(underscore);
+        let (reply, _) = parties.ask(gateway, &alias).await;
+        assert_eq!(reply.status, 400, "{}", world.name);
         world.envoy.stop().await;
     }
 }
@@ -415,12 +280,11 @@ async fn interlock_denies_requests_without_the_filter() {
     let translated = translate(manifests_without("EnvoyExtensionPolicy"));
     for envoy in support::envoys() {
         let world = World::start(&envoy, &translated, KEY_SERVER).await;
-        let token = world.token();
+        let token = world.parties.token();
         for path in ["/", "/tenant", "/public/", "/logout"] {
-            let (reply, seen) = world.ask(&request(path, Some(&token))).await;
-            let what = format!("[envoy {}] {path}", world.version);
-            assert_eq!((reply.status, reply.body.as_str()), SHUT, "{what}");
-            assert_eq!(seen, None, "{what}");
+            let (status, body, user) = world.ask(path, Some(&token)).await;
+            assert_eq!((status, body.as_str()), SHUT, "{} {path}", world.name);
+            assert_eq!(user, None, "{} {path}", world.name);
         }
         world.envoy.stop().await;
     }
@@ -436,20 +300,20 @@ async fn interlock_denies_a_route_with_its_own_extension() {
     let open = translate(open);
     for envoy in support::envoys() {
         let world = World::start(&envoy, &translated, KEY_SERVER).await;
-        let what = format!("[envoy {}]", world.version);
-        let (reply, seen) = world.ask(&request("/tenant", None)).await;
-        assert_eq!((reply.status, reply.body.as_str()), SHUT, "{what}");
-        assert_eq!(seen, None, "{what}");
-        let (reply, seen) = world.ask(&request("/", Some(&world.token()))).await;
-        assert_eq!(reply.status, 200, "{what} {}", reply.body);
-        assert_eq!(seen.as_deref(), Some("ann@example.com"), "{what}");
+        let (status, body, user) = world.ask("/tenant", None).await;
+        assert_eq!((status, body.as_str()), SHUT, "{}", world.name);
+        assert_eq!(user, None, "{}", world.name);
+        let token = world.parties.token();
+        let (status, body, user) = world.ask("/", Some(&token)).await;
+        assert_eq!(status, 200, "{} {body}", world.name);
+        assert_eq!(user.as_deref(), Some("ann@example.com"), "{}", world.name);
         world.envoy.stop().await;
 
         // Without the interlock, the tenant's route is open to a spoofed identity.
         let world = World::start(&envoy, &open, KEY_SERVER).await;
-        let (reply, seen) = world.ask(&request("/tenant", None)).await;
-        assert_eq!(reply.status, 200, "{what} {}", reply.body);
-        assert_eq!(seen.as_deref(), Some("root@example.com"), "{what}");
+        let (status, body, user) = world.ask("/tenant", None).await;
+        assert_eq!(status, 200, "{} {body}", world.name);
+        assert_eq!(user.as_deref(), Some("root@example.com"), "{}", world.name);
         world.envoy.stop().await;
     }
 }
@@ -459,12 +323,12 @@ async fn rejects_key_server_with_another_name() {
     let translated = translate(manifests_without(""));
     for envoy in support::envoys() {
         let world = World::start(&envoy, &translated, "keys.example.com").await;
-        let (reply, seen) = world.ask(&request("/", Some(&world.token()))).await;
-        let what = format!("[envoy {}] {}", world.version, reply.body);
-        assert_eq!(reply.status, 503, "{what}");
-        assert!(reply.body.contains("key-unavailable"), "{what}");
-        assert_eq!(seen, None, "{what}");
-        assert!(world.keys.fetches().is_empty(), "{what}");
+        let token = world.parties.token();
+        let (status, body, user) = world.ask("/", Some(&token)).await;
+        assert_eq!(status, 503, "{} {body}", world.name);
+        assert!(body.contains("key-unavailable"), "{} {body}", world.name);
+        assert_eq!(user, None, "{}", world.name);
+        assert!(world.parties.keys.fetches().is_empty(), "{}", world.name);
         world.envoy.stop().await;
     }
 }

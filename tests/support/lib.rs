@@ -11,6 +11,7 @@ mod merge;
 pub mod module;
 pub mod mortal;
 pub mod page;
+pub mod parties;
 pub mod server;
 pub mod simulator;
 pub mod table;
