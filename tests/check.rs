@@ -199,6 +199,8 @@ fn cases() -> Vec<(&'static str, String, String)> {
         of("interlock-open", &[("INSERT_BEFORE", "INSERT_FIRST")], &[]),
         of("interlock-open", &[("context: GATEWAY", "context: GATEWAY\n      routeConfiguration: {portNumber: 443}")], &[]),
         of("interlock-open", &[("rules:              #", "shadow_rules:       #")], &[]),
+        of("interlock-open", &[("rules:              #", "matcher: {on_no_match: {}}\n          rules:  #")], &[("rules:              #", "shadow_matcher: {}\n          rules:  #")]),
+        of("interlock-open", &[("          rules:              #", "          rules:  #"), ("        typed_config:\n          \"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac", "        disabled: true\n        typed_config:\n          \"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac")], &[]),
         of("interlock-open", &[("rules:              #", "rules:\n            action: DENY #")], &[("rules:              #", "rules:\n            action: ALLOW #")]),
         of("interlock-open", &[("                - filter_state: {key: wasm.alb_oidc, string_match: {exact: skipped}}", "                - any: true")], &[("exact: skipped", "exact: reported")]),
         of("interlock-open", &[("exact: skipped", "prefix: s")], &[]),

@@ -131,6 +131,15 @@ fn mistake(patch: &Value) -> Option<(&'static str, String)> {
         let message = "found a narrower match, expected every listener of the gateway";
         return Some((".match", message.to_owned()));
     }
+    // Envoy skips a disabled filter, and ignores `rules` beside a `matcher`.
+    if ![&Value::Null, &json!(false)].contains(&at("/patch/value/disabled")) {
+        let message = "found a disabled filter, expected false".to_owned();
+        return Some((".patch.value.disabled", message));
+    }
+    if at("/patch/value/typed_config/matcher") != &Value::Null {
+        let message = "found a matcher, which replaces the rules, expected none".to_owned();
+        return Some((".patch.value.typed_config.matcher", message));
+    }
     let rules = at("/patch/value/typed_config/rules");
     if ![Value::Null, json!("ALLOW"), json!(0)]
         .contains(rules.get("action").unwrap_or(&Value::Null))
