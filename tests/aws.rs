@@ -184,6 +184,14 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
         open.extend(change(values, "pluginConfig:\n", OPEN));
         (vec!["alb-unauthenticated-allowed"], all(rules_file, allow), open)
     };
+    let default_sign_in = |unauthenticated: &str| {
+        let rules: Value = serde_json::from_str(&fixture("rules-443.json")).expect("JSON");
+        let mut listeners: Value = serde_json::from_str(&fixture("listeners.json")).expect("JSON");
+        let mut actions = rules["Rules"][2]["Actions"].clone();
+        actions[0]["AuthenticateCognitoConfig"]["OnUnauthenticatedRequest"] = json!(unauthenticated);
+        listeners["Listeners"][0]["DefaultActions"] = actions;
+        all("listeners.json", format!("{listeners:#}"))
+    };
     let second_client = |client: &str| rules(|rules| {
         rules[1]["Actions"][0]["AuthenticateCognitoConfig"]["UserPoolClientId"] = json!(client);
     });
@@ -233,6 +241,7 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
         of("alb-default-forwards", "listeners.json", FIXED, FORWARD, FIXED),
         of("alb-http-forwards", "listeners.json", REDIRECT, FORWARD, REDIRECT),
         open_sign_in,
+        (vec!["alb-unauthenticated-allowed"], default_sign_in("allow"), default_sign_in("authenticate")),
         of("alb-target-shared", "target-groups.json", &format!("{ARN}\""), &shared, &format!("{ARN}\"")),
         // The load balancer's own group may be open.
         (vec!["alb-security-group-open"], [own_group("8080"), change("security-groups.json", "sg-5943793c\",\n      \"GroupName", "sg-other\",\n      \"GroupName")].concat(), own_group("8080")),

@@ -26,6 +26,17 @@ impl Auditor<'_> {
                 let message = format!("found forward on port {port}, expected no forward");
                 self.add(code, listener, "DefaultActions", arn, &message);
             }
+            let mut sign_ins = listener.value.default_actions.iter().filter_map(SignIn::of);
+            if sign_ins.any(|sign_in| allows(&sign_in)) && !self.is_open("GET", ANY_HOST, ANY_PATH)
+            {
+                self.add(
+                    Code::AlbUnauthenticatedAllowed,
+                    listener,
+                    "DefaultActions",
+                    arn,
+                    "found OnUnauthenticatedRequest allow, expected authenticate",
+                );
+            }
         }
         let rules: Vec<_> = snapshot
             .rules
@@ -76,7 +87,6 @@ impl Auditor<'_> {
                 self.add(code, at, "Actions", arn, &message);
             }
         }
-        let allows = |sign_in: &SignIn| sign_in.on_unauthenticated == "allow";
         if rule
             .actions
             .iter()
@@ -154,6 +164,11 @@ impl Auditor<'_> {
             );
         }
     }
+}
+
+/// Whether requests without a session are forwarded.
+fn allows(sign_in: &SignIn) -> bool {
+    sign_in.on_unauthenticated == "allow"
 }
 
 /// Whether `earlier` certainly matches every request that `later` matches.
