@@ -308,6 +308,17 @@ fn every_code_has_a_case_that_fails_and_one_that_passes() {
 }
 
 #[test]
+fn rules_alone_show_another_load_balancer() {
+    let desk = desk(&[("values.yaml", "app/kubeflow/", "app/other/")]);
+    for file in ["rules-443.json", "listeners.json"] {
+        let arguments = ["audit", "--config", "values.yaml", file];
+        let (status, text, _) = run(desk.path(), &arguments);
+        let expected = format!("expected {ARN} [alb-arn-differs]");
+        assert!(status == 1 && text.contains(&expected), "{file}: {text}");
+    }
+}
+
+#[test]
 fn findings_name_the_place_in_the_output() {
     let (status, findings) = audit(&[("attributes.json", "\"true\"", "\"false\"")], &[]);
     let expected = json!({

@@ -85,22 +85,28 @@ impl Auditor<'_> {
 
     /// A config that trusts no load balancer of the input.
     fn arns(&mut self) {
-        let known: Vec<_> = self
-            .snapshot
-            .load_balancers
-            .iter()
-            .map(|known| &known.value)
-            .collect();
-        let is_known = |arn: &String| known.iter().any(|known| known.load_balancer_arn == *arn);
+        let snapshot = self.snapshot;
+        let listed = snapshot.load_balancers.iter().map(|known| &known.value);
+        let listed = listed
+            .filter(|known| known.kind.as_deref() != Some("network"))
+            .map(|known| known.load_balancer_arn.clone());
+        let mut known: BTreeSet<_> = listed.collect();
+        if snapshot.load_balancers.is_empty() {
+            // The ARNs of rules and listeners name their load balancer.
+            let rules = snapshot.rules.iter().map(|rule| &rule.value.rule_arn);
+            let listeners = snapshot.listeners.iter();
+            let listeners = listeners.map(|listener| &listener.value.listener_arn);
+            known.extend(
+                rules
+                    .chain(listeners)
+                    .filter_map(|arn| load_balancer_of(arn)),
+            );
+        }
         let mut arns = self.config.load_balancers.iter().map(|known| &known.arn);
-        if known.is_empty() || arns.any(is_known) {
+        if known.is_empty() || arns.any(|arn| known.contains(arn)) {
             return;
         }
-        let names: Vec<_> = known
-            .iter()
-            .filter(|known| known.kind.as_deref() != Some("network"))
-            .map(|known| known.load_balancer_arn.as_str())
-            .collect();
+        let names: Vec<_> = known.iter().map(String::as_str).collect();
         let found = self
             .config
             .load_balancers
