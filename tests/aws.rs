@@ -246,6 +246,8 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
         // The load balancer's own group may be open.
         (vec!["alb-security-group-open"], [own_group("8080"), change("security-groups.json", "sg-5943793c\",\n      \"GroupName", "sg-other\",\n      \"GroupName")].concat(), own_group("8080")),
         of("alb-security-group-open", "security-groups.json", "\"IpRanges\": [],", "\"IpRanges\": [{\"CidrIp\": \"0.0.0.0/0\"}],", "\"IpRanges\": [{\"CidrIp\": \"10.0.0.0/8\"}],"),
+        of("alb-security-group-open", "security-groups.json", "\"IpRanges\": [],", "\"IpRanges\": [{\"CidrIp\": \"0.0.0.0/1\"}, {\"CidrIp\": \"128.0.0.0/1\"}],", "\"IpRanges\": [{\"CidrIp\": \"172.16.0.0/12\"}],"),
+        of("alb-security-group-open", "security-groups.json", "\"Ipv6Ranges\": [],\n          \"PrefixListIds\": [],\n          \"UserIdGroupPairs\": [\n", "\"Ipv6Ranges\": [{\"CidrIpv6\": \"2000::/3\"}], \"UserIdGroupPairs\": [", "\"Ipv6Ranges\": [{\"CidrIpv6\": \"fc00::/7\"}], \"UserIdGroupPairs\": ["),
         of("alb-security-group-open", "security-groups.json", "\"IpRanges\": [],\n          \"Ipv6Ranges\": []", "\"Ipv6Ranges\": [{\"CidrIpv6\": \"::/0\"}]", "\"Ipv6Ranges\": []"),
         of("alb-security-group-open", "security-groups.json", "\"IpProtocol\": \"tcp\",\n          \"FromPort\": 8080,\n          \"ToPort\": 8080,\n          \"IpRanges\": []", "\"IpProtocol\": \"-1\",\n          \"IpRanges\": [{\"CidrIp\": \"0.0.0.0/0\"}]", "\"IpProtocol\": \"udp\", \"IpRanges\": [{\"CidrIp\": \"0.0.0.0/0\"}]"),
         of("alb-invalid-headers", "attributes.json", "\"true\"", "\"false\"", "\"true\""),

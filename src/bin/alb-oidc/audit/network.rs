@@ -122,7 +122,7 @@ impl Auditor<'_> {
             if let Some((position, port)) = open.filter(|_| !of_load_balancer.contains(id)) {
                 let field = format!("IpPermissions[{position}]");
                 let message = format!(
-                    "found every address for port {port}, expected the load balancer's security group"
+                    "found the Internet for port {port}, expected the load balancer's security group"
                 );
                 self.add(Code::AlbSecurityGroupOpen, group, &field, id, &message);
             }
@@ -130,7 +130,7 @@ impl Auditor<'_> {
     }
 }
 
-/// A permission for every address and one of the ports.
+/// A permission for the Internet, or a large part of it, and one of the ports.
 fn open_permission(group: &SecurityGroup, ports: &BTreeSet<u64>) -> Option<(usize, u64)> {
     let fallback = BTreeSet::from([GATEWAY_PORT]);
     let ports = if ports.is_empty() { &fallback } else { ports };
@@ -141,8 +141,9 @@ fn open_permission(group: &SecurityGroup, ports: &BTreeSet<u64>) -> Option<(usiz
         .find_map(|(position, permission)| {
             let mut ipv4 = permission.ip_ranges.iter();
             let mut ipv6 = permission.ipv6_ranges.iter();
-            let is_any = ipv4.any(|range| range.cidr_ip == "0.0.0.0/0")
-                || ipv6.any(|range| range.cidr_ipv6 == "::/0");
+            // No private IPv4 range is wider than 10.0.0.0/8; 2000::/3 is the public Internet.
+            let is_any = ipv4.any(|range| is_wider(&range.cidr_ip, 7))
+                || ipv6.any(|range| is_wider(&range.cidr_ipv6, 3));
             let has = |port: u64| {
                 let port = i64::try_from(port).unwrap_or(i64::MAX);
                 permission.ip_protocol == "-1"
@@ -153,4 +154,10 @@ fn open_permission(group: &SecurityGroup, ports: &BTreeSet<u64>) -> Option<(usiz
             let port = ports.iter().find(|port| has(**port))?;
             is_any.then_some((position, *port))
         })
+}
+
+/// Whether the prefix of the CIDR block has at most `most` bits.
+fn is_wider(cidr: &str, most: u8) -> bool {
+    let bits = cidr.split_once('/').map(|(_, bits)| bits.parse::<u8>());
+    bits.is_some_and(|bits| bits.is_ok_and(|bits| bits <= most))
 }
