@@ -218,7 +218,7 @@ codes! {
         "Another load balancer, which the config does not trust, forwards to the gateway.",
         "Remove the target group from the other load balancer.";
     AlbSecurityGroupOpen: Error, "alb-security-group-open",
-        "Every address can connect to the targets, past the load balancer.",
+        "The Internet can connect to the targets, past the load balancer.",
         "Admit only the security group of the load balancer.";
     AlbInvalidHeaders: Warning, "alb-invalid-headers",
         "The load balancer forwards headers with invalid names, which applications may take for others.",
