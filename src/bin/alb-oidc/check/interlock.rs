@@ -131,7 +131,7 @@ fn mistake(patch: &Value) -> Option<(&'static str, String)> {
         let message = "found a narrower match, expected every listener of the gateway";
         return Some((".match", message.to_owned()));
     }
-    // Envoy skips a disabled filter, and ignores `rules` beside a `matcher`.
+    // Envoy skips a disabled filter, and ignores `rules` with a `matcher`.
     if ![&Value::Null, &json!(false)].contains(&at("/patch/value/disabled")) {
         let message = "found a disabled filter, expected false".to_owned();
         return Some((".patch.value.disabled", message));
