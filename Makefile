@@ -123,9 +123,11 @@ demo: ENVOYS := $(lastword $(ENVOYS))
 demo: module cli $(lastword $(ENVOYS)) ## Sign in through a simulated load balancer; show an admitted, a forged and a spoofed request
 	@cargo run --quiet --locked --features cli --example demo
 
+OAUTH2_PROXY := target/oauth2-proxy/oauth2-proxy
 .PHONY: bench
 bench: ENVOYS := $(lastword $(ENVOYS))
-bench: module $(lastword $(ENVOYS)) ## Measure the filter against no filter, jwt_authn, Lua and two modules that do less: 14 minutes
+bench: export ALB_OIDC_OAUTH2_PROXY := $(CURDIR)/$(OAUTH2_PROXY)
+bench: module $(lastword $(ENVOYS)) $(OAUTH2_PROXY) ## Measure the filter's cost, and that of jwt_authn, Lua and oauth2-proxy: 20 minutes (BENCH_STAGE)
 	@command -v wrk >/dev/null || .ci/install "wrk, which makes the load" wrk
 	@command -v valgrind >/dev/null || .ci/install "valgrind, which counts instructions" valgrind || echo "no instructions are counted then" >&2
 	@cargo run --quiet --locked --example bench
@@ -277,6 +279,11 @@ $(GATEWAY): $(wildcard tests/envoy-gateway/*)
 	@echo "building Envoy Gateway's translation: this takes minutes"
 	@mkdir -p $(@D)
 	cd tests/envoy-gateway && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ .
+
+$(OAUTH2_PROXY): tests/oauth2-proxy/go.mod tests/oauth2-proxy/go.sum
+	@echo "building oauth2-proxy"
+	@mkdir -p $(@D)
+	cd tests/oauth2-proxy && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ github.com/oauth2-proxy/oauth2-proxy/v7
 
 $(SCHEMA_PROVIDER): $(wildcard tests/tofu/provider/*)
 	@mkdir -p $(@D)
