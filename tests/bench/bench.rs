@@ -1,25 +1,28 @@
 //! `make bench`: the filter's cost compared with no filter, Envoy's own `jwt_authn`, an empty
-//! module and a Lua filter that only decodes, on one worker of one Envoy. The setups take turns of
-//! a quarter of a second, and the result is each one's share of another's throughput in the same
-//! round, because ratios on a shared machine are more stable than times. Each setup has a listener
-//! for each kind of token, so that they share no cache.
+//! module, a Lua filter that only decodes, and oauth2-proxy, on one worker of one Envoy. The setups
+//! take turns of a quarter of a second, and the result is each one's share of another's throughput
+//! in the same round, because ratios on a shared machine are more stable than times. Each setup has
+//! a listener for each kind of token, so that they share no cache.
 //!
+//! `BENCH_STAGE` runs a single stage of [`STAGES`]; `target/bench.json` receives its results.
 //! `BENCH_ONLY` (words) runs only setups with these words in their name, and their baselines.
-//! `BENCH_ROUNDS` (default 50) sets the turns of each setup. `target/bench.json` receives all
-//! results. `BENCH_STAGE` runs a single stage without turns and results: `instructions`, or
-//! `memory`, which `BENCH_REQUESTS` configures. `BENCH_OTHER` is another build of the filter, whose
-//! instructions are counted in the same Envoys.
+//! `BENCH_ROUNDS` (default 50) sets the turns of each setup. `BENCH_REQUESTS` configures the stage
+//! `memory`. `BENCH_OTHER` is another build of the filter, whose instructions are counted in the
+//! same Envoys.
 
 mod flat;
 mod instructions;
+mod peers;
 mod plot;
+mod report;
 mod setups;
 mod streams;
 mod waiters;
 
 use instructions::Count;
+use peers::Oauth2Proxy;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use setups::{Filter, Modules, Tokens};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -32,7 +35,6 @@ use support::load::processor::Workers;
 use support::server::Server;
 use support::token::{Key, TokenSpec};
 use tokio::process::Command;
-use waiters::Wait;
 
 /// The connections of each setup's load.
 const CONNECTIONS: usize = 16;
@@ -57,7 +59,7 @@ const WAITING: &str = "waiting";
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Sample {
     requests_per_second: f64,
-    /// CPU time of Envoy's worker, in microseconds.
+    /// CPU time of Envoy's worker, and of oauth2-proxy where it takes part, in microseconds.
     cpu_per_request: f64,
 }
 
@@ -79,85 +81,98 @@ struct Case {
     turns: BTreeMap<usize, Sample>,
 }
 
+/// The parts of a run, as `BENCH_STAGE` names them.
+const STAGES: [&str; 5] = ["throughput", "streams", "waiting", "instructions", "memory"];
+
 #[tokio::main]
 async fn main() {
-    let signed = Signed::tokens().await;
-    match std::env::var("BENCH_STAGE").as_deref() {
-        Err(_) => everything(signed).await,
-        Ok("instructions") => report_counts(signed.count().await.as_deref()),
-        Ok("memory") => {
-            signed.flat().await;
-        }
-        Ok(other) => panic!("BENCH_STAGE={other}: there is no such stage"),
+    let only = std::env::var("BENCH_STAGE").ok();
+    if let Some(only) = &only {
+        assert!(
+            STAGES.contains(&only.as_str()),
+            "BENCH_STAGE={only}: expected one of {STAGES:?}"
+        );
     }
+    let wants = |stage: &str| only.as_deref().is_none_or(|only| only == stage);
+    let signed = Signed::tokens().await;
+    let mut results = Map::from_iter([(
+        "envoy".to_owned(),
+        json!(support::version(&support::default_envoy())),
+    )]);
+    let mut keep = |stage: &str, result: Value| {
+        results.insert(stage.to_owned(), result);
+    };
+    if wants("throughput") || wants("streams") || wants("waiting") {
+        let peer = signed.peer(wants("throughput")).await;
+        let mut cases = if wants("throughput") {
+            cases(peer.is_some())
+        } else {
+            Vec::new()
+        };
+        let stage = Stage::start(&cases, &signed, peer).await;
+        if wants("throughput") {
+            stage.throughput(&mut cases).await;
+            let sizes = stage.peer.as_ref().and_then(|peer| peer.sizes);
+            keep("throughput", report::throughput(&cases, sizes));
+        }
+        if wants("streams") {
+            keep("streams", report::streams(stage.streams().await));
+            stage.check().await;
+        }
+        if wants("waiting") {
+            let mut waits = Vec::new();
+            for _ in 0..WAITS {
+                let gateway = stage.listeners[WAITING];
+                waits.push(waiters::run(gateway, &signed.keys, &stage.known).await);
+            }
+            keep("waiting", report::waiting(&waits));
+        }
+        keep("envoy_memory", json!(stage.memory().await));
+        stage.envoy.stop().await;
+    }
+    if wants("instructions") {
+        keep(
+            "instructions",
+            report::counts(signed.count().await.as_deref()),
+        );
+    }
+    if wants("memory") {
+        keep("memory", json!(signed.flat().await));
+    }
+    let text = serde_json::to_string_pretty(&results).expect("JSON");
+    std::fs::write(support::repository("target/bench.json"), text).expect("target/bench.json");
+    println!("\nall of it, round by round: target/bench.json");
 }
 
-async fn everything(signed: Signed) {
-    let rounds = rounds();
+/// The setups with their tokens that `BENCH_ONLY` selects, and their baselines.
+fn cases(with_peer: bool) -> Vec<Case> {
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
+    let small = setups::CASES.map(|case| (SIZES[0], case));
+    let large = setups::LARGE.map(|case| (SIZES[1], case));
     let mut cases = Vec::new();
-    for size in SIZES {
-        for (filter, tokens) in setups::CASES {
-            let name = format!("{}, {}", filter.name(), tokens.name());
-            let is_reference = matches!(
-                filter,
-                Filter::Nothing | Filter::JwtAuthn | Filter::JwtAuthnWithCache | Filter::Lua
-            );
-            if !is_reference && !only.is_empty() && !name.contains(&only) {
-                continue;
-            }
-            let listener = format!("{name}, {size} bytes");
-            cases.push(Case {
-                name,
-                listener,
-                filter,
-                tokens,
-                size,
-                sent: 0,
-                p50: 0.0,
-                p99: 0.0,
-                cached: None,
-                turns: BTreeMap::new(),
-            });
-        }
-    }
-    let stage = Stage::start(&cases, &signed).await;
-    for case in &mut cases {
-        stage.alone(case).await;
-    }
-    for cases in cases.chunk_by_mut(|one, next| one.size == next.size) {
-        eprintln!(
-            "{rounds} rounds of {} setups with tokens of {} bytes",
-            cases.len(),
-            cases[0].size
+    for (size, (filter, tokens)) in small.into_iter().chain(large) {
+        let name = format!("{}, {}", filter.name(), tokens.name());
+        let is_reference = matches!(
+            filter,
+            Filter::Nothing | Filter::JwtAuthn | Filter::JwtAuthnWithCache
         );
-        stage.in_turns(cases, rounds).await;
-    }
-    let mut streamed = BTreeMap::from(Stream::ALL.map(|stream| (stream.name(), Vec::new())));
-    for round in 0..STREAMS {
-        for stream in Stream::ALL {
-            streamed
-                .entry(stream.name())
-                .or_default()
-                .push(stage.stream(stream, round).await);
+        if (filter.is_oauth2_proxy() && !with_peer) || (!is_reference && !name.contains(&only)) {
+            continue;
         }
+        cases.push(Case {
+            listener: format!("{name}, {size} bytes"),
+            name,
+            filter,
+            tokens,
+            size,
+            sent: 0,
+            p50: 0.0,
+            p99: 0.0,
+            cached: None,
+            turns: BTreeMap::new(),
+        });
     }
-    stage.check().await;
-    let mut waits = Vec::new();
-    for _ in 0..WAITS {
-        waits.push(waiters::run(stage.listeners[WAITING], &signed.keys, &stage.known).await);
-    }
-    let memory = stage.memory().await;
-    stage.envoy.stop().await;
-    let counts = signed.count().await;
-    report(
-        &cases,
-        streamed,
-        &waits,
-        counts.as_deref(),
-        &memory,
-        &signed.flat().await,
-    );
+    cases
 }
 
 fn rounds() -> usize {
@@ -200,6 +215,29 @@ impl Signed {
     /// The file of tokens of about this size.
     fn file(&self, size: usize) -> PathBuf {
         self.folder.path().join(size.to_string())
+    }
+
+    /// The file with the header's values for this filter.
+    fn values(&self, filter: Filter, size: usize) -> PathBuf {
+        match filter {
+            Filter::Oauth2ProxyCookie | Filter::Oauth2ProxyBearer => {
+                self.folder.path().join(filter.header())
+            }
+            _ => self.file(size),
+        }
+    }
+
+    /// oauth2-proxy with as many sessions as there are repeated tokens, if it is wanted and built.
+    async fn peer(&self, wanted: bool) -> Option<Oauth2Proxy> {
+        if !wanted {
+            return None;
+        }
+        let mut peer = Oauth2Proxy::start(self.folder.path()).await?;
+        let files = [Filter::Oauth2ProxyCookie, Filter::Oauth2ProxyBearer]
+            .map(|filter| self.values(filter, SIZES[0]));
+        peer.write_sessions(Tokens::Thousand.count(), &files[0], &files[1])
+            .await;
+        Some(peer)
     }
 
     async fn count(&self) -> Option<Vec<Count>> {
@@ -245,11 +283,12 @@ struct Stage<'a> {
     known: String,
     /// The file with the CPU time of Envoy's worker.
     workers: Workers,
+    peer: Option<Oauth2Proxy>,
     _upstream: Server,
 }
 
 impl Stage<'_> {
-    async fn start<'a>(cases: &[Case], signed: &'a Signed) -> Stage<'a> {
+    async fn start<'a>(cases: &[Case], signed: &'a Signed, peer: Option<Oauth2Proxy>) -> Stage<'a> {
         let upstream = streams::upstream().await;
         let Signed {
             keys,
@@ -260,6 +299,11 @@ impl Stage<'_> {
         } = signed;
         let mut setup = Setup::new(&support::default_envoy(), upstream.address, keys.address());
         setup.log_level = "error";
+        if let Some(peer) = &peer {
+            setup
+                .clusters
+                .insert(peers::CLUSTER.to_owned(), Some(peer.address));
+        }
         let at_once = json!({"direct_response": {"status": 200}});
         let onward = json!({"route": {"cluster": "upstream", "timeout": "0s"}});
         let mut names: Vec<_> = cases
@@ -294,8 +338,45 @@ impl Stage<'_> {
             listeners,
             known,
             workers,
+            peer,
             _upstream: upstream,
         }
+    }
+
+    /// Measures the setups, each alone and then in turns.
+    async fn throughput(&self, cases: &mut [Case]) {
+        for case in cases.iter().filter(|case| case.filter.is_oauth2_proxy()) {
+            let values = std::fs::read_to_string(self.signed.values(case.filter, case.size));
+            let values = values.expect("the sessions");
+            let session = values.lines().next().expect("a session");
+            peers::check(self.listeners[&case.listener], case.filter, session).await;
+        }
+        for case in &mut *cases {
+            self.alone(case).await;
+        }
+        let rounds = rounds();
+        for cases in cases.chunk_by_mut(|one, next| one.size == next.size) {
+            eprintln!(
+                "{rounds} rounds of {} setups with tokens of {} bytes",
+                cases.len(),
+                cases[0].size
+            );
+            self.in_turns(cases, rounds).await;
+        }
+    }
+
+    /// The shares of CPU time for each kind of stream.
+    async fn streams(&self) -> BTreeMap<&'static str, Vec<f64>> {
+        let mut streamed = BTreeMap::from(Stream::ALL.map(|stream| (stream.name(), Vec::new())));
+        for round in 0..STREAMS {
+            for stream in Stream::ALL {
+                streamed
+                    .entry(stream.name())
+                    .or_default()
+                    .push(self.stream(stream, round).await);
+            }
+        }
+        streamed
     }
 
     /// The CPU time with this filter as a share of the one without. Their order alternates.
@@ -381,11 +462,13 @@ impl Stage<'_> {
         );
         for case in cases {
             let port = self.listeners[&case.listener].port();
-            let tokens = self.signed.file(case.size);
-            let (count, sent) = (case.tokens.count(), case.sent);
+            let tokens = self.signed.values(case.filter, case.size);
+            let (header, count, sent) = (case.filter.header(), case.tokens.count(), case.sent);
+            let peer = self.peer.as_ref().filter(|_| case.filter.is_oauth2_proxy());
+            let process = peer.map_or("nil".to_owned(), |peer| peer.process_id().to_string());
             writeln!(
                 plan,
-                "{{ port = \"{port}\", tokens = {tokens:?}, count = {count}, sent = {sent} }},"
+                "{{ port = \"{port}\", header = {header:?}, tokens = {tokens:?}, count = {count}, sent = {sent}, process = {process} }},"
             )
             .expect("a string");
         }
@@ -477,250 +560,4 @@ struct Load {
     /// A setup's number from 1, the round, requests, nanoseconds from the first request to the last
     /// answer, and nanoseconds of CPU time of Envoy's worker.
     turns: Vec<[f64; 5]>,
-}
-
-/// Median and quartiles.
-#[derive(Clone, Copy, Serialize)]
-struct Spread {
-    lower: f64,
-    median: f64,
-    upper: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Spread {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let at = |quarters: usize| values[(values.len() - 1) * quarters / 4];
-        Spread {
-            lower: at(1),
-            median: at(2),
-            upper: at(3),
-        }
-    }
-}
-
-impl std::fmt::Display for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:>6.2} ({:.2}–{:.2})",
-            self.median, self.lower, self.upper
-        )
-    }
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    setup: &'a str,
-    tokens: &'a str,
-    token_bytes: usize,
-    of_no_filter: Spread,
-    /// Compared with `jwt_authn` with the same tokens: without its cache for new tokens, with it
-    /// for repeated ones.
-    of_jwt_authn: Spread,
-    /// Compared with Lua with new tokens, or with 1,000: it has no cache.
-    of_lua: Spread,
-    /// Compared with the minimal module, if measured.
-    of_least: Option<Spread>,
-    p50_milliseconds: f64,
-    p99_milliseconds: f64,
-    /// Compared with no filter.
-    cpu_of_no_filter: Spread,
-    /// The share of a turn in which Envoy's worker was on a CPU. If it is small, the load generator
-    /// was the limit.
-    busy: f64,
-    cached: Option<f64>,
-    turns: &'a BTreeMap<usize, Sample>,
-}
-
-fn report(
-    cases: &[Case],
-    streamed: BTreeMap<&str, Vec<f64>>,
-    waits: &[Wait],
-    counts: Option<&[Count]>,
-    memory: &BTreeMap<String, i64>,
-    flat: &[flat::Sample],
-) {
-    let find = |filter: Filter, tokens: Tokens, size: usize| {
-        let same =
-            |case: &&Case| case.filter == filter && case.tokens == tokens && case.size == size;
-        cases.iter().find(same)
-    };
-    let mut lines = Vec::new();
-    println!(
-        "{:<50} {:>6}  {:<20} {:<20} {:<20} {:<20} {:<20} {:>7} {:>7} {:>5} {:>10}",
-        "",
-        "bytes",
-        "× no filter",
-        "× jwt_authn",
-        "× Lua",
-        "× least module",
-        "CPU × no filter",
-        "p50 ms",
-        "p99 ms",
-        "busy",
-        "cached"
-    );
-    for case in cases {
-        let (tokens, size) = (case.tokens, case.size);
-        let ratio = |other: &Case, of: fn(&Sample) -> f64| {
-            let both = case
-                .turns
-                .iter()
-                .filter_map(|(round, mine)| Some((mine, other.turns.get(round)?)));
-            Spread::of(both.map(|(mine, theirs)| of(mine) / of(theirs)))
-        };
-        let rate = |sample: &Sample| sample.requests_per_second;
-        let rate_of = |filter, tokens| find(filter, tokens, size).map(|other| ratio(other, rate));
-        let native = if tokens == Tokens::New {
-            Filter::JwtAuthn
-        } else {
-            Filter::JwtAuthnWithCache
-        };
-        let lua = if tokens == Tokens::New {
-            Tokens::New
-        } else {
-            Tokens::Thousand
-        };
-        let none = find(Filter::Nothing, tokens, size).expect("no filter is always measured");
-        let line = Line {
-            setup: case.filter.name(),
-            tokens: tokens.name(),
-            token_bytes: size,
-            of_no_filter: ratio(none, rate),
-            of_jwt_authn: rate_of(native, tokens).expect("jwt_authn is always measured"),
-            of_lua: rate_of(Filter::Lua, lua).expect("Lua is always measured"),
-            of_least: rate_of(Filter::LeastModule, tokens),
-            p50_milliseconds: case.p50,
-            p99_milliseconds: case.p99,
-            cpu_of_no_filter: ratio(none, |sample| sample.cpu_per_request),
-            busy: Spread::of(
-                case.turns
-                    .values()
-                    .map(|sample| sample.requests_per_second * sample.cpu_per_request / 1e6),
-            )
-            .median,
-            cached: case.cached,
-            turns: &case.turns,
-        };
-        println!(
-            "{:<50} {:>6}  {:<20} {:<20} {:<20} {:<20} {:<20} {:>7.2} {:>7.2} {:>5.2} {:>10}",
-            case.name,
-            size,
-            line.of_no_filter.to_string(),
-            line.of_jwt_authn.to_string(),
-            line.of_lua.to_string(),
-            line.of_least
-                .map(|spread| spread.to_string())
-                .unwrap_or_default(),
-            line.cpu_of_no_filter.to_string(),
-            line.p50_milliseconds,
-            line.p99_milliseconds,
-            line.busy,
-            line.cached
-                .map(|share| format!("{share:.2}"))
-                .unwrap_or_default()
-        );
-        lines.push(line);
-    }
-    for size in SIZES {
-        let cpu = |filter: Filter, tokens: Tokens| {
-            let case = find(filter, tokens, size)?;
-            Some(Spread::of(case.turns.values().map(|sample| sample.cpu_per_request)).median)
-        };
-        if let (Some(new), Some(alone), Some(cached)) = (
-            cpu(Filter::Ours, Tokens::New),
-            cpu(Filter::OursAlone, Tokens::New),
-            cpu(Filter::Ours, Tokens::Thousand),
-        ) {
-            let times = (alone - cached) / (new - cached);
-            println!(
-                "what a new token of {size} bytes costs beyond a cached one, where the module verifies: {times:.1} × where the host does"
-            );
-        }
-    }
-    println!("\n{:<50}     CPU × no filter", "");
-    let streamed: BTreeMap<_, _> = streamed
-        .into_iter()
-        .map(|(name, shares)| (name, Spread::of(shares.into_iter())))
-        .collect();
-    for (name, share) in &streamed {
-        println!("{name:<50}        {share}");
-    }
-    println!(
-        "\n{} requests at once whose key has to be fetched, {} times over:",
-        waits[0].requests,
-        waits.len()
-    );
-    let each = |name: &str, of: fn(&Wait) -> f64| {
-        let values: Vec<_> = waits
-            .iter()
-            .map(|wait| format!("{:.2}", of(wait)))
-            .collect();
-        println!("{name:<65} {}", values.join("  "));
-    };
-    each("fetches", |wait| wait.fetches as f64);
-    each(
-        "the last is answered, × the time of as many with a known key",
-        |wait| wait.after_the_key / wait.with_the_key_known,
-    );
-    each("others wait meanwhile, milliseconds at most", |wait| {
-        wait.others_meanwhile
-    });
-    each("others wait otherwise, milliseconds at most", |wait| {
-        wait.others_otherwise
-    });
-    report_counts(counts);
-    plot::write(&support::repository("target/bench.svg"), &lines);
-    let json = json!({
-        "lines": lines,
-        "streams": streamed,
-        "waits": waits,
-        "instructions": counts,
-        "envoy": support::version(&support::default_envoy()),
-        "memory": memory,
-        "flat": flat,
-    });
-    let path = support::repository("target/bench.json");
-    std::fs::write(&path, serde_json::to_string_pretty(&json).expect("JSON"))
-        .expect("target/bench.json");
-    println!(
-        "\nmedian (quartiles) of the rounds; all of it: target/bench.json, as a picture: target/bench.svg"
-    );
-}
-
-fn report_counts(counts: Option<&[Count]>) {
-    println!(
-        "\ninstructions of the worker's for each request with a token of {} bytes, without the kernel's:",
-        SIZES[0]
-    );
-    match counts {
-        None => println!("not counted: there is no valgrind"),
-        Some(counts) => {
-            println!(
-                "{:<50} {:>9}  {:<19} {:>13}  {:>11}",
-                "", "median", "least–most", "× no filter", "a step more"
-            );
-            for (number, count) in counts.iter().enumerate() {
-                let (median, (least, most)) = (count.median(), count.range());
-                let of_none = median as f64 / counts[0].median() as f64;
-                let setup = format!(
-                    "{}{}",
-                    count.setup,
-                    if count.again { "" } else { ", every token new" }
-                );
-                let range = format!("{least}–{most}");
-                let above = number
-                    .checked_sub(1)
-                    .filter(|_| number < instructions::STAIRCASE);
-                let more = above
-                    .map(|above| format!("{:+}", median as i64 - counts[above].median() as i64));
-                println!(
-                    "{setup:<50} {median:>9}  {range:<19} {of_none:>13.2}  {:>11}",
-                    more.unwrap_or_default()
-                );
-            }
-        }
-    }
 }

@@ -1,8 +1,9 @@
 -- The load. The setups of the file PLAN take turns. Each has its own thread, which sends for SENDING of its SLOT and then waits
 -- for its last answers until its next slot. A busy machine thus affects all setups alike. A turn with late answers does not count.
--- A plan is `return { processor = FILE, cases = { { port = TEXT, tokens = FILE, count = NUMBER, sent = NUMBER }, ... } }`. Each
--- case gets GETs with the first `count` tokens of its file, repeatedly, starting after the first `sent` requests.
-local ffi = require("ffi")
+-- A plan is `return { processor = FILE, cases = { { port = TEXT, header = TEXT, tokens = FILE, count = NUMBER, sent = NUMBER,
+-- process = NUMBER or nil }, ... } }`. Each case gets GETs with the first `count` lines of its file in that header, repeatedly,
+-- starting after the first `sent` requests. `process` is a process that works for the case, beside Envoy's worker.
+local bit, ffi = require("bit"), require("ffi")
 ffi.cdef("struct bench_time { long seconds, nanoseconds; }; int clock_gettime(int clock, struct bench_time *time);")
 
 -- Milliseconds.
@@ -21,11 +22,19 @@ local function now()
   return tonumber(time.seconds) * 1e3 + tonumber(time.nanoseconds) / 1e6
 end
 
--- The CPU time of Envoy's worker, in nanoseconds.
+-- The CPU time of all threads of a process, in nanoseconds: the clock of clock_getcpuclockid(3).
+local function of_process(id)
+  assert(ffi.C.clock_gettime(bit.bor(bit.lshift(bit.bnot(id), 3), 2), time) == 0, "no such process")
+  return tonumber(time.seconds) * 1e9 + tonumber(time.nanoseconds)
+end
+
+-- The CPU time of Envoy's worker and of the case's other process, in nanoseconds.
 local function on_processor()
   local file = assert(io.open(plan.processor))
   local nanoseconds = file:read("*n")
   file:close()
+  local process = plan.cases[number].process
+  if process then nanoseconds = nanoseconds + of_process(process) end
   return nanoseconds
 end
 
@@ -39,7 +48,7 @@ function init()
   local case = plan.cases[number]
   for token in io.lines(case.tokens) do
     if #requests >= case.count then break end
-    requests[#requests + 1] = wrk.format("GET", "/", { ["x-amzn-oidc-data"] = token, ["accept"] = "*/*", ["user-agent"] = "bench" })
+    requests[#requests + 1] = wrk.format("GET", "/", { [case.header] = token, ["accept"] = "*/*", ["user-agent"] = "bench" })
   end
   position = case.sent % #requests
 end

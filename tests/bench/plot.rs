@@ -1,6 +1,6 @@
 //! The benchmark as a picture: each setup's throughput relative to no filter.
 
-use super::Line;
+use super::report::Line;
 use plotters::prelude::*;
 use std::path::Path;
 

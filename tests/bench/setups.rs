@@ -1,5 +1,6 @@
 //! The setups that `make bench` compares, and their tokens. Measures nothing.
 
+use super::peers;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -25,6 +26,10 @@ pub(crate) enum Filter {
     /// Signatures are verified in the module.
     OursAlone,
     Lua,
+    /// With the session cookie of oauth2-proxy.
+    Oauth2ProxyCookie,
+    /// With an ID token as a bearer token, which oauth2-proxy verifies.
+    Oauth2ProxyBearer,
 }
 
 /// The kind of tokens.
@@ -33,11 +38,10 @@ pub(crate) enum Tokens {
     /// None of them is cached.
     New,
     Thousand,
-    TenThousand,
 }
 
-/// What is measured.
-pub(crate) const CASES: [(Filter, Tokens); 14] = [
+/// What is measured with the smaller tokens.
+pub(crate) const CASES: [(Filter, Tokens); 13] = [
     (Filter::Nothing, Tokens::New),
     (Filter::JwtAuthn, Tokens::New),
     (Filter::Ours, Tokens::New),
@@ -49,9 +53,19 @@ pub(crate) const CASES: [(Filter, Tokens); 14] = [
     (Filter::JwtAuthnWithCache, Tokens::Thousand),
     (Filter::Ours, Tokens::Thousand),
     (Filter::Lua, Tokens::Thousand),
-    (Filter::Nothing, Tokens::TenThousand),
-    (Filter::JwtAuthnWithCache, Tokens::TenThousand),
-    (Filter::Ours, Tokens::TenThousand),
+    (Filter::Oauth2ProxyCookie, Tokens::Thousand),
+    (Filter::Oauth2ProxyBearer, Tokens::Thousand),
+];
+
+/// What is measured with the larger ones.
+pub(crate) const LARGE: [(Filter, Tokens); 7] = [
+    (Filter::Nothing, Tokens::New),
+    (Filter::JwtAuthn, Tokens::New),
+    (Filter::Ours, Tokens::New),
+    (Filter::OursAlone, Tokens::New),
+    (Filter::Nothing, Tokens::Thousand),
+    (Filter::JwtAuthnWithCache, Tokens::Thousand),
+    (Filter::Ours, Tokens::Thousand),
 ];
 
 /// The modules other than the filter.
@@ -82,9 +96,8 @@ impl Modules {
 impl Tokens {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Tokens::New => "every token new",
-            Tokens::Thousand => "1,000 tokens again and again",
-            Tokens::TenThousand => "10,000 tokens again and again",
+            Tokens::New => "new tokens",
+            Tokens::Thousand => "1,000 tokens repeated",
         }
     }
 
@@ -92,7 +105,6 @@ impl Tokens {
         match self {
             Tokens::New => super::NEW,
             Tokens::Thousand => 1000,
-            Tokens::TenThousand => 10_000,
         }
     }
 }
@@ -109,7 +121,23 @@ impl Filter {
             Filter::OtherBuild => "the other build",
             Filter::OursAlone => "this filter, module verifies",
             Filter::Lua => "Lua, decodes only",
+            Filter::Oauth2ProxyCookie => "oauth2-proxy, cookie",
+            Filter::Oauth2ProxyBearer => "oauth2-proxy, bearer token",
         }
+    }
+
+    /// The request header that the filter reads.
+    pub(crate) fn header(self) -> &'static str {
+        match self {
+            Filter::Oauth2ProxyCookie => "cookie",
+            Filter::Oauth2ProxyBearer => "authorization",
+            _ => "x-amzn-oidc-data",
+        }
+    }
+
+    /// Whether oauth2-proxy takes part in each request.
+    pub(crate) fn is_oauth2_proxy(self) -> bool {
+        matches!(self, Filter::Oauth2ProxyCookie | Filter::Oauth2ProxyBearer)
     }
 
     /// A listener with this name, and the filter before `action`.
@@ -152,6 +180,7 @@ impl Filter {
                 let env = ("ALB_OIDC_VERIFIER".to_owned(), "module".to_owned());
                 plugin(BTreeMap::from([env]), None)
             }
+            Filter::Oauth2ProxyCookie | Filter::Oauth2ProxyBearer => peers::filters(),
             Filter::Lua => {
                 let lua =
                     json!({"default_source_code": {"inline_string": include_str!("decode.lua")}});
