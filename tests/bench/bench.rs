@@ -1,5 +1,5 @@
-//! `make bench`: the filter's cost compared with no filter, Envoy's own `jwt_authn`, an empty
-//! module, a Lua filter that only decodes, and oauth2-proxy, on one worker of one Envoy. The setups
+//! `make bench`: the filter's cost compared with no filter, Envoy's own `jwt_authn`, a Lua filter
+//! that only decodes, and oauth2-proxy, on one worker of one Envoy. The setups
 //! take turns of a quarter of a second, and the result is each one's share of another's throughput
 //! in the same round, because ratios on a shared machine are more stable than times. Each setup has
 //! a listener for each kind of token, so that they share no cache.
@@ -16,6 +16,7 @@ mod peers;
 mod plot;
 mod report;
 mod setups;
+mod staircase;
 mod streams;
 mod waiters;
 

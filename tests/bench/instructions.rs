@@ -3,8 +3,10 @@
 //! time.
 
 use super::setups::{Filter, Modules, Tokens};
+use super::staircase;
 use serde::Serialize;
 use serde_json::json;
+use std::iter;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -24,13 +26,9 @@ const TIMES: usize = 3;
 const DUMPS: &str = "counts";
 /// The number of repeated tokens.
 const AGAIN: usize = 20;
-/// Each of the first does the same as the previous one, and more.
-pub(crate) const STAIRCASE: usize = 5;
-const CASES: [(Filter, Tokens); 9] = [
-    (Filter::Nothing, Tokens::Thousand),
-    (Filter::EmptyModule, Tokens::Thousand),
-    (Filter::LeastModule, Tokens::Thousand),
-    (Filter::Ours, Tokens::Thousand),
+/// The first setups: each does the same as the previous one, and more.
+pub(crate) const STAIRCASE: usize = staircase::LENGTH + 2;
+const OTHERS: [(Filter, Tokens); 5] = [
     (Filter::Ours, Tokens::New),
     (Filter::JwtAuthnWithCache, Tokens::Thousand),
     (Filter::JwtAuthn, Tokens::New),
@@ -38,28 +36,54 @@ const CASES: [(Filter, Tokens); 9] = [
     (Filter::OtherBuild, Tokens::New),
 ];
 
+/// No filter, the staircase, this filter, and the others.
+fn cases(modules: &Modules) -> Vec<(Filter, Tokens)> {
+    let steps = (0..staircase::LENGTH).map(Filter::Step);
+    let staircase = iter::once(Filter::Nothing)
+        .chain(steps)
+        .chain([Filter::Ours])
+        .map(|filter| (filter, Tokens::Thousand));
+    staircase
+        .chain(OTHERS)
+        .filter(|(filter, _)| *filter != Filter::OtherBuild || modules.other.is_some())
+        .collect()
+}
+
 /// The counts of one setup.
 #[derive(Serialize)]
 pub(crate) struct Count {
     pub(crate) setup: &'static str,
     /// Whether the token is a repeated one.
     pub(crate) again: bool,
-    /// The instructions of a request in each Envoy, sorted.
+    /// The instructions of a request in each Envoy.
     pub(crate) instructions: Vec<u64>,
 }
 
 impl Count {
     pub(crate) fn median(&self) -> u64 {
-        self.instructions[self.instructions.len() / 2]
+        median(self.instructions.iter().copied())
     }
 
     /// The least and the largest count.
     pub(crate) fn range(&self) -> (u64, u64) {
+        let counts = self.instructions.iter().copied();
         (
-            self.instructions[0],
-            self.instructions[self.instructions.len() - 1],
+            counts.clone().min().unwrap_or_default(),
+            counts.max().unwrap_or_default(),
         )
     }
+
+    /// The median of how much more it is than another count in the same Envoy.
+    pub(crate) fn more_than(&self, other: &Count) -> i64 {
+        let both = self.instructions.iter().zip(&other.instructions);
+        median(both.map(|(mine, theirs)| *mine as i64 - *theirs as i64))
+    }
+}
+
+fn median<T: Ord + Copy>(counts: impl Iterator<Item = T>) -> T {
+    let mut counts: Vec<T> = counts.collect();
+    counts.sort_unstable();
+    counts[counts.len() / 2]
 }
 
 /// Counts; `None` without valgrind. `keys` serves `key`, which signs the tokens, under `kid`.
@@ -87,27 +111,24 @@ pub(crate) async fn count(
     setup.log_level = "error";
     let name = |(filter, tokens): (Filter, Tokens)| format!("{}, {}", filter.name(), tokens.name());
     let at_once = json!({"direct_response": {"status": 200}});
-    let cases = || {
-        CASES
-            .into_iter()
-            .filter(|(filter, _)| *filter != Filter::OtherBuild || modules.other.is_some())
-    };
-    for case in cases() {
+    let cases = cases(modules);
+    for &case in &cases {
         setup
             .listeners
             .push(case.0.listener(&name(case), &at_once, kid, key, modules));
     }
     let text = std::fs::read_to_string(tokens).expect("the tokens");
-    let mut found: Vec<_> = cases()
+    let mut found: Vec<_> = cases
+        .iter()
         .map(|(filter, tokens)| Count {
             setup: filter.name(),
-            again: tokens != Tokens::New,
+            again: *tokens != Tokens::New,
             instructions: Vec::new(),
         })
         .collect();
     for _ in 0..TIMES {
         let envoy = Envoy::must_start(&setup).await;
-        for (number, case) in cases().enumerate() {
+        for (number, &case) in cases.iter().enumerate() {
             let gateway = envoy.listener(&name(case)).await.expect("the listener");
             send_counted(&envoy, gateway, found[number].again, &text).await;
             found[number]
@@ -115,9 +136,6 @@ pub(crate) async fn count(
                 .push(of_worker(folder) / COUNTED as u64);
         }
         envoy.stop().await;
-    }
-    for count in &mut found {
-        count.instructions.sort_unstable();
     }
     Some(found)
 }

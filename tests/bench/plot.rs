@@ -1,10 +1,17 @@
-//! The benchmark as a picture: each setup's throughput relative to no filter.
+//! The benchmark as a picture: each setup's throughput and CPU time relative to no filter.
 
-use super::report::Line;
+use super::report::{Line, Spread};
+use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::path::Path;
 
-const SIZE: (u32, u32) = (860, 420);
+const SIZE: (u32, u32) = (960, 420);
+/// The width of the left panel, which has the setups' names.
+const LEFT: u32 = 610;
+const NAMES: u32 = 290;
+const TITLE: &str = "relative to no filter";
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Writes an SVG of the setups' results with the smaller tokens.
 pub(crate) fn write(file: &Path, lines: &[Line<'_>]) {
@@ -13,21 +20,39 @@ pub(crate) fn write(file: &Path, lines: &[Line<'_>]) {
         .iter()
         .filter(|line| line.token_bytes == bytes && line.setup != "no filter")
         .collect();
-    let count = i32::try_from(lines.len()).expect("few lines");
-    let end = lines
-        .iter()
-        .map(|line| line.of_no_filter.upper)
-        .fold(1.0, f64::max)
-        * 1.02;
     let area = SVGBackend::new(file, SIZE).into_drawing_area();
     area.fill(&WHITE).expect("a file");
-    let mut chart = ChartBuilder::on(&area)
-        .caption(
-            format!("Requests per second, no filter = 1 (tokens of {bytes} bytes)"),
-            ("sans-serif", 18),
-        )
+    let (left, right) = area.split_horizontally(LEFT);
+    panel(
+        &left,
+        &format!("Requests per second, {TITLE}"),
+        &lines,
+        |line| line.of_no_filter,
+        NAMES,
+    );
+    panel(
+        &right,
+        &format!("CPU a request, {TITLE}"),
+        &lines,
+        |line| line.cpu_of_no_filter,
+        0,
+    );
+    area.present().expect("the picture");
+}
+
+fn panel(
+    area: &Area<'_>,
+    title: &str,
+    lines: &[&Line<'_>],
+    of: fn(&Line<'_>) -> Spread,
+    names: u32,
+) {
+    let count = i32::try_from(lines.len()).expect("few lines");
+    let end = lines.iter().map(|line| of(line).upper).fold(1.0, f64::max) * 1.04;
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", 15))
         .margin(12)
-        .y_label_area_size(330)
+        .y_label_area_size(names)
         .x_label_area_size(30)
         .build_cartesian_2d(0.0..end, (0..count).into_segmented())
         .expect("a chart");
@@ -46,18 +71,24 @@ pub(crate) fn write(file: &Path, lines: &[Line<'_>]) {
         .disable_y_mesh()
         .y_labels(lines.len())
         .y_label_formatter(&label)
+        .x_labels(6)
         .x_label_formatter(&|share| format!("{share:.1}"))
         .label_style(("sans-serif", 13))
         .draw()
         .expect("the axes");
-    for (row, line) in (0..count).rev().zip(&lines) {
-        let ours = line.setup.starts_with("this filter");
-        let colour = if ours {
+    for (row, line) in (0..count).rev().zip(lines) {
+        let share = of(line);
+        let middle = SegmentValue::CenterOf(row);
+        if share.is_noisy() {
+            let text = Text::new(share.to_string(), (0.0, middle), ("sans-serif", 12));
+            chart.draw_series([text]).expect("a text");
+            continue;
+        }
+        let colour = if line.setup.starts_with("this filter") {
             RGBColor(0, 105, 170)
         } else {
             RGBColor(160, 168, 176)
         };
-        let share = line.of_no_filter;
         let mut bar = Rectangle::new(
             [
                 (0.0, SegmentValue::Exact(row)),
@@ -66,14 +97,10 @@ pub(crate) fn write(file: &Path, lines: &[Line<'_>]) {
             colour.filled(),
         );
         bar.set_margin(4, 4, 0, 0);
-        let spread = [
-            (share.lower, SegmentValue::CenterOf(row)),
-            (share.upper, SegmentValue::CenterOf(row)),
-        ];
+        let spread = [(share.lower, middle.clone()), (share.upper, middle)];
         chart.draw_series([bar]).expect("a bar");
         chart
             .draw_series([PathElement::new(spread.to_vec(), BLACK)])
             .expect("its spread");
     }
-    area.present().expect("the picture");
 }

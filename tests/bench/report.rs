@@ -297,26 +297,19 @@ pub(crate) fn counts(counts: Option<&[Count]>) -> Value {
         println!("not counted: there is no valgrind");
         return Value::Null;
     };
-    println!(
-        "{:<50} {:>9}  {:<19} {:>13}  {:>11}",
-        "", "median", "least–most", "× no filter", "a step more"
-    );
+    println!("\n| Setup | Instructions | Least–most | × no filter | One step more |");
+    println!("|---|---|---|---|---|");
     for (number, count) in counts.iter().enumerate() {
         let (median, (least, most)) = (count.median(), count.range());
         let of_none = median as f64 / counts[0].median() as f64;
-        let setup = format!(
-            "{}{}",
-            count.setup,
-            if count.again { "" } else { ", new tokens" }
-        );
-        let range = format!("{least}–{most}");
+        let tokens = if count.again { "" } else { ", new tokens" };
         let above = number
             .checked_sub(1)
             .filter(|_| number < instructions::STAIRCASE);
-        let more =
-            above.map(|above| format!("{:+}", median as i64 - counts[above].median() as i64));
+        let more = above.map(|above| format!("{:+}", count.more_than(&counts[above])));
         println!(
-            "{setup:<50} {median:>9}  {range:<19} {of_none:>13.2}  {:>11}",
+            "| {}{tokens} | {median} | {least}–{most} | {of_none:.2} | {} |",
+            count.setup,
             more.unwrap_or_default()
         );
     }

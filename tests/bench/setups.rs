@@ -1,6 +1,6 @@
 //! The setups that `make bench` compares, and their tokens. Measures nothing.
 
-use super::peers;
+use super::{peers, staircase};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -14,10 +14,8 @@ use support::token::{ISSUER, Key, TokenSpec};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filter {
     Nothing,
-    /// An empty module.
-    EmptyModule,
-    /// A module with only the host calls that every filter for user ids needs.
-    LeastModule,
+    /// A module of the staircase.
+    Step(usize),
     JwtAuthn,
     JwtAuthnWithCache,
     Ours,
@@ -41,15 +39,13 @@ pub(crate) enum Tokens {
 }
 
 /// What is measured with the smaller tokens.
-pub(crate) const CASES: [(Filter, Tokens); 13] = [
+pub(crate) const CASES: [(Filter, Tokens); 11] = [
     (Filter::Nothing, Tokens::New),
     (Filter::JwtAuthn, Tokens::New),
     (Filter::Ours, Tokens::New),
     (Filter::OursAlone, Tokens::New),
     (Filter::Lua, Tokens::New),
     (Filter::Nothing, Tokens::Thousand),
-    (Filter::EmptyModule, Tokens::Thousand),
-    (Filter::LeastModule, Tokens::Thousand),
     (Filter::JwtAuthnWithCache, Tokens::Thousand),
     (Filter::Ours, Tokens::Thousand),
     (Filter::Lua, Tokens::Thousand),
@@ -70,8 +66,7 @@ pub(crate) const LARGE: [(Filter, Tokens); 7] = [
 
 /// The modules other than the filter.
 pub(crate) struct Modules {
-    empty: PathBuf,
-    least: PathBuf,
+    steps: Vec<PathBuf>,
     /// `BENCH_OTHER`: another build of the filter.
     pub(crate) other: Option<PathBuf>,
 }
@@ -79,15 +74,8 @@ pub(crate) struct Modules {
 impl Modules {
     /// Assembles them in `folder`.
     pub(crate) fn assemble(folder: &Path) -> Modules {
-        let assemble = |name: &str, text: &str| {
-            let file = folder.join(name);
-            std::fs::write(&file, wat::parse_str(text).expect("WebAssembly text"))
-                .expect("the module");
-            file
-        };
         Modules {
-            empty: assemble("empty.wasm", include_str!("empty.wat")),
-            least: assemble("least.wasm", include_str!("least.wat")),
+            steps: staircase::assemble(folder),
             other: std::env::var_os("BENCH_OTHER").map(PathBuf::from),
         }
     }
@@ -113,8 +101,7 @@ impl Filter {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Filter::Nothing => "no filter",
-            Filter::EmptyModule => "empty module",
-            Filter::LeastModule => "least module",
+            Filter::Step(step) => staircase::name(step),
             Filter::JwtAuthn => "jwt_authn",
             Filter::JwtAuthnWithCache => "jwt_authn with cache",
             Filter::Ours => "this filter",
@@ -162,16 +149,16 @@ impl Filter {
             let filter = wasm_filter(&plugin);
             vec![filter, interlock(&["admitted", "skipped"])]
         };
-        let other = |module: &Path| {
-            wasm_filter(&Plugin {
-                module: module.into(),
-                ..Plugin::new(name, "{}")
-            })
-        };
         let filters = match self {
             Filter::Nothing => vec![],
-            Filter::EmptyModule => vec![other(&modules.empty)],
-            Filter::LeastModule => vec![other(&modules.least)],
+            Filter::Step(step) => {
+                let module = wasm_filter(&staircase::plugin(name, step, &modules.steps));
+                if staircase::has_interlock(step) {
+                    vec![module, interlock(&["admitted", "skipped"])]
+                } else {
+                    vec![module]
+                }
+            }
             Filter::JwtAuthn => vec![jwt_authn(kid, key, None)],
             Filter::JwtAuthnWithCache => vec![jwt_authn(kid, key, Some(10_000))],
             Filter::Ours => plugin(BTreeMap::new(), None),
