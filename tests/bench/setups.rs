@@ -98,7 +98,7 @@ impl Tokens {
 }
 
 impl Filter {
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Filter::Nothing => "no filter",
             Filter::Step(step) => staircase::name(step),

@@ -25,7 +25,7 @@ const ENTRIES: usize = 3;
 const CALLS: usize = 6;
 
 /// The name of a step.
-pub(crate) fn name(step: usize) -> &'static str {
+pub(crate) const fn name(step: usize) -> &'static str {
     NAMES[step]
 }
 
