@@ -17,14 +17,9 @@ use support::key_server::KeyServer;
 use support::server::full;
 use support::token::Key;
 
-/// The requests before a count, and during it.
+/// The requests before the count, and during it.
 const WARM_UP: usize = 60;
-const COUNTED: usize = 200;
-/// The counts of each setup in each Envoy. The setups take turns, because what else the worker does
-/// varies with the time.
-const TURNS: usize = 4;
-/// The requests whose count is discarded, while callgrind translates the code.
-const DISCARDED: usize = 3;
+const COUNTED: usize = 800;
 /// The number of Envoy processes.
 const TIMES: usize = 3;
 /// The prefix of callgrind's dumps.
@@ -133,36 +128,30 @@ pub(crate) async fn count(
         .collect();
     for _ in 0..TIMES {
         let envoy = Envoy::must_start(&setup).await;
-        let mut counted = vec![0; cases.len()];
-        for turn in 0..TURNS {
-            for (number, &case) in cases.iter().enumerate() {
-                let gateway = envoy.listener(&name(case)).await.expect("the listener");
-                send_counted(&envoy, gateway, found[number].again, &text, turn).await;
-                counted[number] += of_worker(folder);
-            }
-        }
-        for (count, instructions) in found.iter_mut().zip(counted) {
-            count
+        for (number, &case) in cases.iter().enumerate() {
+            let gateway = envoy.listener(&name(case)).await.expect("the listener");
+            send_counted(&envoy, gateway, found[number].again, &text).await;
+            found[number]
                 .instructions
-                .push(instructions / (COUNTED * TURNS) as u64);
+                .push(of_worker(folder) / COUNTED as u64);
         }
         envoy.stop().await;
     }
     Some(found)
 }
 
-/// Sends requests with these tokens, new ones in each turn or repeated ones, and makes callgrind dump
-/// the instructions of [`COUNTED`] of them.
-async fn send_counted(envoy: &Envoy, gateway: SocketAddr, again: bool, tokens: &str, turn: usize) {
+/// Sends requests with these tokens, and makes callgrind dump the instructions of [`COUNTED`] of
+/// them.
+async fn send_counted(envoy: &Envoy, gateway: SocketAddr, again: bool, tokens: &str) {
     let mut tokens: Box<dyn Iterator<Item = &str>> = if again {
         Box::new(tokens.lines().take(AGAIN).cycle())
     } else {
-        let before = turn * (WARM_UP + DISCARDED + COUNTED);
-        Box::new(tokens.lines().skip(before))
+        Box::new(tokens.lines())
     };
     send(gateway, tokens.by_ref().take(WARM_UP)).await;
     control(envoy, &["--instr=on"]);
-    send(gateway, tokens.by_ref().take(DISCARDED)).await;
+    // Discards the count so far.
+    send(gateway, tokens.by_ref().take(3)).await;
     control(envoy, &["--zero"]);
     send(gateway, tokens.by_ref().take(COUNTED)).await;
     control(envoy, &["--dump"]);
