@@ -120,7 +120,8 @@ docs: rust ## Write the generated table of fields in docs/configuration.md
 
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
-demo: module cli $(lastword $(ENVOYS)) ## Sign in through a simulated load balancer; show an admitted, a forged and a spoofed request
+demo: module $(lastword $(ENVOYS)) ## Sign in through a simulated load balancer; show an admitted, a forged and a spoofed request
+	@cargo build --quiet --locked --features cli --bin alb-oidc # the example runs it from the same profile
 	@cargo run --quiet --locked --features cli --example demo
 
 OAUTH2_PROXY := target/oauth2-proxy/oauth2-proxy
@@ -145,8 +146,8 @@ soak: module $(lastword $(ENVOYS)) ## Run load for an hour, and compare memory a
 	@cargo test --locked --test soak -- --nocapture
 
 .PHONY: cli
-cli: rust ## Build alb-oidc, the command-line tool, as target/debug/alb-oidc
-	cargo build --quiet --locked --features cli --bin alb-oidc
+cli: rust ## Build alb-oidc, the command-line tool, as target/release/alb-oidc
+	cargo build --release --quiet --locked --features cli --bin alb-oidc
 
 .PHONY: up
 up: ENVOYS := $(lastword $(ENVOYS))

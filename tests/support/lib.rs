@@ -63,7 +63,7 @@ pub fn tool() -> PathBuf {
         .join("alb-oidc");
     assert!(
         path.is_file(),
-        "no tool at {}: run `make cli`",
+        "no tool at {}: run `cargo build --features cli --bin alb-oidc`",
         path.display()
     );
     path
