@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use support::client::{Reply, Request, send, send_body};
 use support::envoy::gateway_config;
@@ -657,6 +658,156 @@ async fn rejects_changes_from_page_of_another_site() {
 }
 
 #[tokio::test]
+async fn accepts_own_hosts_only() {
+    let (_upstream, simulator, _) = signed_in(&["--host", "Box.example"]).await;
+    let addresses = [simulator.0.address(0), simulator.0.address(1)];
+    for (host, own) in [
+        ("localhost", true),
+        ("LOCALHOST:1", true),
+        ("127.0.0.1", true),
+        ("127.9.9.9:80", true),
+        ("[::1]:80", true),
+        ("box.example:8080", true),
+        ("evil.example", false),
+        ("localhost.evil.example", false),
+        ("evil.localhost.example", false),
+        ("sub.box.example", false),
+        ("127.0.0.1.evil.example", false),
+        ("192.0.2.1", false),
+        ("0.0.0.0", false),
+        ("[::]", false),
+    ] {
+        for (address, otherwise) in addresses.into_iter().zip([302, 200]) {
+            let reply = send(address, &Request::get("/", &[("host", host)])).await;
+            let reply = reply.expect("an answer");
+            let expected = if own { otherwise } else { 421 };
+            assert_eq!(reply.status, expected, "{host}: {}", reply.body);
+            let names_option = reply.body.contains("with --host ");
+            assert_eq!(names_option, !own, "{host}: {}", reply.body);
+        }
+    }
+    for path in ["/rotate", "/misbehave"] {
+        let mut rebound = Browser::sending(&[("host", "evil.example")]);
+        let reply = rebound.post(&simulator.elsewhere(path), "").await;
+        assert_eq!(reply.status, 421, "{path}");
+    }
+    // Gateways fetch public keys under any name.
+    let path = "/us-west-2_EXAMPLE/.well-known/jwks.json";
+    let request = Request::get(path, &[("host", "simulator:9000")]);
+    let keys = send(addresses[1], &request).await.expect("an answer");
+    assert_eq!(keys.status, 200);
+}
+
+#[tokio::test]
+async fn control_page_confirms_changes() {
+    let (_upstream, simulator, _) = signed_in(&[]).await;
+    let mut operator = Browser::default();
+    let home = operator.get(&simulator.elsewhere("/")).await.body;
+    assert!(
+        !home.contains("role=\"status\"") && !home.contains("role=\"alert\""),
+        "{home}"
+    );
+    for (path, form, confirms, banner) in [
+        ("/rotate", "", "Rotated the keys", None),
+        (
+            "/misbehave",
+            "on=expired-token",
+            "Applied. On: expired-token. All others are off.",
+            Some("Misbehaviours are on: expired-token."),
+        ),
+        (
+            "/misbehave",
+            "on=expired-token&on=key-error",
+            "Applied, and rotated the keys. On: expired-token, key-error.",
+            Some("Misbehaviours are on: expired-token, key-error."),
+        ),
+        (
+            "/misbehave",
+            "",
+            "Applied. All misbehaviours are off.",
+            None,
+        ),
+    ] {
+        let reply = operator.post(&simulator.elsewhere(path), form).await;
+        assert_eq!(reply.status, 303, "{path} {form}");
+        let next = simulator.elsewhere(reply.header("location")[0]);
+        let page = operator.get(&next).await.body;
+        assert!(page.contains(confirms), "{form}: {page}");
+        assert!(page.contains("role=\"status\""), "{form}: {page}");
+        assert_eq!(page.contains("role=\"alert\""), banner.is_some(), "{form}");
+        assert!(page.contains(banner.unwrap_or_default()), "{form}: {page}");
+    }
+}
+
+/// A copy of `envoy/stack` and its configuration, with `config` changed, a tool that does nothing,
+/// and no ports to wait for.
+fn stack(from: &str, to: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = env!("CARGO_MANIFEST_DIR");
+    let path = |name: &str| folder.path().join(name);
+    let read = |name: &str| std::fs::read_to_string(format!("{root}/{name}")).expect("a file");
+    for directory in ["envoy", "target/release"] {
+        std::fs::create_dir_all(path(directory)).expect("a directory");
+    }
+    let config = read("envoy/envoy.yaml");
+    assert!(config.contains(from), "{from}");
+    let config = config.replace(from, to);
+    let config = config.replace("port_value: 9901", "port_value: 0");
+    std::fs::write(path("envoy/envoy.yaml"), config).expect("a file");
+    let ports = r#"([echo]=8081 [simulate]="8080 9000" [envoy]="10000 9901")"#;
+    let script = read("envoy/stack");
+    assert!(script.contains(ports));
+    // Port 1 is never open, so that the script waits for the end of Envoy.
+    let script = script.replace(ports, "([echo]= [simulate]= [envoy]=1)");
+    std::fs::write(path("envoy/stack"), script).expect("a file");
+    std::fs::write(path("envoy/users.yaml"), "[]").expect("a file");
+    let link = std::os::unix::fs::symlink::<&Path, _>;
+    link(Path::new("/bin/true"), path("target/release/alb-oidc")).expect("a link");
+    link(&support::module(), path("alb_oidc_filter.wasm")).expect("a link");
+    folder
+}
+
+/// Runs the script, and returns its status and what it says to standard error.
+fn run_stack(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let script = std::process::Command::new("bash")
+        .arg(folder.join("envoy/stack"))
+        .args(arguments)
+        .output()
+        .expect("bash");
+    let said = String::from_utf8_lossy(&script.stderr).into_owned();
+    (script.status.code(), said)
+}
+
+#[test]
+fn stack_shows_the_error_of_the_filter() {
+    let envoys = support::envoys();
+    let envoy = envoys.last().expect("an Envoy").to_str().expect("a path");
+    let folder = stack("\"loadBalancers\"", "\"loadBalancer\"");
+    let (status, said) = run_stack(folder.path(), &["up", envoy]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("\nalb-oidc: config refused: "), "{said}");
+    assert!(said.contains("loadBalancer"), "{said}");
+
+    // A mistake that is not the filter's.
+    let folder = stack("static_resources:", "static_resource:");
+    let (status, said) = run_stack(folder.path(), &["up", envoy]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("static_resource"), "{said}");
+    // Envoy has ended: there is nothing to follow.
+    let (status, said) = run_stack(folder.path(), &["logs"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("logs of the last run"), "{said}");
+}
+
+#[test]
+fn stack_without_up_says_what_to_run() {
+    let folder = stack("static_resources:", "static_resources:");
+    let (status, said) = run_stack(folder.path(), &["logs"]);
+    let expected = "the local stack does not run: run make up first\n";
+    assert_eq!((status, said.as_str()), (Some(1), expected));
+}
+
+#[tokio::test]
 async fn start_up_error_is_one_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let users = folder.path().join("users.yaml");
@@ -676,6 +827,10 @@ async fn start_up_error_is_one_line() {
         (
             ["--listen", free, "--upstream", "https://x/"],
             "expected http://HOST:PORT",
+        ),
+        (
+            ["--listen", free, "--host", "box:8080"],
+            "expected a host name without a port",
         ),
         (["--listen", free, "--misbehave", "badly"], "expired-token"),
         (

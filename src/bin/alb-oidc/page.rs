@@ -20,7 +20,7 @@ input:not([type=checkbox]), textarea { width: 100% }
 button, .button { cursor: pointer; display: inline-block; text-decoration: none }
 .user button { width: 100%; display: flex; justify-content: space-between; gap: 1rem; margin: .4rem 0; text-align: left }
 .primary, .button { background: var(--accent); color: #fff }
-[role=alert] { border-left: .25rem solid #dc2626; padding-left: .8rem }
+[role=alert], [role=status] { border-left: .25rem solid #dc2626; padding-left: .8rem } [role=status] { border-color: #16a34a }
 table { border-collapse: collapse; width: 100% } td, th { border-top: 1px solid var(--line); padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere }
 th { font-weight: 500; white-space: nowrap }
 nav a { margin-right: 1rem }";

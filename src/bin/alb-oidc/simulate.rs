@@ -4,6 +4,7 @@
 
 mod alb;
 mod forward;
+mod hosts;
 mod idp;
 mod key_server;
 mod keys;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 
 pub(crate) use options::Simulate;
 
@@ -47,10 +49,12 @@ impl Simulate {
                 "key server, identity provider and control page at http://{}",
                 browsable(services.address())
             ));
+            // Keys are public, and gateways fetch them under any name.
             let pages = Router::new()
-                .merge(key_server::routes())
                 .merge(idp::routes())
-                .merge(operator::routes());
+                .merge(operator::routes())
+                .route_layer(from_fn_with_state(Arc::clone(&simulator), hosts::check))
+                .merge(key_server::routes());
             let pages = pages.with_state(Arc::clone(&simulator));
             tokio::try_join!(alb.serve(alb::routes(simulator)), services.serve(pages))?;
             Ok(())

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::forward::forward;
-use super::request::{cookie, host};
+use super::hosts;
+use super::request::cookie;
 use super::session::{alb_cookie, cookies, read, set};
 use super::state::{Simulator, lock, now};
 use crate::page;
@@ -82,14 +83,9 @@ async fn answer(
     peer: SocketAddr,
     request: Request,
 ) -> (Option<String>, Response) {
-    let Some(host) = host(request.headers()) else {
-        return (
-            None,
-            page::error(
-                StatusCode::BAD_REQUEST,
-                "The request has no valid Host header.",
-            ),
-        );
+    let host = match hosts::checked(&simulator.options, &request) {
+        Ok(host) => host,
+        Err(response) => return (None, *response),
     };
     if request.uri().path() == CALLBACK {
         return (

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Form, State};
+use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use clap::ValueEnum as _;
 use maud::{Markup, html};
+use serde::{Deserialize, Serialize};
 
 use super::misbehave::Misbehaviour;
 use super::request::host;
@@ -27,7 +28,25 @@ pub(super) fn routes() -> Router<Arc<Simulator>> {
         .merge(changes.layer(axum::middleware::from_fn(page::same_site)))
 }
 
-async fn show(State(simulator): State<Arc<Simulator>>, headers: HeaderMap) -> Markup {
+/// The change that the page confirms. The redirect after a change carries it.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Done {
+    Rotated,
+    Applied,
+    AppliedAndRotated,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Confirmation {
+    done: Option<Done>,
+}
+
+async fn show(
+    State(simulator): State<Arc<Simulator>>,
+    Query(Confirmation { done }): Query<Confirmation>,
+    headers: HeaderMap,
+) -> Markup {
     let options = &simulator.options;
     let kids: Vec<String> = lock(&simulator.keys).ids().collect();
     let active = lock(&simulator.misbehaviours).clone();
@@ -43,6 +62,10 @@ async fn show(State(simulator): State<Arc<Simulator>>, headers: HeaderMap) -> Ma
     page::layout(
         "Simulated load balancer",
         html! {
+            @if let Some(done) = done { p role="status" { (confirm(done, &active)) } }
+            @if !active.is_empty() {
+                p role="alert" { "Misbehaviours are on: " (names(&active)) ". Requests may be denied because of them." }
+            }
             p {
                 "Browsers connect to " @if let Some(front) = &front { a href=(front) { (front) } } @else { (options.listen) }
                 ". Requests of signed-in users are forwarded to " code { "http://" (options.upstream) } "."
@@ -80,12 +103,42 @@ async fn show(State(simulator): State<Arc<Simulator>>, headers: HeaderMap) -> Ma
     )
 }
 
+/// One sentence about a change.
+fn confirm(done: Done, active: &BTreeSet<Misbehaviour>) -> String {
+    let applied = if active.is_empty() {
+        "All misbehaviours are off".to_owned()
+    } else {
+        format!("On: {}. All others are off", names(active))
+    };
+    match done {
+        Done::Rotated => "Rotated the keys: new tokens have a new key id.".to_owned(),
+        Done::Applied => format!("Applied. {applied}."),
+        Done::AppliedAndRotated => format!("Applied, and rotated the keys. {applied}."),
+    }
+}
+
+/// The names of misbehaviours.
+fn names(misbehaviours: &BTreeSet<Misbehaviour>) -> String {
+    let names: Vec<_> = misbehaviours.iter().map(|how| how.describe().0).collect();
+    names.join(", ")
+}
+
+/// The redirect to the page, which confirms the change.
+fn show_again(done: Done) -> Response {
+    let query = serde_urlencoded::to_string(Confirmation { done: Some(done) });
+    Redirect::to(&format!("/?{}", query.unwrap_or_default())).into_response()
+}
+
 async fn rotate(State(simulator): State<Arc<Simulator>>) -> Response {
+    rotate_then(&simulator, Done::Rotated)
+}
+
+fn rotate_then(simulator: &Simulator, done: Done) -> Response {
     let rotated = lock(&simulator.keys).rotate();
     match rotated {
         Ok(()) => {
             log(format_args!("rotated the keys"));
-            Redirect::to("/").into_response()
+            show_again(done)
         }
         Err(error) => page::error(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }
@@ -108,21 +161,17 @@ async fn misbehave(
         Ok(wanted) => wanted,
         Err(problem) => return page::error(StatusCode::BAD_REQUEST, &problem),
     };
-    let names: Vec<_> = wanted.iter().map(|how| how.describe().0).collect();
-    log(format_args!(
-        "misbehaviours: {}",
-        if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names.join(", ")
-        }
-    ));
+    let logged = match wanted.is_empty() {
+        true => "none".to_owned(),
+        false => names(&wanted),
+    };
+    log(format_args!("misbehaviours: {logged}"));
     let before = std::mem::replace(&mut *lock(&simulator.misbehaviours), wanted.clone());
     if wanted
         .difference(&before)
         .any(|how| how.is_of_the_key_server())
     {
-        return rotate(State(simulator)).await;
+        return rotate_then(&simulator, Done::AppliedAndRotated);
     }
-    Redirect::to("/").into_response()
+    show_again(Done::Applied)
 }

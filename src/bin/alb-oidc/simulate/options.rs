@@ -36,6 +36,10 @@ pub(crate) struct Simulate {
     /// The address of the key server, the identity provider and the control page
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     pub(super) keys_listen: SocketAddr,
+    /// A name of this machine that browsers may use as Host (repeatable). Always allowed are
+    /// localhost, loopback addresses and the addresses above
+    #[arg(long, value_name = "NAME", value_parser = host)]
+    pub(super) host: Vec<String>,
     /// The load balancer's ARN, the `signer` of its tokens
     #[arg(
         long,
@@ -72,6 +76,15 @@ pub(crate) struct Simulate {
     /// Start with this misbehaviour (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(super) misbehave: Vec<Misbehaviour>,
+}
+
+/// Parses a host without a port.
+fn host(text: &str) -> Result<String, String> {
+    let authority: Option<Authority> = text.parse().ok();
+    authority
+        .filter(|authority| authority.host() == text && !text.is_empty())
+        .map(|_| text.to_owned())
+        .ok_or_else(|| "expected a host name without a port".to_owned())
 }
 
 /// Parses an `http` URL without a path.
