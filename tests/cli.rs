@@ -847,6 +847,8 @@ fn every_example_in_the_help_runs() {
         "token",
         "transform",
         "tenancy",
+        "completions",
+        "man",
     ] {
         let help = desk.run(&[command, "--help"]).says(0, &[]).stdout;
         let examples = examples(&help);
@@ -855,6 +857,40 @@ fn every_example_in_the_help_runs() {
             desk.shell(&example).says(0, &[]);
         }
     }
+}
+
+#[test]
+fn completions_name_every_command() {
+    let desk = Desk::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = desk.run(&["completions", shell]).says(0, &[]).stdout;
+        for command in commands(&desk) {
+            assert!(script.contains(&command), "{shell}: {command}");
+        }
+    }
+    let loaded =
+        desk.shell("alb-oidc completions bash >c && bash -c '. ./c && complete -p alb-oidc'");
+    loaded.says(0, &["complete ", " alb-oidc\n"]);
+    let wrong = desk.run(&["completions", "cmd"]);
+    assert_eq!((wrong.status, wrong.stderr.lines().count()), (2, 1));
+}
+
+#[test]
+fn man_has_a_page_for_every_command() {
+    let desk = Desk::new();
+    let all = desk.run(&["man"]).says(0, &[".TH alb-oidc 1"]).stdout;
+    for command in commands(&desk) {
+        let name = format!("alb\\-oidc\\-{}(1)", command.replace('-', "\\-"));
+        assert!(all.contains(&name), "{name} in {all}");
+        let title = format!(".TH alb-oidc-{command} 1");
+        desk.run(&["man", &command]).says(0, &[&title]);
+    }
+    let wrong = desk.run(&["man", "woman"]);
+    assert_eq!(wrong.status, 2);
+    assert_eq!(
+        wrong.stderr,
+        "alb-oidc: found \"woman\", expected a command: alb-oidc --help lists them\n"
+    );
 }
 
 #[test]
@@ -898,6 +934,8 @@ fn commands_of_the_pages_exist() {
                     "tenancy",
                     "simulate",
                     "echo",
+                    "completions",
+                    "man",
                 ]
                 .contains(name)
             }) else {

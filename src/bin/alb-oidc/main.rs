@@ -20,11 +20,13 @@ mod audit;
 mod aws;
 mod check;
 mod clock;
+mod completions;
 mod echo;
 mod explain;
 mod finding;
 mod init;
 mod input;
+mod man;
 mod mint;
 mod native;
 mod output;
@@ -40,7 +42,7 @@ mod trouble;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 const EXAMPLE: &str = r#"Example: show why the filter denies a request with this token
   alb-oidc explain --file token.txt --config wasm-plugin.yaml"#;
@@ -49,7 +51,7 @@ const EXAMPLE: &str = r#"Example: show why the filter denies a request with this
 ///
 /// The --help of each command shows an example.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, after_help = EXAMPLE)]
+#[command(name = "alb-oidc", version, arg_required_else_help = true, after_help = EXAMPLE)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -67,6 +69,8 @@ enum Command {
     Transform(transform::Transform),
     Tenancy(tenancy::Tenancy),
     Echo(echo::Echo),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 fn main() -> ExitCode {
@@ -85,6 +89,8 @@ fn main() -> ExitCode {
         Command::Transform(command) => command.run(),
         Command::Tenancy(command) => command.run(),
         Command::Echo(command) => command.run(),
+        Command::Completions(command) => command.run(Arguments::command()),
+        Command::Man(command) => command.run(Arguments::command()),
     };
     outcome.unwrap_or_else(|trouble| {
         for line in trouble.to_string().lines() {
