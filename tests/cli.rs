@@ -927,6 +927,7 @@ fn commands_of_the_pages_exist() {
                     "init",
                     "check",
                     "audit",
+                    "doctor",
                     "schema",
                     "explain",
                     "token",

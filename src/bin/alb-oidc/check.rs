@@ -4,14 +4,14 @@
 mod config;
 mod extension;
 mod files;
-mod interlock;
+pub(crate) mod interlock;
 mod key_servers;
 mod meaning;
 mod neighbours;
 mod placeholder;
 mod rules;
-mod target;
-mod walk;
+pub(crate) mod target;
+pub(crate) mod walk;
 mod warnings;
 
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ impl Check {
 }
 
 /// Every finding, by file and line.
-fn findings(applied: &Applied, is_partial: bool) -> Vec<Finding> {
+pub(crate) fn findings(applied: &Applied, is_partial: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let guarded_hosts = neighbours::guarded_hosts(&applied.objects);
     for plugin in &applied.configs {

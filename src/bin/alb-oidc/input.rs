@@ -138,6 +138,18 @@ impl Applied {
         Ok(())
     }
 
+    /// Adds a resource of a cluster. `name` takes the place of the file's name.
+    ///
+    /// # Errors
+    /// The resource is not one that the other inputs could contain.
+    pub(crate) fn add_resource(&mut self, name: &str, resource: &Value) -> Result<(), Trouble> {
+        let text = resource.to_string();
+        for document in &parse(Path::new(name), name, &text, "a Kubernetes resource")? {
+            self.add(name, document);
+        }
+        Ok(())
+    }
+
     /// Drops the configs of other plugins, if one is recognizably the filter's.
     pub(crate) fn without_other_plugins(mut self) -> Self {
         let is_of_filter = |config: &PluginConfig| config.members.contains_key("loadBalancers");

@@ -21,6 +21,7 @@ mod aws;
 mod check;
 mod clock;
 mod completions;
+mod doctor;
 mod echo;
 mod explain;
 mod finding;
@@ -63,6 +64,7 @@ enum Command {
     Init(init::Init),
     Check(check::Check),
     Audit(audit::Audit),
+    Doctor(doctor::Doctor),
     Schema(schema::Schema),
     Explain(explain::Explain),
     Token(token::Token),
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         Command::Init(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Audit(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Token(command) => command.run(),

@@ -11,7 +11,7 @@ use crate::input::Object;
 const FILTER_STATE: &str = "wasm.alb_oidc";
 
 /// Whether this EnvoyFilter is an interlock, complete or not.
-pub(super) fn is_interlock(object: &Object) -> bool {
+pub(crate) fn is_interlock(object: &Object) -> bool {
     object.kind == "EnvoyFilter" && any(&object.value, &|_, value| value == FILTER_STATE)
 }
 

@@ -16,14 +16,14 @@ const INGRESS_GATEWAY: [(&str, &str); 2] =
 
 /// Pods of one namespace, by their labels. No labels: all pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) namespace: String,
-    pub(super) labels: BTreeMap<String, String>,
+pub(crate) struct Target {
+    pub(crate) namespace: String,
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 impl Target {
     /// The targets of an extension, an EnvoyFilter, or a policy. At least one.
-    pub(super) fn of(object: &Object) -> Vec<Self> {
+    pub(crate) fn of(object: &Object) -> Vec<Self> {
         let one = object.at("/spec/targetRef");
         let several = object.elements("/spec/targetRefs");
         let refs: Vec<_> = several
@@ -86,7 +86,7 @@ impl Target {
     }
 
     /// Whether a resource with this target certainly applies to all pods of `other`.
-    pub(super) fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         let in_namespace = self.namespace == other.namespace || self.namespace == ROOT_NAMESPACE;
         in_namespace && self.selects(other)
     }
@@ -98,13 +98,13 @@ impl Target {
     }
 
     /// Whether all labels are among those of `other`, in any namespace.
-    pub(super) fn selects(&self, other: &Self) -> bool {
+    pub(crate) fn selects(&self, other: &Self) -> bool {
         let mut labels = self.labels.iter();
         labels.all(|(name, value)| other.labels.get(name) == Some(value))
     }
 
     /// In words.
-    pub(super) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let labels: Vec<_> = self
             .labels
             .iter()

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 /// Whether `holds` is true for the path of any scalar in `value`.
-pub(super) fn any(value: &Value, holds: &dyn Fn(&str, &Value) -> bool) -> bool {
+pub(crate) fn any(value: &Value, holds: &dyn Fn(&str, &Value) -> bool) -> bool {
     first(value, "", holds).is_some()
 }
 
 /// The path and the value of the first scalar in `value`, at `path`, for which `holds` is true.
-pub(super) fn first<'v>(
+pub(crate) fn first<'v>(
     value: &'v Value,
     path: &str,
     holds: &dyn Fn(&str, &Value) -> bool,

@@ -235,6 +235,37 @@ codes! {
     AlbJwtIssuer: Warning, "alb-jwt-issuer",
         "The action jwt-validation has another issuer than machineClients.",
         "Set its Issuer to machineClients.issuer.";
+    // A live cluster.
+    LiveUnread: Warning, "live-unread",
+        "A part of the cluster could not be read: its state is unknown.",
+        "Grant list on the resources, and get on pods/proxy.";
+    LiveGatewayMissing: Error, "live-gateway-missing",
+        "No running pod has the labels of the extension.",
+        "Set gateway of the chart to the labels of the gateway's pods, or start the gateway.";
+    LiveNoEnvoy: Error, "live-no-envoy",
+        "The extension selects a pod without Envoy: nothing there runs the filter.",
+        "Select the pods of Istio's gateway only.";
+    LiveConfigRejected: Error, "live-config-rejected",
+        "Envoy does not run the filter: it rejected the config, or has no module.",
+        "See the lines with alb-oidc: in the log of the pod.";
+    LiveKeyFetchFails: Error, "live-key-fetch-fails",
+        "The gateway cannot fetch keys: users get 503.",
+        "See docs/operations.md#key-server-down. The pods need a route to the key server.";
+    LiveAllDenied: Warning, "live-all-denied",
+        "The pod has denied every request since it started.",
+        "See the reason in docs/monitoring.md#reasons.";
+    LiveNetworkShut: Warning, "live-network-shut",
+        "NetworkPolicies shut out load balancers that connect to pods (target type ip).",
+        "Set networkPolicy.enabled and networkPolicy.albSubnets of the chart.";
+    LiveTrustedProxies: Warning, "live-trusted-proxies",
+        "The number of trusted proxies is wrong: applications see a wrong client address.",
+        "Set numTrustedProxies to 1, as in docs/install.md#numtrustedproxies.";
+    LiveProfileWithoutSidecars: Warning, "live-profile-without-sidecars",
+        "Istio injects no sidecar into the pods of a profile: its policies do not apply there.",
+        "Label the namespace istio-injection: enabled, and restart its pods.";
+    LiveUserIdWritten: Warning, "live-user-id-written",
+        "Another resource writes the user id header at the gateway.",
+        "Remove the header from the resource.";
 }
 
 #[cfg(test)]
