@@ -785,7 +785,7 @@ fn stack_shows_the_error_of_the_filter() {
     let folder = stack("\"loadBalancers\"", "\"loadBalancer\"");
     let (status, said) = run_stack(folder.path(), &["up", envoy]);
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("\nalb-oidc: config refused: "), "{said}");
+    assert!(said.contains("\nalb-oidc: config rejected: "), "{said}");
     assert!(said.contains("loadBalancer"), "{said}");
 
     // A mistake that is not the filter's.

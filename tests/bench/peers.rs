@@ -283,9 +283,9 @@ fn id_token(login: &str, nonce: &str) -> String {
 }
 
 /// The filters that Istio makes of Kubeflow's `envoyExtAuthzHttp` provider and of its
-/// `RequestAuthentication`: components/istio-external-auth-patches and istio-external-auth. The RBAC
-/// filters of the two `AuthorizationPolicy` resources are left out: the peer is not to look slower
-/// than it is. Its DENY policy is here `requires`.
+/// `RequestAuthentication`: components/istio-external-auth-patches and istio-external-auth. Without
+/// the RBAC filters of the two `AuthorizationPolicy` resources, so that the peer does not look
+/// slower than it is. Its DENY policy is here `requires`.
 pub(crate) fn filters() -> Vec<Value> {
     let names = |names: &[&str]| {
         let patterns: Vec<_> = names
