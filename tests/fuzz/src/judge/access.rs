@@ -1,5 +1,5 @@
-//! Access rules and path normalization (`docs/configuration.md`, Rules), by brute force: every order of all changes
-//! that an upstream may make to a path.
+//! Access rules and path normalization (`docs/configuration.md`, Rules). By brute force: tries the
+//! changes that an upstream may make to a path in every order.
 
 use serde_json::Value;
 use std::collections::BTreeMap;

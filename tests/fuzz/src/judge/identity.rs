@@ -269,7 +269,8 @@ fn groups(config: &Value, claims: &Claims<'_>) -> Vec<String> {
     found
 }
 
-/// The names in a claim: `docs/configuration.md`, Forms of a groups claim. `None`: it has none of these forms.
+/// The names in a claim: `docs/configuration.md`, Forms of a groups claim. `None`: it has none of
+/// these forms.
 fn listed(rules: &Value, is_nested: bool, claim: &Value) -> Option<Vec<String>> {
     let members = text(rules, "/members", "");
     match claim {

@@ -1,7 +1,6 @@
-//! The second implementation of the rules: slow and plain, written from `docs/` and the design
-//! instead of the filter's code. Takes the `pluginConfig` as JSON, a request, the key servers'
-//! answers and the time, and returns the expected outcome. Never calls the filter, except for the
-//! names of reasons.
+//! A second implementation of the filter: slow and plain, written from `docs/` instead of the
+//! filter's code. Takes the `pluginConfig` as JSON, a request, the key servers' answers and the
+//! time, and returns the expected outcome. Never calls the filter.
 
 use regex::Regex;
 use std::cell::RefCell;
