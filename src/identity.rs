@@ -65,8 +65,8 @@ impl IdentityRules {
     /// The identity of the user with these `claims`.
     ///
     /// # Errors
-    /// [`Reason::ProviderMismatch`], [`Reason::UserIdMissing`], [`Reason::EmailUnverified`] or [`Reason::UserIdInvalid`].
-    /// Everything but the user id is optional.
+    /// [`Reason::ProviderMismatch`], [`Reason::UserIdMissing`], [`Reason::EmailUnverified`] or
+    /// [`Reason::UserIdInvalid`]. Everything but the user id is optional.
     pub fn identity(&self, claims: &Claims) -> Result<Identity, Reason> {
         let mut identity = self.read(Sources::of(claims))?;
         identity.load_balancer = claims.load_balancer();
@@ -149,7 +149,8 @@ impl UserIdRules {
     /// lower-cased if configured, then transformed, then prefixed.
     ///
     /// # Errors
-    /// [`Reason::ProviderMismatch`], [`Reason::UserIdMissing`], [`Reason::EmailUnverified`], [`Reason::UserIdInvalid`].
+    /// [`Reason::ProviderMismatch`], [`Reason::UserIdMissing`], [`Reason::EmailUnverified`] or
+    /// [`Reason::UserIdInvalid`].
     fn user_id(&self, claims: Sources<'_>) -> Result<String, Reason> {
         if let Some(provider) = &self.provider
             && !provider::is_from(provider, claims.token)

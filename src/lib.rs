@@ -13,10 +13,10 @@
 //!    without a fetch.
 //! 4. [`KeyCache`] returns the key, or the request waits until the root context has fetched it.
 //! 5. **[`Verifier::verify`] establishes trust**: it is the only function that makes a
-//!    [`VerifiedToken`], and only that yields [`Claims`]. It also verifies the access token if the
-//!    config requires one, which only adds claims.
-//! 6. [`IdentityRules`] map claims to a user id and groups. The rules decide whether that user may
-//!    pass.
+//!    [`VerifiedToken`], and only a [`VerifiedToken`] yields [`Claims`]. If the config requires an
+//!    access token, [`Verifier::verify_access_token`] verifies it and adds its claims.
+//! 6. [`IdentityRules`] map claims to an [`Identity`]: user id and groups. The rules decide whether
+//!    that user may pass.
 //!
 //! The modules form layers, and imports only point downward: `tests/layers.rs` enforces it. Only
 //! `filter`, the proxy-wasm side, uses host calls, clocks and random sources, and it decides

@@ -1,7 +1,6 @@
-//! `x-amzn-oidc-accesstoken`, the identity provider's own access token: a JWS (RFC 7515) that it
-//! signs with RS256. It is taken apart here before it is trusted, and its claims are checked here
-//! after [`super::verify`] verified it. Nothing here makes a user of it: it only adds claims to
-//! those of the load balancer's token.
+//! `x-amzn-oidc-accesstoken`, the access token of the identity provider: a JWS (RFC 7515) with
+//! RS256. Parses it, and checks its claims after [`super::verify`] has verified the signature. An
+//! access token gives no identity. It only adds claims to those of the load balancer's token.
 
 use std::time::Duration;
 

@@ -1,10 +1,8 @@
-//! `x-amzn-oidc-data` before it is trusted: the JWS is taken apart, and what its JOSE header says
-//! is compared with the configured load balancers. Nothing here may look at the claims or call a
-//! token genuine: [`super::verify`] does.
+//! Parses `x-amzn-oidc-data`, and compares its JOSE header with the configured load balancers.
+//! Reads no claims and verifies no signature: [`super::verify`] does.
 //!
-//! The format is JWS compact serialisation (RFC 7515, section 7.1) with the ALB's own header fields
-//! `signer` and `client`, and with base64 that is padded and, in old tokens, of the standard
-//! alphabet.
+//! The format is JWS compact serialization (RFC 7515, section 7.1) with two header parameters of
+//! the ALB, `signer` and `client`. Its base64 is padded. Old tokens use the standard alphabet.
 
 use std::time::Duration;
 
@@ -45,7 +43,7 @@ pub struct UntrustedToken<'t> {
 }
 
 impl<'t> UntrustedToken<'t> {
-    /// Takes the header value `text` apart.
+    /// Parses the header value `text`.
     ///
     /// # Errors
     /// In this order: [`Reason::TokenMissing`], [`Reason::TokenTooLarge`],

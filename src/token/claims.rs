@@ -1,4 +1,4 @@
-//! The claims of one user, as two verified tokens give them, and how a path names one. Only
+//! The claims of one user, from one or two verified tokens, and their lookup by path. Only
 //! [`super::verify`] makes [`Claims`].
 
 use serde_json::{Map, Value};
@@ -8,8 +8,7 @@ use crate::time::Timestamp;
 /// How deep claims may nest.
 pub(crate) const MAX_CLAIMS_DEPTH: usize = 16;
 
-/// Claims that the load balancer vouches for, and the identity provider where its access token is
-/// read.
+/// The claims of the load balancer's token and, if the config requires it, of the access token.
 pub struct Claims {
     pub(super) by_name: Map<String, Value>,
     pub(super) access: Option<Map<String, Value>>,

@@ -1,5 +1,5 @@
-//! What both tokens share as JWS compact serialization (RFC 7515, section 7.1): size limits,
-//! base64, typed header parameters, errors. Nothing here says what a token must hold.
+//! JWS compact serialization (RFC 7515, section 7.1) for both tokens: size limits, base64, typed
+//! header parameters, errors. Requires no header parameters or claims.
 
 use base64::Engine as _;
 use base64::alphabet;

@@ -1,5 +1,5 @@
-//! The ALB's token and the identity provider's access token, from text to verified claims. Trust is
-//! earned in [`verify`].
+//! The ALB's token and the identity provider's access token, from text to verified claims.
+//! [`verify`] establishes trust.
 
 pub(crate) mod access_token;
 pub(crate) mod alb;

@@ -1,5 +1,6 @@
-//! **Trust is earned here.** A screened token and its key become a [`VerifiedToken`], and that yields [`Claims`]. Nothing else makes
-//! either. No I/O, no clock, and no claim is read before the signature has been verified.
+//! **Trust is established here.** [`Verifier::verify`] takes a screened token and its key, and
+//! returns a [`VerifiedToken`]. [`VerifiedToken::claims`] returns the [`Claims`]. No other module
+//! makes either type. Claims are read only after the signature has been verified. No I/O. No clock.
 
 use std::time::Duration;
 
@@ -21,12 +22,13 @@ use crate::json;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// Proof that `jsonwebtoken` has a provider of ours: without one it panics.
+/// Proof that `jsonwebtoken` has a provider of this crate. Without a provider, it panics.
 #[derive(Clone, Copy)]
 pub struct Verifier(());
 
 impl Verifier {
-    /// Has `jsonwebtoken` verify with `provider` in this process. The first one installed stays.
+    /// Sets the `provider` with which `jsonwebtoken` verifies in this process. A second call has no
+    /// effect.
     pub fn install(provider: &'static CryptoProvider) -> Self {
         // An error means that one is there already: the known-answer test that chose it gives the
         // same choice again.
@@ -34,11 +36,12 @@ impl Verifier {
         Self(())
     }
 
-    /// Verifies the token's signature with `key`. **This is the line where trust is earned**: the
-    /// only way to a [`VerifiedToken`], and it takes none but a screened token. `jsonwebtoken`
-    /// leaves the arithmetic to the provider of
-    /// [`Verifier::install`], and that to its [`crate::VerifySignature::verify_es256`]: Envoy's, in `filter/host_signature.rs`, or
-    /// [`crate::P256`]'s.
+    /// Verifies the token's signature with `key`. **This function establishes trust**: it is the
+    /// only way to a [`VerifiedToken`], and it accepts only a screened token.
+    ///
+    /// `jsonwebtoken` calls the provider of [`Verifier::install`], which calls
+    /// [`crate::VerifySignature::verify_es256`]. Two types implement that trait: [`crate::P256`],
+    /// and `Host` in `filter/host_signature.rs` for Envoy's BoringSSL.
     ///
     /// # Errors
     /// [`Reason::SignatureInvalid`].
@@ -62,8 +65,8 @@ impl Verifier {
     }
 
     /// Verifies the access token's signature with `key`, and adds its claims to the `claims` of the
-    /// load balancer's token if it is of the same user and sign-in. An access token alone gives
-    /// no identity.
+    /// load balancer's token. Both tokens must name the same user and, where both name one, the same
+    /// client. An access token alone gives no identity.
     ///
     /// # Errors
     /// [`AccessTokenFault`].
@@ -109,8 +112,7 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
-    /// Reads the claims and checks the two that say whether they hold: `exp` and `iss`, where
-    /// present.
+    /// Parses the claims, and checks `exp` and `iss` if they are present.
     ///
     /// # Errors
     /// [`Reason::TokenMalformed`], [`Reason::TokenExpired`], [`Reason::IssuerMismatch`].
