@@ -1,6 +1,5 @@
-//! Request head in, decision out. The one place that says in which order a request is judged.
-//! Touches no host: the caller removes and sets the headers that are named here, fetches keys, and
-//! answers.
+//! Request head in, decision out. [`Gate::decide`] defines the order of the checks. No host calls:
+//! the caller removes and sets headers, fetches keys, and replies.
 
 use std::rc::Rc;
 

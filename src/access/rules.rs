@@ -1,5 +1,10 @@
 //! Access rules: which requests need a token and which users may pass. Sees no token.
 //!
+//! Rules are evaluated twice. [`AccessRules::requirement`] finds the rules that match the request,
+//! before the token is verified. [`Requirement::admits`] applies them to the verified user. A
+//! condition on the user, such as [`Rule::issuers`], is evaluated by the second. While
+//! such a rule can decide, the request needs a token.
+//!
 //! The first matching rule decides. Without one, the request needs a token and any user may pass.
 //! A path with several normalized forms ([`super::path`]) must satisfy the rules of **every** form.
 //! An unreadable request (a control character in its path, an invalid host) must satisfy **all**
@@ -95,8 +100,8 @@ pub struct Requirement<'r>(Cow<'r, [Demand<'r>]>);
 /// The demand of one normalized form of the path.
 #[derive(Clone, Debug)]
 struct Demand<'r> {
-    /// The matching rules for some issuers, before the first one for every issuer. The first for the
-    /// user's issuer decides.
+    /// The matching rules with [`Rule::issuers`], up to the first one without. The first rule with
+    /// the user's issuer decides.
     by_issuer: Vec<&'r Rule>,
     /// Decides for all other users.
     otherwise: &'r Access,
