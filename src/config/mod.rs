@@ -65,7 +65,7 @@ pub struct Config {
     pub session_cookies: SessionCookies,
     /// Sign-out at the gateway; `None`: off.
     pub sign_out: Option<SignOut>,
-    /// What the page of a denial says of the site.
+    /// The site's title and contact on the page of a denial.
     pub pages: Pages,
     /// Whether the access log can read the user id of an admitted request, as the filter state
     /// `wasm.alb_oidc_user`.
@@ -83,7 +83,7 @@ pub struct UserRules {
     pub access_token: Option<AccessTokenRules>,
 }
 
-/// `pages`: what the page of a denial says of the site.
+/// `pages`: the site's title and contact on the page of a denial.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pages {
     /// The site's name, any text without control characters.

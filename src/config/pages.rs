@@ -1,4 +1,4 @@
-//! Reads `pages` of the plugin config: what the page of a denial says of the site.
+//! Reads `pages` of the plugin config: the site's title and contact on the page of a denial.
 
 use super::Pages;
 use super::endpoint::Endpoint;

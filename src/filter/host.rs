@@ -1,5 +1,6 @@
-//! The host's ABI (proxy-wasm 0.2.1), as far as the filter needs it. The one file with `unsafe`.
-//! Decides nothing, and panics on no status that a host might return: the SDK's own wrappers do.
+//! The calls of the host's ABI (proxy-wasm 0.2.1) that the filter needs. The only file with
+//! `unsafe`. Decides nothing. Returns each unexpected status as an error, on which the wrappers of
+//! the SDK would panic.
 
 #![allow(unsafe_code)]
 

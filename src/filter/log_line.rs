@@ -1,5 +1,5 @@
-//! The text of log lines about denials and failed fetches. Of a token they show one parameter of
-//! the JOSE header at most, and of a key its id.
+//! The text of log lines about denials and failed fetches. Of a token, a line shows at most one
+//! parameter of the JOSE header. Of a key, it shows only the id.
 
 use super::metrics::FetchOutcome;
 use crate::gate::Detail;

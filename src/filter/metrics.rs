@@ -1,4 +1,4 @@
-//! The filter's counters in Envoy's stats, by name. Nothing here decides what is counted.
+//! The filter's counters in Envoy's stats, by name. Decides nothing.
 
 use super::host;
 use super::host_signature::Backend;

@@ -1,9 +1,9 @@
-//! The proxy-wasm side: reads the request's head, asks the [`crate::gate`], and does what it says.
+//! The proxy-wasm side: reads the request's head, and carries out the decision of [`crate::gate`].
 //! [`plugin`] fetches keys for the [`crate::keys`] cache. Decides nothing.
 //!
-//! Keys are fetched by the root context, in `on_tick`: the SDK hands the answer to the context that
-//! dispatched the call, and a request's own context may be gone by then. The answer wakes every
-//! request that waits for the key.
+//! The root context fetches keys, in `on_tick`. The SDK delivers the response to the context that
+//! made the call, and the context of a request may end earlier. The response resumes every request
+//! that waits for the key.
 
 // Another module built around the verifier has no use for the rest.
 #![cfg_attr(not(feature = "module"), allow(dead_code))]

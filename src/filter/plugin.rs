@@ -1,5 +1,5 @@
-//! What one plugin config holds in one worker, and the host calls that carry out what gate and key
-//! cache decide.
+//! The state of one plugin config in one worker, and the host calls that carry out the decisions of
+//! gate and key cache.
 
 use std::time::Duration;
 

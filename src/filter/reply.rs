@@ -1,7 +1,7 @@
-//! What a client reads in upstream's place: a refusal (a page for a person at a browser, JSON for
-//! everything else), or the way out for who signs out. Says the reason and no more: no token, no
-//! claim but the verified user id on the page for that user, nothing that the client sent but its
-//! sanitised request id and the names of its session cookies.
+//! Local replies: a denial (a page for browsers, JSON for other clients) or a sign-out. A denial
+//! contains the reason, the sanitized request id and, on the page, the id of a verified user. A
+//! sign-out contains the names of the client's session cookies. A reply contains no token, no other
+//! claim and no other text from the client.
 
 use crate::config::{Config, Pages};
 use crate::headers::RequestHead;

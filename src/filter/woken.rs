@@ -1,4 +1,4 @@
-//! Requests whose waiting is over and that have not been resumed yet. No host calls: the plugin
+//! The queue of requests that no longer wait and are not yet resumed. No host calls: the plugin
 //! resumes them.
 
 use std::collections::VecDeque;

@@ -32,8 +32,8 @@ pub(super) struct Verdict {
 /// The key cache's clock stands still.
 const STEADY: Timestamp = Timestamp::from_millis(0);
 
-/// Has the gate judge the request. `lines` are those of the rules in the config's file. `find` answers for the load balancer's key server: `None` where
-/// no key is given.
+/// Runs the gate on the request. `lines`: the line of each rule in the config's file. `find` takes
+/// the place of the load balancer's key server, and returns `None` if no key is given.
 pub(super) fn judge(
     config: &Config,
     lines: &[u64],

@@ -1,5 +1,5 @@
-//! Records what the gate tells of a request: one step for each check, with the values that it
-//! compared. Decides nothing.
+//! Records the checks of the gate: one step for each check, with the compared values. Decides
+//! nothing.
 
 use alb_oidc_filter::{
     AccessTokenFault, Claims, Config, Dropped, GroupRules, Identity, KeyName, LoadBalancer,

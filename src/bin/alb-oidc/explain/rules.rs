@@ -1,5 +1,5 @@
-//! Which rule decides about a request, and what an allow list almost has. For people to read:
-//! nothing here decides.
+//! Names the rules that decide about a request, and near misses in an allow list. For display only:
+//! decides nothing.
 
 use alb_oidc_filter::{Access, AccessRules, Allow, Identity, Requirement};
 
