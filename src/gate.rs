@@ -34,7 +34,7 @@ pub enum Decision {
     NeedKey(KeyName),
     /// Answer it here.
     Deny(Reason),
-    /// Answer it here: expire these session cookies and send the browser away.
+    /// Answer it here: expire these session cookies and redirect the browser.
     SignOut(Vec<String>),
     /// Report mode: count and log this reason, apply these edits and let it pass, without identity.
     Report(Reason, Vec<HeaderEdit>),
@@ -71,26 +71,26 @@ impl Trace for Work {
     }
 }
 
-/// What log and page say of a denial beyond its reason.
+/// Details of a denial, for the log and the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// The check of the access token that failed.
     AccessToken(AccessTokenFault),
-    /// What the token's header has instead of a configured load balancer.
+    /// The parameter of the token's JOSE header that matches no configured load balancer.
     Header(HeaderParameter),
     /// The verified user whom the rules do not allow.
     User(Rc<Identity>),
 }
 
-/// Judges requests by one plugin config.
+/// Decides on requests by one plugin config.
 pub struct Gate {
     config: Config,
     authenticator: Authenticator,
     /// The headers that no client may send, and the ALB's; no name twice.
     reserved: Vec<String>,
-    /// Of each length that a name in `reserved` has the bit; bit 63 stands for all that are longer.
+    /// One bit for each length of a name in `reserved`. Bit 63 is for all longer names.
     reserved_lengths: u64,
-    /// What the names of the member headers begin with; only this filter may set those either.
+    /// The prefix of the member headers, which no client may send.
     reserved_prefix: Option<String>,
 }
 
@@ -186,8 +186,8 @@ impl Gate {
             || self.reserved_prefix.as_deref().is_some_and(is_member)
     }
 
-    /// Judges the request at the time that the clocks tell. If one cannot be read, and is needed,
-    /// the request is denied for [`Reason::InternalError`].
+    /// Decides on the request at the time of `clocks`. If a needed clock cannot be read, denies the
+    /// request for [`Reason::InternalError`].
     pub fn decide(
         &mut self,
         head: &RequestHead<'_>,
@@ -199,7 +199,7 @@ impl Gate {
         (decision, work)
     }
 
-    /// As [`Gate::decide`], with `trace` told the outcome of each step.
+    /// As [`Gate::decide`], and calls `trace` with the outcome of each step.
     pub fn decide_traced(
         &mut self,
         head: &RequestHead<'_>,
@@ -248,8 +248,8 @@ impl Gate {
         }
     }
 
-    /// What log and page say, beyond its reason, of the denial that [`Gate::decide`] has just
-    /// decided on. Taken, so that it is told once.
+    /// The details of the denial that [`Gate::decide`] has just returned. A second call returns
+    /// `None`.
     pub fn take_detail(&mut self) -> Option<Detail> {
         self.authenticator.detail.take()
     }
@@ -274,8 +274,8 @@ impl Gate {
         }
     }
 
-    /// What upstream is to see. Without an identity nothing was verified, so none of the ALB's
-    /// headers passes.
+    /// The edits of a request that passes. Without an identity, no token was verified, so the edits
+    /// remove all headers of the ALB.
     fn admission(&self, head: &RequestHead<'_>, identity: Option<&Identity>) -> Vec<HeaderEdit> {
         let forward = self.config.forward;
         let subject = identity

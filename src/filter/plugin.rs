@@ -370,8 +370,8 @@ impl Plugin {
             .for_each(|id| self.woken.push(id, Ending::TurnedAway));
     }
 
-    /// Goes on with woken requests for a [`SLICE`]: the worker's other requests are not to wait for
-    /// all of them. Each is judged again, from its head: nothing about it was kept.
+    /// Resumes woken requests for a [`SLICE`], so that other requests of the worker do not wait for
+    /// all of them. Each request is decided again from its head, without any kept state.
     fn resume_waiters(&mut self, now: Timestamp) {
         let end = now.plus(SLICE);
         while let Some((id, ending)) = self.woken.pop() {

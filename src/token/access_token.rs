@@ -17,7 +17,7 @@ use crate::json;
 use crate::keys::source::{KeyId, KeySourceId};
 use crate::time::Timestamp;
 
-/// Whose access tokens are trusted: `accessToken` of the plugin config.
+/// The issuer and keys of trusted access tokens: `accessToken` of the plugin config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessTokenRules {
     /// The `iss` of its access tokens.
@@ -37,7 +37,7 @@ pub struct UntrustedAccessToken<'t> {
 }
 
 impl<'t> UntrustedAccessToken<'t> {
-    /// Takes the header value `text` apart.
+    /// Parses the header value `text`.
     ///
     /// # Errors
     /// [`AccessTokenFault`]: none at all, over [`MAX_TOKEN_BYTES`], no JWS, an `alg` that is not
@@ -87,7 +87,7 @@ impl<'t> UntrustedAccessToken<'t> {
         is_sound.then_some(([signing_input, payload, signature], header))
     }
 
-    /// Which key would have signed it.
+    /// The id of its key, from the JOSE header.
     pub fn key_id(&self) -> KeyId {
         self.key_id
     }
@@ -108,7 +108,7 @@ impl<'t> UntrustedAccessToken<'t> {
     }
 }
 
-/// What an access token must say: that it is of the same sign-in as the load balancer's token.
+/// The expected claims of an access token from the same sign-in as the load balancer's token.
 pub(crate) struct Expected<'a> {
     pub(crate) rules: &'a AccessTokenRules,
     /// `sub` of the load balancer's token.

@@ -65,8 +65,8 @@ impl Verifier {
     }
 
     /// Verifies the access token's signature with `key`, and adds its claims to the `claims` of the
-    /// load balancer's token. Both tokens must name the same user and, where both name one, the same
-    /// client. An access token alone gives no identity.
+    /// load balancer's token. Both tokens must name the same user. If both name a client, the
+    /// clients must be equal. An access token alone gives no identity.
     ///
     /// # Errors
     /// [`AccessTokenFault`].
