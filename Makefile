@@ -50,7 +50,7 @@ module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the def
 test: lint test-unit test-envoy ## Run every test, on each supported Envoy
 
 .PHONY: test-unit
-test-unit: rust ## Run the tests that need neither the module nor an Envoy
+test-unit: rust ## Run unit tests, doc tests and the short fuzz runs
 	cargo test --locked --features cli --lib --bins
 	cargo test --locked --features cli --doc
 	cargo test --locked $(FUZZ_CARGO)

@@ -42,8 +42,8 @@ const SHARING_ATTEMPTS: usize = 16;
 const OVERDUE: Timestamp = Timestamp::from_millis(0);
 
 /// The filter state `wasm.alb_oidc`, on each request that passes and on no other. The interlock, an
-/// RBAC filter before the router, denies requests without it: see `envoy/envoy.yaml`. Only a Wasm
-/// module can write names that begin with `wasm.`.
+/// RBAC filter before the router, denies requests without it: see `envoy/envoy.yaml`. No client can
+/// write a filter state.
 const PASSED: &str = "alb_oidc";
 /// The filter states for the access log: the user, and the reason of a denial.
 const USER: &str = "alb_oidc_user";
