@@ -157,14 +157,9 @@ const DEPTH: usize = 8;
 struct Table(BTreeMap<String, (String, bool)>);
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let page = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../docs/configuration.md"
-    );
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
     let page = std::fs::read_to_string(page).expect("the page");
-    let (_, table) = page
-        .split_once("<!-- config reference")
-        .expect("the table");
+    let (_, table) = page.split_once("<!-- config reference").expect("the table");
     let rows = table
         .lines()
         .skip(3)
