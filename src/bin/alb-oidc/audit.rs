@@ -10,13 +10,13 @@ use std::process::ExitCode;
 
 use alb_oidc_filter::{Config, RequestHead};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::aws::{COMMANDS, Located, Snapshot, load_balancer_of};
 use crate::check::of_config;
-use crate::finding::{self, Code, Finding, Format, sarif};
+use crate::finding::{self, Code, Finding, Format, report};
 use crate::input::{PluginConfig, Trouble, read_only};
-use crate::output::{GOOD, print, styled};
+use crate::output::print;
 
 const EXAMPLES: &str = r#"Examples:
   alb-oidc audit --commands
@@ -90,26 +90,10 @@ impl Audit {
             findings = auditor.findings;
         }
         finding::sort(&mut findings);
-        let text = match self.output {
-            Format::Text => text(&findings),
-            Format::Json => {
-                let findings: Vec<_> = findings.iter().map(Finding::json).collect();
-                format!("{:#}\n", json!({"findings": findings}))
-            }
-            Format::Sarif => format!("{:#}\n", sarif::log(&findings)),
-        };
-        print(&text)?;
+        let verdict = "the load balancer fits the config";
+        print(&report::render(&findings, self.output, verdict))?;
         Ok(finding::exit_code(&findings, self.strict))
     }
-}
-
-fn text(findings: &[Finding]) -> String {
-    let mut lines: Vec<_> = findings.iter().map(Finding::text).collect();
-    lines.push(
-        finding::summary(findings)
-            .unwrap_or_else(|| styled(GOOD, "the load balancer fits the config")),
-    );
-    lines.join("\n") + "\n"
 }
 
 impl Auditor<'_> {

@@ -7,10 +7,9 @@ mod judge;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
 
-use crate::finding::{self, Finding, Format, sarif};
-use crate::output::{GOOD, print, styled};
+use crate::finding::{self, Finding, Format, report};
+use crate::output::print;
 use crate::trouble::Trouble;
 
 const EXAMPLES: &str = "\
@@ -45,15 +44,8 @@ impl Doctor {
             .map_err(|error| Trouble(format!("cannot start threads: {error}")))?;
         let mut findings = runtime.block_on(findings(self.context))?;
         finding::sort(&mut findings);
-        let text = match self.output {
-            Format::Text => text(&findings),
-            Format::Json => {
-                let findings: Vec<_> = findings.iter().map(Finding::json).collect();
-                format!("{:#}\n", json!({"findings": findings}))
-            }
-            Format::Sarif => format!("{:#}\n", sarif::log(&findings)),
-        };
-        print(&text)?;
+        let verdict = "no mistakes in the cluster";
+        print(&report::render(&findings, self.output, verdict))?;
         Ok(finding::exit_code(&findings, self.strict))
     }
 }
@@ -68,12 +60,4 @@ async fn findings(context: Option<String>) -> Result<Vec<Finding>, Trouble> {
     }
     cluster.metrics = metrics;
     judge::judge(&cluster)
-}
-
-fn text(findings: &[Finding]) -> String {
-    let mut lines: Vec<_> = findings.iter().map(Finding::text).collect();
-    lines.push(
-        finding::summary(findings).unwrap_or_else(|| styled(GOOD, "no mistakes in the cluster")),
-    );
-    lines.join("\n") + "\n"
 }

@@ -1,7 +1,8 @@
-//! Findings of `check` and `audit`: data with a stable code, and their output as text, JSON and
+//! Findings of `check`, `audit` and `doctor`: data with a stable code, and their output as text, JSON and
 //! SARIF. Judges nothing.
 
 mod code;
+pub(crate) mod report;
 pub(crate) mod sarif;
 
 use std::process::ExitCode;

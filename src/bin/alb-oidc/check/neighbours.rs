@@ -188,8 +188,8 @@ fn names_ports(rule: &Value) -> bool {
     by_operation || list(rule, "when").iter().any(is_port)
 }
 
-/// Whether a gateway among `objects` carries TCP or passthrough TLS at `target`, or none of them is
-/// there.
+/// Whether a gateway among `objects` carries TCP or passthrough TLS at `target`. Also true if
+/// `objects` has no gateway there.
 fn may_carry_tcp(objects: &[Object], target: &Target) -> bool {
     let mut gateways = objects
         .iter()
