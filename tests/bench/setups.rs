@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::iter;
 use std::path::{Path, PathBuf};
 use support::envoy::{Plugin, any, gateway_config, http_listener, interlock, wasm_filter};
 use support::token::{ISSUER, Key, TokenSpec};
@@ -153,11 +154,9 @@ impl Filter {
             Filter::Nothing => vec![],
             Filter::Step(step) => {
                 let module = wasm_filter(&staircase::plugin(name, step, &modules.steps));
-                if staircase::has_interlock(step) {
-                    vec![module, interlock(&["admitted", "skipped"])]
-                } else {
-                    vec![module]
-                }
+                iter::once(module)
+                    .chain(staircase::filter_behind(step))
+                    .collect()
             }
             Filter::JwtAuthn => vec![jwt_authn(kid, key, None)],
             Filter::JwtAuthnWithCache => vec![jwt_authn(kid, key, Some(10_000))],

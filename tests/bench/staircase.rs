@@ -1,8 +1,9 @@
 //! Modules that each do more than the one before, up to the host calls that this filter makes for a
 //! cached token. They verify nothing. Their instructions tell what each call costs.
 
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use support::envoy::Plugin;
+use support::envoy::{Plugin, interlock, rbac_filter};
 
 /// A step, and what it does more than the one before.
 const NAMES: [&str; LENGTH] = [
@@ -15,9 +16,10 @@ const NAMES: [&str; LENGTH] = [
     "+ proxy_set_property",
     "+ proxy_increment_metric, twice",
     "+ proxy_get_current_time_nanoseconds",
-    "+ the interlock, Envoy's RBAC filter",
+    "+ Envoy's RBAC filter, which admits each request",
+    "+ the interlock's condition in it",
 ];
-pub(crate) const LENGTH: usize = 10;
+pub(crate) const LENGTH: usize = 11;
 /// The steps with a module of their own. The others share one, and differ in their configuration:
 /// under valgrind, Envoy has memory for few VMs.
 const ENTRIES: usize = 3;
@@ -29,9 +31,14 @@ pub(crate) const fn name(step: usize) -> &'static str {
     NAMES[step]
 }
 
-/// Whether the interlock is behind a step's module.
-pub(crate) fn has_interlock(step: usize) -> bool {
-    step + 1 == LENGTH
+/// The filter behind a step's module: the interlock in the last step, and in the step before an RBAC
+/// filter that admits each request.
+pub(crate) fn filter_behind(step: usize) -> Option<Value> {
+    match LENGTH - step {
+        1 => Some(interlock(&["admitted", "skipped"])),
+        2 => Some(rbac_filter(&[json!({"any": true})])),
+        _ => None,
+    }
 }
 
 /// Assembles the modules in `folder`.

@@ -397,9 +397,14 @@ pub fn interlock(values: &[&str]) -> Value {
         .iter()
         .map(|value| json!({"filter_state": {"key": "wasm.alb_oidc", "string_match": {"exact": value}}}))
         .collect();
+    rbac_filter(&passed)
+}
+
+/// An RBAC filter that denies each request but those of one of these principals.
+pub fn rbac_filter(principals: &[Value]) -> Value {
     let rules = json!({"policies": {"passed-the-filter": {
         "permissions": [{"any": true}],
-        "principals": passed,
+        "principals": principals,
     }}});
     json!({
         "name": "alb-oidc-interlock",
