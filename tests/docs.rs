@@ -293,26 +293,112 @@ fn access_log_matches_the_scenarios() {
     }
 }
 
+/// The lines of the table in `docs/migration.md`, by their old setting, and the row of
+/// `tests/scenarios` that shows each.
+const MIGRATION: [(&str, &str); 23] = [
+    (
+        "user id from the token's `email`",
+        "As in the Mixer adapter, the email of the ALB token becomes the user id",
+    ),
+    (
+        "Profile and RBAC rules on `kubeflow-userid`",
+        "A client's user id header is replaced",
+    ),
+    (
+        "group namespaces with Cognito and ADFS (`custom:groups`)",
+        "As in the Mixer adapter, RBAC can match a group, now by its member header",
+    ),
+    (
+        "a request without a token passed",
+        "Unlike the Mixer adapter, the filter denies a request without a token",
+    ),
+    (
+        "any load balancer's token passed (CVE-2024-8901)",
+        "Unlike the Mixer adapter, the filter denies tokens of other load balancers",
+    ),
+    (
+        "`USERID_CLAIM`, `USERID_HEADER`, `USERID_PREFIX`",
+        "AuthService's USERID_CLAIM, _HEADER, _PREFIX and _TRANSFORMERS apply",
+    ),
+    (
+        "`USERID_TRANSFORMERS`",
+        "Only the first matching rule of AuthService's USERID_TRANSFORMERS applies",
+    ),
+    (
+        "`USERID_TOKEN_HEADER`",
+        "The verified token is forwarded, as with AuthService's USERID_TOKEN_HEADER",
+    ),
+    (
+        "`GROUPS_CLAIM` (default there: `groups`), `GROUPS_HEADER`",
+        "AuthService's GROUPS_CLAIM and GROUPS_HEADER set the groups header",
+    ),
+    (
+        "`GROUPS_ALLOWLIST`",
+        "AuthService's GROUPS_ALLOWLIST denies users outside its groups",
+    ),
+    (
+        "`SKIP_AUTH_URLS`",
+        "AuthService's SKIP_AUTH_URLS need no token and get no identity headers",
+    ),
+    (
+        "`AFTER_LOGOUT_URL`, `…/authservice/logout`",
+        "AuthService's logout endpoint answers a POST with AFTER_LOGOUT_URL",
+    ),
+    (
+        "`kubeflow-userid` from the token's `email`",
+        "As in the Lua filter, the email of the ALB token is in kubeflow-userid",
+    ),
+    (
+        "a client's own header won",
+        "Unlike the Lua filter, the filter replaces a client's kubeflow-userid",
+    ),
+    (
+        "nothing was verified",
+        "Unlike the Lua filter, the filter denies a token with an invalid signature",
+    ),
+    (
+        "its sign-out service",
+        "As in the Lua setup, sign-out expires the session cookies, now every shard",
+    ),
+    (
+        "`allowed_users`, PPL `email`",
+        "Pomerium's allow list admits a user by email",
+    ),
+    (
+        "`allowed_domains`, PPL `domain`",
+        "Pomerium's allow list admits a user by domain in any letter case",
+    ),
+    (
+        "`allowed_groups`, `allowed_idp_claims`",
+        "Pomerium's allow list admits a user by group",
+    ),
+    (
+        "`allow_any_authenticated_user`",
+        "A host without a rule acts as Pomerium's allow_any_authenticated_user",
+    ),
+    (
+        "`allow_public_unauthenticated_access`",
+        "Pomerium's allow_public_unauthenticated_access opens a host",
+    ),
+    (
+        "`cors_allow_preflight`",
+        "Pomerium's cors_allow_preflight admits a CORS preflight without a token",
+    ),
+    (
+        "`usernameClaim`, `usernamePrefix`, `groupsClaim`, `groupsPrefix`",
+        "EKS's username and groups settings yield the names of Kubernetes RBAC",
+    ),
+];
+
 #[test]
 fn migration_table_has_a_row_for_each_line() {
-    let mut names = BTreeSet::new();
-    for file in std::fs::read_dir(format!("{}/tests/scenarios", env!("CARGO_MANIFEST_DIR")))
-        .expect("the table")
-    {
-        let text = std::fs::read_to_string(file.expect("a file").path()).expect("its text");
-        let table: toml::Table = text.parse().expect("TOML");
-        let rows = table
-            .get("row")
-            .and_then(toml::Value::as_array)
-            .into_iter()
-            .flatten();
-        names.extend(rows.filter_map(|row| Some(row.get("name")?.as_str()?.to_owned())));
-    }
     let lines = table("docs/migration.md", "coming from");
-    assert!(lines.len() > 20, "{} lines", lines.len());
-    for line in lines {
-        let name = line.last().map_or("", |cell| cell.trim_matches('"'));
-        assert!(names.contains(name), "no row is named {name:?}");
+    let settings: Vec<_> = lines.iter().map(|line| line[1].as_str()).collect();
+    assert_eq!(settings, MIGRATION.map(|(setting, _)| setting));
+    let rows = Table::read(&support::repository("tests/scenarios")).rows;
+    let names: BTreeSet<_> = rows.iter().map(|row| row.name.as_str()).collect();
+    for (setting, row) in MIGRATION {
+        assert!(names.contains(row), "{setting}: no row is named {row:?}");
     }
 }
 
