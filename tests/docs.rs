@@ -295,14 +295,10 @@ fn access_log_matches_the_scenarios() {
 
 /// The lines of the table in `docs/migration.md`, by their old setting, and the row of
 /// `tests/scenarios` that shows each.
-const MIGRATION: [(&str, &str); 23] = [
+const MIGRATION: [(&str, &str); 20] = [
     (
         "user id from the token's `email`",
         "As in the Mixer adapter, the email of the ALB token becomes the user id",
-    ),
-    (
-        "Profile and RBAC rules on `kubeflow-userid`",
-        "A client's user id header is replaced",
     ),
     (
         "group namespaces with Cognito and ADFS (`custom:groups`)",
@@ -347,14 +343,6 @@ const MIGRATION: [(&str, &str); 23] = [
     (
         "`kubeflow-userid` from the token's `email`",
         "As in the Lua filter, the email of the ALB token is in kubeflow-userid",
-    ),
-    (
-        "a client's own header won",
-        "Unlike the Lua filter, the filter replaces a client's kubeflow-userid",
-    ),
-    (
-        "nothing was verified",
-        "Unlike the Lua filter, the filter denies a token with an invalid signature",
     ),
     (
         "its sign-out service",

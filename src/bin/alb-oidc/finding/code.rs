@@ -299,7 +299,7 @@ mod tests {
                 };
                 (
                     code.name().to_owned(),
-                    format!("{severity}. {}\nFix: {}", code.title(), code.fix()),
+                    format!("{severity}. {}\n{}", code.title(), code.fix()),
                 )
             })
             .collect();
