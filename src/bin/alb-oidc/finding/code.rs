@@ -72,13 +72,13 @@ codes! {
         "The filter never runs: SERVER never matches on a gateway.",
         "Set match to [{mode: CLIENT}].";
     MatchPorts: Warning, "match-ports",
-        "The filter does not run on other ports of the gateway.",
-        "Remove ports from match. The interlock denies requests on the other ports.";
+        "The filter does not run on other ports of the gateway, and the interlock denies requests there.",
+        "Remove ports from match.";
     TargetMissing: Warning, "target-missing",
         "Every proxy of the namespace, or of the mesh, runs the filter.",
         "Set selector to the labels of the gateway's pods, or targetRefs to the Gateway.";
     TwoFilters: Error, "two-filters",
-        "Two extensions run the filter on one gateway: the first removes the token, the second answers 401.",
+        "Two extensions run the filter: the first removes the token, the second answers 401.",
         "Delete one of the two.";
     ImageUnpinned: Warning, "image-unpinned",
         "A user who can push to the registry can replace the module.",
@@ -89,19 +89,19 @@ codes! {
     // The interlock.
     InterlockMissing: Error, "interlock-missing",
         "Without the filter, the gateway forwards the identity headers that clients send.",
-        "Apply the interlock of istio/chart, or pass the file that contains it. With --partial, check reports nothing that is missing.";
+        "Apply the interlock of istio/chart, or pass its file. For a part of the resources, use --partial.";
     InterlockOpen: Error, "interlock-open",
         "The interlock lets requests pass that the filter did not let pass.",
         "Use the EnvoyFilter that istio/chart renders.";
     TargetDiffers: Error, "target-differs",
         "Two resources that belong together select different gateways.",
-        "Give all of them the same namespace and the same selector or targetRefs.";
+        "Give both the same namespace and the same selector or targetRefs.";
     ExtensionMissing: Warning, "extension-missing",
         "The interlock shuts the gateway: no extension loads the filter.",
-        "Set pluginConfig.loadBalancers of the chart, or pass the file with the extension.";
+        "Set pluginConfig.loadBalancers of the chart, or pass the extension's file.";
     // Key servers.
     KeyServerMissing: Error, "key-server-missing",
-        "The filter cannot fetch keys: Istio makes no cluster for the key server.",
+        "The filter cannot fetch keys: the key server has no cluster.",
         "Add a ServiceEntry with this host and port. istio/chart makes one.";
     KeyServerTls: Error, "key-server-tls",
         "Envoy fetches the keys without TLS, or does not verify the certificate.",
@@ -120,8 +120,8 @@ codes! {
         "The policy denies users of the load balancer: Istio has verified no JWT of theirs.",
         "Delete the policy. For Kubeflow, use the component istio/kubeflow.";
     PolicyCustom: Warning, "policy-custom",
-        "An external authorizer runs before the filter and sees the identity headers that clients send.",
-        "Remove the CUSTOM policy from the gateway, or let the authorizer ignore these headers.";
+        "An external authorizer runs before the filter and sees the clients' own identity headers.",
+        "Remove the CUSTOM policy, or let the authorizer ignore these headers.";
     UpgradeType: Warning, "upgrade-type",
         "Before Envoy 1.38.4 and 1.39.3, a client can hide a second request with a forged user id behind such an upgrade.",
         "Allow only websocket.";
@@ -136,7 +136,7 @@ codes! {
         "No request is denied.",
         "Set mode to enforce when the reports are as expected.";
     SessionCookiesForwarded: Warning, "session-cookies-forwarded",
-        "Applications receive cookies with which they can impersonate the user.",
+        "Applications receive cookies and can impersonate the user.",
         "Set forward.sessionCookies to false.";
     RegexSize: Warning, "regex-size",
         "The module may reject the regexes of the rules.",
@@ -151,19 +151,19 @@ codes! {
         "The rule opens every path to requests without a token.",
         "Add paths to match, or narrow them.";
     RuleOpensRegex: Warning, "rule-opens-regex",
-        "The regex matches anywhere in the path, and so opens more paths than intended.",
+        "The regex matches anywhere in the path and opens further paths.",
         "Anchor the regex: ^/path$.";
     RuleOpensSuffix: Warning, "rule-opens-suffix",
         "The suffix opens every directory. Some applications ignore text after a path.",
         "Use exact or prefix.";
     AllowExact: Warning, "allow-exact",
-        "The rule restricts one path only. Any user may request the paths below it and other spellings of it.",
+        "Any user may request the paths below this path and other spellings of it.",
         "Use prefix.";
     AllowMethods: Warning, "allow-methods",
-        "The rule restricts some methods only. Any user may use the others.",
-        "Remove methods from match, or add a rule for the other methods.";
+        "Any user may use the other methods.",
+        "Remove methods from match, or add a rule for the others.";
     TransformerUnanchored: Warning, "transformer-unanchored",
-        "The transformer also changes names that only contain the match: two users can get the same name.",
+        "The transformer also changes names that contain the match: two users can get one name.",
         "End the regex with $.";
     ClaimWritable: Warning, "claim-writable",
         "A user without the first claim takes the user id from a claim that users may write at many providers.",
@@ -180,13 +180,13 @@ codes! {
     // The load balancer.
     AlbArnDiffers: Error, "alb-arn-differs",
         "The config trusts a load balancer that is not in the input: tokens of the others are denied.",
-        "Set loadBalancers[].arn to the ARN of the load balancer in front of the gateway.";
+        "Set loadBalancers[].arn to that of the load balancer in front of the gateway.";
     AlbIssuerDiffers: Error, "alb-issuer-differs",
-        "A listener rule signs users in with an issuer that the config does not trust.",
-        "Set loadBalancers[].issuer to the issuer of the rule, byte for byte.";
+        "The config does not trust the issuer of a listener rule.",
+        "Set loadBalancers[].issuer to that of the rule, byte for byte.";
     AlbClientDiffers: Error, "alb-client-differs",
-        "A listener rule signs users in with a client that the config does not trust.",
-        "Set loadBalancers[].clientId to the client id of the rule.";
+        "The config does not trust the client of a listener rule.",
+        "Set loadBalancers[].clientId to that of the rule.";
     AlbTwoClients: Warning, "alb-two-clients",
         "The load balancer signs users in with several clients.",
         "Use one client, or list each in loadBalancers on purpose.";
@@ -203,8 +203,8 @@ codes! {
         "A listener rule forwards requests without authentication.",
         "Add authenticate-cognito or authenticate-oidc before forward, or open the path in rules of pluginConfig.";
     AlbRuleShadowed: Error, "alb-rule-shadowed",
-        "A rule with a higher precedence matches all requests of the rule that signs users in.",
-        "Give the rule that signs users in the lower priority number, or narrow the other one.";
+        "A rule with a higher precedence matches all requests of an authenticating rule.",
+        "Give the authenticating rule the lower priority number, or narrow the other one.";
     AlbDefaultForwards: Error, "alb-default-forwards",
         "The default action forwards requests without authentication: any other Host reaches the targets.",
         "Set the default action to fixed-response 404, or authenticate before forward.";
