@@ -88,10 +88,10 @@ codes! {
         "Write the value of your installation.";
     // The interlock.
     InterlockMissing: Error, "interlock-missing",
-        "Without the filter, the gateway forwards the identity headers that clients send.",
+        "Without the filter, the gateway forwards clients' own identity headers.",
         "Apply the interlock of istio/chart, or pass its file. For a part of the resources, use --partial.";
     InterlockOpen: Error, "interlock-open",
-        "The interlock lets requests pass that the filter did not let pass.",
+        "The interlock admits requests that the filter did not admit.",
         "Use the EnvoyFilter that istio/chart renders.";
     TargetDiffers: Error, "target-differs",
         "Two resources that belong together select different gateways.",
@@ -123,7 +123,7 @@ codes! {
         "An external authorizer runs before the filter and sees the clients' own identity headers.",
         "Remove the CUSTOM policy, or let the authorizer ignore these headers.";
     UpgradeType: Warning, "upgrade-type",
-        "Before Envoy 1.38.4 and 1.39.3, a client can hide a second request with a forged user id behind such an upgrade.",
+        "Before Envoy 1.38.4 and 1.39.3, such an upgrade can hide a second request with a forged user id.",
         "Allow only websocket.";
     // The plugin config.
     IssuerNull: Warning, "issuer-null",
@@ -191,10 +191,10 @@ codes! {
         "The load balancer signs users in with several clients.",
         "Use one client, or list each in loadBalancers on purpose.";
     AlbScope: Warning, "alb-scope",
-        "The scope does not ask for the claim of the user id: the filter denies with user-id-missing.",
+        "The scope lacks the claim of the user id: the filter denies with user-id-missing.",
         "Set Scope to openid email profile. A session keeps the scope of its sign-in.";
     AlbCookieDiffers: Warning, "alb-cookie-differs",
-        "The session cookie has another name: sign-out does not end the session, and applications receive the cookie.",
+        "The session cookie has another name: sign-out does not end the session, and applications receive it.",
         "Set logout.sessionCookie to SessionCookieName of the rule.";
     AlbSessionTimeout: Warning, "alb-session-timeout",
         "A session lasts longer than seven days, AWS's default.",
@@ -206,16 +206,16 @@ codes! {
         "A rule with a higher precedence matches all requests of an authenticating rule.",
         "Give the authenticating rule the lower priority number, or narrow the other one.";
     AlbDefaultForwards: Error, "alb-default-forwards",
-        "The default action forwards requests without authentication: any other Host reaches the targets.",
+        "The default action forwards requests with any other Host, without authentication.",
         "Set the default action to fixed-response 404, or authenticate before forward.";
     AlbHttpForwards: Error, "alb-http-forwards",
-        "An HTTP listener forwards requests. It cannot authenticate, and tokens travel in plain text.",
+        "An HTTP listener forwards requests, without authentication and in plain text.",
         "Redirect to HTTPS.";
     AlbUnauthenticatedAllowed: Warning, "alb-unauthenticated-allowed",
         "A rule with OnUnauthenticatedRequest allow forwards requests without a session.",
         "Set authenticate, except for the sign-out path and paths that rules of pluginConfig open.";
     AlbTargetShared: Error, "alb-target-shared",
-        "Another load balancer, which the config does not trust, forwards to the gateway.",
+        "A load balancer that the config does not trust forwards to the gateway.",
         "Remove the target group from the other load balancer.";
     AlbSecurityGroupOpen: Error, "alb-security-group-open",
         "The Internet can connect to the targets, past the load balancer.",
@@ -231,13 +231,13 @@ codes! {
         "Use path /healthz/ready on port 15021.";
     AlbTargetUnhealthy: Warning, "alb-target-unhealthy",
         "No target is healthy.",
-        "See the reason in TargetHealth. A NetworkPolicy may shut the load balancer out.";
+        "See the reason in TargetHealth. A NetworkPolicy may block the load balancer.";
     AlbJwtIssuer: Warning, "alb-jwt-issuer",
         "The action jwt-validation has another issuer than machineClients.",
         "Set its Issuer to machineClients.issuer.";
     // A live cluster.
     LiveUnread: Warning, "live-unread",
-        "A part of the cluster could not be read: its state is unknown.",
+        "The state of a part of the cluster could not be read.",
         "Grant list on the resources, and get on pods/proxy.";
     LiveGatewayMissing: Error, "live-gateway-missing",
         "No running pod has the labels of the extension.",
