@@ -40,6 +40,21 @@ fn code(text: impl std::fmt::Display) -> String {
     format!("`{text}`")
 }
 
+/// The accepted values of a field in few words, as in `string, 1–64 bytes` and `1–16 strings`.
+fn short(expected: &str) -> String {
+    let words = [
+        ("a string of ", "string, "),
+        ("an array of ", ""),
+        ("a whole number from ", ""),
+        ("an object", "object"),
+        ("true or false", "boolean"),
+        (" for any", ""),
+        (" to ", "–"),
+    ];
+    let shorter = |text: String, (long, short)| text.replace(long, short);
+    words.into_iter().fold(expected.to_owned(), shorter)
+}
+
 /// The table of `docs/configuration.md`, as the code generates it.
 fn config_reference() -> String {
     let mut table = "| Field | Type | Default | Description |\n|---|---|---|---|\n".to_owned();
@@ -51,7 +66,7 @@ fn config_reference() -> String {
         };
         let cells = [
             code(field.path),
-            field.expected(),
+            short(&field.expected()),
             default,
             field.description().to_owned(),
         ];

@@ -846,7 +846,7 @@ mod tests {
     }
 
     #[test]
-    fn optional_passes_without_a_token_and_gives_way_to_stricter_forms() {
+    fn passes_without_token_if_every_form_is_optional() {
         let rules = AccessRules {
             rules: vec![
                 rule(&[prefix("/admin")], admins()),
@@ -864,7 +864,7 @@ mod tests {
         assert_eq!(of("/maybe/a"), (false, true));
         // A prefix that opens ends at a segment.
         assert_eq!(of("/maybes"), (false, false));
-        // The strictest form of the path decides.
+        // Every normalized form of the path must be open or optional.
         assert_eq!(of("/maybe/../open/a"), (false, true));
         assert_eq!(of("/maybe/..%2fadmin"), (false, false));
         assert_eq!(of("/other"), (false, false));

@@ -235,7 +235,7 @@ fn overridden(field: &str) -> Option<&str> {
 }
 
 static BOUNDS: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new("([0-9]+) to ([0-9]+)").expect("a regex"));
+    LazyLock::new(|| Regex::new("([0-9]+)–([0-9]+)").expect("a regex"));
 
 /// Whether the value has the table's type.
 fn is(value: &Value, holds: &str) -> bool {
@@ -247,30 +247,28 @@ fn is(value: &Value, holds: &str) -> bool {
     let null = holds.contains("or null");
     match (holds, value) {
         (_, Value::Null) => null,
-        ("true or false", value) => value.is_boolean(),
-        ("an object", value) => value.is_object(),
+        ("boolean", value) => value.is_boolean(),
+        ("object", value) => value.is_object(),
         (holds, Value::String(text)) if holds.starts_with('"') => {
             let quoted = format!("\"{text}\"");
             holds.split(" or ").any(|choice| choice == quoted)
         }
-        (holds, Value::String(text)) if holds.starts_with("a string") => within(text.len() as u64),
-        (holds, Value::Array(items)) if holds.contains(", or an array of ") => {
-            let (one, several) = holds.split_once(", or an ").expect("two kinds");
+        (holds, Value::String(text)) if holds.starts_with("string") => within(text.len() as u64),
+        (holds, Value::Array(items)) if holds.ends_with(" of them") => {
+            let (one, several) = holds.split_once(", or ").expect("two kinds");
             let count = BOUNDS.captures(several).expect("bounds");
             let count = [1, 2].map(|number| count[number].parse::<usize>().expect("a number"));
             (count[0]..=count[1]).contains(&items.len())
                 && items.iter().all(|item| item.is_string() && is(item, one))
         }
-        (holds, Value::Number(number)) if holds.starts_with("a whole number") => {
+        (holds, Value::Number(number)) if !holds.contains(' ') => {
             number.as_u64().is_some_and(within)
         }
-        (holds, Value::Array(items)) if holds.starts_with("an array") => {
-            let of_kind = if holds.ends_with("strings") {
-                Value::is_string
-            } else {
-                Value::is_object
-            };
-            within(items.len() as u64) && items.iter().all(of_kind)
+        (holds, Value::Array(items)) if holds.ends_with(" strings") => {
+            within(items.len() as u64) && items.iter().all(Value::is_string)
+        }
+        (holds, Value::Array(items)) if holds.ends_with(" objects") => {
+            within(items.len() as u64) && items.iter().all(Value::is_object)
         }
         _ => false,
     }
