@@ -253,7 +253,7 @@ fn is(value: &Value, holds: &str) -> bool {
             let quoted = format!("\"{text}\"");
             holds.split(" or ").any(|choice| choice == quoted)
         }
-        (holds, Value::String(text)) if holds.starts_with("string") => within(text.len() as u64),
+        (holds, Value::String(text)) if holds.contains(" bytes") => within(text.len() as u64),
         (holds, Value::Array(items)) if holds.ends_with(" of them") => {
             let (one, several) = holds.split_once(", or ").expect("two kinds");
             let count = BOUNDS.captures(several).expect("bounds");
