@@ -91,7 +91,7 @@ pub(super) static DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "groups",
-        "Maps claims to [groups](#forms-of-a-groups-claim). Default: no groups.",
+        "Maps claims to [groups](#forms-of-a-groups-claim).",
     ),
     (
         "groups.claims",
@@ -107,8 +107,8 @@ pub(super) static DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "groups.decode",
-        "Second encoding: names are form-encoded, or the only element of an array is a JSON \
-         array. Not for the access token.",
+        "Second encoding. `form`: names are form-encoded. `json`: the only element of an array is a \
+         JSON array. Not for the access token.",
     ),
     (
         "groups.transformers",
@@ -123,11 +123,11 @@ pub(super) static DESCRIPTIONS: &[(&str, &str)] = &[
     ("groups.prefix", "Added before each group, such as `oidc:`."),
     (
         "groups.keep",
-        "Regex, not anchored. Keeps only groups that match without prefix. Empty: all.",
+        "Regex, not anchored. Keeps only groups that match without prefix.",
     ),
     (
         "groups.memberHeaderPrefix",
-        "Adds a [header for each group](#member-headers). Ends with `-`. Empty: none.",
+        "Adds a [header for each group](#member-headers). Ends with `-`.",
     ),
     (
         "claimHeaders",
