@@ -107,8 +107,8 @@ pub(super) static DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "groups.decode",
-        "Second encoding. `form`: names are form-encoded. `json`: the only element of an array is a \
-         JSON array. Not for the access token.",
+        "Second encoding. `form`: names are form-encoded. `json`: the only element of an array is \
+         a JSON array. Not for the access token.",
     ),
     (
         "groups.transformers",
