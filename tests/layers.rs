@@ -34,11 +34,12 @@ fn module(path: &str) -> Module {
 }
 
 /// The imports between the modules below `folder`, with root file `root`. Imports of the root
-/// itself do not count, because it only re-exports.
+/// itself do not count, because it only re-exports, and those of files with tests.
 fn imports(folder: &Path, root: &str) -> Imports {
     let mut sources = BTreeMap::new();
     read(folder, &mut Vec::new(), &mut sources);
     sources.remove(&module(root.trim_end_matches(".rs")));
+    sources.retain(|module, _| module.last().is_none_or(|name| name != "tests"));
     let modules: BTreeSet<Module> = sources.keys().cloned().collect();
     sources
         .iter()
