@@ -58,7 +58,7 @@ fn short(expected: &str) -> String {
 /// The table of `docs/configuration.md`, as the code generates it.
 fn config_reference() -> String {
     let mut table = "| Field | Value | Default | Description |\n|---|---|---|---|\n".to_owned();
-    for field in &FIELDS {
+    for field in FIELDS {
         let default = field.default_json();
         let default = match default.as_str() {
             "none" | "{}" | "[]" | "\"\"" => String::new(),

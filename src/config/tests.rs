@@ -990,7 +990,7 @@ fn reports_each_wrong_value_once() {
             names.collect::<Vec<_>>().join("/") == wanted
         })
     };
-    for field in &FIELDS {
+    for field in FIELDS {
         assert!(is_covered(field), "{} is missing in `full`", field.path);
     }
     for pointer in &pointers {
