@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::config::Config;
+use crate::config::{Config, Forward};
 use crate::cookies::SessionCookies;
 use crate::crypto::PublicKey;
 use crate::headers::{
@@ -277,17 +277,22 @@ impl Gate {
     /// The edits of a request that passes. Without an identity, no token was verified, so the edits
     /// remove all headers of the ALB.
     fn admission(&self, head: &RequestHead<'_>, identity: Option<&Identity>) -> Vec<HeaderEdit> {
-        let forward = self.config.forward;
+        let Forward {
+            oidc_data,
+            access_token,
+            session_cookies,
+            path_overrides: _, // Removed by `Gate::strip`.
+        } = self.config.forward;
         let subject = identity
             .and_then(|identity| identity.subject.as_deref())
             .map(str::as_bytes);
-        let oidc_data = forward.oidc_data && identity.is_some();
+        let oidc_data = oidc_data && identity.is_some();
         // The plain-text header is not signed: it passes only if it equals the token's `sub`.
         let subject_holds = oidc_data
             && head
                 .values(OIDC_IDENTITY)
                 .all(|value| Some(value) == subject);
-        let access_token = forward.access_token && identity.is_some();
+        let access_token = access_token && identity.is_some();
         let hidden = [
             (OIDC_DATA, oidc_data),
             (ACCESS_TOKEN, access_token),
@@ -299,7 +304,7 @@ impl Gate {
         let mut edits: Vec<_> = hidden
             .map(|(name, _)| HeaderEdit::Remove((*name).to_owned()))
             .collect();
-        if !forward.session_cookies {
+        if !session_cookies {
             edits.extend(without_session_cookies(head, &self.config.session_cookies));
         }
         if let Some(identity) = identity {

@@ -75,9 +75,15 @@ impl IdentityRules {
 
     /// The identity headers with fixed names: user id, groups, claims, in this order.
     pub(crate) fn header_names(&self) -> impl Iterator<Item = &str> {
-        let groups = self.groups.iter().map(|groups| groups.header.as_str());
-        let claims = self.claim_headers.iter().map(|claim| claim.header.as_str());
-        std::iter::once(self.user_id_header.as_str())
+        let Self {
+            user_id_header,
+            user_id: _,
+            groups,
+            claim_headers,
+        } = self;
+        let groups = groups.iter().map(|groups| groups.header.as_str());
+        let claims = claim_headers.iter().map(|claim| claim.header.as_str());
+        std::iter::once(user_id_header.as_str())
             .chain(groups)
             .chain(claims)
     }

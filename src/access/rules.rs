@@ -25,6 +25,7 @@ const MAX_REGEX_WORK: usize = 768 * 1024;
 /// The most compiled bytes of all regexes. At this size, paths of up to 176 bytes with one form are
 /// still matched.
 pub const MAX_REGEX_SIZE: usize = MAX_REGEX_WORK / 192;
+
 /// The rules, in order.
 #[derive(Clone, Debug, Default)]
 pub struct AccessRules {
@@ -227,11 +228,16 @@ impl<'r> Demand<'r> {
         demand
     }
 
+    /// Whether both have the same rules, by their place in the config.
     fn is(&self, other: &Self) -> bool {
+        let Self {
+            by_issuer,
+            otherwise,
+        } = self;
         let same = |(one, two): (&&Rule, &&Rule)| std::ptr::eq(*one, *two);
-        std::ptr::eq(self.otherwise, other.otherwise)
-            && self.by_issuer.len() == other.by_issuer.len()
-            && self.by_issuer.iter().zip(&other.by_issuer).all(same)
+        std::ptr::eq(*otherwise, other.otherwise)
+            && by_issuer.len() == other.by_issuer.len()
+            && by_issuer.iter().zip(&other.by_issuer).all(same)
     }
 
     /// A rule for some issuers needs a token that names one, even before a rule that opens.
@@ -334,17 +340,15 @@ impl PathPattern {
 
 impl Allow {
     fn admits(&self, identity: &Identity) -> bool {
+        let Self {
+            users,
+            domains,
+            groups,
+        } = self;
         let domain = identity.email_domain.as_deref();
-        self.users.contains(&identity.user_id)
-            || domain.is_some_and(|domain| {
-                self.domains
-                    .iter()
-                    .any(|pattern| is_within(domain, pattern))
-            })
-            || self
-                .groups
-                .iter()
-                .any(|group| identity.groups.contains(group))
+        users.contains(&identity.user_id)
+            || domain.is_some_and(|domain| domains.iter().any(|pattern| is_within(domain, pattern)))
+            || groups.iter().any(|group| identity.groups.contains(group))
     }
 }
 

@@ -41,8 +41,12 @@ fn read_rule(
     let access = match rule.optional_object("allow") {
         Some(allow) => {
             let read = read_allow(&allow, groups);
-            let is_empty =
-                read.users.is_empty() && read.domains.is_empty() && read.groups.is_empty();
+            let Allow {
+                users,
+                domains,
+                groups,
+            } = &read;
+            let is_empty = users.is_empty() && domains.is_empty() && groups.is_empty();
             if is_empty && before == rule.mistake_count() {
                 allow.mistake("", "no entries", "at least one user, domain or group");
             }

@@ -485,7 +485,7 @@ impl Plugin {
             authority,
             path,
             format: KeyFormat::Pem,
-            ..
+            timeout: _,
         } = source
         else {
             return None;

@@ -136,7 +136,11 @@ pub(crate) fn claims(
     };
     let not_before = numeric_date(&claims, "nbf", Round::Up);
     let text = |name| string(&claims, name);
-    let issuer = Some(expected.rules.issuer.as_str());
+    let AccessTokenRules {
+        issuer,
+        subject: subject_claim,
+        key_source: _,
+    } = expected.rules;
     let subject = expected.subject.filter(|subject| !subject.is_empty());
     let client = expected.client;
     let checks = [
@@ -147,11 +151,11 @@ pub(crate) fn claims(
         ),
         (
             AccessTokenFault::Issuer,
-            text("iss").is_ok_and(|found| found == issuer),
+            text("iss").is_ok_and(|found| found == Some(issuer.as_str())),
         ),
         (
             AccessTokenFault::Subject,
-            subject.is_some() && text(&expected.rules.subject).is_ok_and(|found| found == subject),
+            subject.is_some() && text(subject_claim).is_ok_and(|found| found == subject),
         ),
         // Cognito's ID token has the same issuer, keys and `sub`.
         (

@@ -127,16 +127,22 @@ impl<'t> UntrustedToken<'t> {
     ) -> Result<ScreenedToken<'t>, ScreenError> {
         let mut reason = Reason::SignerUnknown;
         for (position, load_balancer) in trusted.iter().enumerate() {
-            if self.signer.as_deref() != Some(load_balancer.arn.as_str()) {
+            let LoadBalancer {
+                arn,
+                issuer,
+                client_id,
+                key_source,
+            } = load_balancer;
+            if self.signer.as_deref() != Some(arn.as_str()) {
                 continue;
             }
-            if !accepts(load_balancer.issuer.as_deref(), self.issuer.as_deref()) {
+            if !accepts(issuer.as_deref(), self.issuer.as_deref()) {
                 if reason == Reason::SignerUnknown {
                     reason = Reason::IssuerMismatch;
                 }
                 continue;
             }
-            if !accepts(load_balancer.client_id.as_deref(), self.client.as_deref()) {
+            if !accepts(client_id.as_deref(), self.client.as_deref()) {
                 reason = Reason::ClientMismatch;
                 continue;
             }
@@ -147,7 +153,7 @@ impl<'t> UntrustedToken<'t> {
                 });
             }
             return Ok(ScreenedToken {
-                key_source: load_balancer.key_source,
+                key_source: *key_source,
                 load_balancer: position,
                 token: self,
             });

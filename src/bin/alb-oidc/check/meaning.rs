@@ -235,19 +235,25 @@ fn alternatives(claims: &[String]) -> String {
 }
 
 fn rule_in_words(rule: &Rule) -> String {
+    let Rule {
+        hosts,
+        paths,
+        methods,
+        issuers,
+        access,
+    } = rule;
     let list = |what: &str, names: &[String]| {
         (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
     };
-    let paths: Vec<_> = rule
-        .paths
+    let paths: Vec<_> = paths
         .iter()
-        .map(|path| path_in_words(path, rule.access.opens()))
+        .map(|path| path_in_words(path, access.opens()))
         .collect();
     let about = [
-        list("for", &rule.methods),
-        list("to", &rule.hosts),
+        list("for", methods),
+        list("to", hosts),
         list("at", &paths),
-        list("of users of", &rule.issuers),
+        list("of users of", issuers),
     ];
     let about: Vec<_> = about.into_iter().flatten().collect();
     let about = if about.is_empty() {
@@ -255,7 +261,7 @@ fn rule_in_words(rule: &Rule) -> String {
     } else {
         format!("requests {}", about.join(" "))
     };
-    match &rule.access {
+    match access {
         Access::Open => format!("lets {about} pass without a token or a user id"),
         Access::Optional => {
             format!("lets {about} pass without a token, and with the user id of a valid one")

@@ -187,27 +187,33 @@ fn opens_any_path(config: &Config, rule: &Rule) -> bool {
 
 /// Whether `earlier` certainly matches every request that `later` matches.
 fn covers(earlier: &Rule, later: &Rule) -> bool {
+    // A new condition does not compile until it is compared here.
+    let Rule {
+        hosts,
+        paths,
+        methods,
+        issuers,
+        access,
+    } = earlier;
+    // An empty list matches everything.
     let names = |earlier: &[String], later: &[String]| {
         earlier.is_empty() || (!later.is_empty() && later.iter().all(|name| earlier.contains(name)))
     };
-    let by_segment = earlier.access.opens();
+    let (earlier_opens, later_opens) = (access.opens(), later.access.opens());
     let is_covered = |covered: &PathPattern| {
-        let opens = later.access.opens();
-        earlier
-            .paths
+        paths
             .iter()
-            .any(|earlier| path_covers(earlier, by_segment, covered, opens))
+            .any(|path| path_covers(path, earlier_opens, covered, later_opens))
     };
-    let paths =
-        earlier.paths.is_empty() || (!later.paths.is_empty() && later.paths.iter().all(is_covered));
+    let covers_paths =
+        paths.is_empty() || (!later.paths.is_empty() && later.paths.iter().all(is_covered));
     // A rule with `require: none` compares the case of methods; any other matches `get` too.
-    let spelling = earlier.methods.is_empty() || !earlier.access.opens() || later.access.opens();
-    // An empty list is every issuer.
-    names(&earlier.issuers, &later.issuers)
-        && spelling
-        && paths
-        && names(&earlier.hosts, &later.hosts)
-        && names(&earlier.methods, &later.methods)
+    let covers_case = methods.is_empty() || !earlier_opens || later_opens;
+    names(issuers, &later.issuers)
+        && covers_case
+        && covers_paths
+        && names(hosts, &later.hosts)
+        && names(methods, &later.methods)
 }
 
 /// `earlier_opens`, `later_opens`: a prefix in a rule with `require: none` matches whole segments.
