@@ -240,11 +240,11 @@ impl Gate {
                     Decision::Admit(self.admission(head, Some(&identity)))
                 } else {
                     self.authenticator.detail = Some(Detail::User(identity));
-                    self.refusal(head, Reason::UserNotAllowed)
+                    self.denial(head, Reason::UserNotAllowed)
                 }
             }
             Err(Stop::NeedKey(name)) => Decision::NeedKey(*name),
-            Err(Stop::Refuse(reason)) => self.refusal(head, reason),
+            Err(Stop::Deny(reason)) => self.denial(head, reason),
         }
     }
 
@@ -264,7 +264,7 @@ impl Gate {
     }
 
     /// The decision for the request `head` that is denied for `reason`.
-    pub fn refusal(&self, head: &RequestHead<'_>, reason: Reason) -> Decision {
+    pub fn denial(&self, head: &RequestHead<'_>, reason: Reason) -> Decision {
         // Where the filter could not do its work, the client's own identity headers may still be
         // there.
         if self.config.report_only && reason != Reason::InternalError {
@@ -398,7 +398,7 @@ impl Authenticator {
         trace.claims(&claims);
         let mut claims = claims?;
         if let Some(rules) = &users.access_token {
-            let mut refuse = |error: TokenError| {
+            let mut deny = |error: TokenError| {
                 if let TokenError::AccessToken(fault) = error {
                     *detail = Some(Detail::AccessToken(fault));
                 }
@@ -408,7 +408,7 @@ impl Authenticator {
                 .ok_or(AccessTokenFault::Duplicate.into())
                 .and_then(UntrustedAccessToken::parse);
             trace.access_token_parsed(&token);
-            let token = token.map_err(&mut refuse)?;
+            let token = token.map_err(&mut deny)?;
             let name = KeyName {
                 source: rules.key_source,
                 id: token.key_id(),
@@ -422,7 +422,7 @@ impl Authenticator {
                 .verifier
                 .verify_access_token(&token, &key, claims, rules, now, skew);
             trace.access_token_verified(&both);
-            claims = both.map_err(refuse)?;
+            claims = both.map_err(deny)?;
         }
         let identity = users.identity.identity(&claims);
         trace.identity(&claims, &identity);
@@ -448,7 +448,7 @@ fn find(keys: &mut KeyCache, name: KeyName, clocks: &impl Clocks) -> Result<Publ
     let now = clocks.steady().ok_or(Reason::InternalError)?;
     match keys.find(name, now) {
         Lookup::Ready(key) => Ok(key),
-        Lookup::Refused(reason) => Err(Stop::Refuse(reason)),
+        Lookup::Refused(reason) => Err(Stop::Deny(reason)),
         Lookup::Unknown => Err(Stop::NeedKey(Box::new(name))),
     }
 }

@@ -17,18 +17,18 @@ pub enum Stop {
     /// The key cache lacks this key. Boxed: a key id takes 129 bytes, and few requests need one.
     NeedKey(Box<KeyName>),
     /// A check failed.
-    Refuse(Reason),
+    Deny(Reason),
 }
 
 impl From<Reason> for Stop {
     fn from(reason: Reason) -> Self {
-        Self::Refuse(reason)
+        Self::Deny(reason)
     }
 }
 
 impl From<TokenError> for Stop {
     fn from(error: TokenError) -> Self {
-        Self::Refuse(error.reason())
+        Self::Deny(error.reason())
     }
 }
 

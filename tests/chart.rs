@@ -1,5 +1,5 @@
 //! `istio/chart` as Helm renders it: every example, the combinations of its options, and values
-//! that it must refuse. The library reads each rendered `pluginConfig`. Whether Istio accepts the
+//! that it must reject. The library reads each rendered `pluginConfig`. Whether Istio accepts the
 //! resources is tested on its own control plane.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -1185,7 +1185,7 @@ fn lets_eks_auto_mode_read_one_secret() {
 }
 
 #[test]
-fn refuses_a_load_balancer_that_disagrees_with_the_filter() {
+fn rejects_a_load_balancer_that_disagrees_with_the_filter() {
     let machine_clients = |host: &str| {
         let mut values = with_alb(json!({}));
         let clients = json!({"enabled": true, "host": host, "clientIds": ["m"]});
@@ -1290,9 +1290,9 @@ fn refuses_a_load_balancer_that_disagrees_with_the_filter() {
     rendered(&values);
 }
 
-/// Values that a template refuses, and a part of the sentence that says why.
+/// Values that a template rejects, and a part of the sentence that says why.
 #[test]
-fn refuses_missing_and_contradictory_values_in_a_sentence() {
+fn rejects_missing_and_contradictory_values_in_a_sentence() {
     let arn = |arn: &str| json!({"pluginConfig": {"loadBalancers": [{"arn": arn, "issuer": ISSUER, "clientId": "c"}]}});
     let issuer = |issuer: &str| json!({"pluginConfig": {"loadBalancers": [{"arn": ARN, "issuer": issuer, "clientId": "c"}]}});
     let endpoint = |url: &str| json!({"pluginConfig": {"publicKeys": {"endpoint": url}}});
@@ -1491,9 +1491,9 @@ fn refuses_missing_and_contradictory_values_in_a_sentence() {
     }
 }
 
-/// Values that the schema refuses, and where.
+/// Values that the schema rejects, and where.
 #[test]
-fn refuses_values_of_wrong_type_or_out_of_bounds() {
+fn rejects_values_of_wrong_type_or_out_of_bounds() {
     for (change, place) in [
         (json!({"imag": {}}), "'imag' not allowed"),
         (json!({"extension": "EnvoyFilter"}), "/extension"),
@@ -1575,7 +1575,7 @@ fn paths(value: &Value, path: &str, found: &mut Vec<String>) {
 
 /// Helm removes a value that is null: a template would render nothing in its place.
 #[test]
-fn refuses_the_removal_of_any_value() {
+fn rejects_the_removal_of_any_value() {
     let defaults: Value = serde_saphyr::from_str(&read("istio/chart/values.yaml")).expect("YAML");
     let mut found = Vec::new();
     paths(&defaults, "", &mut found);

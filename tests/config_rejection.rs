@@ -178,13 +178,13 @@ impl Bad {
 
     /// Checks the filter's log lines for the expected words.
     fn check_log(&self, what: &str, log: &str) {
-        let refusals: Vec<&str> = log
+        let rejections: Vec<&str> = log
             .lines()
             .filter(|line| line.contains("alb-oidc: config rejected"))
             .collect();
-        let said = |word: &&str| refusals.iter().any(|line| line.contains(*word));
+        let said = |word: &&str| rejections.iter().any(|line| line.contains(*word));
         assert!(
-            !refusals.is_empty(),
+            !rejections.is_empty(),
             "{what}: the log names no mistake:\n{log}"
         );
         for word in &self.said {

@@ -155,7 +155,7 @@ impl Worker {
     }
 
     /// The instructions to deny this token.
-    fn refusal(&mut self, token: &str) -> u64 {
+    fn denial(&mut self, token: &str) -> u64 {
         self.vm.take_meter();
         let id = self.send(token);
         let stream = self.vm.end(id);
@@ -430,8 +430,8 @@ impl Pair {
     }
 
     /// The instructions to deny this token on the first worker, and the difference to the second.
-    fn refusal(&mut self, token: &str) -> (u64, i64) {
-        let [one, other] = self.workers.each_mut().map(|worker| worker.refusal(token));
+    fn denial(&mut self, token: &str) -> (u64, i64) {
+        let [one, other] = self.workers.each_mut().map(|worker| worker.denial(token));
         (one, one as i64 - other as i64)
     }
 
@@ -470,7 +470,7 @@ fn denial_time_does_not_reveal_a_cached_signature() {
     assert_none(
         &guesses
             .iter()
-            .map(|guess| pair.refusal(guess).1)
+            .map(|guess| pair.denial(guess).1)
             .collect::<Vec<_>>(),
     );
 }
@@ -480,7 +480,7 @@ fn tokens_are_compared_only_after_a_signature_match() {
     let mut pair = Pair::start();
     // An attacker who knows the last 62 letters of the signature knows the token.
     let guesses = pair.guesses(pair.payload..pair.hashed);
-    let found: Vec<_> = guesses.iter().map(|guess| pair.refusal(guess).1).collect();
+    let found: Vec<_> = guesses.iter().map(|guess| pair.denial(guess).1).collect();
     let (first, last) = (found[0], found[found.len() - 1]);
     println!(
         "{first} instructions more where the payload's first letter differs, {last} where the last does that is not hashed"
@@ -500,7 +500,7 @@ fn early_denials_do_not_depend_on_the_cache() {
             other.replace_range(place..=place, "~");
             spec.header.insert(name.into(), other.into());
             let forged = (3..19).map(|key| spec.mint(KID, &Key::numbered(key)).text);
-            let (costs, more): (Vec<_>, Vec<_>) = forged.map(|token| pair.refusal(&token)).unzip();
+            let (costs, more): (Vec<_>, Vec<_>) = forged.map(|token| pair.denial(&token)).unzip();
             differences.extend(more);
             costs.into_iter().min().expect("a cost")
         });

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::headers::HeaderEdit;
 use crate::time::{Clocks, Timestamp};
 
-/// A call that the host refused, with its status (proxy-wasm's `WasmResult`).
+/// A host call that failed, with its status (proxy-wasm's `WasmResult`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HostError(pub(super) u32);
 
@@ -394,7 +394,7 @@ fn define_metric(kind: u32, name: &str) -> Outcome<u32> {
 
 /// Adds to a counter or a gauge.
 pub(super) fn increment(metric: u32, by: i64) {
-    // A refusal would lose a count, which is no reason to refuse the request.
+    // A failure loses a count, which is no reason to deny the request.
     let _ = unsafe { proxy_increment_metric(metric, by) };
 }
 

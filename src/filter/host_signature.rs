@@ -10,7 +10,7 @@ use crate::crypto::es256::{P256, P256_PROVIDER, known_answer, to_der};
 use crate::crypto::provider::{VerifySignature, provider};
 use crate::crypto::rs256;
 
-/// ES256 and RS256 by the host. For a call that the host refuses, ES256 is verified by [`P256`],
+/// ES256 and RS256 by the host. If the host call fails, [`P256`] verifies ES256,
 /// and RS256 counts as invalid.
 struct Host;
 

@@ -57,7 +57,7 @@ struct Root {
 impl Root {
     fn configure(&mut self, size: usize) -> Result<(), Vec<String>> {
         let text = host::plugin_configuration(size)
-            .map_err(|refusal| vec![format!("cannot read pluginConfig: {refusal}")])?;
+            .map_err(|error| vec![format!("cannot read pluginConfig: {error}")])?;
         let config = Config::parse(&text)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let backend = Backend::choose();
@@ -68,10 +68,10 @@ impl Root {
                     .to_owned(),
             ]);
         }
-        let seed = host::random()
-            .map_err(|refusal| vec![format!("cannot get a random number: {refusal}")])?;
+        let seed =
+            host::random().map_err(|error| vec![format!("cannot get a random number: {error}")])?;
         let plugin = Plugin::new(self.id, config, backend, seed)
-            .map_err(|refusal| vec![format!("cannot define metrics: {refusal}")])?;
+            .map_err(|error| vec![format!("cannot define metrics: {error}")])?;
         let (version, toolchain, verifier) = (env!("CARGO_PKG_VERSION"), TOOLCHAIN, backend.name());
         host::log(
             Level::Info,

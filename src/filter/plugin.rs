@@ -60,9 +60,9 @@ pub(super) enum Next {
 enum Ending {
     /// Its key is there.
     Ready(KeyName),
-    /// Its key was asked for in vain.
-    Refused(Reason),
-    /// Its key was not asked for.
+    /// The key server gave no key, or too late.
+    Denied(Reason),
+    /// Its key was not fetched: the limits of unknown keys.
     TurnedAway,
 }
 
@@ -264,17 +264,17 @@ impl Plugin {
                 return self.deny(&head, Reason::InternalError);
             };
             let may_wait = name.may_be_waited_for_after(waited_for);
-            let refused = match may_wait {
+            let waits = match may_wait {
                 true => self.keys.wait(name, id, client_address, now),
                 false => Err(Reason::KeyUnavailable),
             };
-            let Err(reason) = refused else {
+            let Err(reason) = waits else {
                 return Next::Wait;
             };
             if may_wait {
                 self.metrics.key_fetch(FetchOutcome::OverBudget);
             }
-            decision = self.gate.refusal(&head, reason);
+            decision = self.gate.denial(&head, reason);
         }
         self.carry_out(&head, decision)
     }
@@ -298,7 +298,7 @@ impl Plugin {
             }
             Decision::Deny(reason) => self.deny(head, reason),
             Decision::SignOut(cookies) => self.sign_out(head, &cookies),
-            // Waiting is over, or was refused.
+            // Waiting is over, or did not begin.
             Decision::NeedKey(_) => self.deny(head, Reason::KeyUnavailable),
         }
     }
@@ -363,7 +363,7 @@ impl Plugin {
         woken
             .refused
             .into_iter()
-            .for_each(|(id, reason)| self.woken.push(id, Ending::Refused(reason)));
+            .for_each(|(id, reason)| self.woken.push(id, Ending::Denied(reason)));
         woken
             .turned_away
             .into_iter()
@@ -378,7 +378,7 @@ impl Plugin {
             if host::set_effective_context(id).is_ok() {
                 let next = match ending {
                     Ending::Ready(name) => self.handle_request(id, Some(name)),
-                    Ending::Refused(reason) => self.reject_waiter(reason),
+                    Ending::Denied(reason) => self.reject_waiter(reason),
                     Ending::TurnedAway => {
                         self.metrics.key_fetch(FetchOutcome::OverBudget);
                         self.reject_waiter(Reason::KeyUnavailable)
@@ -393,12 +393,12 @@ impl Plugin {
         let _ = host::set_effective_context(self.root);
     }
 
-    /// Refuses the request of the effective context, which waited in vain.
+    /// Denies the request of the effective context, or reports it: its key did not come.
     fn reject_waiter(&mut self, reason: Reason) -> Next {
         let headers = host::request(Part::Headers).unwrap_or_default();
         match host::pairs(&headers).map(RequestHead::new) {
             Some(head) => {
-                let decision = self.gate.refusal(&head, reason);
+                let decision = self.gate.denial(&head, reason);
                 self.carry_out(&head, decision)
             }
             None => self.deny(&RequestHead::default(), Reason::InternalError),
@@ -466,7 +466,7 @@ impl Plugin {
             _ => false,
         };
         if !is_armed {
-            // Where the host refuses, the next request tries again.
+            // If the host call fails, the next request tries again.
             let Some(now) = HostClocks::default().steady() else {
                 return;
             };

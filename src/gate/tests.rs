@@ -115,7 +115,7 @@ fn set(name: &str, value: &str) -> HeaderEdit {
 }
 
 #[test]
-fn a_verified_token_sets_the_user_id_and_hides_itself() {
+fn sets_the_user_id_and_removes_the_verified_token() {
     let mut setting = with_key(setting(|_| {}));
     let token = token(json!({"email": "ann@example.com"}));
     let (decision, work) = setting.decide(
@@ -144,7 +144,7 @@ fn a_verified_token_sets_the_user_id_and_hides_itself() {
 }
 
 #[test]
-fn a_remembered_token_is_not_verified_again_and_expires_all_the_same() {
+fn verifies_a_cached_token_once_and_checks_its_expiry() {
     let mut setting = with_key(setting(|_| {}));
     let token = token(json!({"email": "ann@example.com", "exp": EXPIRES - 5}));
     let headers = [(OIDC_DATA, token.as_str())];
@@ -184,7 +184,7 @@ fn a_remembered_token_is_not_verified_again_and_expires_all_the_same() {
 }
 
 #[test]
-fn a_remembered_token_that_is_changed_in_one_byte_is_another() {
+fn a_cached_token_with_one_byte_changed_is_another() {
     let mut setting = with_key(setting(|_| {}));
     let good = token(json!({"email": "ann@example.com"}));
     assert!(matches!(
@@ -201,7 +201,7 @@ fn a_remembered_token_that_is_changed_in_one_byte_is_another() {
 }
 
 #[test]
-fn nothing_is_fetched_for_a_token_that_is_refused_without_a_key() {
+fn denies_without_a_fetch_what_needs_no_key() {
     let mut setting = setting(|_| {});
     let good = token(json!({}));
     let forged = good.replacen('.', "x.", 1);
@@ -223,7 +223,7 @@ fn nothing_is_fetched_for_a_token_that_is_refused_without_a_key() {
 }
 
 #[test]
-fn identity_headers_of_a_client_are_named_under_every_spelling() {
+fn strips_identity_headers_and_their_aliases() {
     let setting = setting(|config| config["userId"] = json!({"header": "x-user_id"}));
     let spoofed = [
         "x-user_id",
@@ -271,7 +271,7 @@ fn strips_reserved_headers_and_their_aliases() {
 }
 
 #[test]
-fn strips_path_overrides_where_there_are_rules() {
+fn strips_path_overrides_if_there_are_rules() {
     let rules = json!([{"match": {"paths": [{"prefix": "/public"}]}, "require": "none"}]);
     let headers = PATH_OVERRIDES.map(|name| (name, "/admin"));
     assert_eq!(setting(|_| {}).strip(&headers), []);
@@ -294,7 +294,7 @@ fn strips_path_overrides_where_there_are_rules() {
 }
 
 #[test]
-fn trailers_carry_none_of_these_names_and_not_the_albs_either() {
+fn strips_identity_trailers_and_those_of_the_alb() {
     let setting = setting(|_| {});
     let trailers = [
         ("kubeflow_userid", "root"),
@@ -307,7 +307,7 @@ fn trailers_carry_none_of_these_names_and_not_the_albs_either() {
 }
 
 #[test]
-fn what_is_forwarded_stays_and_the_plain_identity_only_where_it_is_the_verified_one() {
+fn forwards_the_plain_identity_only_if_it_is_verified() {
     let mut setting =
         with_key(setting(
             |config| {
@@ -336,7 +336,7 @@ fn what_is_forwarded_stays_and_the_plain_identity_only_where_it_is_the_verified_
 }
 
 #[test]
-fn in_report_mode_what_would_be_denied_passes_without_identity() {
+fn report_mode_passes_denials_without_identity() {
     let mut setting = setting(|config| {
         config["mode"] = json!("report");
         config["forward"] = json!({"oidcData": true, "accessToken": true});
@@ -354,12 +354,12 @@ fn in_report_mode_what_would_be_denied_passes_without_identity() {
         setting.decide(&headers, 10).0,
         Decision::Report(Reason::TokenMalformed, edits)
     );
-    let broken = setting.gate.refusal(&head(&headers), Reason::InternalError);
+    let broken = setting.gate.denial(&head(&headers), Reason::InternalError);
     assert_eq!(broken, Decision::Deny(Reason::InternalError));
 }
 
 #[test]
-fn session_cookies_go_from_every_cookie_header() {
+fn removes_session_cookies_from_every_cookie_header() {
     let mut setting = with_key(setting(|_| {}));
     let token = token(json!({"email": "ann"}));
     let mut cookies = |cookies: &[&'static str]| {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::claims::MAX_CLAIMS_DEPTH;
 use super::jws::{
-    AccessTokenFault, MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, REFUSED_PARAMETERS, Round, TokenError,
+    AccessTokenFault, FORBIDDEN_PARAMETERS, MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, Round, TokenError,
     numeric_date, string,
 };
 use crate::json;
@@ -81,7 +81,7 @@ impl<'t> UntrustedAccessToken<'t> {
         };
         let is_sound = is_base64(payload)
             && is_base64(signature)
-            && !REFUSED_PARAMETERS
+            && !FORBIDDEN_PARAMETERS
                 .iter()
                 .any(|name| header.contains_key(*name));
         is_sound.then_some(([signing_input, payload, signature], header))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::jws::{
-    MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, Malformed, REFUSED_PARAMETERS, Round, TokenError,
+    FORBIDDEN_PARAMETERS, MAX_HEADER_DEPTH, MAX_TOKEN_BYTES, Malformed, Round, TokenError,
     decode_base64, is_base64, numeric_date, string, take_string,
 };
 use crate::json;
@@ -66,7 +66,7 @@ impl<'t> UntrustedToken<'t> {
             return Err(Malformed::Header.into());
         };
 
-        if REFUSED_PARAMETERS
+        if FORBIDDEN_PARAMETERS
             .iter()
             .any(|name| header.contains_key(*name))
         {
@@ -267,7 +267,7 @@ mod tests {
         )
     }
 
-    fn refusal(text: &str) -> Option<Reason> {
+    fn denial(text: &str) -> Option<Reason> {
         UntrustedToken::parse(text.as_bytes())
             .err()
             .map(TokenError::reason)
@@ -304,7 +304,7 @@ mod tests {
             padded.replace('=', ""),
             padded.replace('-', "+").replace('_', "/"),
         ] {
-            assert_eq!(refusal(&text), None, "{text}");
+            assert_eq!(denial(&text), None, "{text}");
         }
     }
 
@@ -319,10 +319,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_jws_is_refused() {
-        assert_eq!(refusal(""), Some(Reason::TokenMissing));
+    fn denies_malformed_tokens() {
+        assert_eq!(denial(""), Some(Reason::TokenMissing));
         assert_eq!(
-            refusal(&"a".repeat(MAX_TOKEN_BYTES + 1)),
+            denial(&"a".repeat(MAX_TOKEN_BYTES + 1)),
             Some(Reason::TokenTooLarge)
         );
         let good = token(HEADER);
@@ -337,12 +337,12 @@ mod tests {
             &format!("{good}A"),
             &format!(".{good}"),
         ] {
-            assert_ne!(refusal(text), None, "{text}");
+            assert_ne!(denial(text), None, "{text}");
         }
     }
 
     #[test]
-    fn a_header_of_wrong_types_is_refused_by_name() {
+    fn names_header_parameters_of_wrong_type() {
         for (from, to, reason) in [
             (
                 r#""alg":"ES256""#,
@@ -385,7 +385,7 @@ mod tests {
         ] {
             let header = HEADER.replace(from, to);
             assert_ne!(header, HEADER);
-            assert_eq!(refusal(&token(&header)), Some(reason), "{header}");
+            assert_eq!(denial(&token(&header)), Some(reason), "{header}");
         }
     }
 

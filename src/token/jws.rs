@@ -23,7 +23,8 @@ pub(crate) const MAX_HEADER_DEPTH: usize = 2;
 
 /// Header parameters that bring a key of the sender's own or change what is signed. No ALB sends
 /// them.
-pub(crate) const REFUSED_PARAMETERS: [&str; 7] = ["crit", "b64", "jwk", "jku", "x5c", "x5u", "zip"];
+pub(crate) const FORBIDDEN_PARAMETERS: [&str; 7] =
+    ["crit", "b64", "jwk", "jku", "x5c", "x5u", "zip"];
 
 const LENIENT_PADDING: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -177,7 +178,7 @@ impl std::fmt::Display for Malformed {
             Self::Utf8 => "UTF-8",
             Self::Parts => "two: header.claims.signature",
             Self::Header => "the JOSE header: a JSON object in base64, no parameter twice",
-            Self::Parameter => return write!(f, "none of {}", REFUSED_PARAMETERS.join(", ")),
+            Self::Parameter => return write!(f, "none of {}", FORBIDDEN_PARAMETERS.join(", ")),
             Self::Type => "JWT",
             Self::Expiry => "seconds since 1970",
             Self::Signer | Self::Issuer | Self::Client => "text",

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_token_that_is_changed_in_any_place_is_refused() {
+    fn denies_a_real_token_with_any_byte_changed() {
         assert!(real_token(1_559_667_900, str::to_owned).is_ok());
         let vector = vectors("alb-token-2019-oidc.json");
         for position in 0..vector["token"].as_str().unwrap().len() {

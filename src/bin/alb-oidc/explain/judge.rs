@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_refuses_every_token_for_the_check_that_failed() {
+    fn the_gate_denies_every_token_for_the_check_that_failed() {
         let key = AlbKey::generate();
         let mint = |token: AlbToken| token.mint(&key).unwrap();
         let header = |text: &str| format!("{}.e30=.{}==", URL_SAFE.encode(text), "A".repeat(86));

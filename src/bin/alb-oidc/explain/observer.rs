@@ -347,12 +347,10 @@ impl Trace for Observer<'_> {
             Err(Stop::NeedKey(_)) => {
                 return self.push(Outcome::NotReached, "no key was given".to_owned());
             }
-            Err(Stop::Refuse(Reason::KeyNotFound)) => {
+            Err(Stop::Deny(Reason::KeyNotFound)) => {
                 (format!("no file {id}"), Some(Reason::KeyNotFound))
             }
-            Err(Stop::Refuse(reason)) => {
-                (format!("something else in the file {id}"), Some(*reason))
-            }
+            Err(Stop::Deny(reason)) => (format!("something else in the file {id}"), Some(*reason)),
         };
         let expected = "one PEM `PUBLIC KEY` of the curve P-256".to_owned();
         let reasons = [
@@ -411,7 +409,7 @@ impl Trace for Observer<'_> {
             Err(Stop::NeedKey(_)) => {
                 self.push(Outcome::NotReached, "no key set was given".to_owned());
             }
-            Err(Stop::Refuse(reason)) => self.note_access_token(Some((*reason).into())),
+            Err(Stop::Deny(reason)) => self.note_access_token(Some((*reason).into())),
         }
     }
 

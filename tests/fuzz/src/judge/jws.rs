@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 /// The longest `x-amzn-oidc-data`.
 const MAX_TOKEN: usize = 16_384;
 /// Members of a JOSE header that would change the algorithm or the key.
-const REFUSED: [&str; 7] = ["crit", "b64", "zip", "jwk", "jku", "x5c", "x5u"];
+const FORBIDDEN: [&str; 7] = ["crit", "b64", "zip", "jwk", "jku", "x5c", "x5u"];
 /// The maximum depth of a JOSE header and of claims.
 const HEADER_DEPTH: usize = 2;
 /// See [`HEADER_DEPTH`].
@@ -128,7 +128,7 @@ pub fn alb_token(text: &[u8]) -> Result<AlbToken, &'static str> {
         .and_then(|bytes| json(&bytes, HEADER_DEPTH))
         .ok_or(MALFORMED)?;
     let object = object.as_object().ok_or(MALFORMED)?;
-    if REFUSED.iter().any(|name| object.contains_key(*name)) {
+    if FORBIDDEN.iter().any(|name| object.contains_key(*name)) {
         return Err(MALFORMED);
     }
     if object.get("typ").is_some_and(|typ| {
@@ -217,7 +217,7 @@ pub fn access_token(text: &[u8]) -> Option<AccessToken> {
     };
     let is_sound = kid_is_sound && is_base64(payload) && is_base64(signature);
     if object.get("alg")? != "RS256"
-        || REFUSED.iter().any(|name| object.contains_key(*name))
+        || FORBIDDEN.iter().any(|name| object.contains_key(*name))
         || !is_sound
     {
         return None;

@@ -154,7 +154,7 @@ pub fn run(data: &[u8]) {
     let claims = match claims(config, payload) {
         None => return,
         Some(Err(reason)) => {
-            let reasons = expected.as_ref().map_or(vec!["token-malformed"], refusals);
+            let reasons = expected.as_ref().map_or(vec!["token-malformed"], denials);
             return assert!(
                 reasons.contains(&reason),
                 "{reason}, expected {reasons:?}: {}",
@@ -165,7 +165,7 @@ pub fn run(data: &[u8]) {
     };
     let expected =
         expected.unwrap_or_else(|| panic!("not strict: {}", String::from_utf8_lossy(payload)));
-    assert!(refusals(&expected).is_empty(), "{expected}");
+    assert!(denials(&expected).is_empty(), "{expected}");
     let found = Value::Object(claims.by_name().clone());
     assert!(is_same(&found, &expected), "{found}, expected {expected}");
     let object = claims.by_name();
@@ -237,7 +237,7 @@ fn is_same(one: &Value, other: &Value) -> bool {
 }
 
 /// The reason why these claims are invalid.
-fn refusals(claims: &Value) -> Vec<&'static str> {
+fn denials(claims: &Value) -> Vec<&'static str> {
     let mut reasons = Vec::new();
     let date = claims
         .as_object()

@@ -222,7 +222,7 @@ fn decide(
         );
         waited_for = Some(name);
         if let Err(reason) = wait(gate, cache, name, steady) {
-            return (edits, gate.refusal(&raw, reason));
+            return (edits, gate.denial(&raw, reason));
         }
     }
 }

@@ -157,9 +157,9 @@ fn der(spki: &[u8]) {
     // The filter accepts the same uncompressed points of this length as another library, but no
     // hybrid ones (X9.62).
     let is_uncompressed = spki.get(26) == Some(&4);
-    let refused = P256Key::from_spki(spki).is_none();
+    let rejected = P256Key::from_spki(spki).is_none();
     assert!(
-        !(refused && is_uncompressed && judge::is_any_p256(spki)),
+        !(rejected && is_uncompressed && judge::is_any_p256(spki)),
         "{}",
         HEXLOWER.encode(spki)
     );
