@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::client::{Request, send_upgrade};
+use support::client::{Request, WEBSOCKET, send_upgrade};
 use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener, write_listeners};
 use support::key_server::{Answer, Fault, KeyServer, Signer};
 use support::token::{Key, TokenSpec};
@@ -604,12 +604,7 @@ impl World {
             headers.push((ANSWER_BYTES, &size));
         }
         if form == Form::WebSocket {
-            headers.extend([
-                ("connection", "Upgrade"),
-                ("upgrade", "websocket"),
-                ("sec-websocket-version", "13"),
-            ]);
-            headers.push(("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="));
+            headers.extend(WEBSOCKET);
         }
         if rng.u32(..100) < 40 {
             headers.extend(ledger::SPOOFED.map(|name| (name, "root")));

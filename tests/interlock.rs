@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
-use support::client::{Reply, Request, send, send_http2, send_upgrade};
+use support::client::{Reply, Request, WEBSOCKET, send, send_http2, send_upgrade};
 use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener, interlock, wasm_filter};
 use support::key_server::{Answer, KeyServer};
 use support::token::TokenSpec;
@@ -24,13 +24,6 @@ const FORGED: [(&str, &str); 6] = [
     ("alb_oidc", "admitted"),
     ("x-envoy-wasm-alb_oidc", "admitted"),
     ("x-envoy-filter-state", "wasm.alb_oidc=admitted"),
-];
-
-const WEBSOCKET: [(&str, &str); 4] = [
-    ("connection", "Upgrade"),
-    ("upgrade", "websocket"),
-    ("sec-websocket-version", "13"),
-    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
 /// One Envoy with these listeners, and a token of ann@example.com.
@@ -110,8 +103,17 @@ impl World {
 
     /// A forging client's request with ann's token.
     fn signed_in(&self, path: &str, headers: &[(&str, &str)]) -> Request {
+        Request::get(path, &[&self.signed_in_headers(), headers].concat())
+    }
+
+    /// As [`World::signed_in`], with gRPC.
+    fn signed_in_grpc(&self) -> Request {
+        Request::grpc("/package.Service/Call", &self.signed_in_headers())
+    }
+
+    fn signed_in_headers(&self) -> Vec<(&str, &str)> {
         let token = [("x-amzn-oidc-data", self.token.as_str())];
-        Request::get(path, &[&FORGED[..], &token, headers].concat())
+        [&FORGED[..], &token].concat()
     }
 
     async fn ask(&self, listener: &str, request: &Request) -> (Reply, Vec<Seen>) {
@@ -166,7 +168,7 @@ async fn passes_requests_that_the_filter_passed() {
             world.version, reply.body
         );
         assert_eq!(world.upstream.seen_at("/socket"), ["ann@example.com"]);
-        let call = grpc(world.signed_in("/package.Service/Call", &[]));
+        let call = world.signed_in_grpc();
         send_http2(world.address("complete").await, &call, &[])
             .await
             .expect("an answer");
@@ -175,18 +177,6 @@ async fn passes_requests_that_the_filter_passed() {
             ["ann@example.com"]
         );
         world.envoy.stop().await;
-    }
-}
-
-fn grpc(mut call: Request) -> Request {
-    let headers = [("content-type", "application/grpc"), ("te", "trailers")];
-    call.headers
-        .extend(headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    Request {
-        method: "POST".into(),
-        // One empty message.
-        body: "\0\0\0\0\0".into(),
-        ..call
     }
 }
 
@@ -208,7 +198,7 @@ async fn denies_requests_that_the_filter_did_not_see() {
             let address = world.address(listener).await;
             let reply = send_http2(address, &world.signed_in("/", &[]), &[]).await;
             assert_eq!(reply.expect("an answer").status, 403, "{what} HTTP/2");
-            let call = grpc(world.signed_in("/package.Service/Call", &[]));
+            let call = world.signed_in_grpc();
             let reply = send_http2(address, &call, &[]).await.expect("an answer");
             assert_eq!(reply.header("grpc-status"), ["7"], "{what} gRPC");
             let upgrade = world.signed_in("/", &WEBSOCKET);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use support::client::{Reply, Request, send, send_http2, send_raw, send_upgrade};
+use support::client::{Reply, Request, WEBSOCKET, send, send_http2, send_raw, send_upgrade};
 use support::envoy::{Envoy, Plugin, Setup, any, gateway_config, http_listener, wasm_filter};
 use support::key_server::{Answer, KeyServer};
 use support::token::{Key, TokenSpec};
@@ -291,17 +291,7 @@ async fn denies_websocket_without_token() {
 async fn grpc_call_without_token_gets_unauthenticated() {
     for envoy in support::envoys() {
         let world = World::start(&envoy).await;
-        let headers = [
-            ("host", "gateway.test"),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-        ];
-        // One empty message.
-        let call = Request {
-            method: "POST".into(),
-            body: "\0\0\0\0\0".into(),
-            ..Request::get("/package.Service/Call", &headers)
-        };
+        let call = Request::grpc("/package.Service/Call", &[("host", "gateway.test")]);
         let reply = send_http2(world.gateway, &call, &[])
             .await
             .expect("an answer");
@@ -417,13 +407,6 @@ async fn opens_an_upgrade_that_the_config_lists() {
         world.envoy.stop().await;
     }
 }
-
-const WEBSOCKET: [(&str, &str); 4] = [
-    ("connection", "Upgrade"),
-    ("upgrade", "websocket"),
-    ("sec-websocket-version", "13"),
-    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-];
 
 #[tokio::test]
 async fn scripts_of_another_origin_read_answers_only_behind_a_cors_filter() {

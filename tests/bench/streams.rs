@@ -10,7 +10,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
-use support::client::{Request, send_body, send_upgrade};
+use support::client::{Request, WEBSOCKET, send_body, send_upgrade};
 use support::server::{Body, Broken, Server, full};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -76,13 +76,7 @@ impl Stream {
                 assert_eq!((reply.status, reply.body.len()), (200, PIECE * PIECES));
             }
             Stream::WebSocket => {
-                let asked = [
-                    ("connection", "upgrade"),
-                    ("upgrade", "websocket"),
-                    ("sec-websocket-version", "13"),
-                    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-                ];
-                let request = Request::get("/", &[&headers[..], &asked].concat());
+                let request = Request::get("/", &[&headers[..], &WEBSOCKET].concat());
                 let (_, connection) = send_upgrade(gateway, &request).await.expect("an answer");
                 let connection = connection.expect("an open WebSocket");
                 let (mut to, mut from) =

@@ -19,6 +19,14 @@ use tokio::task::AbortHandle;
 /// The deadline for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The headers that ask for a WebSocket (RFC 6455, section 4.1).
+pub const WEBSOCKET: [(&str, &str); 4] = [
+    ("connection", "Upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
 /// A request that HTTP can express.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -41,6 +49,17 @@ impl Request {
             path: path.into(),
             headers,
             body: String::new(),
+        }
+    }
+
+    /// A gRPC call of one empty message, to send over HTTP/2.
+    pub fn grpc(path: &str, headers: &[(&str, &str)]) -> Request {
+        let own = [("content-type", "application/grpc"), ("te", "trailers")];
+        Request {
+            method: "POST".into(),
+            // Not compressed, of length 0.
+            body: "\0\0\0\0\0".into(),
+            ..Request::get(path, &[headers, &own].concat())
         }
     }
 }
