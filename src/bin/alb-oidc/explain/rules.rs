@@ -42,12 +42,8 @@ impl RulesAt<'_> {
     /// The rules that decide for a user of `issuer`, by position and line. Several where the path
     /// has several normalized forms.
     pub(super) fn deciding(&self, requirement: &Requirement<'_>, issuer: Option<&str>) -> String {
-        let names: Vec<_> = requirement
-            .deciding(self.rules, issuer)
-            .into_iter()
-            .flatten()
-            .map(|position| self.name(position))
-            .collect();
+        let rules = self.named(requirement, issuer).into_iter().flatten();
+        let names: Vec<_> = rules.map(|(name, _)| name).collect();
         if names.is_empty() {
             "no rule matches".to_owned()
         } else {
@@ -62,6 +58,21 @@ impl RulesAt<'_> {
         }
     }
 
+    /// Name and access of each rule that decides for a user of `issuer`; `None`: no rule matches.
+    fn named(
+        &self,
+        requirement: &Requirement<'_>,
+        issuer: Option<&str>,
+    ) -> Vec<Option<(String, &Access)>> {
+        let positions = requirement.deciding(self.rules, issuer);
+        let named = positions.into_iter().map(|position| {
+            let position = position?;
+            let rule = self.rules.rules.get(position)?;
+            Some((self.name(position), &rule.access))
+        });
+        named.collect()
+    }
+
     /// What decides that the user may pass.
     pub(super) fn admission(
         &self,
@@ -69,12 +80,10 @@ impl RulesAt<'_> {
         issuer: Option<&str>,
         user: &User,
     ) -> String {
-        let positions = requirement.deciding(self.rules, issuer);
-        let by = positions.into_iter().map(|position| {
-            let Some((position, access)) = self.access(position) else {
+        let by = self.named(requirement, issuer).into_iter().map(|rule| {
+            let Some((name, access)) = rule else {
                 return "no rule matches, so any user may pass".to_owned();
             };
-            let name = self.name(position);
             match access {
                 Access::Allow(allow) if allow.users.contains(&user.id) => {
                     format!("{name} allows the user {:?}", user.id)
@@ -105,24 +114,17 @@ impl RulesAt<'_> {
         issuer: Option<&str>,
         user: &User,
     ) -> String {
-        let positions = requirement.deciding(self.rules, issuer);
-        let lists = positions.into_iter().filter_map(|position| {
-            let (position, access) = self.access(position)?;
+        let rules = self.named(requirement, issuer).into_iter().flatten();
+        let lists = rules.filter_map(|(name, access)| {
             let Access::Allow(allow) = access else {
                 return None;
             };
-            let name = self.name(position);
             Some(match nearest_miss(allow, user) {
                 Some(miss) => format!("an entry of the `allow` of {name}; nearest: {miss}"),
                 None => format!("an entry of the `allow` of {name}"),
             })
         });
         lists.collect::<Vec<_>>().join(", and ")
-    }
-
-    fn access(&self, position: Option<usize>) -> Option<(usize, &Access)> {
-        let rule = self.rules.rules.get(position?)?;
-        Some((position?, &rule.access))
     }
 }
 
