@@ -68,9 +68,7 @@ impl IdentityRules {
     /// [`Reason::ProviderMismatch`], [`Reason::UserIdMissing`], [`Reason::EmailUnverified`] or
     /// [`Reason::UserIdInvalid`]. Everything but the user id is optional.
     pub fn identity(&self, claims: &Claims) -> Result<Identity, Reason> {
-        let mut identity = self.read(Sources::of(claims))?;
-        identity.load_balancer = claims.load_balancer();
-        Ok(identity)
+        self.read(Sources::of(claims), claims.load_balancer())
     }
 
     /// The identity headers with fixed names: user id, groups, claims, in this order.
@@ -88,7 +86,7 @@ impl IdentityRules {
             .chain(claims)
     }
 
-    fn read(&self, claims: Sources<'_>) -> Result<Identity, Reason> {
+    fn read(&self, claims: Sources<'_>, load_balancer: usize) -> Result<Identity, Reason> {
         let user_id = self.user_id.user_id(claims)?;
         let mut headers = Vec::new();
         let mut groups = Groups::default();
@@ -122,7 +120,7 @@ impl IdentityRules {
             .and_then(|email| email.rsplit_once('@'));
         let email_domain = email_domain.map(|(_, domain)| domain.to_ascii_lowercase());
         Ok(Identity {
-            load_balancer: 0,
+            load_balancer,
             user_id,
             email_domain,
             groups: groups.names,
@@ -400,7 +398,7 @@ mod tests {
             ],
         };
         let claims = json!({"email": "ann", "sub": "1", "name": "Ann", "bad": "a\nb"});
-        let identity = rules.read(of_token(&claims)).unwrap();
+        let identity = rules.read(of_token(&claims), 0).unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             (identity.user_id.as_str(), identity.headers),

@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-use super::value::is_safe_text;
+use super::value::{is_safe_text, percent_encoded};
 
 /// The longest value of a claim header, in bytes.
 pub const MAX_CLAIM_HEADER_BYTES: usize = 4096;
@@ -48,7 +48,7 @@ impl ClaimHeader {
             return None;
         }
         Some(if self.is_percent_encoded {
-            percent_encoded(&text)
+            percent_encoded(&text, is_unreserved)
         } else {
             text
         })
@@ -76,18 +76,9 @@ fn is_exact(number: &Number) -> bool {
             .is_some_and(|value| value.abs() < MAX_EXACT_FLOAT)
 }
 
-/// Unreserved characters (RFC 3986, section 2.3) stay; every other byte becomes `%` and two
-/// hexadecimal digits.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+/// Whether `byte` is an unreserved character (RFC 3986, section 2.3).
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
 #[cfg(test)]

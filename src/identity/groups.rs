@@ -5,7 +5,7 @@ use regex_lite::Regex;
 
 use super::group_claim::{GroupClaimRules, Names};
 use super::transformer::{Transformer, transformed};
-use super::value::{KUBERNETES_PREFIX, is_safe_value};
+use super::value::{KUBERNETES_PREFIX, is_safe_value, percent_encoded};
 use crate::token::claims::{ACCESS_TOKEN_CLAIM, Claims, Sources};
 
 /// The most groups of one user.
@@ -196,15 +196,12 @@ impl GroupRules {
 /// although header names ignore case and some upstreams map `_` to `-`. Upstreams that also map `.`
 /// or `%` must compare the header's value, the group.
 fn encoded(name: &str) -> String {
-    let mut header = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.') {
-            header.push(char::from(byte));
-        } else {
-            header.push_str(&format!("%{byte:02x}"));
-        }
-    }
-    header
+    let mut encoded = percent_encoded(name, |byte| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
+    });
+    // Changes hexadecimal digits only: no letter in upper case is kept.
+    encoded.make_ascii_lowercase();
+    encoded
 }
 
 #[cfg(test)]

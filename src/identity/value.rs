@@ -1,5 +1,5 @@
-//! Checks that text is safe as a header value and as a name that people compare. No claims, no
-//! config.
+//! Text for headers: whether a value is safe there and as a name that people compare, and
+//! percent-encoding. No claims, no config.
 
 /// The prefix of Kubernetes' own users and groups, such as `system:masters`. Kubernetes grants them
 /// rights, so users and groups of an identity provider must not have it.
@@ -25,6 +25,20 @@ pub(super) fn is_safe_text(text: &str) -> bool {
         && !text
             .chars()
             .any(|c| c.is_control() || (is_invisible(c) && !JOINERS.contains(&c)))
+}
+
+/// `text` in percent-encoding (RFC 3986, section 2.1), with hexadecimal digits in upper case. Bytes
+/// that `is_kept` accepts stay.
+pub(super) fn percent_encoded(text: &str, is_kept: impl Fn(u8) -> bool) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if is_kept(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }
 
 fn is_invisible(c: char) -> bool {
