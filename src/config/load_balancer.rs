@@ -97,7 +97,10 @@ pub(super) fn read<'a>(
     }
     entries.sort_by_key(|(load_balancer, _)| {
         let LoadBalancer {
-            issuer, client_id, ..
+            arn: _,
+            issuer,
+            client_id,
+            key_source: _,
         } = load_balancer;
         std::cmp::Reverse(u8::from(issuer.is_some()).saturating_add(client_id.is_some().into()))
     });
@@ -106,6 +109,12 @@ pub(super) fn read<'a>(
 
 /// Whether some token matches both, and neither is the more specific one.
 fn is_ambiguous(one: &LoadBalancer, two: &LoadBalancer) -> bool {
+    let LoadBalancer {
+        arn,
+        issuer,
+        client_id,
+        key_source: _,
+    } = one;
     let overlap =
         |one: &Option<String>, two: &Option<String>| one.is_none() || two.is_none() || one == two;
     // A field of `null` matches any value.
@@ -113,9 +122,9 @@ fn is_ambiguous(one: &LoadBalancer, two: &LoadBalancer) -> bool {
     let covers_all = |one: &LoadBalancer, two: &LoadBalancer| {
         covers(&one.issuer, &two.issuer) && covers(&one.client_id, &two.client_id)
     };
-    one.arn == two.arn
-        && overlap(&one.issuer, &two.issuer)
-        && overlap(&one.client_id, &two.client_id)
+    *arn == two.arn
+        && overlap(issuer, &two.issuer)
+        && overlap(client_id, &two.client_id)
         && !covers_all(one, two)
         && !covers_all(two, one)
 }
