@@ -80,6 +80,18 @@ impl Endpoint {
     }
 }
 
+/// Scheme and host of an absolute `url`. `None` unless the scheme is http or https, and all
+/// characters are those of a URL (RFC 3986, section 2).
+pub(super) fn scheme_and_host(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.split(':').next()?;
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+    let is_sound =
+        url.bytes().all(is_plain) && Endpoint::parse(&format!("{scheme}://{authority}")).is_some();
+    is_sound.then_some((scheme, host))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

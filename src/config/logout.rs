@@ -1,6 +1,6 @@
 //! Reads `logout` of the plugin config: the names of the session cookies and [`SignOut`].
 
-use super::endpoint::Endpoint;
+use super::endpoint::scheme_and_host;
 use super::headers::is_token_byte;
 use super::reader::{Object, quoted};
 use crate::access::path::has_one_form;
@@ -54,18 +54,11 @@ pub(super) fn read(logout: &Object<'_>) -> (SessionCookies, Option<SignOut>) {
 }
 
 fn is_redirect(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return false;
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.split(':').next().unwrap_or_default();
-    let is_safe =
-        scheme == "https" || scheme == "http" && ["localhost", "127.0.0.1"].contains(&host);
-    is_safe
-        && Endpoint::parse(&format!("{scheme}://{authority}")).is_some()
-        && url
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
+    match scheme_and_host(url) {
+        Some(("https", _)) => true,
+        Some((_, host)) => ["localhost", "127.0.0.1"].contains(&host),
+        None => false,
+    }
 }
 
 #[cfg(test)]

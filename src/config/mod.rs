@@ -1,5 +1,5 @@
 //! `pluginConfig`: parses JSON into a valid [`Config`], or returns every mistake with its field.
-//! Unknown fields, wrong types and values out of bounds are mistakes.
+//! Unknown fields, wrong types and values out of bounds are mistakes. No I/O. Applies nothing.
 
 mod access_token;
 mod descriptions;
@@ -34,6 +34,7 @@ use reader::{Mistakes, Object, quoted};
 /// The largest `pluginConfig`, in bytes.
 pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
 
+/// How deep `pluginConfig` may nest.
 const MAX_CONFIG_DEPTH: usize = 8;
 
 /// A valid plugin config.
@@ -50,8 +51,8 @@ pub struct Config {
     pub clock_skew: Duration,
     /// How users are identified.
     pub users: UserRules,
-    /// The rules for the users of one load balancer, by its position in `load_balancers`; `None`:
-    /// `users`.
+    /// The rules for the users of each load balancer, in the order of `load_balancers`; `None`: those
+    /// of `users`.
     pub overrides: Vec<Option<UserRules>>,
     /// Decides which requests need a token and which users may pass.
     pub access: AccessRules,
@@ -106,10 +107,10 @@ pub struct Forward {
 }
 
 impl Config {
-    /// Parses `pluginConfig` from JSON.
+    /// Parses `pluginConfig` from JSON of at most [`MAX_CONFIG_BYTES`]. Empty text is a mistake.
     ///
     /// # Errors
-    /// All mistakes.
+    /// All mistakes, each once.
     pub fn parse(text: &[u8]) -> Result<Self, Vec<ConfigError>> {
         if text.len() > MAX_CONFIG_BYTES {
             return Err(vec![ConfigError::new(
@@ -163,7 +164,7 @@ impl Config {
     /// Reads `pluginConfig` from a JSON value.
     ///
     /// # Errors
-    /// All mistakes.
+    /// All mistakes, each once.
     pub fn from_value(value: &Value) -> Result<Self, Vec<ConfigError>> {
         let mistakes = Mistakes::default();
         let config = Object::root(value, &mistakes).map(|root| read(&root));
@@ -228,23 +229,8 @@ fn read(root: &Object<'_>) -> Config {
         .filter_map(|position| identity_of(position).groups.as_ref())
         .collect();
     let access = rules::read(root, &groups, sound);
-    let is_one_issuer = sound
-        .iter()
-        .skip(1)
-        .zip(sound)
-        .all(|(one, two)| have_one_issuer(one, two));
-    if !is_one_issuer && !root.boolean("sharedNames") {
-        for (position, rule) in access.rules.iter().enumerate() {
-            if let Access::Allow(allow) = &rule.access
-                && !allow.domains.is_empty()
-                && rule.issuers.is_empty()
-            {
-                root.requirement(
-                    &format!("rules[{position}].allow.domains"),
-                    "`match.issuers`, as each issuer writes email addresses of its own; or `sharedNames: true`",
-                );
-            }
-        }
+    if !root.boolean("sharedNames") {
+        check_domains_name_issuers(root, &access, sound);
     }
 
     let (session_cookies, sign_out) = logout::read(&root.object("logout"));
@@ -278,8 +264,8 @@ fn have_one_issuer(one: &LoadBalancer, two: &LoadBalancer) -> bool {
     one.issuer.is_some() && one.issuer == two.issuer
 }
 
-/// Adds a mistake for each load balancer whose users, or their groups, could have the names of those
-/// of another issuer.
+/// Adds a mistake for each load balancer whose users or groups could have the names of users or
+/// groups of another issuer.
 fn check_names_are_distinct<'r>(
     load_balancers: &[LoadBalancer],
     entries: &[Object<'_>],
@@ -305,6 +291,30 @@ fn check_names_are_distinct<'r>(
                 entry.mistake(&format!("{field}.prefix"), &quoted(two), &expected);
                 break;
             }
+        }
+    }
+}
+
+/// With load balancers of several issuers, adds a mistake for each rule that allows email domains of
+/// any of them.
+fn check_domains_name_issuers(
+    root: &Object<'_>,
+    access: &AccessRules,
+    load_balancers: &[LoadBalancer],
+) {
+    let mut pairs = load_balancers.iter().skip(1).zip(load_balancers);
+    if pairs.all(|(one, two)| have_one_issuer(one, two)) {
+        return;
+    }
+    for (position, rule) in access.rules.iter().enumerate() {
+        if let Access::Allow(allow) = &rule.access
+            && !allow.domains.is_empty()
+            && rule.issuers.is_empty()
+        {
+            root.requirement(
+                &format!("rules[{position}].allow.domains"),
+                "`match.issuers`, as each issuer writes email addresses of its own; or `sharedNames: true`",
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads `pages` of the plugin config: the site's title and contact on the page of a denial.
 
 use super::Pages;
-use super::endpoint::Endpoint;
+use super::endpoint::scheme_and_host;
 use super::reader::{Object, quoted};
 
 pub(super) fn read(pages: &Object<'_>) -> Pages {
@@ -35,14 +35,7 @@ fn is_email(text: &str) -> bool {
 }
 
 fn is_https(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("https://") else {
-        return false;
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    Endpoint::parse(&format!("https://{authority}")).is_some()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
+    matches!(scheme_and_host(text), Some(("https", _)))
 }
 
 #[cfg(test)]
