@@ -44,9 +44,9 @@ impl SessionCookies {
         found.then_some(kept)
     }
 
-    /// The distinct names of these cookies in the headers. At most [`MOST_EXPIRED`] of each
-    /// configured name, the shortest and lowest, as an ALB counts from 0: another site's cookies of
-    /// one name must not displace those of another. In the order of length.
+    /// The distinct names of these cookies in the headers, shortest first. At most [`MOST_EXPIRED`]
+    /// for each configured name, so that many cookies of one name do not displace those of another.
+    /// An ALB counts from 0, so the lowest numbers are kept.
     pub(crate) fn names_in<'a>(&self, headers: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
         let pairs = headers.flat_map(|header| header.split(|byte| *byte == b';'));
         let mut names: Vec<_> = pairs.map(name).filter(|name| self.contain(name)).collect();

@@ -139,19 +139,19 @@ impl Gate {
         }
     }
 
-    /// The config that it judges by.
+    /// The config of this gate.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The headers to remove before any other decision: identity headers, the reserved ones of the
-    /// config and path overrides, under every alias that an upstream cannot tell from them, and the
-    /// aliases of the ALB's own headers.
+    /// The headers to remove before any other decision: identity headers, `reservedHeaders` of the
+    /// config, path overrides, and every alias of these names. Of the ALB's own headers, only the
+    /// aliases are removed.
     pub fn strip(&self, head: &RequestHead<'_>) -> Vec<HeaderEdit> {
         self.removals(head, &ALB_HEADERS)
     }
 
-    /// The trailers to remove: all of those names, the ALB's own included.
+    /// The trailers to remove: the same names and aliases, and the ALB's own headers.
     pub fn strip_trailers(&self, trailers: &RequestHead<'_>) -> Vec<HeaderEdit> {
         self.removals(trailers, &[])
     }
@@ -177,8 +177,8 @@ impl Gate {
             name.get(..prefix.len())
                 .is_some_and(|start| same_but_for_signs(start, prefix))
         };
-        // Most names differ in length from all of them. To compare that first saves some thousands
-        // of instructions a request.
+        // Most names differ in length from every reserved name. Comparing lengths first saves some
+        // thousands of instructions a request.
         let may_be_one = self.reserved_lengths & length_bit(name) != 0;
         let is =
             |reserved: &String| name.len() == reserved.len() && same_but_for_signs(name, reserved);
@@ -208,8 +208,8 @@ impl Gate {
         trace: &mut impl Trace,
     ) -> Decision {
         self.authenticator.detail = None;
-        // In report mode too: behind such an upgrade, requests of which the filter sees nothing
-        // could reach upstream.
+        // In report mode too: after an upgrade, upstream could receive requests that the filter
+        // does not see.
         if !self.config.upgrades.admit(head) {
             return Decision::Deny(Reason::UpgradeNotAllowed);
         }
@@ -223,7 +223,7 @@ impl Gate {
             return Decision::SignOut(cookies.names_in(head.values("cookie")));
         }
         let requirement = self.config.access.requirement(head);
-        // An empty token is a bad one, and not an absent one.
+        // An empty token is invalid, not absent.
         let is_anonymous = || head.values(OIDC_DATA).next().is_none();
         if requirement.is_open() || (requirement.is_optional() && is_anonymous()) {
             return Decision::Skip(self.admission(head, None));
@@ -265,8 +265,7 @@ impl Gate {
 
     /// The decision for the request `head` that is denied for `reason`.
     pub fn denial(&self, head: &RequestHead<'_>, reason: Reason) -> Decision {
-        // Where the filter could not do its work, the client's own identity headers may still be
-        // there.
+        // After an internal error, the request may still have identity headers of the client.
         if self.config.report_only && reason != Reason::InternalError {
             Decision::Report(reason, self.admission(head, None))
         } else {
@@ -391,7 +390,7 @@ impl Authenticator {
         let PublicKey::P256(key) = key? else {
             return Err(Reason::KeyInvalid.into());
         };
-        // Trust is earned here.
+        // Trust is established here.
         let verified = self.verifier.verify(&token, &key);
         trace.verified(&verified);
         let claims = verified?.claims(now, skew);
@@ -437,13 +436,13 @@ impl Authenticator {
     }
 }
 
-/// The one value, empty where there is none; `None` where there are several.
+/// The only value, or an empty one if there is none. `None` if there are several.
 fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
     let value = values.next().unwrap_or_default();
     values.next().is_none().then_some(value)
 }
 
-/// The key `name`, if it is there.
+/// The key `name` of the cache.
 fn find(keys: &mut KeyCache, name: KeyName, clocks: &impl Clocks) -> Result<PublicKey, Stop> {
     let now = clocks.steady().ok_or(Reason::InternalError)?;
     match keys.find(name, now) {
@@ -460,7 +459,7 @@ fn without_session_cookies(head: &RequestHead<'_>, session: &SessionCookies) -> 
     {
         return None;
     }
-    // One header takes the place of several, joined as RFC 9113, section 8.2.3 joins them.
+    // One header replaces several, joined as in RFC 9113, section 8.2.3.
     let kept: Vec<_> = head
         .values("cookie")
         .map(|cookie| {

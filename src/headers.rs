@@ -8,6 +8,7 @@ pub const ACCESS_TOKEN: &str = "x-amzn-oidc-accesstoken";
 /// The user's `sub` in plain text, unsigned.
 pub const OIDC_IDENTITY: &str = "x-amzn-oidc-identity";
 
+/// The headers that the ALB sets.
 pub(crate) const ALB_HEADERS: [&str; 3] = [OIDC_DATA, ACCESS_TOKEN, OIDC_IDENTITY];
 
 /// The headers that Kubeflow trusts. They are stripped from every request, even if the user id is
@@ -51,6 +52,7 @@ impl<'a> RequestHead<'a> {
             .map(|(_, value)| *value)
     }
 
+    /// Every name, duplicates included.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'a [u8]> {
         self.headers.iter().map(|(name, _)| *name)
     }
@@ -70,6 +72,7 @@ pub enum HeaderEdit {
     Set(String, Vec<u8>),
 }
 
+/// Whether the least precise upstream cannot tell `name` from `reserved`: [`without_sign`].
 pub(crate) fn same_but_for_signs(name: &[u8], reserved: &str) -> bool {
     name.iter()
         .copied()

@@ -25,7 +25,7 @@ use value::{KUBERNETES_PREFIX, is_safe_value};
 /// The longest user id, in bytes: an email address of up to 254 and a prefix.
 pub const MAX_USER_ID_BYTES: usize = 320;
 
-/// The longest claim for a user id, in bytes: a regex may take time quadratic in its length.
+/// The longest claim for a user id, in bytes. A regex may take time quadratic in this length.
 pub const MAX_USER_ID_CLAIM_BYTES: usize = 1024;
 
 /// How claims map to an identity and its headers. Header names are in lower case.
@@ -109,7 +109,7 @@ impl IdentityRules {
             .get("sub")
             .and_then(Value::as_str)
             .map(str::to_owned);
-        // Anyone may have entered an email address that is not verified.
+        // A user may enter any address that is not verified.
         let may_hold = claims
             .token
             .get("email_verified")

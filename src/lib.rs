@@ -12,9 +12,9 @@
 //!    issuer, client and expiry with the configured load balancers. A forged token is denied here,
 //!    without a fetch.
 //! 4. [`KeyCache`] returns the key, or the request waits until the root context has fetched it.
-//! 5. **[`Verifier::verify`] establishes trust**: it is the only function that makes a
-//!    [`VerifiedToken`], and only a [`VerifiedToken`] yields [`Claims`]. If the config requires an
-//!    access token, [`Verifier::verify_access_token`] verifies it and adds its claims.
+//! 5. **[`Verifier::verify`] in `token/verify.rs` establishes trust**: it is the only function that
+//!    makes a [`VerifiedToken`], and only a [`VerifiedToken`] yields [`Claims`]. If the config
+//!    requires an access token, [`Verifier::verify_access_token`] verifies it and adds its claims.
 //! 6. [`IdentityRules`] map claims to an [`Identity`]: user id and groups. The rules decide whether
 //!    that user may pass.
 //!

@@ -30,7 +30,8 @@ pub enum Reason {
     KeyNotFound,
     /// The key server's answer is not a single public key of the right kind.
     KeyInvalid,
-    /// The key server failed or was slow, or the limits of fetches were reached before it was asked.
+    /// The key server failed or was slow, or the limits of fetches were reached before it was
+    /// asked.
     KeyUnavailable,
     /// The signature does not verify.
     SignatureInvalid,

@@ -1,5 +1,6 @@
 //! Compares the catalogue of attacks (`tests/attacks.toml`) with the rows and tests that it names,
-//! and the table of classes in docs/security.md with the catalogue. `tests/scenarios.rs` runs the rows.
+//! and the table of classes in docs/security.md with the catalogue. `tests/scenarios.rs` runs the
+//! rows.
 
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! `alb-oidc init` and `alb-oidc audit` on the AWS CLI's output in `aws/`, with one mistake at a time:
-//! each code has an input with it, and a similar one without.
+//! `alb-oidc init` and `alb-oidc audit` on the AWS CLI's output in `aws/`, with one mistake at a
+//! time: each code has an input with it, and a similar one without.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

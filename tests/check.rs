@@ -1,5 +1,5 @@
-//! `alb-oidc check` on the chart's resources, with one mistake at a time: each code has an input with
-//! it, and a similar one without. The other tests cover the forms of input and output.
+//! `alb-oidc check` on the chart's resources, with one mistake at a time: each code has an input
+//! with it, and a similar one without. The other tests cover the forms of input and output.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

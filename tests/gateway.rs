@@ -1,6 +1,6 @@
 //! `envoy/gateway` on Envoy Gateway: its own translation of the manifests, by the program in
-//! `tests/envoy-gateway`, runs in a real Envoy. What [`Files`] edits is where things are: addresses,
-//! ports and files. No Kubernetes and no controller runs here.
+//! `tests/envoy-gateway`, runs in a real Envoy. What [`Files`] edits is where things are:
+//! addresses, ports and files. No Kubernetes and no controller runs here.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

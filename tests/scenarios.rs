@@ -536,8 +536,8 @@ fn secrets_of(token: &Token) -> Vec<String> {
             .iter()
             .filter(|(name, _)| *name != "iss")
             .filter_map(|(_, value)| value.as_str())
-            // A denial logs the signer, issuer or client of the JOSE header: these are in no secret.
-            // Google's `hd` is a part of the hosts that the log names.
+            // A denial logs the signer, issuer or client of the JOSE header: these are in no
+            // secret. Google's `hd` is a part of the hosts that the log names.
             .filter(|text| ![ARN, ISSUER, CLIENT, "example.com"].contains(text));
         secrets.extend(texts.map(str::to_owned));
     }

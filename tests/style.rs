@@ -149,7 +149,8 @@ fn lines_of_the_pages_are_short() {
     assert!(long.is_empty(), "one sentence a line:\n{}", long.join("\n"));
 }
 
-/// The first of [`WORDS`] in the text, or `left out`. Code in backticks and e-mail addresses do not count.
+/// The first of [`WORDS`] in the text, or `left out`. Code in backticks and e-mail addresses do not
+/// count.
 fn ruled_out(text: &str) -> Option<&'static str> {
     let outside_code: String = text.split('`').step_by(2).collect::<Vec<_>>().join(" ");
     let outside_code = outside_code.to_lowercase();

@@ -1,6 +1,6 @@
-//! Compares the module's dependencies with docs/architecture.md: its crates, their origin on crates.io with
-//! checksums, duplicates only with a reason, and `unsafe` in one file. `make deny` checks licences
-//! and advisories.
+//! Compares the module's dependencies with docs/architecture.md: its crates, their origin on
+//! crates.io with checksums, duplicates only with a reason, and `unsafe` in one file. `make deny`
+//! checks licences and advisories.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

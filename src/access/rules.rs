@@ -1,9 +1,9 @@
 //! Access rules: which requests need a token and which users may pass. Sees no token.
 //!
 //! Rules are evaluated twice. [`AccessRules::requirement`] finds the rules that match the request,
-//! before the token is verified. [`Requirement::admits`] applies them to the verified user. A
-//! condition on the user, such as [`Rule::issuers`], is evaluated by the second. While
-//! such a rule can decide, the request needs a token.
+//! before the token is verified. [`Requirement::admits`] applies them to the verified user, and
+//! evaluates conditions on the user, such as [`Rule::issuers`]. If a rule with such a condition may
+//! decide, the request needs a token.
 //!
 //! The first matching rule decides. Without one, the request needs a token and any user may pass.
 //! A path with several normalized forms ([`super::path`]) must satisfy the rules of **every** form.
@@ -42,8 +42,8 @@ pub struct Rule {
     pub paths: Vec<PathPattern>,
     /// Upper case. Empty: every method.
     pub methods: Vec<String>,
-    /// The issuers of the users that the rule applies to. Empty: every issuer. Never with an access
-    /// that [`Access::opens`].
+    /// The issuers of the users that the rule applies to. Empty: every issuer, as in each rule that
+    /// [`Access::opens`].
     pub issuers: Vec<String>,
     /// The requirement of the rule.
     pub access: Access,
@@ -138,7 +138,7 @@ impl AccessRules {
                 .filter(|rule| rule.is_for_host(&host))
                 .collect();
             let paths = normal_forms(&text(":path"), most_path_bytes(applicable.iter().copied()))?;
-            // A route's rewrite could make any path of it.
+            // A route that rewrites it could make any path.
             if paths.iter().any(|path| has_hidden_parent(path)) {
                 return None;
             }
@@ -183,7 +183,7 @@ impl Requirement<'_> {
     }
 
     /// For each distinct demand, the position in `rules` of the rule that decides for a user of
-    /// `issuer`; `None`: no rule, so any user may pass. For a person to read.
+    /// `issuer`; `None`: no rule, so any user may pass. For display only.
     pub fn deciding(&self, rules: &AccessRules, issuer: Option<&str>) -> Vec<Option<usize>> {
         let mut positions = Vec::new();
         for demand in self.0.iter() {

@@ -61,8 +61,8 @@ const FORBIDDEN_HEADER_PREFIXES: [&str; 13] = [
     "x-request-id",
 ];
 
-/// What the names of the headers begin with that the ALB sets from a client's certificate. They may
-/// be stripped, but may not carry an identity.
+/// The prefix of headers that the ALB sets from a client's certificate. They may be stripped, but
+/// may not carry an identity.
 const CLIENT_CERTIFICATE_PREFIX: &str = "x-amzn-mtls-";
 
 /// Headers that some applications take as the request's path. They may be stripped, but may not
@@ -91,6 +91,7 @@ pub(super) fn read_header(object: &Object<'_>, field: &str) -> String {
     checked_header(object, field, text, false)
 }
 
+/// `reservedHeaders`, in lower case.
 pub(super) fn read_reserved_headers(root: &Object<'_>) -> Vec<String> {
     let names = root.strings("reservedHeaders").into_iter().enumerate();
     names
@@ -183,7 +184,8 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether the text is printable ASCII without a leading space: safe at the start of a header value.
+/// Whether the text is printable ASCII without a leading space: safe at the start of a header
+/// value.
 pub(super) fn is_header_text(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !text.starts_with(' ')
 }

@@ -166,8 +166,8 @@ impl<'a> Arn<'a> {
         well_formed.then_some(Self { partition, region })
     }
 
-    /// The key server that AWS documents for the ARN's partition and region; `None` if AWS documents
-    /// none.
+    /// The key server that AWS documents for the ARN's partition and region; `None` if AWS
+    /// documents none.
     fn key_endpoint(&self) -> Option<Endpoint> {
         let region = self.region;
         let (host, path) = match self.partition {

@@ -51,8 +51,8 @@ pub struct Config {
     pub clock_skew: Duration,
     /// How users are identified.
     pub users: UserRules,
-    /// The rules for the users of each load balancer, in the order of `load_balancers`; `None`: those
-    /// of `users`.
+    /// The rules for the users of each load balancer, in the order of `load_balancers`; `None`:
+    /// those of `users`.
     pub overrides: Vec<Option<UserRules>>,
     /// Decides which requests need a token and which users may pass.
     pub access: AccessRules,
@@ -295,8 +295,8 @@ fn check_names_are_distinct<'r>(
     }
 }
 
-/// With load balancers of several issuers, adds a mistake for each rule that allows email domains of
-/// any of them.
+/// With load balancers of several issuers, adds a mistake for each rule that allows email domains
+/// of any of them.
 fn check_domains_name_issuers(
     root: &Object<'_>,
     access: &AccessRules,

@@ -394,6 +394,7 @@ pub(super) fn describe(value: &Value) -> String {
     }
 }
 
+/// The regex in `field`; `None` after a mistake.
 pub(super) fn read_regex(object: &Object<'_>, field: &str) -> Option<Regex> {
     let text = object.string(field);
     match RegexBuilder::new(text)
@@ -408,6 +409,7 @@ pub(super) fn read_regex(object: &Object<'_>, field: &str) -> Option<Regex> {
     }
 }
 
+/// `text` as a JSON string for a message, at most 160 characters of it.
 pub(super) fn quoted(text: &str) -> String {
     describe(&Value::String(text.to_owned()))
 }

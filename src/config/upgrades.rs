@@ -21,7 +21,8 @@ pub(super) fn read(root: &Object<'_>) -> Upgrades {
     Upgrades { allowed }
 }
 
-/// Whether this is a `protocol` (RFC 9110, section 7.8): a token, optionally with `/` and a version.
+/// Whether this is a `protocol` (RFC 9110, section 7.8): a token, optionally with `/` and a
+/// version.
 fn is_type(name: &str) -> bool {
     let is_token = |part: &str| !part.is_empty() && part.bytes().all(is_token_byte);
     let (protocol, version) = name

@@ -98,8 +98,8 @@ pub mod known_answer {
         \xf7\xcb\x1c\x94\x2d\x65\x7c\x41\xd4\x36\xc7\xa1\xb6\xe2\x9f\x65\xf3\xe9\x00\xdb\xb9\xaf\xf4\x06\x4d\xc4\xab\x2f\x84\x3a\xcd\xa8";
 }
 
-/// r‖s in the ASN.1 DER form of OpenSSL and its relatives (RFC 3279, section 2.2.3): a
-/// sequence of two integers. `None` unless both are in 1…n-1.
+/// r‖s in the ASN.1 DER form of OpenSSL and BoringSSL (RFC 3279, section 2.2.3): a sequence of two
+/// integers. `None` unless both are in 1…n-1.
 pub(crate) fn to_der(signature: &[u8]) -> Option<Vec<u8>> {
     Signature::from_slice(signature).ok()?;
     let (r, s) = signature.split_at_checked(32)?;

@@ -43,8 +43,7 @@ pub(super) enum Part {
 
 /// WASI's `CLOCK_MONOTONIC`.
 const MONOTONIC: u32 = 1;
-/// Put before the steady clock's own beginning, so that what is older than the machine has a time
-/// too.
+/// Added to the steady clock, so that a time before the machine's start can be expressed.
 const BEFORE_STEADY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// How urgent a log line is.
@@ -156,7 +155,7 @@ fn outcome(status: u32) -> Outcome<()> {
     }
 }
 
-/// Calls the host with somewhere to put bytes, and takes them over.
+/// The bytes that the host returns from `call`.
 fn bytes_from(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Outcome<Vec<u8>> {
     let mut data = std::ptr::null_mut();
     let mut size = 0;
@@ -210,15 +209,15 @@ pub(super) fn random() -> Outcome<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// The address of the client of the effective context's request, with a port, as Envoy's settings
-/// have it trust `x-forwarded-for`: Envoy's attribute `source.address`.
+/// Envoy's attribute `source.address` of the effective context's request: the client's address and
+/// port. Envoy's settings decide whether it is taken from `x-forwarded-for`.
 pub(super) fn client_address() -> Outcome<Vec<u8>> {
     let path = "source\0address";
     bytes_from(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
-/// Has the root context's `on_tick` called after `period` and again each `period`; never, where it
-/// is `None`.
+/// Makes the host call `on_tick` of the root context each `period`, first after one `period`.
+/// `None`: never.
 pub(super) fn set_tick(period: Option<Duration>) -> Outcome<()> {
     // 0 would switch the timer off.
     let period = period.map_or(0, |period| {
@@ -320,8 +319,8 @@ pub(super) fn resume_request() -> Outcome<()> {
     outcome(unsafe { proxy_continue_stream(REQUEST_STREAM) })
 }
 
-/// Answers the request of the effective context here. `details` is what an access log prints as
-/// `%RESPONSE_CODE_DETAILS%`. Envoy gives a gRPC call the gRPC status that belongs to `status`.
+/// Answers the request of the effective context. `details` is `%RESPONSE_CODE_DETAILS%` of the
+/// access log. Envoy sends a gRPC client the gRPC status for `status`.
 pub(super) fn reply(
     status: u16,
     details: &str,
@@ -349,7 +348,7 @@ pub(super) fn set_filter_state(name: &str, value: &[u8]) -> Outcome<()> {
     outcome(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
-/// Makes `context` the one that the calls above are about.
+/// Makes `context` the effective context, to which the calls above apply.
 pub(super) fn set_effective_context(context: u32) -> Outcome<()> {
     outcome(unsafe { proxy_set_effective_context(context) })
 }
@@ -363,7 +362,7 @@ pub(super) fn shared_data(key: &str) -> Option<(Vec<u8>, u32)> {
     Some((value.ok()?, version))
 }
 
-/// Writes a value unless another VM has changed it since `version`; with 0, in any case.
+/// Writes a value unless another VM has changed it since `version`. Version 0 writes in any case.
 pub(super) fn set_shared_data(key: &str, value: &[u8], version: u32) -> Outcome<()> {
     outcome(unsafe {
         proxy_set_shared_data(

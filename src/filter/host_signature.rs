@@ -16,10 +16,10 @@ struct Host;
 
 static HOST_PROVIDER: CryptoProvider = provider::<Host>();
 
-/// The environment variable that can rule the host out.
+/// The environment variable that can exclude the host.
 const VERIFIER_VARIABLE: &str = "ALB_OIDC_VERIFIER";
 
-/// Who verifies signatures in this VM.
+/// The code that verifies signatures in this VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// Envoy.
@@ -40,7 +40,7 @@ impl Backend {
         }
     }
 
-    /// The name it has in the log and in counters.
+    /// Its name in the log and in counters.
     pub fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -88,7 +88,7 @@ fn passes_rsa_known_answer_test() -> Option<bool> {
     Some(verdict(rs256::known_answer::MESSAGE)? && !verdict(b"another message")?)
 }
 
-/// The host's verdict on an ES256 signature (r‖s); `None` without one.
+/// Whether the host finds an ES256 signature (r‖s) valid. `None` if the host call fails.
 pub fn host_verdict(spki: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
     let Some(signature) = to_der(signature) else {
         return Some(false);

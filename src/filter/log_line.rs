@@ -30,7 +30,7 @@ pub(super) fn denial(
     line
 }
 
-/// `value` in quotes, with everything but visible ASCII escaped; `...` follows what is cut.
+/// `value` in quotes, with everything but visible ASCII escaped. `...` marks a cut value.
 fn shown(value: &str) -> String {
     let mut text = String::with_capacity(MAX_SHOWN_BYTES.min(value.len()));
     for c in value.chars() {
@@ -51,7 +51,7 @@ fn shown(value: &str) -> String {
     format!("\"{text}\"")
 }
 
-/// Why a fetch brought no key. `url` has no scheme.
+/// A fetch that returned no key. `url` has no scheme.
 pub(super) fn failed_fetch(
     outcome: FetchOutcome,
     status: Option<u16>,

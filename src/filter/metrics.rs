@@ -19,7 +19,7 @@ pub enum FetchOutcome {
     Invalid,
     /// Time-out, reset, a server error, no such cluster.
     Failed,
-    /// Not asked: the rate limit was reached, or too many requests waited.
+    /// Not fetched: the rate limit was reached, or too many requests waited.
     OverBudget,
 }
 
@@ -132,7 +132,7 @@ impl Metrics {
         add(self.dropped, count);
     }
 
-    /// Brings the gauge up to date with what this worker's share of it is now.
+    /// Updates this worker's share of the gauge to `waiting` requests.
     pub(super) fn waiting(&mut self, waiting: usize) {
         let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
         let change = waiting.saturating_sub(self.waiting_published);

@@ -5,7 +5,7 @@
 //! made the call, and the context of a request may end earlier. The response resumes every request
 //! that waits for the key.
 
-// Another module built around the verifier has no use for the rest.
+// Without this feature, another module uses only the verifier.
 #![cfg_attr(not(feature = "module"), allow(dead_code))]
 
 mod host;

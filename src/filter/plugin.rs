@@ -24,21 +24,22 @@ use crate::reason::Reason;
 use crate::time::{Clocks as _, Timestamp};
 use crate::token::verify::Verifier;
 
-/// The longest answer with one key that is read, in bytes. A key in PEM has fewer than 200.
+/// The longest accepted answer with one key, in bytes. A key in PEM has fewer than 200.
 const MAX_PEM_BYTES: usize = 4096;
 
 /// The body of Envoy's own 504, after a fetch's time-out. A connection that ends before the headers
 /// is a 503, and one that ends in the body, by a time-out or a reset, leaves no headers.
 const TIMED_OUT: &[u8] = b"upstream request timeout";
 
-/// How long one go at woken requests takes. One verification may exceed it.
+/// How long a worker resumes woken requests before it handles others. One verification may exceed
+/// it.
 const SLICE: Duration = Duration::from_millis(5);
 
-/// How often a shared value is written before another worker's write is left to stand. Each failed
-/// attempt is another worker's write of a fetched key, so this many in a row do not occur.
+/// The most attempts to write a shared value. An attempt fails if another worker has written a
+/// fetched key in between, so this many failures in a row do not occur.
 const SHARING_ATTEMPTS: usize = 16;
 
-/// When the next tick is due while woken requests are left: at once, after the worker's other work.
+/// The next tick while woken requests are left: at once, after the worker's other work.
 const OVERDUE: Timestamp = Timestamp::from_millis(0);
 
 /// The filter state `wasm.alb_oidc`, on each request that passes and on no other. The interlock, an
@@ -139,7 +140,7 @@ impl Plugin {
             return;
         };
         let due = self.keys.tick(now);
-        // The host goes on ticking at the old period until it is told another.
+        // The host repeats the old period until a new one is set.
         self.tick_at = Some(Timestamp::from_millis(u64::MAX));
         self.end_waiting(due.woken);
         for name in due.fetch {
@@ -155,7 +156,7 @@ impl Plugin {
         self.sync_timer();
     }
 
-    /// A fetch has been answered; with no headers, it was not.
+    /// The fetch `call` has ended. Without `headers`, it has no answer.
     pub(super) fn on_answer(&mut self, call: u32, headers: usize, body_size: usize) {
         let Some(place) = self.calls.iter().position(|(number, _)| *number == call) else {
             return;
@@ -227,14 +228,14 @@ impl Plugin {
         }
     }
 
-    /// Judges the request of the effective context and carries the decision out. It has waited for
-    /// the key `waited_for`.
+    /// Decides on the request `id`, whose context is effective, and carries the decision out.
+    /// `waited_for`: the key that it has waited for.
     fn handle_request(&mut self, id: u32, waited_for: Option<KeyName>) -> Next {
         let headers = host::request(Part::Headers).unwrap_or_default();
         let Some(head) = host::pairs(&headers).map(RequestHead::new) else {
             return self.deny(&RequestHead::default(), Reason::InternalError);
         };
-        // First of all: what no client may say of itself.
+        // Before any other decision: identity headers of the client.
         if self
             .gate
             .strip(&head)

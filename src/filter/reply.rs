@@ -63,8 +63,8 @@ impl Reply {
         reply
     }
 
-    /// The answer to the request `head`, which signs out: these session cookies expire. A browser
-    /// goes on to the identity provider; a script that posts is told where that is.
+    /// The answer to the sign-out request `head`: expires these session cookies. Redirects a
+    /// browser to the identity provider. Gives the URL to a script that posts.
     pub(super) fn signed_out(
         head: &RequestHead<'_>,
         sign_out: &SignOut,
@@ -86,8 +86,8 @@ impl Reply {
                 .push(("location", sign_out.redirect_to.clone()));
             redirect
         };
-        // As the ALB sets them, and so that a browser takes it from a page inside another site's
-        // frame too.
+        // The ALB's attributes. With SameSite=None, a browser also accepts them in a frame of
+        // another site.
         let expired = "=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=None";
         reply.headers.extend(
             cookies
@@ -116,8 +116,8 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// Whether a browser shows the answer to a person. A script's call is none, even if it accepts
-/// HTML, and neither is gRPC.
+/// Whether a browser shows the answer to a person. False for calls of scripts, even if they accept
+/// HTML, and for gRPC.
 fn is_navigation(head: &RequestHead<'_>) -> bool {
     let first = |name| head.first(name).unwrap_or_default();
     let is_script = first("sec-fetch-dest") == b"empty"
@@ -131,8 +131,8 @@ fn is_navigation(head: &RequestHead<'_>) -> bool {
     !is_script && head.values("accept").any(accepts_page)
 }
 
-/// The request id, for the log and the page: a client may have chosen it, so nothing but a plain
-/// word passes.
+/// The request id, for the log and the page. A client may have chosen it, so it is `-` unless it is
+/// 1 to 64 letters, digits, `-`, `_` and `.`.
 pub(super) fn request_id<'a>(head: &RequestHead<'a>) -> &'a str {
     let is_plain = |id: &&str| {
         (1..=64).contains(&id.len())
@@ -223,7 +223,7 @@ fn page(denial: Denial<'_>, request_id: &str) -> String {
         .contact
         .as_deref()
         .map_or_else(|| "your administrator".to_owned(), link);
-    // An empty link leads to the page's own address.
+    // An empty link targets the page's own address.
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title><style>{STYLE}</style></head><body><main>{site}<h1>{heading}</h1>\

@@ -66,8 +66,8 @@ fn plain(claim: &Value) -> Option<String> {
 
 /// Whether no other number of the JSON text reads as this one: whole numbers from 2^64 on lose
 /// digits, and two users would have one value.
-// `serde_json`'s `arbitrary_precision` keeps them, but takes `{"$serde_json::private::Number": "7"}` in
-// a claim for the number 7, and accepts 1e400.
+// `serde_json`'s `arbitrary_precision` keeps the digits, but accepts 1e400. It also parses the
+// object `{"$serde_json::private::Number": "7"}` in a claim as the number 7.
 fn is_exact(number: &Number) -> bool {
     number.is_u64()
         || number.is_i64()

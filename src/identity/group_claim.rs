@@ -39,11 +39,12 @@ pub enum Members {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
     pub(super) names: Vec<String>,
-    /// The parts that cannot be parsed, for a person to read.
+    /// The parts that cannot be parsed, for display only.
     pub(super) unreadable: Vec<String>,
 }
 
-/// The end of a name that began with a quote is missing, or something follows it.
+/// A list that could be split in two ways: a quote is not closed, text follows a closing quote, or
+/// two backslashes precede a comma.
 struct Ambiguous;
 
 impl GroupClaimRules {
@@ -129,7 +130,7 @@ impl Names {
 
     fn decode_forms(&mut self) {
         for name in std::mem::take(&mut self.names) {
-            // Whether a decoded comma was one name's or stood between two, nothing tells.
+            // A decoded comma is ambiguous: part of a name, or between two.
             match decoded(&name).filter(|decoded| !decoded.contains(',')) {
                 Some(decoded) => self.names.push(decoded),
                 None => self.unreadable.push(name),

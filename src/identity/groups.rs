@@ -113,7 +113,7 @@ impl GroupRules {
     }
 
     /// Each name in the configured claims, with its group or the reason why it has none, in the
-    /// order of the claims. For a person to read.
+    /// order of the claims. For display only.
     pub fn explained(&self, claims: &Claims) -> Vec<(String, Result<String, Dropped>)> {
         let mut seen = Vec::new();
         self.read(Sources::of(claims), &mut Vec::new(), |name, group| {

@@ -7,9 +7,9 @@ use crate::token::claims::MAX_CLAIMS_DEPTH;
 
 /// Whether the user with these `claims` of the load balancer's token signed in through `provider`.
 ///
-/// Every entry of `identities` must have it as `providerName`, and `username` must begin with it and
-/// `_`. Either alone proves nothing: a native user may choose the username `Okta_x`, and a linked
-/// user has an entry for each provider.
+/// Every entry of `identities` must have it as `providerName`, and `username` must begin with it
+/// and `_`. Either alone proves nothing: a native user may choose the username `Okta_x`, and a
+/// linked user has an entry for each provider.
 pub(super) fn is_from(provider: &str, claims: &Map<String, Value>) -> bool {
     let username = claims.get("username").and_then(Value::as_str);
     let prefix = username.and_then(|name| name.split_once('_'));

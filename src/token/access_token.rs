@@ -102,7 +102,7 @@ impl<'t> UntrustedAccessToken<'t> {
         self.signature
     }
 
-    /// In base64. Only to be decoded once the signature has been verified.
+    /// In base64. Must not be decoded before the signature is verified.
     pub(crate) fn payload(&self) -> &'t str {
         self.payload
     }

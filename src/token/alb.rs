@@ -92,8 +92,8 @@ impl<'t> UntrustedToken<'t> {
             .ok_or(Malformed::Signature)?
             .try_into()
             .map_err(|_| Malformed::Signature)?;
-        // It is decoded once it is verified; what can be no base64, such as a further `.`, is not
-        // worth a fetch.
+        // The payload is decoded after verification. A payload that is not base64, such as one with
+        // a `.`, must not cause a fetch.
         if payload.is_empty() || !payload.bytes().all(is_base64) {
             return Err(Malformed::Payload.into());
         }
@@ -170,7 +170,7 @@ impl<'t> UntrustedToken<'t> {
     }
 }
 
-/// Why a token is not from a configured load balancer, or no longer holds.
+/// The token is not from a configured load balancer, or has expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScreenError {
     /// The reason of the denial.
@@ -207,7 +207,7 @@ pub struct ScreenedToken<'t> {
 }
 
 impl<'t> ScreenedToken<'t> {
-    /// Which key would have signed it.
+    /// The id of its key, from the JOSE header.
     pub fn key_id(&self) -> KeyId {
         self.token.key_id
     }
@@ -222,7 +222,7 @@ impl<'t> ScreenedToken<'t> {
         self.load_balancer
     }
 
-    /// The bytes that the signature covers: header and payload as they came, padding and all.
+    /// The bytes that the signature covers: header and payload as received, padding included.
     pub(crate) fn signing_input(&self) -> &'t [u8] {
         self.token.signing_input.as_bytes()
     }
@@ -232,7 +232,7 @@ impl<'t> ScreenedToken<'t> {
         &self.token.signature
     }
 
-    /// The payload in base64. Only to be decoded once the signature has been verified.
+    /// The payload in base64. Must not be decoded before the signature is verified.
     pub(crate) fn payload(&self) -> &'t str {
         self.token.payload
     }

@@ -25,7 +25,7 @@ impl Claims {
         &self.by_name
     }
 
-    /// The claims of the access token, by name; `None` where none is read.
+    /// The claims of the access token, by name; `None` if the config requires none.
     pub fn of_access_token(&self) -> Option<&Map<String, Value>> {
         self.access.as_ref()
     }
@@ -35,8 +35,7 @@ impl Claims {
         self.load_balancer
     }
 
-    /// The earliest `exp`: of JOSE header and payload, and of the access token; clock skew is not
-    /// in it.
+    /// The earliest `exp` of JOSE header, payload and access token, without clock skew.
     pub fn expires(&self) -> Timestamp {
         self.expires
     }
@@ -60,7 +59,7 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The claim at `path`: of the access token where that begins with [`ACCESS_TOKEN_CLAIM`].
+    /// The claim at `path`, of the access token if `path` begins with [`ACCESS_TOKEN_CLAIM`].
     pub(crate) fn find(&self, path: &str) -> Option<&'a Value> {
         match path.strip_prefix(ACCESS_TOKEN_CLAIM) {
             Some(path) => lookup(self.access?, path),

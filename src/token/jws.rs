@@ -11,8 +11,8 @@ use crate::json;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// The longest token that is looked at, in bytes. An ALB answers 500 where claims and access token
-/// exceed 11 K.
+/// The longest accepted token, in bytes. An ALB answers 500 if claims and access token exceed 11 KB
+/// together.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// The latest accepted `exp`, in seconds since the epoch: the end of the year 9999.
@@ -21,8 +21,7 @@ const MAX_NUMERIC_DATE: u64 = 253_402_300_799;
 /// How deep the JOSE header may nest: it is a flat object.
 pub(crate) const MAX_HEADER_DEPTH: usize = 2;
 
-/// Header parameters that bring a key of the sender's own or change what is signed. No ALB sends
-/// them.
+/// Header parameters that carry a key of the sender or change what is signed. No ALB sends them.
 pub(crate) const FORBIDDEN_PARAMETERS: [&str; 7] =
     ["crit", "b64", "jwk", "jku", "x5c", "x5u", "zip"];
 
@@ -44,7 +43,7 @@ pub(super) fn is_base64(byte: u8) -> bool {
     matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'+' | b'/' | b'=')
 }
 
-/// Why a token is rejected: the reason, with the detail that only people need.
+/// Why a token is denied: the reason, and a detail for logs and `alb-oidc explain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
     /// [`Reason::TokenMalformed`], and what is malformed.
@@ -148,11 +147,11 @@ impl std::fmt::Display for AccessTokenFault {
 pub enum Malformed {
     /// It is not UTF-8.
     Utf8,
-    /// It lacks a dot: there are three parts.
+    /// It has fewer than three parts, separated by dots.
     Parts,
     /// The JOSE header is not one JSON object in base64, or names a parameter twice.
     Header,
-    /// The JOSE header has one of the parameters that change how the token is read.
+    /// The JOSE header has a parameter that carries a key or changes what is signed, such as `jwk`.
     Parameter,
     /// `typ` of the JOSE header is not `JWT`.
     Type,

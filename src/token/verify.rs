@@ -30,8 +30,8 @@ impl Verifier {
     /// Sets the `provider` with which `jsonwebtoken` verifies in this process. A second call has no
     /// effect.
     pub fn install(provider: &'static CryptoProvider) -> Self {
-        // An error means that one is there already: the known-answer test that chose it gives the
-        // same choice again.
+        // An error means that the process has a provider already. The known-answer test that chose
+        // it would choose the same again.
         let _ = provider.install_default();
         Self(())
     }
@@ -53,6 +53,7 @@ impl Verifier {
             key.decoding_key(),
             Algorithm::ES256,
         ) {
+            // Trust is established here, and nowhere else.
             Ok(true) => Ok(VerifiedToken {
                 load_balancer: token.load_balancer(),
                 payload: token.payload().to_owned(),

@@ -43,7 +43,8 @@ const CACHED_PER_REQUEST: u64 = 512;
 /// The largest token cache of a plugin, rounded up.
 const TOKEN_CACHE: u64 = 16 << 20;
 const WORKERS: i64 = 2;
-/// The burst of fetches of unknown keys, and the rate a second: `docs/architecture.md`, Unknown keys.
+/// The burst of fetches of unknown keys, and the rate a second: `docs/architecture.md`, Unknown
+/// keys.
 const FETCH_BURST: i64 = 20;
 const FETCHES_PER_SECOND: i64 = 10;
 

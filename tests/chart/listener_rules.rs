@@ -268,7 +268,8 @@ fn of_gateway(resources: &[Value]) -> Value {
         })
         .map(|(host, rule)| gateway_rule(resources, host, rule))
         .collect();
-    // By the specification: the longer host first, then the exact path. Hosts are not wildcards here.
+    // By the specification: the longer host first, then the exact path. Hosts are not wildcards
+    // here.
     rules.sort_by_key(|rule| {
         let host = text(&rule["conditions"][0]["hostHeaderConfig"]["values"][0]);
         assert!(!host.starts_with('*'));

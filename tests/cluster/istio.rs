@@ -211,7 +211,8 @@ impl Gateway {
             "concurrency": 1,
         });
         let mut agent = Command::new("unshare");
-        // A process namespace, so that Envoy ends with the agent; a mount namespace for its modules.
+        // A process namespace, so that Envoy ends with the agent; a mount namespace for its
+        // modules.
         agent.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-euc"]);
         agent.arg("mount -t tmpfs none /var/lib/istio/data; exec \"$0\" \"$@\"");
         agent.arg(built("pilot-agent")).args(["proxy", "router"]);

@@ -188,8 +188,8 @@ fn parts(rendered: &str) -> Vec<Part> {
     parts.into_iter().map(part).collect()
 }
 
-/// Every order of removal leads through subsets of the parts. This goes through all of them, in Gray
-/// code: each step removes one part, or restores it.
+/// Every order of removal leads through subsets of the parts. This goes through all of them, in
+/// Gray code: each step removes one part, or restores it.
 async fn stays_shut_without_any_subset_of_its_parts(kind: Kind) {
     let world = World::start(&[kind]).await;
     let values = world.values(kind).await;
@@ -301,7 +301,8 @@ static BREAKAGES: [Breakage; 6] = [
     },
 ];
 
-/// The other tests wait until `config_dump` shows the interlock. The prober does not depend on that.
+/// The other tests wait until `config_dump` shows the interlock. The prober does not depend on
+/// that.
 #[tokio::test]
 async fn prober_finds_each_broken_interlock() {
     let world = World::start(&[Kind::Classic]).await;

@@ -1,5 +1,6 @@
 //! Follows `docs/install.md`, `docs/kubeflow.md` and `docs/operations.md`: runs the commands of
-//! their sections, as the pages have them, in a cluster with the policies of Kubeflow's oauth2-proxy.
+//! their sections, as the pages have them, in a cluster with the policies of Kubeflow's
+//! oauth2-proxy.
 
 use crate::istio::{Kind, NAMESPACE};
 use crate::program::{START_UP, built, helm, run};

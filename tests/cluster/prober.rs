@@ -192,8 +192,8 @@ pub(crate) fn is_impostor(seen: &Seen) -> bool {
         .any(|value| !value.is_empty() && Some(value) != own)
 }
 
-/// The probes that an open gateway lets through as somebody to the browsers' host, and those that the
-/// route of machine clients does without the filter and the policies.
+/// The probes that an open gateway lets through as somebody to the browsers' host, and those that
+/// the route of machine clients does without the filter and the policies.
 pub(crate) const AT_BROWSERS: [&str; 4] = [
     "user id",
     "machine client",

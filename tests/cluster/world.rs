@@ -1,5 +1,5 @@
-//! A cluster with Istio, gateways, key servers and an upstream: everything but the filter's release,
-//! which a test installs, changes and removes by Helm.
+//! A cluster with Istio, gateways, key servers and an upstream: everything but the filter's
+//! release, which a test installs, changes and removes by Helm.
 
 use crate::filter_chains::{filter_chains, is_interlocked};
 use crate::istio::{ControlPlane, Gateway, Kind, NAMESPACE, TCP_PORT, TLS_PORT};
@@ -223,8 +223,8 @@ impl World {
         self.registry.log() + &self.control_plane.log() + &gateways.collect::<String>()
     }
 
-    /// What a cluster with Kubeflow has: Services, gateways, a route for every host, and the policies
-    /// that deny what no policy allows.
+    /// What a cluster with Kubeflow has: Services, gateways, a route for every host, and the
+    /// policies that deny what no policy allows.
     fn applications(&self) -> String {
         let mut objects = Vec::new();
         for namespace in ["argocd", "kube-web-view", "monitoring"] {
@@ -459,8 +459,8 @@ impl World {
         assert!(seen.is_empty(), "{host}{path}: {seen:?}");
     }
 
-    /// Waits until a request is answered with this status, and with this in the answer. The upstream
-    /// answers with the request that it received.
+    /// Waits until a request is answered with this status, and with this in the answer. The
+    /// upstream answers with the request that it received.
     pub(crate) async fn until(
         &self,
         to: SocketAddr,

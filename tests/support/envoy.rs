@@ -76,8 +76,8 @@ pub struct Setup {
     pub watched_listeners: Option<PathBuf>,
     /// Clusters by name. One without an address exists but has no host. `upstream` is required.
     pub clusters: BTreeMap<String, Option<SocketAddr>>,
-    /// A complete bootstrap, which replaces all of the above but the binary, the concurrency and the
-    /// log level.
+    /// A complete bootstrap, which replaces all of the above but the binary, the concurrency and
+    /// the log level.
     pub bootstrap: Option<Value>,
 }
 

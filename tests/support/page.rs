@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 /// The start of a block with a configuration.
 const BLOCK: &str = "\n```yaml\npluginConfig:";
 
-/// The configurations of the page `file`, by the anchor of their section: `okta` for `## Okta`. Each
-/// section has at most one.
+/// The configurations of the page `file`, by the anchor of their section: `okta` for `## Okta`.
+/// Each section has at most one.
 pub fn plugin_configs(file: &str) -> BTreeMap<String, Value> {
     let text = std::fs::read_to_string(super::repository(file))
         .unwrap_or_else(|error| panic!("{file}: {error}"));

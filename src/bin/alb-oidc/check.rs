@@ -1,5 +1,5 @@
-//! `alb-oidc check`: judges plugin configs and the resources applied with them, and describes what the
-//! filter will do. The library validates the configs.
+//! `alb-oidc check`: judges plugin configs and the resources applied with them, and describes what
+//! the filter will do. The library validates the configs.
 
 mod config;
 mod extension;
@@ -44,8 +44,9 @@ Every resource of the chart:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Check {
-    /// The applied resources, in YAML or JSON: the output of `helm template` or `kubectl kustomize`, or a
-    /// pluginConfig alone. A directory: its YAML and JSON files. `-`: standard input
+    /// The applied resources, in YAML or JSON: the output of `helm template` or
+    /// `kubectl kustomize`, or a pluginConfig alone. A directory: its YAML and JSON files. `-`:
+    /// standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The form of the output

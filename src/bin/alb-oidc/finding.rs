@@ -1,5 +1,5 @@
-//! Findings of `check`, `audit` and `doctor`: data with a stable code, and their output as text, JSON and
-//! SARIF. Judges nothing.
+//! Findings of `check`, `audit` and `doctor`: data with a stable code, and their output as text,
+//! JSON and SARIF. Judges nothing.
 
 mod code;
 pub(crate) mod report;

@@ -1,5 +1,5 @@
-//! `alb-oidc init`: writes values for the chart, from the AWS CLI's output or from flags. The library
-//! validates the config.
+//! `alb-oidc init`: writes values for the chart, from the AWS CLI's output or from flags. The
+//! library validates the config.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

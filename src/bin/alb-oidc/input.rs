@@ -199,7 +199,8 @@ impl Applied {
     }
 }
 
-/// Reads every plugin config in the file `path`: bare, in the chart's values, or in Istio resources.
+/// Reads every plugin config in the file `path`: bare, in the chart's values, or in Istio
+/// resources.
 pub(crate) fn read_configs(path: &Path) -> Result<Vec<PluginConfig>, Trouble> {
     let mut applied = Applied::default();
     applied.read(path)?;

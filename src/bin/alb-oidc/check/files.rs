@@ -7,8 +7,8 @@ use crate::input::{STDIN, Trouble};
 /// The deepest directory below a named one.
 const MAX_DEPTH: usize = 16;
 
-/// `paths`, with each directory replaced by the YAML and JSON files in and below it, by name. Hidden
-/// directories and links to directories do not count.
+/// `paths`, with each directory replaced by the YAML and JSON files in and below it, by name.
+/// Hidden directories and links to directories do not count.
 ///
 /// # Errors
 /// A directory cannot be read, contains a Helm chart, or contains no such file.

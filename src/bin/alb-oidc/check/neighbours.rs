@@ -1,4 +1,5 @@
-//! Other resources at the gateway that weaken the filter or the interlock: policies and EnvoyFilters.
+//! Other resources at the gateway that weaken the filter or the interlock: policies and
+//! EnvoyFilters.
 
 use serde_json::Value;
 

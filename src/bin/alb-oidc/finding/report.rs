@@ -5,8 +5,8 @@ use serde_json::json;
 use super::{Finding, Format, sarif, summary};
 use crate::output::{GOOD, styled};
 
-/// The sorted findings in this form. The text ends with their number, or with `verdict` if there are
-/// none.
+/// The sorted findings in this form. The text ends with their number, or with `verdict` if there
+/// are none.
 pub(crate) fn render(findings: &[Finding], format: Format, verdict: &str) -> String {
     match format {
         Format::Text => {

@@ -10,7 +10,8 @@ use super::object::Object;
 pub(crate) struct PluginConfig {
     /// The file's name.
     pub(crate) file: String,
-    /// The Istio resource that contains it; `None` for a bare `pluginConfig` and the chart's values.
+    /// The Istio resource that contains it; `None` for a bare `pluginConfig` and the chart's
+    /// values.
     pub(crate) object: Option<Object>,
     /// The chart's values that contain it.
     pub(crate) values: Option<Object>,

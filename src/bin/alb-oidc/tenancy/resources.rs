@@ -1,5 +1,5 @@
-//! Builds the Kubernetes resources of a plan in the form of Kubeflow's profile controller and access
-//! management (KFAM). Omits the resources that those create. Decides on no access.
+//! Builds the Kubernetes resources of a plan in the form of Kubeflow's profile controller and
+//! access management (KFAM). Omits the resources that those create. Decides on no access.
 
 use serde_json::{Map, Value, json};
 

@@ -1,5 +1,5 @@
-//! `pluginConfig`: no panic, every mistake on one line, and nothing accepted that the documentation's
-//! table excludes.
+//! `pluginConfig`: no panic, every mistake on one line, and nothing accepted that the
+//! documentation's table excludes.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
