@@ -1,4 +1,5 @@
-//! Finds the ALB's session cookies in `cookie` headers and removes them, keeping every other byte.
+//! Finds the ALB's session cookies in `cookie` headers by name, and removes them. Keeps every other
+//! byte. Reads no cookie's value.
 
 /// The most session cookies of one name that one answer expires. An ALB sets at most four.
 const MOST_EXPIRED: usize = 16;

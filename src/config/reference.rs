@@ -1,5 +1,5 @@
 //! The config reference: name, type, bounds and default of each field. The reader uses it, and
-//! `make docs` writes it into `docs/configuration.md`.
+//! `make docs` writes it into `docs/configuration.md`. Reads no config.
 
 use super::descriptions::DESCRIPTIONS;
 

@@ -565,7 +565,7 @@ fn reserves_only_unused_forwarded_headers() {
 }
 
 #[test]
-fn client_certificate_headers_are_reserved_but_carry_no_identity() {
+fn allows_client_certificate_headers_to_be_stripped_only() {
     let reserve = |name: &str| mistakes(&with(|config| config["reservedHeaders"] = json!([name])));
     assert_eq!(reserve("X-Amzn-Mtls-Clientcert-Subject"), [""; 0]);
     assert_eq!(reserve("x-amzn-mtls").len(), 1);

@@ -1,4 +1,5 @@
-//! The `CryptoProvider` for `jsonwebtoken`: ES256 and RS256 by any [`VerifySignature`].
+//! The `CryptoProvider` for `jsonwebtoken`: ES256 and RS256 by any [`VerifySignature`], and no other
+//! algorithm. Signs nothing.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result as JwtResult};

@@ -1,5 +1,5 @@
 //! The state of one plugin config in one worker, and the host calls that carry out the decisions of
-//! gate and key cache.
+//! gate and key cache. Decides nothing.
 
 use std::time::Duration;
 

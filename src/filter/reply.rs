@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_id_that_is_no_plain_word_is_not_repeated() {
+    fn replaces_request_ids_that_are_no_plain_words() {
         for id in ["<script>", "a b", "a\nb", ""] {
             let page = denial(&[("accept", "text/html"), ("x-request-id", id)]);
             assert!(page.body.contains("<dt>Request id</dt><dd>-</dd>"), "{id}");

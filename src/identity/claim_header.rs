@@ -1,4 +1,4 @@
-//! Claims as header values: `claimHeaders` of the plugin config.
+//! Claims as header values: `claimHeaders` of the plugin config. No groups, no user id.
 
 use serde_json::{Number, Value};
 

@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn parses_a_json_array_in_an_array_only_alone_and_where_it_is_told() {
+    fn parses_json_in_an_array_only_alone_and_with_decode() {
         expect(&NESTED, json!([r#"["g-1"]"#]), &["g-1"], 0);
         expect(&NESTED, json!([r#"["g-1","g-2"]"#]), &["g-1", "g-2"], 0);
         expect(&NESTED, json!(["[]"]), &[], 0);

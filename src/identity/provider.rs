@@ -1,4 +1,5 @@
-//! The identity provider behind a Cognito user pool: `userId.provider` of the plugin config.
+//! The identity provider behind a Cognito user pool: `userId.provider` of the plugin config. Reads
+//! claims only.
 
 use serde_json::{Map, Value};
 

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn padded_and_unpadded_tokens_of_both_alphabets_are_read() {
+    fn parses_both_alphabets_padded_or_not() {
         let padded = token(HEADER);
         assert!(padded.contains('='));
         for text in [
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_covers_the_text_as_it_came() {
+    fn signature_covers_the_text_as_received() {
         let text = token(HEADER);
         let token = UntrustedToken::parse(text.as_bytes()).ok().unwrap();
         assert_eq!(
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn signer_issuer_and_client_must_be_those_of_one_load_balancer() {
+    fn matches_signer_issuer_and_client_of_one_load_balancer() {
         let (i, c) = (Some("i"), Some("c"));
         assert_eq!(screened(&[load_balancer(i, c)], 0), None);
         assert_eq!(screened(&[load_balancer(None, None)], 0), None);

@@ -85,7 +85,7 @@ pub(crate) struct Explain {
     json: bool,
 }
 
-/// All that is said of a token.
+/// The output of the command.
 #[derive(Serialize)]
 struct Report {
     notes: Vec<String>,
@@ -144,7 +144,7 @@ impl Explain {
         } else {
             report.text()
         })?;
-        // Without a config, to decode is all that was asked for.
+        // Without a config, the command only decodes.
         Ok(
             if passes || (self.config.is_none() && report.token.header.is_some()) {
                 ExitCode::SUCCESS

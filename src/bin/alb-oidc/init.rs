@@ -379,7 +379,7 @@ fn sign_out_path(snapshot: &Snapshot) -> Option<String> {
     paths.next().filter(|_| paths.next().is_none())
 }
 
-/// The library's opinion of the config.
+/// The mistakes that the library finds in `config`, as one error.
 fn validate(config: &PluginConfig) -> Result<(), Trouble> {
     let value = serde_json::to_value(config).map_err(|error| Trouble(error.to_string()))?;
     Config::from_value(&value).map(drop).map_err(|mistakes| {

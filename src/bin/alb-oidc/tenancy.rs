@@ -55,7 +55,7 @@ impl Tenancy {
         let document = Document::read(&self.file, "users and groups")?;
         let file: File = serde_path_to_error::deserialize(&document.value).map_err(|error| {
             let field = error.path().to_string();
-            // The document itself is a dot.
+            // The path of the whole document is `.`.
             Trouble(document.mistake(field.trim_start_matches('.'), &error.inner().to_string()))
         })?;
         let plan = Plan::new(&file, &config.users.identity).map_err(|mistakes| {

@@ -80,7 +80,7 @@ pub(super) fn advice(
     advice
 }
 
-/// Whether `key` signed `token`, whenever that was.
+/// Whether `key` signed `token`, expired or not.
 fn holds(token: &str, config: &Config, key: &P256Key) -> bool {
     let epoch = Timestamp::from_seconds(0);
     let screened = UntrustedToken::parse(token.as_bytes())

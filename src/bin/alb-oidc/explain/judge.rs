@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_denies_every_token_for_the_check_that_failed() {
+    fn gate_denies_for_the_check_that_failed() {
         let key = AlbKey::generate();
         let mint = |token: AlbToken| token.mint(&key).unwrap();
         let header = |text: &str| format!("{}.e30=.{}==", URL_SAFE.encode(text), "A".repeat(86));
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_admits_where_every_check_passed_and_waits_where_the_key_is_missing() {
+    fn gate_admits_if_all_checks_pass_and_else_needs_a_key() {
         let key = AlbKey::generate();
         let text = token().mint(&key).unwrap();
         let verdict = judged(&text, &|| public(&key), "/");
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn who_signs_out_has_no_token_checked() {
+    fn sign_out_needs_no_token() {
         let mut config = json!({"loadBalancers": [{"arn": ARN, "issuer": null, "clientId": null}]});
         config["logout"] = json!({"path": "/logout", "redirectTo": "https://idp.example/"});
         let tokens = Tokens {
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_token_is_checked_where_the_config_reads_it_as_the_gate_checks_it() {
+    fn checks_access_tokens_that_the_config_reads() {
         use aws_lc_rs::rsa::KeySize;
         use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
         use base64::engine::general_purpose::URL_SAFE_NO_PAD;

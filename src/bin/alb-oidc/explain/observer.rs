@@ -23,7 +23,7 @@ pub(super) struct Tokens<'a> {
     pub(super) key_set: Option<&'a str>,
 }
 
-/// The steps that one judgement took.
+/// The recorded steps of one decision.
 pub(super) struct Observer<'a> {
     steps: Vec<Step>,
     /// The key that the signature was checked with.
