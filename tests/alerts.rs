@@ -4,8 +4,9 @@
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+use support::{read, repository};
 
 /// An alert, what makes it fire, and after how many minutes.
 const ALERTS: [(&str, &[&str], u32); 8] = [
@@ -47,13 +48,8 @@ const HEALTHY: [&str; 8] = [
     "verified_host",
 ];
 
-fn repository(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
 fn read_yaml(path: &str) -> Value {
-    let text = std::fs::read_to_string(repository(path)).expect(path);
-    serde_saphyr::from_str(&text).expect(path)
+    serde_saphyr::from_str(&read(path)).expect(path)
 }
 
 /// Two pods of one gateway, so that sums over pods are tested.
@@ -168,8 +164,7 @@ fn texts_of_alerts_are_valid_templates() {
 
 #[test]
 fn each_panel_shows_its_metric() {
-    let text = std::fs::read_to_string(repository("istio/chart/monitoring/dashboard.json"))
-        .expect("the dashboard");
+    let text = read("istio/chart/monitoring/dashboard.json");
     let dashboard: Value = serde_json::from_str(&text).expect("JSON");
     let input: Vec<_> = HEALTHY
         .iter()

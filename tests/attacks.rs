@@ -53,13 +53,8 @@ struct Attack {
     tests: Vec<String>,
 }
 
-fn file(name: &str) -> String {
-    std::fs::read_to_string(support::repository(name))
-        .unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
 fn catalogue() -> Catalogue {
-    toml::from_str(&file("tests/attacks.toml"))
+    toml::from_str(&support::read("tests/attacks.toml"))
         .unwrap_or_else(|error| panic!("tests/attacks.toml: {error}"))
 }
 
@@ -72,7 +67,7 @@ fn rows() -> BTreeMap<String, Row> {
 
 /// Each reason in the table of `docs/monitoring.md`, and whether a key is fetched before it.
 fn reasons() -> BTreeMap<String, String> {
-    let page = file("docs/monitoring.md");
+    let page = support::read("docs/monitoring.md");
     let rest = page.split_once("<!-- reasons: ").expect("the reasons").1;
     let lines = rest
         .lines()
@@ -170,7 +165,7 @@ fn tests_in_the_catalogue_exist() {
             let (path, function) = test
                 .split_once("::")
                 .unwrap_or_else(|| panic!("not FILE::FUNCTION: {test}"));
-            let text = file(path);
+            let text = support::read(path);
             let (before, _) = text
                 .split_once(&format!("fn {function}("))
                 .unwrap_or_else(|| panic!("no test {test}"));
@@ -193,7 +188,7 @@ fn security_model_has_the_classes_of_the_catalogue() {
     for class in catalogue().class {
         writeln!(expected, "| {} | {} |", class.name, class.what).expect("a string");
     }
-    let text = file("docs/security.md");
+    let text = support::read("docs/security.md");
     let rest = text.split_once("<!-- attacks: ").expect("no attacks").1;
     let found: String = rest
         .lines()
@@ -206,7 +201,7 @@ fn security_model_has_the_classes_of_the_catalogue() {
 
 #[test]
 fn security_model_has_a_guarantee_for_each_class() {
-    let text = file("docs/security.md");
+    let text = support::read("docs/security.md");
     let rest = text
         .split_once("| Guarantee | Mechanism | Attacks that test it |\n")
         .expect("no guarantees")

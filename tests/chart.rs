@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use alb_oidc_filter::{Config, config_schema};
 use serde_json::{Value, json};
 use support::envoy::interlock;
+use support::{read, repository};
 
 #[path = "chart/listener_rules.rs"]
 mod listener_rules;
@@ -19,14 +20,6 @@ const ISSUER: &str = "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAM
 const USER_POOL: &str = "arn:aws:cognito-idp:us-west-2:123456789012:userpool/us-west-2_EXAMPLE";
 const IMAGE: &str = "oci://registry.example.com/alb-oidc-filter@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
-
-fn repository(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 /// Runs Helm: what it prints, or its error.
 fn helm(arguments: &[&str]) -> Result<String, String> {

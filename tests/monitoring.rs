@@ -11,16 +11,11 @@ use support::upstream::Upstream;
 
 const LABEL: &str = r#"wasm_filter="alb_oidc""#;
 
-fn file(path: &str) -> String {
-    let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
 /// The names in the selectors of both files. A name that ends with `_` stands for all that begin
 /// with it.
 fn selected() -> BTreeSet<String> {
-    let text = file("istio/chart/monitoring/rules.yaml")
-        + &file("istio/chart/monitoring/dashboard.json").replace("\\\"", "\"");
+    let text = support::read("istio/chart/monitoring/rules.yaml")
+        + &support::read("istio/chart/monitoring/dashboard.json").replace("\\\"", "\"");
     let label = format!("{{{LABEL}}}");
     let plain = text.split(&label);
     let plain = plain.filter_map(|before| before.rsplit(['(', ' ']).next());
@@ -86,7 +81,7 @@ async fn uses_names_that_envoy_publishes() {
 
 #[test]
 fn local_stack_names_metrics_as_istio_does() {
-    let envoy: Value = serde_saphyr::from_str(&file("envoy/envoy.yaml")).expect("YAML");
+    let envoy: Value = serde_saphyr::from_str(&support::read("envoy/envoy.yaml")).expect("YAML");
     let tag = json!([{"tag_name": "wasm_filter", "regex": r"(wasm_filter\.(.+?)\.)"}]);
     assert_eq!(envoy["stats_config"]["stats_tags"], tag);
 }
@@ -94,7 +89,7 @@ fn local_stack_names_metrics_as_istio_does() {
 #[test]
 fn page_explains_each_alert() {
     let rules: Value =
-        serde_saphyr::from_str(&file("istio/chart/monitoring/rules.yaml")).expect("YAML");
+        serde_saphyr::from_str(&support::read("istio/chart/monitoring/rules.yaml")).expect("YAML");
     let rules = rules["groups"][0]["rules"].as_array().expect("rules");
     let alerts: BTreeSet<_> = rules
         .iter()
@@ -106,7 +101,7 @@ fn page_explains_each_alert() {
             )
         })
         .collect();
-    let page = file("docs/operations.md");
+    let page = support::read("docs/operations.md");
     let rows: BTreeSet<_> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `AlbOidc"))

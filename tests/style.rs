@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use support::page::anchor;
+use support::read;
 
 /// The most characters of a line of Markdown outside tables and code.
 const LONGEST_LINE: usize = 160;
@@ -39,11 +40,6 @@ const COMMENTS: [(&str, &str); 8] = [
     ("tpl", "# "),
     ("Makefile", "# "),
 ];
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(support::repository(path))
-        .unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 /// Every file in the repository, without test vectors.
 fn files() -> Vec<String> {

@@ -11,11 +11,6 @@ use std::process::Command;
 /// of the third.
 const TWICE: [&str; 3] = ["base64", "signature", "syn"];
 
-fn file(name: &str) -> String {
-    let path = format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
 /// The module's dependencies as resolved by cargo: depth, name, version.
 fn module_crates() -> Vec<(usize, String, String)> {
     let arguments = [
@@ -66,7 +61,7 @@ fn architecture_lists_the_crates_of_the_module() {
         .into_iter()
         .filter(|(depth, ..)| *depth == 1);
     let expected: BTreeSet<_> = direct.map(|(_, name, _)| format!("`{name}`")).collect();
-    let page = file("docs/architecture.md");
+    let page = support::read("docs/architecture.md");
     let rest = page.split_once("<!-- crates: ").expect("a table").1;
     let lines = rest
         .lines()
@@ -111,7 +106,7 @@ fn dependencies_are_from_crates_io() {
             &["alb-oidc-filter", "alb-oidc-fuzz"],
         ),
     ] {
-        let lock: toml::Table = file(name).parse().expect("TOML");
+        let lock: toml::Table = support::read(name).parse().expect("TOML");
         let packages = lock["package"].as_array().expect("packages");
         assert!(packages.len() > 100, "{name}: {} packages", packages.len());
         let text = |package: &toml::Value, field: &str| {
@@ -142,7 +137,7 @@ fn dependencies_are_from_crates_io() {
 #[test]
 fn unsafe_is_in_one_file() {
     assert!(
-        file("Cargo.toml").contains("\nunsafe_code = \"deny\"\n"),
+        support::read("Cargo.toml").contains("\nunsafe_code = \"deny\"\n"),
         "the lint that denies it elsewhere"
     );
     let (mut folders, mut with_unsafe, mut read) = (

@@ -30,6 +30,11 @@ pub fn repository(path: &str) -> PathBuf {
     root.expect("the repository above tests/support").join(path)
 }
 
+/// The text of a file of the repository.
+pub fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
 /// The module under test: `ALB_OIDC_MODULE`, or the one that `make` builds in the repository's
 /// root.
 pub fn module() -> PathBuf {
