@@ -947,18 +947,23 @@ fn sends_fetches_through_the_egress_gateway() {
 }
 
 #[test]
-fn allows_requests_to_a_gateway_by_name_where_asked() {
-    let policies = |allow: bool| {
-        let gateway = json!({"gateway": {"name": "edge", "allowPolicy": allow}});
-        let resources = rendered(&with(&[&gateway]));
+fn allows_requests_to_another_gateway_where_asked() {
+    let policies = |gateway: Value, allow: bool| {
+        let policy = json!({"gateway": {"allowPolicy": allow}});
+        let resources = rendered(&with(&[&json!({"gateway": gateway}), &policy]));
         of_kind(&resources, "AuthorizationPolicy")
             .map(|policy| policy["spec"].clone())
             .collect::<Vec<_>>()
     };
-    assert_eq!(policies(false), [Value::Null; 0]);
+    let named = json!({"name": "edge"});
+    assert_eq!(policies(named.clone(), false), [Value::Null; 0]);
     let target = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}]);
     let expected = json!({"targetRefs": target, "action": "ALLOW", "rules": [{}]});
-    assert_eq!(policies(true), [expected]);
+    assert_eq!(policies(named, true), [expected]);
+
+    let labels = json!({"app": "edge"});
+    let expected = json!({"selector": {"matchLabels": labels}, "action": "ALLOW", "rules": [{}]});
+    assert_eq!(policies(json!({"selector": labels}), true), [expected]);
 }
 
 #[test]
@@ -1327,7 +1332,7 @@ fn rejects_missing_and_contradictory_values_in_a_sentence() {
         ),
         (
             json!({"gateway": {"allowPolicy": true}}),
-            "gateway.allowPolicy needs gateway.name",
+            "gateway.allowPolicy needs gateway.name or gateway.selector",
         ),
         (
             json!({"pluginConfig": {"loadBalancers": []}}),

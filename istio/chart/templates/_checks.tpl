@@ -39,8 +39,8 @@
 {{- if and $values.gateway.name $values.gateway.istioGateways }}
 {{- fail "gateway.istioGateways cannot be combined with gateway.name: a Gateway of the Gateway API has HTTPRoutes, which name it." }}
 {{- end }}
-{{- if and $values.gateway.allowPolicy (not $values.gateway.name) }}
-{{- fail "gateway.allowPolicy needs gateway.name: Kubeflow has such a policy for its own gateway." }}
+{{- if and $values.gateway.allowPolicy (not (or $values.gateway.name $values.gateway.selector)) }}
+{{- fail "gateway.allowPolicy needs gateway.name or gateway.selector: Kubeflow has such a policy for its own gateway." }}
 {{- end }}
 
 {{- /* The load balancers. */}}
