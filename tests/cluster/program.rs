@@ -1,12 +1,8 @@
-//! Programs: where `make test-cluster` leaves them, one run to its end, and one that runs on.
+//! Programs, and where `make test-cluster` leaves those of the cluster.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use std::path::PathBuf;
 
-/// The longest that a part of the cluster takes to start, on a busy machine.
-pub(crate) const START_UP: std::time::Duration = std::time::Duration::from_secs(90);
+pub(crate) use support::program::{Running, START_UP, helm, run};
 
 /// A file that `make test-cluster` builds or fetches.
 pub(crate) fn built(name: &str) -> PathBuf {
@@ -17,74 +13,4 @@ pub(crate) fn built(name: &str) -> PathBuf {
         path.display()
     );
     path
-}
-
-/// Runs a program to its end. Returns its standard output, or on failure everything it printed.
-pub(crate) async fn run(command: &mut Command, input: &str) -> Result<String, String> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-    let mut stdin = child.stdin.take().expect("its input");
-    let input = input.to_owned();
-    // A program that ends early does not read its input.
-    tokio::spawn(async move { drop(stdin.write_all(input.as_bytes()).await) });
-    let output = child.wait_with_output().await.expect("its end");
-    let (out, error) = (
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    );
-    if output.status.success() {
-        Ok(out)
-    } else {
-        Err(out + &error)
-    }
-}
-
-/// A program that runs until it is dropped. Its output is in `FOLDER/NAME.log`.
-pub(crate) struct Running {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Running {
-    pub(crate) fn start(name: &str, folder: &Path, command: &mut Command) -> Running {
-        let log = folder.join(format!("{name}.log"));
-        let file = std::fs::File::create(&log).expect("a log file");
-        let child = command
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("the log file"))
-            .stderr(file)
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot run {name}: {error}"));
-        Running { child, log }
-    }
-
-    /// The last lines of its output.
-    pub(crate) fn log(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        let last = &lines[lines.len().saturating_sub(40)..];
-        format!("--- {}\n{}\n", self.log.display(), last.join("\n"))
-    }
-}
-
-impl Drop for Running {
-    /// Waits until it has ended: the next test listens on the same ports.
-    fn drop(&mut self) {
-        drop(self.child.start_kill());
-        while let Ok(None) = self.child.try_wait() {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-}
-
-/// Helm, which `make` installs.
-pub(crate) fn helm() -> PathBuf {
-    PathBuf::from(std::env::var_os("ALB_OIDC_HELM").expect("ALB_OIDC_HELM, which `make` sets"))
 }

@@ -133,7 +133,7 @@ impl World {
         .expect("/etc/hosts written");
         let (keys, upstream, authority) = (
             KeyServer::start().await,
-            Upstream::start_at([192, 0, 2, 100]).await,
+            Upstream::start_at(([192, 0, 2, 100], 0)).await,
             Authority::generate(),
         );
         std::fs::write("/etc/ssl/certs/ca-certificates.crt", authority.pem())

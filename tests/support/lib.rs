@@ -12,6 +12,7 @@ pub mod module;
 pub mod mortal;
 pub mod page;
 pub mod parties;
+pub mod program;
 pub mod server;
 pub mod simulator;
 pub mod table;

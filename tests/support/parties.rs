@@ -26,15 +26,20 @@ pub struct Parties {
 impl Parties {
     /// Starts them. The key server has a certificate for `name`.
     pub async fn start(name: &str) -> Parties {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Parties::start_at(name, any, any).await
+    }
+
+    /// The same, with the service and the key server at these addresses.
+    pub async fn start_at(name: &str, service: SocketAddr, key_server: SocketAddr) -> Parties {
         let keys = KeyServer::start().await;
         let authority = Authority::generate();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let folder = tempfile::Builder::new()
             .prefix("alb-oidc-gateway-")
             .tempdir();
         let parties = Parties {
-            upstream: Upstream::start().await,
-            tls: TlsEnd::start(&authority, name, any, keys.address()).await,
+            upstream: Upstream::start_at(service).await,
+            tls: TlsEnd::start(&authority, name, key_server, keys.address()).await,
             keys,
             folder: folder.expect("a temporary folder"),
         };
@@ -127,11 +132,12 @@ impl Parties {
         }
         let upgraded = send_upgrade(gateway, &upgrade).await.expect("an answer");
         assert_eq!(upgraded.0.status, 101, "{what}");
-        assert_eq!(
-            self.upstream.seen_at("/socket"),
-            ["ann@example.com"],
-            "{what}"
-        );
+        let seen = self.upstream.take_seen();
+        let users: Vec<_> = seen
+            .iter()
+            .map(|one| one.header("kubeflow-userid"))
+            .collect();
+        assert_eq!(users, [["ann@example.com"]], "{what}");
         assert_eq!(self.tls.names().first().expect("a fetch"), KEY_SERVER);
     }
 }

@@ -32,16 +32,16 @@ impl Server {
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response<Body>, Broken>> + Send + 'static,
     {
-        Server::start_at([127, 0, 0, 1], handler).await
+        Server::start_at(([127, 0, 0, 1], 0), handler).await
     }
 
-    /// The same at another address of this machine.
-    pub async fn start_at<H, F>(ip: [u8; 4], handler: H) -> Server
+    /// The same at another address of this machine; port 0: any.
+    pub async fn start_at<H, F>(address: impl Into<SocketAddr>, handler: H) -> Server
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response<Body>, Broken>> + Send + 'static,
     {
-        let listener = TcpListener::bind(SocketAddr::from((ip, 0)))
+        let listener = TcpListener::bind(address.into())
             .await
             .expect("a free port");
         let address = listener.local_addr().expect("the port's number");

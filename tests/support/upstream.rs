@@ -51,14 +51,14 @@ pub struct Upstream {
 impl Upstream {
     /// Starts it on a free port.
     pub async fn start() -> Upstream {
-        Upstream::start_at([127, 0, 0, 1]).await
+        Upstream::start_at(([127, 0, 0, 1], 0)).await
     }
 
-    /// The same at another address of this machine.
-    pub async fn start_at(ip: [u8; 4]) -> Upstream {
+    /// The same at another address of this machine; port 0: any.
+    pub async fn start_at(address: impl Into<SocketAddr>) -> Upstream {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let record = Arc::clone(&seen);
-        let server = Server::start_at(ip, move |request| serve(Arc::clone(&record), request));
+        let server = Server::start_at(address, move |request| serve(Arc::clone(&record), request));
         Upstream {
             server: server.await,
             seen,
