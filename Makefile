@@ -196,6 +196,26 @@ test-gateway: ENVOYS := $(GATEWAY_ENVOYS)
 test-gateway: module $(GATEWAY_ENVOYS) $(GATEWAY) ## Run envoy/gateway as Envoy Gateway translates it, which is built for it: 5 minutes to build
 	@cargo test --locked --test gateway
 
+# The files of a release: `.github/workflows/release.yaml` runs this with TAG.
+CRANE := target/crane/0.21.6/bin/crane
+SBOM := target/cargo-sbom/0.10.0/bin/cargo-sbom
+COMPOSE := target/compose-go/2.16.2/bin/cmd
+.PHONY: dist
+dist: layout $(HELM) $(SBOM) ## Write the files of a release, all but the tool, to target/dist (TAG)
+	@HELM=$(ALB_OIDC_HELM) SBOM=$(CURDIR)/$(SBOM) .ci/dist target/dist $(TAG)
+
+ISTIO_AGENT := target/istio-agent/convert
+GATEWAY_CACHE := target/envoy-gateway/serve
+.PHONY: test-release
+test-release: export ALB_OIDC_CRANE := $(CURDIR)/$(CRANE)
+test-release: export ALB_OIDC_COMPOSE := $(CURDIR)/$(COMPOSE)
+test-release: export ALB_OIDC_ISTIO_AGENT := $(CURDIR)/$(ISTIO_AGENT)
+test-release: export ALB_OIDC_GATEWAY_CACHE := $(CURDIR)/$(GATEWAY_CACHE)
+test-release: dist envoy $(CRANE) $(COMPOSE) $(ISTIO_AGENT) $(GATEWAY_CACHE) ## Run the release's commands against a registry here, and every form of the module in each Envoy: 15 minutes to build
+	@command -v skopeo >/dev/null || .ci/install "skopeo, which pushes the image" skopeo
+	cargo test --locked --features cli --test release --no-run
+	@tests/cluster/sandbox cargo test --offline --locked --features cli --test release -- --test-threads 1 --nocapture $(TEST)
+
 .PHONY: image
 image: IMAGE ?= alb-oidc-filter
 image: module ## Build the OCI image that a WasmPlugin loads: IMAGE=registry/name:tag. Without docker: as a layout, target/image
@@ -209,9 +229,15 @@ image: module ## Build the OCI image that a WasmPlugin loads: IMAGE=registry/nam
 	fi
 
 .PHONY: layout
-layout: module $(ORAS) ## Write that image as an OCI image layout, target/image, and print the digest to pin
+layout: module $(ORAS) ## Write that image, and a Wasm artifact, as an OCI image layout, target/image, and print the digests to pin
 	@command -v python3 >/dev/null || .ci/install "python3" python3
 	@echo "digest: $$(ORAS=$(ALB_OIDC_ORAS) istio/image/layout $(MODULE) target/image)"
+	@echo "as a Wasm artifact: $$(ORAS=$(ALB_OIDC_ORAS) istio/image/artifact $(MODULE) target/image)"
+
+.PHONY: envoy-image
+envoy-image: IMAGE ?= alb-oidc-envoy
+envoy-image: module $(CRANE) ## Build and push the image of Envoy for ECS without docker: IMAGE=registry/name:tag, PLATFORM=linux/arm64
+	@CRANE=$(CURDIR)/$(CRANE) envoy/image $(MODULE) $(IMAGE)
 
 .PHONY: lint
 lint: rust doc ## Check the formatting and the prose, and run the linter
@@ -219,7 +245,7 @@ lint: rust doc ## Check the formatting and the prose, and run the linter
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
-	cargo clippy --locked --features cli --test browser --test soak --test cluster --test alerts --test gateway -- -D warnings # no part of --all-targets
+	cargo clippy --locked --features cli --test browser --test soak --test cluster --test alerts --test gateway --test release -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
 	cargo test --quiet --locked --features cli --test style
 
@@ -276,10 +302,20 @@ $(PROMTOOL): tests/promtool/go.mod tests/promtool/go.sum
 	@mkdir -p $(@D)
 	cd tests/promtool && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ github.com/prometheus/prometheus/cmd/promtool
 
-$(GATEWAY): $(wildcard tests/envoy-gateway/*)
+$(GATEWAY): $(wildcard tests/envoy-gateway/*.*)
 	@echo "building Envoy Gateway's translation: this takes minutes"
 	@mkdir -p $(@D)
 	cd tests/envoy-gateway && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ .
+
+$(GATEWAY_CACHE): $(wildcard tests/envoy-gateway/go.* tests/envoy-gateway/serve/*)
+	@echo "building Envoy Gateway's cache of modules: this takes minutes"
+	@mkdir -p $(@D)
+	cd tests/envoy-gateway && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ ./serve
+
+$(ISTIO_AGENT): $(wildcard tests/cluster/istio/go.* tests/cluster/istio/convert/*)
+	@echo "building the part of Istio's agent that downloads modules: this takes minutes"
+	@mkdir -p $(@D)
+	cd tests/cluster/istio && nice $(CURDIR)/.ci/go build -p 2 -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ ./convert
 
 $(OAUTH2_PROXY): tests/oauth2-proxy/go.mod tests/oauth2-proxy/go.sum
 	@echo "building oauth2-proxy"
@@ -299,6 +335,20 @@ target/oras/%/bin/oras:
 	@echo "building oras $*"
 	@mkdir -p $(@D)
 	@GOBIN=$(CURDIR)/$(@D) nice .ci/go install -p 2 -trimpath -ldflags='-s -w' oras.land/oras/cmd/oras@v$*
+
+target/crane/%/bin/crane:
+	@echo "building crane $*"
+	@mkdir -p $(@D)
+	@GOBIN=$(CURDIR)/$(@D) nice .ci/go install -p 2 -trimpath -ldflags='-s -w' github.com/google/go-containerregistry/cmd/crane@v$*
+
+target/compose-go/%/bin/cmd:
+	@echo "building the loader of Docker Compose $*"
+	@mkdir -p $(@D)
+	@GOBIN=$(CURDIR)/$(@D) nice .ci/go install -p 2 -trimpath -ldflags='-s -w' github.com/compose-spec/compose-go/v2/cmd@v$*
+
+target/cargo-sbom/%/bin/cargo-sbom:
+	@echo "installing cargo-sbom $*: this takes minutes"
+	@nice cargo install --quiet --locked --root target/cargo-sbom/$* cargo-sbom@$*
 
 target/cargo-deny/%/bin/cargo-deny:
 	@echo "installing cargo-deny $*: this takes minutes"

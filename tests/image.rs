@@ -1,5 +1,5 @@
-//! The OCI image layout that `istio/image/layout` writes: blobs, media types, content and digest,
-//! as Istio's agent and a kubelet read them. No registry.
+//! The OCI image layout that `istio/image/layout` and `istio/image/artifact` write: blobs, media
+//! types, content and digest, as Istio's agent and a kubelet read them. No registry.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,8 +27,13 @@ fn output(command: &mut Command) -> Vec<u8> {
 
 /// Writes the layout of this module. Returns the printed digest.
 fn layout(module: &Path, folder: &Path) -> String {
+    write("layout", module, folder)
+}
+
+/// Runs a script of `istio/image`. Returns the printed digest.
+fn write(script: &str, module: &Path, folder: &Path) -> String {
     let oras = std::env::var_os("ALB_OIDC_ORAS").map_or_else(installed_oras, PathBuf::from);
-    let mut command = Command::new(repository("istio/image/layout"));
+    let mut command = Command::new(repository("istio/image").join(script));
     let printed = output(command.args([module, folder]).env("ORAS", oras));
     String::from_utf8(printed)
         .expect("UTF-8")
@@ -104,6 +109,41 @@ fn layout_is_an_image_with_the_module() {
         config["rootfs"]["diff_ids"],
         serde_json::json!([sha256(&tar)])
     );
+}
+
+#[test]
+fn layout_takes_a_wasm_artifact() {
+    let work = tempfile::tempdir().expect("a folder");
+    let (module, folder) = (work.path().join("any.wasm"), work.path().join("image"));
+    std::fs::write(&module, b"any").expect("the module");
+    let image = layout(&module, &folder);
+    let digest = write("artifact", &module, &folder);
+    let index = json(&std::fs::read(folder.join("index.json")).expect("the index"));
+    let manifests = index["manifests"].as_array().expect("manifests");
+    let tagged = |tag: &str| {
+        let named = |one: &&Value| one["annotations"]["org.opencontainers.image.ref.name"] == tag;
+        manifests.iter().find(named).expect("the tag")
+    };
+    assert_eq!(manifests.len(), 2);
+    assert_eq!(tagged("latest")["digest"], image.as_str());
+    assert_eq!(tagged("artifact")["digest"], digest.as_str());
+
+    // Istio's agent and Envoy Gateway require two layers.
+    let artifact = json(&blob(&folder, tagged("artifact")));
+    let layers = artifact["layers"].as_array().expect("layers");
+    let types: Vec<_> = layers.iter().map(|layer| &layer["mediaType"]).collect();
+    assert_eq!(
+        types,
+        [
+            "application/vnd.module.wasm.config.v1+json",
+            "application/vnd.module.wasm.content.layer.v1+wasm"
+        ]
+    );
+    assert_eq!(json(&blob(&folder, &layers[0]))["type"], "envoy_proxy");
+    assert_eq!(blob(&folder, &layers[1]), b"any");
+
+    layout(&module, &folder);
+    assert_eq!(write("artifact", &module, &folder), digest);
 }
 
 #[test]
