@@ -249,6 +249,12 @@ lint: rust doc ## Check the formatting and the prose, and run the linter
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
 	cargo test --quiet --locked --features cli --test style
 
+ACTIONLINT := target/actionlint/1.7.12/bin/actionlint
+.PHONY: lint-workflows
+lint-workflows: $(ACTIONLINT) ## Check .github/workflows with actionlint, and their shell scripts with shellcheck
+	@command -v shellcheck >/dev/null || .ci/install "shellcheck, which checks shell scripts" shellcheck
+	$(ACTIONLINT)
+
 .PHONY: doc
 doc: rust ## Build the documentation of the library, and check its links
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items --lib --features cli
@@ -345,6 +351,11 @@ target/compose-go/%/bin/cmd:
 	@echo "building the loader of Docker Compose $*"
 	@mkdir -p $(@D)
 	@GOBIN=$(CURDIR)/$(@D) nice .ci/go install -p 2 -trimpath -ldflags='-s -w' github.com/compose-spec/compose-go/v2/cmd@v$*
+
+target/actionlint/%/bin/actionlint:
+	@echo "building actionlint $*"
+	@mkdir -p $(@D)
+	@GOBIN=$(CURDIR)/$(@D) nice .ci/go install -p 2 -trimpath -ldflags='-s -w' github.com/rhysd/actionlint/cmd/actionlint@v$*
 
 target/cargo-sbom/%/bin/cargo-sbom:
 	@echo "installing cargo-sbom $*: this takes minutes"
