@@ -200,6 +200,15 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
         let ports = |port: &str| format!("\"FromPort\": {port},\n          \"ToPort\": {port}");
         change("security-groups.json", &ports("443"), &ports(port))
     };
+    let second_load_balancer = |group: &str| {
+        let mut output: Value = serde_json::from_str(&fixture("load-balancers.json")).expect("JSON");
+        let known = output["LoadBalancers"].as_array_mut().expect("load balancers");
+        let mut second = known[0].clone();
+        second["LoadBalancerArn"] = json!(ARN.replace("app/kubeflow", "app/other"));
+        second["SecurityGroups"] = json!([group]);
+        known.push(second);
+        all("load-balancers.json", format!("{output:#}"))
+    };
     let mut two = all(rules_file, second_client("second"));
     two.extend(change(values, "  loadBalancers:\n", &both_clients));
     vec![
@@ -244,7 +253,10 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
         (vec!["alb-unauthenticated-allowed"], default_sign_in("allow"), default_sign_in("authenticate")),
         of("alb-target-shared", "target-groups.json", &format!("{ARN}\""), &shared, &format!("{ARN}\"")),
         // The load balancer's own group may be open.
-        (vec!["alb-security-group-open"], [own_group("8080"), change("security-groups.json", "sg-5943793c\",\n      \"GroupName", "sg-other\",\n      \"GroupName")].concat(), own_group("8080")),
+        (vec!["alb-security-group-open"], [own_group("8080"), change("security-groups.json", "sg-5943793c\",\n      \"GroupName", "sg-other\",\n      \"GroupName")].concat(), own_group("8443")),
+        (vec!["alb-security-group-shared"], own_group("8080"), own_group("8443")),
+        of("alb-security-group-shared", "security-groups.json", "\"GroupId\": \"sg-5943793c\",\n              ", "\"GroupId\": \"sg-bastion\", ", "\"GroupId\": \"sg-903004f8\", "),
+        (vec!["alb-security-group-shared"], second_load_balancer("sg-5943793c"), second_load_balancer("sg-other")),
         of("alb-security-group-open", "security-groups.json", "\"IpRanges\": [],", "\"IpRanges\": [{\"CidrIp\": \"0.0.0.0/0\"}],", "\"IpRanges\": [{\"CidrIp\": \"10.0.0.0/8\"}],"),
         of("alb-security-group-open", "security-groups.json", "\"IpRanges\": [],", "\"IpRanges\": [{\"CidrIp\": \"0.0.0.0/1\"}, {\"CidrIp\": \"128.0.0.0/1\"}],", "\"IpRanges\": [{\"CidrIp\": \"172.16.0.0/12\"}],"),
         of("alb-security-group-open", "security-groups.json", "\"Ipv6Ranges\": [],\n          \"PrefixListIds\": [],\n          \"UserIdGroupPairs\": [\n", "\"Ipv6Ranges\": [{\"CidrIpv6\": \"2000::/3\"}], \"UserIdGroupPairs\": [", "\"Ipv6Ranges\": [{\"CidrIpv6\": \"fc00::/7\"}], \"UserIdGroupPairs\": ["),
@@ -358,8 +370,45 @@ fn findings_name_the_place_in_the_output() {
     );
     assert_eq!(
         (status, text.as_str()),
-        (0, "the load balancer fits the config\n")
+        (
+            0,
+            "no mistakes in the input, which has no rules: see --commands\n"
+        )
     );
+}
+
+/// Issuer, client, scope and cookie of a sign-in in a listener's default action.
+#[test]
+fn compares_the_default_action() {
+    let rules: Value = serde_json::from_str(&fixture("rules-443.json")).expect("JSON");
+    let mut listeners: Value = serde_json::from_str(&fixture("listeners.json")).expect("JSON");
+    let mut actions = rules["Rules"][2]["Actions"].clone();
+    let codes = |actions: &Value, listeners: &mut Value, files: &[&str]| {
+        listeners["Listeners"][0]["DefaultActions"] = actions.clone();
+        let desk = desk(&[("listeners.json", "", &format!("{listeners:#}"))]);
+        let arguments = ["audit", "--config", "values.yaml", "--output", "json"];
+        let (_, stdout, error) = run(desk.path(), &[&arguments, files].concat());
+        let output: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{error}"));
+        let findings = output["findings"].as_array().expect("findings").clone();
+        findings
+            .iter()
+            .map(|finding| format!("{} {}", finding["code"], finding["field"]).replace('"', ""))
+            .collect::<Vec<_>>()
+    };
+    let alone = ["listeners.json"];
+    assert_eq!(codes(&actions, &mut listeners, &alone), [""; 0]);
+    let config = &mut actions[0]["AuthenticateCognitoConfig"];
+    config["Scope"] = json!("openid");
+    config["UserPoolClientId"] = json!("another");
+    let field = "Listeners[0].DefaultActions[0].AuthenticateCognitoConfig";
+    let expected = [
+        format!("alb-scope {field}.Scope"),
+        format!("alb-client-differs {field}.UserPoolClientId"),
+    ];
+    assert_eq!(codes(&actions, &mut listeners, &alone), expected);
+    // The default rule has the same actions, and is judged in its place.
+    let both = ["listeners.json", "rules-443.json"];
+    assert_eq!(codes(&actions, &mut listeners, &both), [""; 0]);
 }
 
 #[test]
@@ -370,6 +419,7 @@ fn reports_unreadable_input_on_one_line() {
     put("comma.json", "{\"Rules\": [1,]}");
     put("type.json", "{\n\"Rules\": [\n{\"RuleArn\": 7}]}");
     put("missing.json", "{\"Listeners\": [\n{\"Port\": 443}]}");
+    put("empty.json", "{\n\"Listeners\": []}");
     put("other.json", "{\"Buckets\": []}");
     put("list.json", "[]");
     put("two.yaml", "loadBalancers: []\n---\nloadBalancers: []\n");
@@ -385,6 +435,10 @@ fn reports_unreadable_input_on_one_line() {
         (
             "missing.json",
             "missing.json:2: Listeners[0]: missing field `ListenerArn`",
+        ),
+        (
+            "empty.json",
+            "empty.json:2: Listeners: found an empty list, expected at least one element",
         ),
         (
             "other.json",

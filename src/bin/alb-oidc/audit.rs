@@ -12,7 +12,7 @@ use alb_oidc_filter::{Config, RequestHead};
 use clap::Args;
 use serde_json::Value;
 
-use crate::aws::{COMMANDS, Located, Snapshot, load_balancer_of};
+use crate::aws::{Action, COMMANDS, Located, Snapshot, load_balancer_of};
 use crate::check::of_config;
 use crate::finding::{self, Code, Finding, Format, report};
 use crate::input::{PluginConfig, Trouble, read_only};
@@ -59,6 +59,17 @@ pub(crate) struct Audit {
     strict: bool,
 }
 
+/// The actions of a rule or of a listener.
+struct Site<'a> {
+    load_balancer: String,
+    /// The ARN of the rule or listener.
+    arn: &'a str,
+    actions: &'a [Action],
+    /// The field with the actions.
+    field: &'static str,
+    place: Located<()>,
+}
+
 /// Input and result of the checks.
 struct Auditor<'a> {
     snapshot: &'a Snapshot,
@@ -90,13 +101,59 @@ impl Audit {
             findings = auditor.findings;
         }
         finding::sort(&mut findings);
-        let verdict = "the load balancer fits the config";
-        print(&report::render(&findings, self.output, verdict))?;
+        let missing = [
+            ("listeners", snapshot.listeners.is_empty()),
+            ("rules", snapshot.rules.is_empty()),
+        ];
+        let missing = missing.iter().filter(|(_, is_missing)| *is_missing);
+        let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
+        let verdict = if missing.is_empty() {
+            "the load balancer fits the config".to_owned()
+        } else {
+            let missing = missing.join(" and no ");
+            format!("no mistakes in the input, which has no {missing}: see --commands")
+        };
+        print(&report::render(&findings, self.output, &verdict))?;
         Ok(finding::exit_code(&findings, self.strict))
     }
 }
 
-impl Auditor<'_> {
+impl<'a> Auditor<'a> {
+    /// The actions of load balancers that the config trusts: those of rules, and the default actions
+    /// of listeners without a default rule in the input.
+    fn sites(&self) -> Vec<Site<'a>> {
+        let snapshot = self.snapshot;
+        let has_default_rule = |listener: &str| {
+            let mut rules = snapshot.rules.iter().map(|rule| &rule.value);
+            rules.any(|rule| rule.is_default() && rule.listener_arn().as_deref() == Some(listener))
+        };
+        let rules = snapshot.rules.iter().map(|rule| {
+            let (arn, actions) = (&rule.value.rule_arn, &rule.value.actions);
+            (arn, actions, "Actions", rule.place())
+        });
+        let listeners = snapshot.listeners.iter();
+        let listeners = listeners.filter(|known| !has_default_rule(&known.value.listener_arn));
+        let listeners = listeners.map(|listener| {
+            let (arn, actions) = (
+                &listener.value.listener_arn,
+                &listener.value.default_actions,
+            );
+            (arn, actions, "DefaultActions", listener.place())
+        });
+        let sites = rules.chain(listeners);
+        let sites = sites.filter_map(|(arn, actions, field, place)| {
+            let load_balancer = load_balancer_of(arn).filter(|arn| self.is_trusted(arn))?;
+            Some(Site {
+                load_balancer,
+                arn,
+                actions,
+                field,
+                place,
+            })
+        });
+        sites.collect()
+    }
+
     /// Adds a finding in the field `field` of an element of the AWS CLI's output.
     fn add<T>(&mut self, code: Code, at: &Located<T>, field: &str, resource: &str, message: &str) {
         let (file, line, field) = self.snapshot.place(at, field);

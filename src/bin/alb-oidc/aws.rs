@@ -8,8 +8,8 @@ mod sign_in;
 use std::path::PathBuf;
 
 pub(crate) use model::{
-    Action, Attribute, Listener, LoadBalancer, Output, Rule, SecurityGroup, TargetGroup,
-    TargetHealthDescription, load_balancer_of,
+    Action, Attribute, IpPermission, Listener, LoadBalancer, Output, Rule, SecurityGroup,
+    TargetGroup, TargetHealthDescription, load_balancer_of,
 };
 pub(crate) use sign_in::{DEFAULT_COOKIE, DEFAULT_TIMEOUT, SignIn};
 
@@ -21,6 +21,17 @@ pub(crate) struct Located<T> {
     document: usize,
     /// The path of the element, such as `Rules[3]`.
     path: String,
+}
+
+impl<T> Located<T> {
+    /// Its place alone.
+    pub(crate) fn place(&self) -> Located<()> {
+        Located {
+            value: (),
+            document: self.document,
+            path: self.path.clone(),
+        }
+    }
 }
 
 /// Everything that the files have.
@@ -50,7 +61,7 @@ impl Snapshot {
     /// Reads each file: one JSON object, as the AWS CLI prints it.
     ///
     /// # Errors
-    /// A file cannot be read, has no known list, or a field has another type.
+    /// A file cannot be read, has no known list or an empty one, or a field has another type.
     pub(crate) fn read(paths: &[PathBuf]) -> Result<Self, Trouble> {
         let mut snapshot = Self::default();
         for path in paths {
@@ -75,6 +86,16 @@ impl Snapshot {
                 Output::LISTS.join(", ")
             );
             return Err(Trouble(document.mistake("", &what)));
+        }
+        // An empty list compares with nothing. Only a target group may have no targets.
+        let is_empty = |name: &&&str| {
+            let list = document.value.get(**name);
+            **name != "TargetHealthDescriptions"
+                && list.is_some_and(|list| list.as_array().is_some_and(Vec::is_empty))
+        };
+        if let Some(name) = Output::LISTS.iter().find(is_empty) {
+            let what = "found an empty list, expected at least one element";
+            return Err(Trouble(document.mistake(name, what)));
         }
         let position = self.documents.len();
         fn locate<T>(to: &mut Vec<Located<T>>, name: &str, list: Vec<T>, document: usize) {

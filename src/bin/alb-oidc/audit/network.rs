@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Auditor;
-use crate::aws::{SecurityGroup, TargetGroup};
+use crate::aws::{IpPermission, SecurityGroup, TargetGroup};
 use crate::finding::Code;
 
 /// The port of a gateway's pods, where the input has no target group.
@@ -109,51 +109,98 @@ impl Auditor<'_> {
         }
     }
 
-    /// Security groups that are not the load balancer's: those of the targets.
+    /// The security groups of load balancers, and the others: those of the targets.
     fn security_groups(&mut self, ports: &BTreeSet<u64>) {
         let snapshot = self.snapshot;
-        let mut of_load_balancer = BTreeSet::new();
-        for load_balancer in &snapshot.load_balancers {
-            of_load_balancer.extend(&load_balancer.value.security_groups);
+        let fallback = BTreeSet::from([GATEWAY_PORT]);
+        let ports = if ports.is_empty() { &fallback } else { ports };
+        let (trusted, others): (Vec<_>, Vec<_>) = snapshot
+            .load_balancers
+            .iter()
+            .partition(|known| self.is_trusted(&known.value.load_balancer_arn));
+        let own: BTreeSet<_> = trusted
+            .iter()
+            .flat_map(|known| &known.value.security_groups)
+            .collect();
+        for other in others {
+            let mut groups = other.value.security_groups.iter();
+            if let Some(group) = groups.find(|group| own.contains(group)) {
+                let message =
+                    format!("found {group}, which the load balancer of the config has too");
+                let arn = &other.value.load_balancer_arn;
+                let code = Code::AlbSecurityGroupShared;
+                self.add(code, other, "SecurityGroups", arn, &message);
+            }
         }
+        let listening: BTreeSet<_> = snapshot
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.value.port)
+            .collect();
         for group in &snapshot.security_groups {
             let id = &group.value.group_id;
-            let open = open_permission(&group.value, ports);
-            if let Some((position, port)) = open.filter(|_| !of_load_balancer.contains(id)) {
+            let is_own = own.contains(id);
+            for (position, port, permission) in permissions(&group.value, ports) {
                 let field = format!("IpPermissions[{position}]");
-                let message = format!(
-                    "found the Internet for port {port}, expected the load balancer's security group"
-                );
-                self.add(Code::AlbSecurityGroupOpen, group, &field, id, &message);
+                let mut pairs = permission.user_id_group_pairs.iter();
+                let other =
+                    pairs.find(|pair| pair.group_id != *id && !own.contains(&pair.group_id));
+                let (code, message) = if !is_own && is_open(permission) {
+                    let message = format!(
+                        "found the Internet for port {port}, expected the load balancer's security group"
+                    );
+                    (Code::AlbSecurityGroupOpen, message)
+                } else if is_own
+                    && is_open(permission)
+                    && !listening.is_empty()
+                    && !listening.contains(&port)
+                {
+                    // Open too for targets with the load balancer's own group.
+                    let message = format!(
+                        "found the Internet for port {port}, on which the load balancer does not listen"
+                    );
+                    (Code::AlbSecurityGroupShared, message)
+                } else if let (false, false, Some(other)) = (is_own, own.is_empty(), other) {
+                    let message = format!(
+                        "found {} for port {port}, expected only the load balancer's security group",
+                        other.group_id
+                    );
+                    (Code::AlbSecurityGroupShared, message)
+                } else {
+                    continue;
+                };
+                self.add(code, group, &field, id, &message);
             }
         }
     }
 }
 
-/// A permission for the Internet, or a large part of it, and one of the ports.
-fn open_permission(group: &SecurityGroup, ports: &BTreeSet<u64>) -> Option<(usize, u64)> {
-    let fallback = BTreeSet::from([GATEWAY_PORT]);
-    let ports = if ports.is_empty() { &fallback } else { ports };
-    group
-        .ip_permissions
-        .iter()
-        .enumerate()
-        .find_map(|(position, permission)| {
-            let mut ipv4 = permission.ip_ranges.iter();
-            let mut ipv6 = permission.ipv6_ranges.iter();
-            // No private IPv4 range is wider than 10.0.0.0/8; 2000::/3 is the public Internet.
-            let is_any = ipv4.any(|range| is_wider(&range.cidr_ip, 7))
-                || ipv6.any(|range| is_wider(&range.cidr_ipv6, 3));
-            let has = |port: u64| {
-                let port = i64::try_from(port).unwrap_or(i64::MAX);
-                permission.ip_protocol == "-1"
-                    || (permission.from_port.is_none_or(|from| from <= port)
-                        && permission.to_port.is_none_or(|to| to >= port)
-                        && permission.ip_protocol == "tcp")
-            };
-            let port = ports.iter().find(|port| has(**port))?;
-            is_any.then_some((position, *port))
-        })
+/// The permissions for one of the ports, each with its position and the port.
+fn permissions<'g>(
+    group: &'g SecurityGroup,
+    ports: &BTreeSet<u64>,
+) -> Vec<(usize, u64, &'g IpPermission)> {
+    let permissions = group.ip_permissions.iter().enumerate();
+    let of_ports = permissions.filter_map(|(position, permission)| {
+        let has = |port: u64| {
+            let port = i64::try_from(port).unwrap_or(i64::MAX);
+            permission.ip_protocol == "-1"
+                || (permission.from_port.is_none_or(|from| from <= port)
+                    && permission.to_port.is_none_or(|to| to >= port)
+                    && permission.ip_protocol == "tcp")
+        };
+        let port = ports.iter().find(|port| has(**port))?;
+        Some((position, *port, permission))
+    });
+    of_ports.collect()
+}
+
+/// Whether the permission admits the Internet, or a large part of it.
+fn is_open(permission: &IpPermission) -> bool {
+    let mut ipv4 = permission.ip_ranges.iter();
+    let mut ipv6 = permission.ipv6_ranges.iter();
+    // No private IPv4 range is wider than 10.0.0.0/8; 2000::/3 is the public Internet.
+    ipv4.any(|range| is_wider(&range.cidr_ip, 7)) || ipv6.any(|range| is_wider(&range.cidr_ipv6, 3))
 }
 
 /// Whether the prefix of the CIDR block has at most `most` bits.

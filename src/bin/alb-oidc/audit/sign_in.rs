@@ -3,24 +3,19 @@
 use std::collections::BTreeSet;
 
 use super::Auditor;
-use crate::aws::{DEFAULT_TIMEOUT, SignIn, load_balancer_of};
+use crate::aws::{Action, DEFAULT_TIMEOUT, SignIn, load_balancer_of};
 use crate::finding::Code;
 
 impl Auditor<'_> {
     pub(super) fn sign_ins(&mut self) {
         self.arns();
-        let snapshot = self.snapshot;
         let mut clients = BTreeSet::new();
         let gateway = self.gateway_targets();
-        for rule in &snapshot.rules {
-            let arn = load_balancer_of(&rule.value.rule_arn);
-            for (position, action) in rule.value.actions.iter().enumerate() {
-                let (Some(sign_in), Some(arn)) = (SignIn::of(action), &arn) else {
+        for site in self.sites() {
+            for (position, action) in site.actions.iter().enumerate() {
+                let Some(sign_in) = SignIn::of(action) else {
                     continue;
                 };
-                if !self.is_trusted(arn) {
-                    continue;
-                }
                 let fields = if action.authenticate_oidc_config.is_some() {
                     ["AuthenticateOidcConfig", "Issuer", "ClientId"]
                 } else {
@@ -31,11 +26,12 @@ impl Auditor<'_> {
                     ]
                 };
                 let [config, issuer, client] = fields;
-                let rule_arn = &rule.value.rule_arn;
+                let prefix = format!("{}[{position}].{config}", site.field);
                 // Another application of the load balancer may have another client.
-                let mut targets = rule.value.target_groups();
+                let mut targets = site.actions.iter().flat_map(Action::target_groups);
                 let is_of_gateway = targets.any(|target| gateway.contains(target));
-                let differences = is_of_gateway.then(|| self.differences(arn, &sign_in));
+                let differences =
+                    is_of_gateway.then(|| self.differences(&site.load_balancer, &sign_in));
                 for (code, message) in differences.into_iter().flatten() {
                     let name = match code {
                         Code::AlbIssuerDiffers => issuer,
@@ -44,15 +40,16 @@ impl Auditor<'_> {
                         Code::AlbCookieDiffers => "SessionCookieName",
                         _ => "SessionTimeout",
                     };
-                    let field = format!("Actions[{position}].{config}.{name}");
-                    self.add(code, rule, &field, rule_arn, &message);
+                    let field = format!("{prefix}.{name}");
+                    self.add(code, &site.place, &field, site.arn, &message);
                 }
                 clients.insert(sign_in.client_id.clone());
                 if clients.len() == 2 {
                     let found = clients.iter().cloned().collect::<Vec<_>>().join(", ");
                     let message = format!("found the clients {found}, expected one");
-                    let field = format!("Actions[{position}].{config}.{client}");
-                    self.add(Code::AlbTwoClients, rule, &field, rule_arn, &message);
+                    let field = format!("{prefix}.{client}");
+                    let code = Code::AlbTwoClients;
+                    self.add(code, &site.place, &field, site.arn, &message);
                     // Once.
                     clients.insert(String::new());
                 }
@@ -60,21 +57,19 @@ impl Auditor<'_> {
         }
     }
 
-    /// The target groups of the gateway: rules with a sign-in that the config trusts forward to them,
-    /// or without such a rule, every rule with a sign-in.
+    /// The target groups of the gateway: actions with a sign-in that the config trusts forward to
+    /// them, or without such a sign-in, all actions with a sign-in.
     pub(super) fn gateway_targets(&self) -> BTreeSet<String> {
         let (mut trusted, mut all) = (BTreeSet::new(), BTreeSet::new());
-        for rule in self.snapshot.rules.iter().map(|rule| &rule.value) {
-            let arn = load_balancer_of(&rule.rule_arn).filter(|arn| self.is_trusted(arn));
-            let Some(arn) = arn else {
-                continue;
-            };
-            for sign_in in rule.actions.iter().filter_map(SignIn::of) {
-                let targets: Vec<_> = rule.target_groups().map(str::to_owned).collect();
+        for site in self.sites() {
+            for sign_in in site.actions.iter().filter_map(SignIn::of) {
+                let targets = site.actions.iter().flat_map(Action::target_groups);
+                let targets: Vec<_> = targets.map(str::to_owned).collect();
                 let is_other = |(code, _): &(Code, String)| {
                     [Code::AlbIssuerDiffers, Code::AlbClientDiffers].contains(code)
                 };
-                if !self.differences(&arn, &sign_in).iter().any(is_other) {
+                let differences = self.differences(&site.load_balancer, &sign_in);
+                if !differences.iter().any(is_other) {
                     trusted.extend(targets.clone());
                 }
                 all.extend(targets);

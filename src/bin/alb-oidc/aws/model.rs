@@ -245,6 +245,16 @@ pub(crate) struct IpPermission {
     pub(crate) ip_ranges: Vec<IpRange>,
     #[serde(default)]
     pub(crate) ipv6_ranges: Vec<Ipv6Range>,
+    #[serde(default)]
+    pub(crate) user_id_group_pairs: Vec<UserIdGroupPair>,
+}
+
+/// `API_UserIdGroupPair` of EC2
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct UserIdGroupPair {
+    #[serde(default)]
+    pub(crate) group_id: String,
 }
 
 /// `API_IpRange` of EC2
@@ -272,7 +282,7 @@ impl Action {
     }
 
     /// The target groups that it forwards to.
-    fn target_groups(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn target_groups(&self) -> impl Iterator<Item = &str> {
         let several = self
             .forward_config
             .iter()
@@ -326,11 +336,6 @@ impl Rule {
 
     pub(crate) fn is_default(&self) -> bool {
         self.priority == "default"
-    }
-
-    /// The target groups that it forwards to.
-    pub(crate) fn target_groups(&self) -> impl Iterator<Item = &str> {
-        self.actions.iter().flat_map(Action::target_groups)
     }
 
     /// The values of its conditions on `field`; `None` if it has none.

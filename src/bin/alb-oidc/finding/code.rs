@@ -220,6 +220,9 @@ codes! {
     AlbSecurityGroupOpen: Error, "alb-security-group-open",
         "The Internet can connect to the targets, past the load balancer.",
         "Admit only the security group of the load balancer.";
+    AlbSecurityGroupShared: Warning, "alb-security-group-shared",
+        "Other resources than the load balancer can connect to the targets.",
+        "Give the load balancer a security group of its own, and admit only that group.";
     AlbInvalidHeaders: Warning, "alb-invalid-headers",
         "The load balancer forwards headers with invalid names, which applications may take for others.",
         "Set routing.http.drop_invalid_header_fields.enabled to true.";
