@@ -421,9 +421,11 @@ fn installs_alerts_and_dashboard() {
     let plain = rendered(&with(&[]));
     assert_eq!(of_kind(&plain, "PrometheusRule").count(), 0);
     assert_eq!(of_kind(&plain, "ConfigMap").count(), 0);
+    assert_eq!(of_kind(&plain, "PodMonitor").count(), 0);
     let values = json!({"monitoring": {
         "rules": {"enabled": true, "labels": {"release": "kube-prometheus-stack"}},
         "dashboard": {"enabled": true},
+        "podMonitor": {"enabled": true, "labels": {"release": "kube-prometheus-stack"}},
     }});
     let resources = rendered(&with(&[&values]));
     let rules = one(&resources, "PrometheusRule");
@@ -433,6 +435,15 @@ fn installs_alerts_and_dashboard() {
     assert_eq!(
         rules["metadata"]["labels"]["release"],
         "kube-prometheus-stack"
+    );
+    let monitor = one(&resources, "PodMonitor");
+    assert_eq!(
+        monitor["metadata"]["labels"]["release"],
+        "kube-prometheus-stack"
+    );
+    assert_eq!(
+        monitor["spec"]["selector"]["matchLabels"],
+        one(&resources, "WasmPlugin")["spec"]["selector"]["matchLabels"]
     );
     let dashboard = one(&resources, "ConfigMap");
     assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
@@ -465,6 +476,7 @@ fn renders_every_example() {
             "govcloud.yaml",
             "key-server-mirror.yaml",
             "kubeflow-cognito.yaml",
+            "kubeflow-complete.yaml",
             "load-balancer-gateway-api.yaml",
             "load-balancer.yaml",
             "machine-clients.yaml",

@@ -73,12 +73,13 @@ groups:
     printed.unwrap_or_else(|error| panic!("alb-oidc tenancy: {error}"))
 }
 
-/// What the chart renders for these values, without the kinds of the AWS Load Balancer Controller:
-/// the registries do not have their CRDs.
+/// What the chart renders for these values, without the kinds of the AWS Load Balancer Controller and
+/// of the Prometheus Operator: the registries do not have their CRDs.
 async fn known(values: &Value) -> String {
     only(&template(values).await, |object| {
         let version = object["apiVersion"].as_str().expect("a version");
-        !version.starts_with("gateway.k8s.aws/")
+        let unknown = ["gateway.k8s.aws/", "monitoring.coreos.com/"];
+        !unknown.iter().any(|group| version.starts_with(group))
     })
 }
 
