@@ -1,14 +1,24 @@
 //! `alb-oidc doctor` against a stand-in of the API server, which answers GET requests from a table.
-//! The unit tests of `judge` cover the findings.
+//! `--probe` against Envoy with and without the filter, and against `alb-oidc simulate`. The unit
+//! tests of `judge` and `answer` cover the findings.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
+use support::envoy::{Envoy, Plugin, Setup, gateway_config, http_listener, interlock};
+use support::key_server::KeyServer;
 use support::server::{Server, full};
+use support::simulator::Simulator;
+use support::tls::{Authority, TlsEnd};
+use support::upstream::Upstream;
 use tempfile::TempDir;
 
 const METRICS: &str = "/api/v1/namespaces/istio-system/pods/gateway-1:15090/proxy/stats/prometheus";
@@ -56,14 +66,22 @@ impl ApiServer {
             "users": [{"name": "test", "user": {"token": "x"}}],
         });
         std::fs::write(&file, config.to_string()).expect("a file");
-        tokio::process::Command::new(env!("CARGO_BIN_EXE_alb-oidc"))
-            .arg("doctor")
-            .args(more)
-            .env("KUBECONFIG", &file)
-            .output()
-            .await
-            .expect("alb-oidc")
+        run(more, &[("KUBECONFIG", &file)]).await
     }
+}
+
+/// The output of doctor with these variables, in a home without a kubeconfig.
+async fn run(arguments: &[&str], variables: &[(&str, &Path)]) -> Output {
+    let home = TempDir::new().expect("a folder");
+    tokio::process::Command::new(env!("CARGO_BIN_EXE_alb-oidc"))
+        .arg("doctor")
+        .args(arguments)
+        .env_remove("KUBECONFIG")
+        .env("HOME", home.path())
+        .envs(variables.iter().copied())
+        .output()
+        .await
+        .expect("alb-oidc")
 }
 
 fn status(code: u16, message: &str) -> String {
@@ -198,4 +216,194 @@ async fn unusable_cluster_is_one_line() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(says) && said.lines().count() == 1, "{said}");
     }
+}
+
+/// An Envoy with the listeners `filter`, `interlock` and `open`, which has neither of them.
+async fn gateway() -> (Envoy, Upstream, KeyServer) {
+    let (upstream, keys) = (Upstream::start().await, KeyServer::start().await);
+    let route = json!({"route": {"cluster": "upstream"}});
+    let listener = |name, filters: &[Value]| http_listener(name, filters, &route, json!({}));
+    let setup = Setup {
+        plugins: vec![Plugin::new("filter", gateway_config())],
+        listeners: vec![
+            listener("interlock", &[interlock(&["admitted", "skipped"])]),
+            listener("open", &[]),
+        ],
+        ..Setup::new(
+            &support::default_envoy(),
+            upstream.address(),
+            keys.address(),
+        )
+    };
+    (Envoy::must_start(&setup).await, upstream, keys)
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}/pipeline?a=b")
+}
+
+/// Exit status, codes and notes of a probe without a cluster.
+async fn probe(url: &str) -> (Option<i32>, Vec<String>, Vec<String>) {
+    let output = run(&["--probe", url, "--output", "json"], &[]).await;
+    let codes = codes(&output);
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let notes = found["notes"].as_array().expect("notes").iter();
+    let notes = notes.map(|note| note.as_str().expect("text").to_owned());
+    (output.status.code(), codes, notes.skip(1).collect())
+}
+
+#[tokio::test]
+async fn probe_tells_denials_from_an_open_gateway() {
+    let (envoy, upstream, _keys) = gateway().await;
+    let address = async |name| envoy.listener(name).await.expect("the listener");
+    let (none, open) = (Vec::<String>::new(), "live-probe-admitted".to_owned());
+    let denials = |found: [&str; 2]| {
+        let [missing, forged] = found;
+        vec![
+            format!("probe without a token: {missing}"),
+            format!("probe with forged headers: {forged}"),
+        ]
+    };
+    let by_filter = ["token-missing", "signer-unknown"];
+    let by_filter = by_filter.map(|reason| format!("401 of the filter, {reason}"));
+    let notes = denials([&by_filter[0], &by_filter[1]]);
+    let found = probe(&url(address("filter").await)).await;
+    assert_eq!(found, (Some(0), none.clone(), notes));
+
+    let by_interlock = "403 of Envoy's RBAC, of the interlock or an AuthorizationPolicy";
+    let found = probe(&url(address("interlock").await)).await;
+    assert_eq!(found, (Some(0), none.clone(), denials([by_interlock; 2])));
+    assert_eq!(upstream.take_seen().len(), 0);
+
+    let found = probe(&url(address("open").await)).await;
+    assert_eq!(found, (Some(1), vec![open; 2], none.clone()));
+
+    let simulator = Simulator::start(address("filter").await, &[]).await;
+    let (status, codes, notes) = probe(&simulator.url("/pipeline")).await;
+    assert_eq!((status, codes), (Some(0), none));
+    let redirect = "302 of the load balancer, to sign in at localhost";
+    assert_eq!(notes[..2], denials([redirect; 2]));
+    assert!(notes[2].contains("kubectl port-forward"), "{notes:?}");
+    envoy.stop().await;
+}
+
+#[tokio::test]
+async fn probe_sends_two_requests() {
+    let (envoy, upstream, _keys) = gateway().await;
+    let open = url(envoy.listener("open").await.expect("the listener"));
+    let api = ApiServer::start(cluster()).await;
+    let arguments = ["--probe", &open, "--probe-host", "kubeflow.example.com"];
+    let output = api.doctor(&arguments).await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.matches("[live-probe-admitted]").count(), 2, "{text}");
+    let seen = upstream.take_seen();
+    let [missing, forged] = seen.as_slice() else {
+        panic!("{} requests", seen.len());
+    };
+    for request in [missing, forged] {
+        assert_eq!(request.path, "/pipeline?a=b");
+        assert_eq!(request.header("host"), ["kubeflow.example.com"]);
+        assert_eq!(request.header("accept"), ["application/json"]);
+    }
+    let user = ["alb-oidc-doctor@probe.invalid"];
+    for name in [
+        "kubeflow-userid",
+        "kubeflow_userid",
+        "kubeflow.userid",
+        "x-amzn-oidc-identity",
+    ] {
+        assert_eq!(missing.header(name), [""; 0], "{name}");
+        assert_eq!(forged.header(name), user, "{name}");
+    }
+    assert_eq!(missing.header("x-amzn-oidc-data"), [""; 0]);
+    // The token names the load balancer of the cluster's config: only its key is wrong.
+    let token = forged.header("x-amzn-oidc-data").concat();
+    let header = URL_SAFE.decode(token.split('.').next().expect("a header"));
+    let header: Value = serde_json::from_slice(&header.expect("base64")).expect("JSON");
+    let plugins = "/apis/extensions.istio.io/v1alpha1/wasmplugins?limit=500";
+    let plugins: Value = serde_json::from_str(&cluster()[plugins].1).expect("JSON");
+    let trusted = &plugins["items"][0]["spec"]["pluginConfig"]["loadBalancers"][0];
+    assert_eq!(header["signer"], trusted["arn"]);
+    assert_eq!(header["client"], trusted["clientId"]);
+    envoy.stop().await;
+}
+
+#[tokio::test]
+async fn probe_follows_no_redirect() {
+    let requests = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&requests);
+    let server = Server::start(move |_: Request<Incoming>| {
+        let count = Arc::clone(&count);
+        async move {
+            *count.lock().unwrap() += 1;
+            let mut response = Response::new(full(""));
+            *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            let target = "https://kubeflow.example.com/".parse().unwrap();
+            response.headers_mut().insert("location", target);
+            Ok(response)
+        }
+    })
+    .await;
+    let (status, codes, _) = probe(&url(server.address)).await;
+    assert_eq!(
+        (status, codes),
+        (Some(0), vec!["live-probe-unclear".to_owned(); 2])
+    );
+    assert_eq!(*requests.lock().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn probe_verifies_certificates() {
+    let upstream = Upstream::start().await;
+    let authority = Authority::generate();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = TlsEnd::start(&authority, "localhost", any, upstream.address()).await;
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, authority.pem()).expect("a file");
+    let url = format!("https://localhost:{}/", server.address.port());
+    let output = run(&["--probe", &url], &[("SSL_CERT_FILE", &file)]).await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("found 200"), "{text}");
+
+    std::fs::write(&file, Authority::generate().pem()).expect("a file");
+    let plain = format!("https://localhost:{}/", upstream.address().port());
+    for (url, says) in [
+        (url.as_str(), "certificate"),
+        (&plain, ""),
+        ("http://127.0.0.1:1/", "refused"),
+        ("kubeflow.example.com", "expected a URL such as"),
+    ] {
+        let output = run(&["--probe", url], &[("SSL_CERT_FILE", &file)]).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            (output.status.code(), output.stdout.len()),
+            (Some(2), 0),
+            "{said}"
+        );
+        assert!(said.contains(says) && said.lines().count() == 1, "{said}");
+        assert!(said.starts_with("alb-oidc: --probe"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn needs_a_kubeconfig_without_a_probe() {
+    let (upstream, missing) = (
+        Upstream::start().await,
+        Path::new("/nonexistent/kubeconfig"),
+    );
+    let url = url(upstream.address());
+    for (arguments, variables) in [
+        (&[][..], &[][..]),
+        (&["--probe", &url, "--context", "production"], &[]),
+        // A file that the user names has to exist.
+        (&["--probe", &url], &[("KUBECONFIG", missing)]),
+    ] {
+        let output = run(arguments, variables).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.starts_with("alb-oidc: kubeconfig: "), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert_eq!(upstream.take_seen().len(), 0);
 }

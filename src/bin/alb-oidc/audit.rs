@@ -113,7 +113,7 @@ impl Audit {
             let missing = missing.join(" and no ");
             format!("no mistakes in the input, which has no {missing}: see --commands")
         };
-        print(&report::render(&findings, self.output, &verdict))?;
+        print(&report::render(&findings, &[], self.output, &verdict))?;
         Ok(finding::exit_code(&findings, self.strict))
     }
 }

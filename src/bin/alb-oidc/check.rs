@@ -79,7 +79,7 @@ impl Check {
                 let findings: Vec<_> = findings.iter().map(Finding::json).collect();
                 format!("{:#}\n", json!({"configs": configs, "findings": findings}))
             }
-            Format::Sarif => format!("{:#}\n", sarif::log(&findings)),
+            Format::Sarif => format!("{:#}\n", sarif::log(&findings, &[])),
         };
         print(&text)?;
         Ok(finding::exit_code(&findings, self.strict))

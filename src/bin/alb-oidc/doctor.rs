@@ -1,21 +1,29 @@
-//! `alb-oidc doctor`: judges a live cluster. `collect` reads it, `judge` finds mistakes in the data.
+//! `alb-oidc doctor`: judges a live cluster and the answers to a probe. `collect` reads the cluster,
+//! `probe` sends requests, `judge` and `answer` find mistakes in the data.
 
+mod answer;
 mod cluster;
 mod collect;
+mod examine;
+mod forgery;
 mod judge;
+mod probe;
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::finding::{self, Finding, Format, report};
-use crate::output::print;
+use crate::finding::Format;
 use crate::trouble::Trouble;
 
 const EXAMPLES: &str = "\
 Examples:
   alb-oidc doctor
-  alb-oidc doctor --context production --strict --output json";
+  alb-oidc doctor --context production --strict --output json
+  alb-oidc doctor --probe https://kubeflow.example.com/
+
+  kubectl port-forward --namespace istio-system service/istio-ingressgateway 8080:80 &
+  alb-oidc doctor --probe http://localhost:8080/ --probe-host kubeflow.example.com";
 
 /// Find mistakes in a live cluster
 ///
@@ -23,13 +31,22 @@ Examples:
 /// pods (pods/proxy), with the kubeconfig of kubectl. Judges the resources as `check` does, and what
 /// runs. Changes nothing, and reads no Secrets. docs/operations.md describes each finding by its code.
 ///
-/// Exit status: 0, 1 if there are errors, 2 if the cluster cannot be read.
+/// --probe also sends two GET requests to the gateway, or to the load balancer in front of it. Both
+/// must be denied, or redirected to sign in. Without a kubeconfig, doctor only sends the probe.
+///
+/// Exit status: 0, 1 if there are errors, 2 if the cluster cannot be read or the URL does not answer.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Doctor {
     /// The context of the kubeconfig. Without it: the current one
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
+    /// Request this URL without a token, and with a forged token and forged identity headers
+    #[arg(long, value_name = "URL")]
+    probe: Option<String>,
+    /// The Host header of the probe, for a URL of kubectl port-forward
+    #[arg(long, value_name = "NAME", requires = "probe")]
+    probe_host: Option<String>,
     /// The form of the output
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -40,24 +57,23 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
+        use crate::finding::{self, report};
+
+        let probe = self
+            .probe
+            .map(|url| probe::Probe::of(&url, self.probe_host.as_deref()))
+            .transpose()?;
         let runtime = tokio::runtime::Runtime::new()
             .map_err(|error| Trouble(format!("cannot start threads: {error}")))?;
-        let mut findings = runtime.block_on(findings(self.context))?;
-        finding::sort(&mut findings);
-        let verdict = "no mistakes in the cluster";
-        print(&report::render(&findings, self.output, verdict))?;
-        Ok(finding::exit_code(&findings, self.strict))
+        let mut found = runtime.block_on(examine::examine(self.context, probe))?;
+        finding::sort(&mut found.findings);
+        let verdict = if found.has_cluster {
+            "no mistakes in the cluster"
+        } else {
+            "no mistakes in the answers"
+        };
+        let text = report::render(&found.findings, &found.notes, self.output, verdict);
+        crate::output::print(&text)?;
+        Ok(finding::exit_code(&found.findings, self.strict))
     }
-}
-
-async fn findings(context: Option<String>) -> Result<Vec<Finding>, Trouble> {
-    let client = collect::client(context).await?;
-    let mut cluster = collect::collect(&client).await?;
-    let live = judge::Live::of(&cluster)?;
-    let mut metrics = Vec::new();
-    for pod in live.gateway_pods() {
-        metrics.push(collect::pod_metrics(&client, &pod.namespace, &pod.name).await);
-    }
-    cluster.metrics = metrics;
-    judge::judge(&cluster)
 }

@@ -1,7 +1,9 @@
 //! Reads the state of a cluster through the API server, with GET requests only. Judges nothing, and
 //! reads no Secrets.
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use std::io::ErrorKind;
+
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config, Error};
 use serde_json::{Value, json};
 
@@ -54,13 +56,22 @@ const PAGE_SIZE: u32 = 500;
 /// The port of Envoy's metrics in a pod of Istio.
 const METRICS_PORT: u16 = 15090;
 
-/// The client of the user's kubeconfig.
+/// The client of the user's kubeconfig; `None` if `KUBECONFIG` is not set and the default file does
+/// not exist.
 ///
 /// # Errors
-/// There is no kubeconfig, or it is invalid.
-pub(super) async fn client(context: Option<String>) -> Result<Client, Trouble> {
+/// The kubeconfig cannot be read or is invalid.
+pub(super) async fn client(context: Option<String>) -> Result<Option<Client>, Trouble> {
     let trouble = |error: &dyn std::fmt::Display| Trouble(format!("kubeconfig: {error}"));
-    let file = Kubeconfig::read().map_err(|error| trouble(&error))?;
+    let named = Kubeconfig::from_env().map_err(|error| trouble(&error))?;
+    let file = match named.map_or_else(Kubeconfig::read, Ok) {
+        Ok(file) => file,
+        Err(KubeconfigError::FindPath) => return Ok(None),
+        Err(KubeconfigError::ReadConfig(error, _)) if error.kind() == ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(trouble(&error)),
+    };
     let options = KubeConfigOptions {
         context,
         ..KubeConfigOptions::default()
@@ -68,7 +79,8 @@ pub(super) async fn client(context: Option<String>) -> Result<Client, Trouble> {
     let config = Config::from_custom_kubeconfig(file, &options)
         .await
         .map_err(|error| trouble(&error))?;
-    Client::try_from(config).map_err(|error| trouble(&error))
+    let client = Client::try_from(config).map_err(|error| trouble(&error))?;
+    Ok(Some(client))
 }
 
 /// Everything but the metrics. A kind that the cluster does not have has no resources.

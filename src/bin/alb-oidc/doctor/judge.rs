@@ -67,6 +67,12 @@ impl Live {
         all.filter(move |object| object.kind == kind)
     }
 
+    /// The first valid plugin config.
+    pub(super) fn into_config(self) -> Option<Config> {
+        let mut configs = self.applied.configs.into_iter();
+        configs.find_map(|plugin| plugin.outcome.ok())
+    }
+
     /// The running pods that an extension selects.
     pub(super) fn gateway_pods(&self) -> Vec<&Object> {
         let targets: Vec<_> = self

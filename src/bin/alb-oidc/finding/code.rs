@@ -269,6 +269,12 @@ codes! {
     LiveUserIdWritten: Warning, "live-user-id-written",
         "Another resource writes the user id header at the gateway.",
         "Remove the header from the resource.";
+    LiveProbeAdmitted: Error, "live-probe-admitted",
+        "A request without a valid token passed the gateway.",
+        "Correct what doctor finds in the cluster. If rules of pluginConfig open the path, probe another path.";
+    LiveProbeUnclear: Warning, "live-probe-unclear",
+        "The answer to the probe does not show whether the filter runs.",
+        "Probe the URL that users open, or the gateway through kubectl port-forward.";
 }
 
 #[cfg(test)]

@@ -6,21 +6,33 @@ use serde_json::{Value, json};
 
 use super::{Code, Finding};
 
-/// The findings as SARIF 2.1.0.
-pub(crate) fn log(findings: &[Finding]) -> Value {
+/// The findings as SARIF 2.1.0, and notes as notifications of the run.
+pub(crate) fn log(findings: &[Finding], notes: &[String]) -> Value {
     let rules: Vec<_> = Code::ALL.iter().copied().map(rule).collect();
     let results: Vec<_> = findings.iter().map(result).collect();
+    let mut run = json!({
+        "tool": {"driver": {
+            "name": "alb-oidc",
+            "version": env!("CARGO_PKG_VERSION"),
+            "rules": rules,
+        }},
+        "results": results,
+    });
+    if let (false, Some(members)) = (notes.is_empty(), run.as_object_mut()) {
+        let notification = |text: &String| json!({"level": "note", "message": {"text": text}});
+        let notifications: Vec<_> = notes.iter().map(notification).collect();
+        members.insert(
+            "invocations".to_owned(),
+            json!([{
+                "executionSuccessful": true,
+                "toolExecutionNotifications": notifications,
+            }]),
+        );
+    }
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {
-                "name": "alb-oidc",
-                "version": env!("CARGO_PKG_VERSION"),
-                "rules": rules,
-            }},
-            "results": results,
-        }],
+        "runs": [run],
     })
 }
 
