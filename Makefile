@@ -51,13 +51,14 @@ test: lint test-unit test-envoy ## Run every test, on each supported Envoy
 
 .PHONY: test-unit
 test-unit: rust ## Run unit tests, doc tests and the short fuzz runs
-	cargo test --locked --features cli --lib --bins
-	cargo test --locked --features cli --doc
+	cargo test --locked --features cli,doctor --lib --bins
+	cargo test --locked --features cli,doctor --doc
+	cargo test --locked --features cli --test cli doctor # a build without it
 	cargo test --locked $(FUZZ_CARGO)
 
 .PHONY: test-envoy
 test-envoy: module probe envoy $(HELM) $(ORAS) ## Run every other test, on each supported Envoy or on ENVOY
-	cargo test --locked --features cli --tests
+	cargo test --locked --features cli,doctor --tests
 
 # Tests that depend on the compiler of the module. `.ci/run` runs them for each toolchain.
 .PHONY: test-module
@@ -71,7 +72,7 @@ msrv: rust ## Build the module and the tool with the oldest supported Rust, the 
 	@command -v rustup >/dev/null || { echo "missing: rustup, which installs Rust $(MSRV)" >&2; exit 1; }
 	rustup toolchain install $(MSRV) --profile minimal --no-self-update
 	TOOLCHAIN=rustup rustup run $(MSRV) .ci/wasm-cargo build --release --lib --locked
-	rustup run $(MSRV) cargo build --locked --features cli --lib --bins --target-dir target/msrv
+	rustup run $(MSRV) cargo build --locked --features cli,doctor --lib --bins --target-dir target/msrv
 
 # tests/fuzz is a separate workspace: its judges are not dependencies of the filter.
 FUZZ_CARGO := --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
@@ -147,11 +148,12 @@ soak: module $(lastword $(ENVOYS)) ## Run load for an hour, and compare memory a
 
 .PHONY: cli
 cli: rust ## Build alb-oidc, the command-line tool, as target/release/alb-oidc
-	cargo build --release --quiet --locked --features cli --bin alb-oidc
+	cargo build --release --quiet --locked --features cli,doctor --bin alb-oidc
 
 .PHONY: up
 up: ENVOYS := $(lastword $(ENVOYS))
-up: module cli $(lastword $(ENVOYS)) ## Start the local stack in the background: sign in at http://localhost:8080
+up: module $(lastword $(ENVOYS)) ## Start the local stack in the background: sign in at http://localhost:8080
+	@cargo build --quiet --locked --features cli --bin alb-oidc # as for the demo
 	@envoy/stack up $(abspath $(ENVOYS))
 
 .PHONY: down
@@ -167,8 +169,8 @@ ISTIO_ENVOY = $(or $(ENVOY),$(filter target/envoy/1.39.%,$(VERSIONS:%=target/env
 .PHONY: test-cluster
 test-cluster: export ENVOY := $(abspath $(ISTIO_ENVOY))
 test-cluster: module $(ISTIO_ENVOY) $(HELM) target/cluster/built ## Run istio/chart on Kubernetes and Istio, which are built for it: 11 minutes, and 20 to build
-	cargo test --locked --features cli --test cluster --no-run
-	@began=$$SECONDS; tests/cluster/sandbox cargo test --offline --locked --features cli --test cluster -- --test-threads 1 --nocapture $(TEST); \
+	cargo test --locked --features cli,doctor --test cluster --no-run
+	@began=$$SECONDS; tests/cluster/sandbox cargo test --offline --locked --features cli,doctor --test cluster -- --test-threads 1 --nocapture $(TEST); \
 	awk -v s=$$((SECONDS - began)) 'BEGIN { printf "%5.1f min  testing the cluster\n", s / 60 }'
 
 TOFU := target/tofu/tofu
@@ -244,10 +246,11 @@ lint: rust doc ## Check the formatting and the prose, and run the linter
 	@.ci/rust rustfmt clippy
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
-	cargo clippy --workspace --all-targets --features cli --locked -- -D warnings
-	cargo clippy --locked --features cli --test browser --test soak --test cluster --test alerts --test gateway --test release -- -D warnings # no part of --all-targets
+	cargo clippy --workspace --all-targets --features cli,doctor --locked -- -D warnings
+	cargo clippy --locked --features cli --bin alb-oidc -- -D warnings # without doctor
+	cargo clippy --locked --features cli,doctor --test browser --test soak --test cluster --test alerts --test gateway --test release -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
-	cargo test --quiet --locked --features cli --test style
+	cargo test --quiet --locked --features cli,doctor --test style
 
 ACTIONLINT := target/actionlint/1.7.12/bin/actionlint
 .PHONY: lint-workflows

@@ -859,6 +859,17 @@ fn every_example_in_the_help_runs() {
     }
 }
 
+/// A build without the cargo feature has the same --help.
+#[cfg(not(feature = "doctor"))]
+#[test]
+fn doctor_says_how_to_get_it() {
+    let desk = Desk::new();
+    let ran = desk.run(&["doctor", "--strict", "--probe", "http://localhost/"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (2, ""));
+    let expected = "alb-oidc: doctor: this build has no cargo feature doctor: run make cli, or take the tool of a release\n";
+    assert_eq!(ran.stderr, expected);
+}
+
 #[test]
 fn completions_name_every_command() {
     let desk = Desk::new();

@@ -746,7 +746,7 @@ fn stack(from: &str, to: &str) -> tempfile::TempDir {
     let root = env!("CARGO_MANIFEST_DIR");
     let path = |name: &str| folder.path().join(name);
     let read = |name: &str| std::fs::read_to_string(format!("{root}/{name}")).expect("a file");
-    for directory in ["envoy", "target/release"] {
+    for directory in ["envoy", "target/debug"] {
         std::fs::create_dir_all(path(directory)).expect("a directory");
     }
     let config = read("envoy/envoy.yaml");
@@ -762,7 +762,7 @@ fn stack(from: &str, to: &str) -> tempfile::TempDir {
     std::fs::write(path("envoy/stack"), script).expect("a file");
     std::fs::write(path("envoy/users.yaml"), "[]").expect("a file");
     let link = std::os::unix::fs::symlink::<&Path, _>;
-    link(Path::new("/bin/true"), path("target/release/alb-oidc")).expect("a link");
+    link(Path::new("/bin/true"), path("target/debug/alb-oidc")).expect("a link");
     link(&support::module(), path("alb_oidc_filter.wasm")).expect("a link");
     folder
 }

@@ -1,12 +1,20 @@
 //! `alb-oidc doctor`: judges a live cluster and the answers to a probe. `collect` reads the cluster,
-//! `probe` sends requests, `judge` and `answer` find mistakes in the data.
+//! `probe` sends requests, `judge` and `answer` find mistakes in the data. Without the cargo feature
+//! `doctor`, the command only says how to get it.
 
+#[cfg(feature = "doctor")]
 mod answer;
+#[cfg(feature = "doctor")]
 mod cluster;
+#[cfg(feature = "doctor")]
 mod collect;
+#[cfg(feature = "doctor")]
 mod examine;
+#[cfg(feature = "doctor")]
 mod forgery;
+#[cfg(feature = "doctor")]
 mod judge;
+#[cfg(feature = "doctor")]
 mod probe;
 
 use std::process::ExitCode;
@@ -55,6 +63,7 @@ pub(crate) struct Doctor {
     strict: bool,
 }
 
+#[cfg(feature = "doctor")]
 impl Doctor {
     pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
         use crate::finding::{self, report};
@@ -75,5 +84,14 @@ impl Doctor {
         let text = report::render(&found.findings, &found.notes, self.output, verdict);
         crate::output::print(&text)?;
         Ok(finding::exit_code(&found.findings, self.strict))
+    }
+}
+
+#[cfg(not(feature = "doctor"))]
+impl Doctor {
+    pub(crate) fn run(self) -> Result<ExitCode, Trouble> {
+        Err(Trouble(
+            "doctor: this build has no cargo feature doctor: run make cli, or take the tool of a release".to_owned(),
+        ))
     }
 }

@@ -142,6 +142,7 @@ impl Applied {
     ///
     /// # Errors
     /// The resource is not one that the other inputs could contain.
+    #[cfg(feature = "doctor")]
     pub(crate) fn add_resource(&mut self, name: &str, resource: &Value) -> Result<(), Trouble> {
         let text = resource.to_string();
         for document in &parse(Path::new(name), name, &text, "a Kubernetes resource")? {
