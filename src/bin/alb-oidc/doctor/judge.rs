@@ -283,6 +283,30 @@ fn profile(namespace: &Object) -> Option<Finding> {
     })
 }
 
+/// `value` without the headers that a route copies from another header: the members of `set` in a
+/// VirtualService, and the elements in an HTTPRoute.
+fn without_copies(value: &Value, is_copied: &dyn Fn(&Value) -> bool) -> Value {
+    match value {
+        Value::Array(elements) => {
+            let elements = elements.iter();
+            elements
+                .map(|element| match element.get("value") {
+                    // Keeps the positions of the others.
+                    Some(copied) if is_copied(copied) => Value::Null,
+                    _ => without_copies(element, is_copied),
+                })
+                .collect()
+        }
+        Value::Object(members) => {
+            let others = members.iter().filter(|(_, member)| !is_copied(member));
+            others
+                .map(|(name, member)| (name.clone(), without_copies(member, is_copied)))
+                .collect()
+        }
+        scalar => scalar.clone(),
+    }
+}
+
 /// Other resources at the gateway that write the user id header.
 fn writers(live: &Live, extension: &Object, config: &Config) -> Vec<Finding> {
     let header = config.users.identity.user_id_header.as_str();
@@ -309,9 +333,17 @@ fn writers(live: &Live, extension: &Object, config: &Config) -> Vec<Finding> {
         .flat_map(|kind| live.of_kind(kind))
         .filter(|object| is_at_gateway(object) && !is_interlock(object));
     let all = routes.chain(live.of_kind("HTTPRoute")).chain(filters);
+    // The filter removes reserved headers of clients: later filters alone can have set them.
+    let is_reserved = |value: &Value| {
+        let name = value.as_str().and_then(|text| text.strip_prefix("%REQ("));
+        let name = name.and_then(|text| text.strip_suffix(")%"));
+        let mut reserved = config.reserved_headers.iter();
+        name.is_some_and(|name| reserved.any(|reserved| name.eq_ignore_ascii_case(reserved)))
+    };
     all.filter_map(|object| {
+        let spec = without_copies(object.at("/spec"), &is_reserved);
         // A match or a removal of the header writes nothing.
-        let (path, _) = first(object.at("/spec"), "spec", &|path, value| {
+        let (path, _) = first(&spec, "spec", &|path, value| {
             let reads =
                 path.contains(".match") || path.contains(".matches") || path.contains("remove");
             !reads && is_written(path, value)
@@ -365,6 +397,16 @@ mod tests {
             "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
             "metadata": {"name": "route", "namespace": "kubeflow"},
             "spec": {"gateways": [gateway], "http": [{"headers": {"request": headers}}]},
+        })
+    }
+
+    fn http_route(set: &Value) -> Value {
+        let filter =
+            json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": set}});
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": "route", "namespace": "kubeflow"},
+            "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"filters": [filter]}]},
         })
     }
 
@@ -558,6 +600,36 @@ mod tests {
                             &json!({"set": {"Kubeflow-Userid": "x"}}),
                         ),
                     )
+                },
+                &["live-user-id-written"],
+            ),
+            (
+                "a route that copies a header that the filter reserves",
+                |c| {
+                    let copy = "%REQ(X-Machine-Client)%";
+                    let set = json!({"set": {"kubeflow-userid": copy}});
+                    replace(c, route("kubeflow/gateway", &set));
+                    let set = json!([{"name": "kubeflow-userid", "value": copy}]);
+                    c.resources.push(http_route(&set));
+                },
+                &[],
+            ),
+            (
+                "an HTTPRoute that copies another header",
+                |c| {
+                    let set = json!([
+                        {"name": "x", "value": "%REQ(x-machine-client)%"},
+                        {"name": "kubeflow-userid", "value": "%REQ(x-user)%"},
+                    ]);
+                    c.resources.push(http_route(&set));
+                },
+                &["live-user-id-written"],
+            ),
+            (
+                "a route that copies another header",
+                |c| {
+                    let set = json!({"set": {"kubeflow-userid": "%REQ(x-user)%"}});
+                    replace(c, route("kubeflow/gateway", &set));
                 },
                 &["live-user-id-written"],
             ),
