@@ -2,6 +2,8 @@
 //! and gateways as their pods run them. Nothing here configures Envoy, and no manifest of the chart
 //! is changed. `make test-cluster` builds the programs and runs this; `make test` does not.
 
+#[path = "cluster/doctor.rs"]
+mod doctor;
 #[path = "cluster/filter_chains.rs"]
 mod filter_chains;
 #[path = "cluster/istio.rs"]
