@@ -186,8 +186,8 @@ mod tests {
         for (status, headers, body) in [
             (301, &[https.clone()][..], ""),
             (302, &[https, alb.clone()], ""),
-            (404, &[alb.clone()], ""),
-            (503, &[alb], ""),
+            (404, std::slice::from_ref(&alb), ""),
+            (503, std::slice::from_ref(&alb), ""),
             (401, &[], r#"{"reason":"other"}"#),
             (403, &[], "WAF"),
             (502, &[], ""),
