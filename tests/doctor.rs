@@ -270,6 +270,24 @@ async fn probe_tells_denials_from_an_open_gateway() {
     let found = probe(&url(address("filter").await)).await;
     assert_eq!(found, (Some(0), none.clone(), notes));
 
+    let filter = url(address("filter").await);
+    let output = run(&["--probe", &filter], &[]).await;
+    let expected = format!(
+        "there is no kubeconfig: the cluster was not read\n\
+         probe without a token: {}\nprobe with forged headers: {}\nno mistakes in the answers\n",
+        by_filter[0], by_filter[1]
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    let output = run(&["--probe", &filter, "--output", "sarif"], &[]).await;
+    let log: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let run = &log["runs"][0]["invocations"][0];
+    let notifications = run["toolExecutionNotifications"].as_array();
+    let said = &notifications.expect("notes")[1]["message"]["text"];
+    assert_eq!(
+        said,
+        &json!(format!("probe without a token: {}", by_filter[0]))
+    );
+
     let by_interlock = "403 of Envoy's RBAC, of the interlock or an AuthorizationPolicy";
     let found = probe(&url(address("interlock").await)).await;
     assert_eq!(found, (Some(0), none.clone(), denials([by_interlock; 2])));
