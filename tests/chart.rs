@@ -1109,6 +1109,24 @@ fn renders_all_but_the_filter_before_the_load_balancer_exists() {
     }
 }
 
+#[test]
+fn notes_say_how_to_use_report_mode() {
+    let report = json!({"acceptAnonymous": true, "pluginConfig": {"mode": "report"}});
+    for (values, said) in [
+        (
+            with(&[]),
+            "set pluginConfig.mode: report and acceptAnonymous: true.",
+        ),
+        (
+            with(&[&report]),
+            "request GET 'stats?filter=alb_oidc.*reported'",
+        ),
+    ] {
+        let notes = notes(&values);
+        assert!(notes.contains(said), "{notes}");
+    }
+}
+
 /// The notes that `helm install` prints. It needs a cluster: a copy of the chart renders them.
 fn notes(values: &Value) -> String {
     let chart = tempfile::tempdir().expect("a folder");
