@@ -40,6 +40,10 @@ export ALB_OIDC_HELM := $(CURDIR)/$(HELM)
 ORAS := target/oras/1.3.6/bin/oras
 export ALB_OIDC_ORAS := $(CURDIR)/$(ORAS)
 
+# The features of the tool where doctor is not needed. `.ci/run` builds with doctor everywhere, so that
+# all parts share what cargo builds.
+FEATURES ?= cli
+
 .PHONY: module
 module: rust ## Build alb_oidc_filter.wasm, the module that Envoy loads (the default)
 	@.ci/wasm-cargo build --release --lib --locked
@@ -53,8 +57,13 @@ test: lint test-unit test-envoy ## Run every test, on each supported Envoy
 test-unit: rust ## Run unit tests, doc tests and the short fuzz runs
 	cargo test --locked --features cli,doctor --lib --bins
 	cargo test --locked --features cli,doctor --doc
-	cargo test --locked --features cli --test cli doctor # a build without it
 	cargo test --locked $(FUZZ_CARGO)
+
+.PHONY: test-features
+test-features: rust ## Lint the tool without doctor, and test what it says
+	@.ci/rust clippy
+	cargo clippy --locked --features cli --bin alb-oidc -- -D warnings
+	cargo test --locked --features cli --test cli doctor
 
 .PHONY: test-envoy
 test-envoy: module probe envoy $(HELM) $(ORAS) ## Run every other test, on each supported Envoy or on ENVOY
@@ -64,7 +73,7 @@ test-envoy: module probe envoy $(HELM) $(ORAS) ## Run every other test, on each 
 .PHONY: test-module
 test-module: export ENVOY_BINARIES := $(abspath $(lastword $(ENVOYS)))
 test-module: module probe $(lastword $(ENVOYS)) ## Test the built module alone: ABI, size, panics, cost, and every scenario on one Envoy
-	cargo test --locked --features cli --test module_abi --test panic_free --test cost --test scenarios -- --nocapture
+	cargo test --locked --features $(FEATURES) --test module_abi --test panic_free --test cost --test scenarios -- --nocapture
 
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 .PHONY: msrv
@@ -99,7 +108,7 @@ test-upstreams: export UPSTREAM_PATHS ?= 3000
 test-upstreams: ENVOYS := $(lastword $(ENVOYS))
 test-upstreams: module $(lastword $(ENVOYS)) ## Send 3,000 mutated paths through Envoy to nine real upstreams: 4 minutes (UPSTREAM=name)
 	@tests/upstreams/install $(CURDIR)/target/upstreams
-	@cargo test --locked --features cli --test upstreams -- --nocapture
+	@cargo test --locked --features $(FEATURES) --test upstreams -- --nocapture
 
 .PHONY: test-browser
 test-browser: up ## Try the local stack in a real browser; screenshots go to target/browser
@@ -112,18 +121,18 @@ helm: $(HELM) ## Install Helm as target/helm/VERSION/bin/helm
 .PHONY: chart
 chart: export ALB_OIDC_WRITE := 1
 chart: rust $(HELM) ## Write the generated files of istio/chart: the schema of pluginConfig, the rendered example
-	@cargo test --quiet --locked --features cli --test chart -- --exact matches_generated_files
+	@cargo test --quiet --locked --features $(FEATURES) --test chart -- --exact matches_generated_files
 
 .PHONY: docs
 docs: export ALB_OIDC_WRITE := 1
 docs: rust ## Write the generated table of fields in docs/configuration.md
-	@cargo test --quiet --locked --features cli --test docs -- --exact config_reference_is_generated
+	@cargo test --quiet --locked --features $(FEATURES) --test docs -- --exact config_reference_is_generated
 
 .PHONY: demo
 demo: ENVOYS := $(lastword $(ENVOYS))
 demo: module $(lastword $(ENVOYS)) ## Sign in through a simulated load balancer; show an admitted, a forged and a spoofed request
-	@cargo build --quiet --locked --features cli --bin alb-oidc # the example runs it from the same profile
-	@cargo run --quiet --locked --features cli --example demo
+	@cargo build --quiet --locked --features $(FEATURES) --bin alb-oidc # the example runs it from the same profile
+	@cargo run --quiet --locked --features $(FEATURES) --example demo
 
 OAUTH2_PROXY := target/oauth2-proxy/oauth2-proxy
 .PHONY: bench
@@ -153,7 +162,7 @@ cli: rust ## Build alb-oidc, the command-line tool, as target/release/alb-oidc
 .PHONY: up
 up: ENVOYS := $(lastword $(ENVOYS))
 up: module $(lastword $(ENVOYS)) ## Start the local stack in the background: sign in at http://localhost:8080
-	@cargo build --quiet --locked --features cli --bin alb-oidc # as for the demo
+	@cargo build --quiet --locked --features $(FEATURES) --bin alb-oidc # as for the demo
 	@envoy/stack up $(abspath $(ENVOYS))
 
 .PHONY: down
@@ -247,7 +256,6 @@ lint: rust doc ## Check the formatting and the prose, and run the linter
 	cargo fmt --all --check || { echo "run: cargo fmt --all" >&2; exit 1; }
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || { echo "run: cargo fmt --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
 	cargo clippy --workspace --all-targets --features cli,doctor --locked -- -D warnings
-	cargo clippy --locked --features cli --bin alb-oidc -- -D warnings # without doctor
 	cargo clippy --locked --features cli,doctor --test browser --test soak --test cluster --test alerts --test gateway --test release -- -D warnings # no part of --all-targets
 	cargo clippy --all-targets --locked $(FUZZ_CARGO) -- -D warnings
 	cargo test --quiet --locked --features cli,doctor --test style
