@@ -17,7 +17,7 @@ use crate::headers::{HeaderEdit, RequestHead};
 use crate::keys::cache::{KeyCache, Woken};
 use crate::keys::client_address::ClientAddress;
 use crate::keys::jwks;
-use crate::keys::shared::{FoundKey, SharedKeys};
+use crate::keys::shared::{FoundKey, Merged, SharedKeys};
 use crate::keys::source::{FetchResult, KeyName};
 use crate::keys::source::{KeyFormat, KeySource};
 use crate::reason::Reason;
@@ -67,13 +67,22 @@ enum Ending {
     TurnedAway,
 }
 
+/// A fetch under way.
+struct Call {
+    /// The host's number for it.
+    number: u32,
+    name: KeyName,
+    /// By the steady clock.
+    sent: Timestamp,
+}
+
 pub(super) struct Plugin {
     root: u32,
     gate: Gate,
     keys: KeyCache,
     metrics: Metrics,
-    /// Fetches under way, by the host's number for the call.
-    calls: Vec<(u32, KeyName)>,
+    /// Fetches under way.
+    calls: Vec<Call>,
     /// Requests whose waiting is over.
     woken: WokenRequests<Ending>,
     /// When the host was asked to tick.
@@ -144,12 +153,15 @@ impl Plugin {
         self.tick_at = Some(Timestamp::from_millis(u64::MAX));
         self.end_waiting(due.woken);
         for name in due.fetch {
-            if let Some(call) = self.fetch(name) {
-                self.calls.push((call, name));
+            if let Some(number) = self.fetch(name) {
+                self.calls.push(Call {
+                    number,
+                    name,
+                    sent: now,
+                });
             } else {
                 self.metrics.key_fetch(FetchOutcome::Failed);
-                let woken = self.keys.answered(name, FetchResult::Failed, now);
-                self.wake(name, woken);
+                self.fetched(name, FetchResult::Failed, now);
             }
         }
         self.resume_waiters(now);
@@ -158,10 +170,14 @@ impl Plugin {
 
     /// The fetch `call` has ended. Without `headers`, it has no answer.
     pub(super) fn on_answer(&mut self, call: u32, headers: usize, body_size: usize) {
-        let Some(place) = self.calls.iter().position(|(number, _)| *number == call) else {
+        let Some(place) = self
+            .calls
+            .iter()
+            .position(|under_way| under_way.number == call)
+        else {
             return;
         };
-        let (_, name) = self.calls.swap_remove(place);
+        let Call { name, sent, .. } = self.calls.swap_remove(place);
         let Some(now) = HostClocks::default().steady() else {
             return;
         };
@@ -178,16 +194,6 @@ impl Plugin {
             Some(403 | 404 | 410) => FetchResult::NotFound,
             _ => FetchResult::Failed,
         };
-        // Keys of a set are not shared between workers: a pool has two, and each worker asks for
-        // them once a day.
-        match &answer {
-            FetchResult::Key(PublicKey::P256(key)) => self.share(name, |keys| {
-                keys.put(name.id, key, now);
-                true
-            }),
-            FetchResult::NotFound => self.share(name, |keys| keys.withdraw(name.id)),
-            _ => {}
-        }
         let outcome = FetchOutcome::of(&answer);
         self.metrics.key_fetch(outcome);
         if outcome != FetchOutcome::Ok {
@@ -197,10 +203,29 @@ impl Plugin {
                 &log_line::failed_fetch(outcome, status, timed_out, &place, name.id),
             );
         }
-        let woken = self.keys.answered(name, answer, now);
-        self.wake(name, woken);
+        // The opposite answer to a later fetch is the true one, so this one counts as failed.
+        let answer = match self.share(name, &answer, sent) {
+            true => answer,
+            false => FetchResult::Failed,
+        };
+        self.fetched(name, answer, now);
         self.resume_waiters(now);
         self.sync_timer();
+    }
+
+    /// Hands the result of a fetch to the key cache.
+    fn fetched(&mut self, name: KeyName, answer: FetchResult, now: Timestamp) {
+        let has_failed = matches!(answer, FetchResult::Invalid | FetchResult::Failed);
+        let woken = self.keys.answered(name, answer, now);
+        // The key server may have told another worker that it has withdrawn the key.
+        if has_failed
+            && self
+                .shared_keys(name)
+                .is_some_and(|keys| keys.is_withdrawn(name.id))
+        {
+            self.keys.withdraw(name);
+        }
+        self.wake(name, woken);
     }
 
     /// The key `name` in the body of the answer to its fetch.
@@ -492,29 +517,45 @@ impl Plugin {
             return None;
         };
         // No field can hold a line break.
-        Some(format!("alb-oidc/keys/2\n{cluster}\n{authority}{path}"))
+        Some(format!("alb-oidc/keys/3\n{cluster}\n{authority}{path}"))
+    }
+
+    fn shared_keys(&self, name: KeyName) -> Option<SharedKeys> {
+        let (value, _) = host::shared_data(&self.shared_name(name)?)?;
+        Some(SharedKeys::from_bytes(&value))
     }
 
     /// The key as another worker, or this one before its VM was rebuilt, fetched it.
     fn shared(&self, name: KeyName) -> Option<FoundKey> {
-        let (value, _) = host::shared_data(&self.shared_name(name)?)?;
-        SharedKeys::from_bytes(&value).get(name.id)
+        self.shared_keys(name)?.get(name.id)
     }
 
-    /// Applies `change` to the shared keys, and stores them if it says that it changed them.
-    fn share(&self, name: KeyName, change: impl Fn(&mut SharedKeys) -> bool) {
+    /// Shares the answer to a fetch that was sent at `sent`. Returns whether it counts: no other
+    /// worker has the opposite answer to a later fetch.
+    ///
+    /// Keys of a set are not shared: a pool has two, and each worker asks for them once a day.
+    fn share(&self, name: KeyName, answer: &FetchResult, sent: Timestamp) -> bool {
         let Some(shared_name) = self.shared_name(name) else {
-            return;
+            return true;
         };
         for _ in 0..SHARING_ATTEMPTS {
             let (value, version) = host::shared_data(&shared_name).unwrap_or_default();
             let mut keys = SharedKeys::from_bytes(&value);
-            if !change(&mut keys)
-                || host::set_shared_data(&shared_name, &keys.to_bytes(), version).is_ok()
-            {
-                return;
+            let merged = match answer {
+                FetchResult::Key(PublicKey::P256(key)) => keys.put(name.id, key, sent),
+                FetchResult::NotFound => keys.withdraw(name.id, sent),
+                _ => return true,
+            };
+            match merged {
+                Merged::Outdated => return false,
+                Merged::Unchanged => return true,
+                Merged::Changed => {}
+            }
+            if host::set_shared_data(&shared_name, &keys.to_bytes(), version).is_ok() {
+                return true;
             }
         }
+        true
     }
 }
 

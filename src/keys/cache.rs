@@ -351,6 +351,13 @@ impl KeyCache {
         }
     }
 
+    /// Marks a known key as withdrawn, because the key server answered so to another worker.
+    pub fn withdraw(&mut self, name: KeyName) {
+        if let Some(Entry::Ready(ready)) = entry(&mut self.entries, name) {
+            ready.withdrawn = true;
+        }
+    }
+
     /// Adds a key and wakes its waiting requests.
     fn put(&mut self, name: KeyName, ready: ReadyKey, now: Timestamp) -> Woken {
         let before = self.insert(name, Entry::Ready(ready), now);
@@ -1043,6 +1050,20 @@ mod tests {
         cache.answered(name(1), FetchResult::NotFound, at(900_000));
         assert!(is_ready(&mut cache, 1, 999_999));
         assert!(!is_ready(&mut cache, 1, 1_000_000));
+    }
+
+    #[test]
+    fn key_withdrawn_elsewhere_expires_with_its_ttl() {
+        let mut cache = cache();
+        fetch(&mut cache, 1, 0);
+        cache.withdraw(name(1));
+        cache.withdraw(name(2));
+        assert!(is_ready(&mut cache, 1, 999_999));
+        assert!(!is_ready(&mut cache, 1, 1_000_000));
+        assert_eq!(refusal(&mut cache, 2, 0), None);
+        // A later fetch has the key again.
+        fetch(&mut cache, 1, 1_000_000);
+        assert!(is_ready(&mut cache, 1, 2_000_000));
     }
 
     #[test]

@@ -10,9 +10,12 @@ use crate::time::Timestamp;
 /// fetched.
 ///
 /// One value, because shared data never deletes a key. A record is the key id, the
-/// SubjectPublicKeyInfo, the time of the fetch in milliseconds of the steady clock, little-endian,
-/// and 1 if the key server has withdrawn the key, otherwise 0. The workers of a process have one
-/// steady clock.
+/// SubjectPublicKeyInfo, and two times in milliseconds of the steady clock, little-endian: when the
+/// fetch that returned the key was sent, and when the fetch that found it withdrawn was sent,
+/// otherwise 0. The workers of a process have one steady clock.
+///
+/// Answers are ordered by the times at which their fetches were sent, so it does not matter which
+/// worker writes first.
 #[derive(Default)]
 pub(crate) struct SharedKeys(Vec<SharedKey>);
 
@@ -20,16 +23,27 @@ struct SharedKey {
     id: KeyId,
     spki: [u8; SPKI_LENGTH],
     fetched: Timestamp,
-    withdrawn: bool,
+    withdrawn: Option<Timestamp>,
 }
 
 /// A key that some worker fetched.
 pub(crate) struct FoundKey {
     pub(crate) key: P256Key,
-    /// By the steady clock.
+    /// When its fetch was sent, by the steady clock.
     pub(crate) fetched: Timestamp,
     /// Whether the key server no longer has it.
     pub(crate) withdrawn: bool,
+}
+
+/// How an answer relates to the answers that other workers shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merged {
+    /// It changed the shared keys.
+    Changed,
+    /// It changed nothing.
+    Unchanged,
+    /// A later fetch had the opposite result.
+    Outdated,
 }
 
 impl SharedKeys {
@@ -43,15 +57,15 @@ impl SharedKeys {
         while let Some((id, after_id)) = rest.split_first_chunk::<{ KeyId::UUID_LENGTH }>()
             && let Some((spki, after_spki)) = after_id.split_first_chunk::<SPKI_LENGTH>()
             && let Some((fetched, after_fetched)) = after_spki.split_first_chunk::<8>()
-            && let Some((withdrawn, after)) = after_fetched.split_first()
+            && let Some((withdrawn, after)) = after_fetched.split_first_chunk::<8>()
         {
             if let Some(id) = KeyId::uuid(id) {
-                let fetched = Timestamp::from_millis(u64::from_le_bytes(*fetched));
+                let withdrawn = u64::from_le_bytes(*withdrawn);
                 records.push(SharedKey {
                     id,
                     spki: *spki,
-                    fetched,
-                    withdrawn: *withdrawn != 0,
+                    fetched: Timestamp::from_millis(u64::from_le_bytes(*fetched)),
+                    withdrawn: (withdrawn != 0).then_some(Timestamp::from_millis(withdrawn)),
                 });
             }
             rest = after;
@@ -63,41 +77,70 @@ impl SharedKeys {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let record = |key: &SharedKey| {
             let fetched = key.fetched.millis().to_le_bytes();
-            let withdrawn = [u8::from(key.withdrawn)];
+            let withdrawn = key.withdrawn.map_or(0, Timestamp::millis).to_le_bytes();
             [key.id.as_bytes(), &key.spki, &fetched, &withdrawn].concat()
         };
         self.0.iter().flat_map(record).collect()
     }
 
+    fn find(&self, id: KeyId) -> Option<&SharedKey> {
+        self.0.iter().find(|shared| shared.id == id)
+    }
+
     /// The key `id`. [`super::cache::KeyCache::adopt`] checks its age.
     pub(crate) fn get(&self, id: KeyId) -> Option<FoundKey> {
-        let shared = self.0.iter().find(|shared| shared.id == id)?;
+        let shared = self.find(id)?;
         Some(FoundKey {
             key: P256Key::from_spki(&shared.spki)?,
             fetched: shared.fetched,
-            withdrawn: shared.withdrawn,
+            withdrawn: shared.withdrawn.is_some(),
         })
     }
 
-    /// Adds a key that was just fetched. Replaces the one with the same id, or else the oldest.
-    pub(crate) fn put(&mut self, id: KeyId, key: &P256Key, fetched: Timestamp) {
+    /// Whether the key server has withdrawn the key `id`.
+    pub(crate) fn is_withdrawn(&self, id: KeyId) -> bool {
+        self.find(id)
+            .is_some_and(|shared| shared.withdrawn.is_some())
+    }
+
+    /// Adds a key from a fetch that was sent at `sent`. Replaces the one with the same id, or else
+    /// the oldest.
+    pub(crate) fn put(&mut self, id: KeyId, key: &P256Key, sent: Timestamp) -> Merged {
+        if let Some(shared) = self.find(id) {
+            if shared.withdrawn.is_some_and(|withdrawn| sent <= withdrawn) {
+                return Merged::Outdated;
+            }
+            if sent < shared.fetched {
+                return Merged::Unchanged;
+            }
+        }
         self.0.retain(|shared| shared.id != id);
         self.0.push(SharedKey {
             id,
             spki: *key.spki(),
-            fetched,
-            withdrawn: false,
+            fetched: sent,
+            withdrawn: None,
         });
         if self.0.len() > Self::MAX {
             let oldest = self.0.first().map(|shared| shared.id);
             self.0.retain(|shared| Some(shared.id) != oldest);
         }
+        Merged::Changed
     }
 
-    /// Marks the key `id` as withdrawn. Returns whether that changed it.
-    pub(crate) fn withdraw(&mut self, id: KeyId) -> bool {
-        let shared = self.0.iter_mut().find(|shared| shared.id == id);
-        shared.is_some_and(|shared| !std::mem::replace(&mut shared.withdrawn, true))
+    /// Marks the key `id` as withdrawn, as a fetch that was sent at `sent` found.
+    pub(crate) fn withdraw(&mut self, id: KeyId, sent: Timestamp) -> Merged {
+        let Some(shared) = self.0.iter_mut().find(|shared| shared.id == id) else {
+            return Merged::Unchanged;
+        };
+        if sent < shared.fetched {
+            return Merged::Outdated;
+        }
+        if shared.withdrawn >= Some(sent) {
+            return Merged::Unchanged;
+        }
+        shared.withdrawn = Some(sent);
+        Merged::Changed
     }
 }
 
@@ -128,15 +171,40 @@ mod tests {
     #[test]
     fn shares_time_and_withdrawal() {
         let mut shared = SharedKeys::default();
-        shared.put(id(1), &p256(), at(5));
-        shared.put(id(2), &p256(), at(6));
+        assert_eq!(shared.put(id(1), &p256(), at(5)), Merged::Changed);
+        assert_eq!(shared.put(id(2), &p256(), at(6)), Merged::Changed);
         assert_eq!(stored(&shared, 1), Some((at(5), false)));
-        assert!(shared.withdraw(id(1)) && !shared.withdraw(id(1)) && !shared.withdraw(id(3)));
+        assert_eq!(shared.withdraw(id(1), at(8)), Merged::Changed);
+        assert_eq!(shared.withdraw(id(1), at(8)), Merged::Unchanged);
+        assert_eq!(shared.withdraw(id(3), at(8)), Merged::Unchanged);
         assert_eq!(stored(&shared, 1), Some((at(5), true)));
         assert_eq!(stored(&shared, 2), Some((at(6), false)));
         assert_eq!(stored(&shared, 3), None);
-        shared.put(id(1), &p256(), at(7));
-        assert_eq!(stored(&shared, 1), Some((at(7), false)));
+        assert!(shared.is_withdrawn(id(1)) && !shared.is_withdrawn(id(2)));
+        assert!(!shared.is_withdrawn(id(3)));
+        assert_eq!(shared.put(id(1), &p256(), at(9)), Merged::Changed);
+        assert_eq!(stored(&shared, 1), Some((at(9), false)));
+    }
+
+    #[test]
+    fn late_answers_to_early_fetches_change_nothing() {
+        let mut shared = SharedKeys::default();
+        shared.put(id(1), &p256(), at(5));
+        shared.withdraw(id(1), at(8));
+        for sent in [at(4), at(7), at(8)] {
+            assert_eq!(shared.put(id(1), &p256(), sent), Merged::Outdated);
+            assert_eq!(stored(&shared, 1), Some((at(5), true)));
+        }
+        // The mark stays that of the latest fetch.
+        assert_eq!(shared.withdraw(id(1), at(6)), Merged::Unchanged);
+        assert_eq!(shared.put(id(1), &p256(), at(8)), Merged::Outdated);
+        assert_eq!(shared.put(id(1), &p256(), at(9)), Merged::Changed);
+        assert_eq!(shared.put(id(1), &p256(), at(7)), Merged::Unchanged);
+        assert_eq!(shared.withdraw(id(1), at(8)), Merged::Outdated);
+        assert_eq!(stored(&shared, 1), Some((at(9), false)));
+        // Of two fetches in one millisecond, the mark counts.
+        assert_eq!(shared.withdraw(id(1), at(9)), Merged::Changed);
+        assert_eq!(shared.put(id(1), &p256(), at(9)), Merged::Outdated);
     }
 
     #[test]

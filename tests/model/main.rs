@@ -22,6 +22,8 @@ use world::{Tally, Template, World};
 const SCHEDULES: u32 = 10_000;
 /// The additional schedules of a worker with a full key cache.
 const FULL_CACHE_SCHEDULES: u32 = 500;
+/// The additional schedules of a worker that reads access tokens.
+const ACCESS_SCHEDULES: u32 = 2_500;
 /// The most parts of a schedule; most parts are one step.
 const PARTS: usize = 20;
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/regressions.txt");
@@ -89,13 +91,21 @@ fn play(workers: usize, schedules: u32, kids: &[u16], template: &Template) {
     }
     let sum = sum.into_inner();
     println!("{schedules} schedules, {workers} workers: {sum:#?}");
-    for outcome in OUTCOMES {
+    let of_access_tokens = template
+        .reads_access_tokens
+        .then_some("denied.access-token-invalid");
+    for outcome in OUTCOMES.into_iter().chain(of_access_tokens) {
         let count = sum.get(outcome).copied().unwrap_or_default();
         assert!(
             count >= u64::from(schedules / 100),
             "{outcome}: {count} times in {schedules} schedules"
         );
     }
+    let unclear = sum.get("unclear").copied().unwrap_or_default();
+    assert!(
+        unclear <= u64::from(schedules / 50),
+        "{unclear} of {schedules} schedules end early"
+    );
 }
 
 #[test]
@@ -109,6 +119,16 @@ fn workers_that_share_keys_keep_their_promises() {
 }
 
 #[test]
+fn worker_that_reads_access_tokens_keeps_its_promises() {
+    play(
+        1,
+        ACCESS_SCHEDULES,
+        &KIDS,
+        &Template::reading_access_tokens(),
+    );
+}
+
+#[test]
 fn worker_with_full_key_cache_keeps_its_promises() {
     let empty = Template::new();
     let steps = MANY_KIDS.flat_map(|kid| {
@@ -118,6 +138,7 @@ fn worker_with_full_key_cache_keeps_its_promises() {
             user: 0,
             signed: Signed::Genuinely,
             expires: 1_000_000,
+            access: None,
         };
         [
             Step::Arrives(0, Arrival::With(claim)),
@@ -232,6 +253,57 @@ fn new_vm_uses_no_withdrawn_key_beyond_its_ttl() {
     }
 }
 
+#[test]
+fn withdrawal_reaches_workers_whose_refresh_fails() {
+    let arrives = |worker, user| Step::Arrives(worker, Arrival::With(Worker::claim(user)));
+    for reply in [Reply::Status(503), Reply::Garbage, Reply::Reset] {
+        let steps = [
+            arrives(0, 0),
+            Step::AnswersAll(Reply::GenuineKey),
+            arrives(1, 0),
+            Step::Passes(85_000),
+            arrives(0, 1),
+            Step::AnswersAll(Reply::Status(404)),
+            arrives(1, 1),
+            Step::AnswersAll(reply),
+            Step::Passes(20_000),
+            arrives(0, 2),
+            arrives(1, 2),
+        ];
+        let empty = Template::new();
+        let mut world = World::new(&empty, 2);
+        world.play(&steps);
+        assert_eq!(world.tally["admitted"], 4, "{reply:?}");
+    }
+}
+
+#[test]
+fn late_answer_to_an_early_fetch_clears_no_withdrawal() {
+    let arrives = |worker, user| Step::Arrives(worker, Arrival::With(Worker::claim(user)));
+    let (slow, quick) = (0, 1);
+    let steps = [
+        arrives(slow, 0),
+        Step::AnswersAll(Reply::GenuineKey),
+        arrives(quick, 0),
+        Step::Passes(85_000),
+        arrives(slow, 1),
+        Step::Passes(500),
+        arrives(quick, 1),
+        Step::Passes(2),
+        Step::Answers(1, Reply::Status(404)),
+        Step::Answers(0, Reply::GenuineKey),
+        Step::Passes(20_000),
+        arrives(slow, 2),
+        arrives(quick, 2),
+        Step::Restarts(slow),
+        arrives(slow, 3),
+    ];
+    let empty = Template::new();
+    let mut world = World::new(&empty, 2);
+    world.play(&steps);
+    assert_eq!(world.tally["admitted"], 4);
+}
+
 /// One worker with one plugin, without a schedule.
 struct Worker {
     process: Rc<RefCell<Process>>,
@@ -243,7 +315,9 @@ impl Worker {
     fn start() -> Worker {
         let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
         let mut vm = Vm::start(&process, &[]);
-        let root = vm.add_plugin(&config("", "enforce")).expect("a plugin");
+        let root = vm
+            .add_plugin(&config("", "enforce", false))
+            .expect("a plugin");
         Worker { process, vm, root }
     }
 
@@ -288,6 +362,7 @@ impl Worker {
             user,
             signed: Signed::Genuinely,
             expires: 1_000_000,
+            access: None,
         }
     }
 }
@@ -296,7 +371,7 @@ impl Worker {
 fn flood_in_report_mode_passes_without_identity() {
     let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
     let mut vm = Vm::start(&process, &[]);
-    let report = config("", "report");
+    let report = config("", "report", false);
     let root = vm.add_plugin(&report).expect("a plugin");
     let mut worker = Worker { process, vm, root };
     let forged = |kid| {

@@ -2,7 +2,7 @@
 //! without the filter's code. The world reports the key servers' answers, and the oracle lists a
 //! request's possible outcomes.
 
-use super::schedule::{Signer, Token};
+use super::schedule::{REGIONS, Signer, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -71,33 +71,74 @@ pub(crate) fn denied(reason: &str) -> Verdict {
     Verdict::Denied(reason.to_owned())
 }
 
-/// The keys that all workers share, by source, in the order of their fetches. They outlive a VM.
+/// The sources: the load balancers' key servers, then the providers' key sets.
+pub(crate) const SOURCES: usize = 4;
+
+/// The load balancers' keys that all workers share, by source, in the order of their fetches. They outlive a VM.
+/// An answer counts unless the key server answered the opposite to a fetch that was sent later.
 #[derive(Clone, Default)]
-pub(crate) struct Shared([Vec<(Name, Known)>; 2]);
+pub(crate) struct Shared([Vec<SharedKey>; SOURCES]);
+
+#[derive(Clone, Copy)]
+struct SharedKey {
+    name: Name,
+    signer: Signer,
+    /// When the fetch that returned it was sent.
+    fetched: Duration,
+    /// When the fetch that found it withdrawn was sent.
+    withdrawn: Option<Duration>,
+}
 
 impl Shared {
-    fn get(&self, name: Name, now: Now) -> Option<Known> {
-        let (_, known) = self.0[name.source]
-            .iter()
-            .find(|(shared, _)| *shared == name)?;
-        known.serves(now).then_some(*known)
+    fn find(&self, name: Name) -> Option<&SharedKey> {
+        self.0[name.source].iter().find(|key| key.name == name)
     }
 
-    fn put(&mut self, name: Name, known: Known) {
+    fn get(&self, name: Name, now: Now) -> Option<Known> {
+        let known = self.find(name).map(|key| Known {
+            signer: key.signer,
+            fetched: key.fetched,
+            withdrawn: key.withdrawn.is_some(),
+        });
+        known.filter(|known| known.serves(now))
+    }
+
+    fn is_withdrawn(&self, name: Name) -> bool {
+        self.find(name).is_some_and(|key| key.withdrawn.is_some())
+    }
+
+    fn outdates(&self, name: Name, said: Said, sent: Duration) -> bool {
+        self.find(name).is_some_and(|key| match said {
+            Said::Key(_) => key.withdrawn.is_some_and(|withdrawn| sent <= withdrawn),
+            Said::NotFound => sent < key.fetched,
+            Said::Invalid | Said::Nothing => false,
+        })
+    }
+
+    fn put(&mut self, name: Name, signer: Signer, sent: Duration) {
+        let is_later = self.find(name).is_some_and(|key| sent < key.fetched);
+        if is_later || name.source >= REGIONS.len() {
+            return;
+        }
         let keys = &mut self.0[name.source];
-        keys.retain(|(shared, _)| *shared != name);
-        keys.push((name, known));
+        keys.retain(|key| key.name != name);
+        keys.push(SharedKey {
+            name,
+            signer,
+            fetched: sent,
+            withdrawn: None,
+        });
         if keys.len() > SHARED {
             keys.remove(0);
         }
     }
 
-    fn withdraw(&mut self, name: Name) {
-        for (_, known) in self.0[name.source]
+    fn withdraw(&mut self, name: Name, sent: Duration) {
+        for key in self.0[name.source]
             .iter_mut()
-            .filter(|(shared, _)| *shared == name)
+            .filter(|key| key.name == name)
         {
-            known.withdrawn = true;
+            key.withdrawn = key.withdrawn.max(Some(sent));
         }
     }
 }
@@ -128,15 +169,18 @@ pub(crate) struct Oracle {
     used: Vec<Name>,
     refused: BTreeMap<Name, (&'static str, Duration)>,
     failed: BTreeMap<Name, Duration>,
-    cached: BTreeMap<String, Duration>,
-    under_way: BTreeSet<Name>,
+    /// By token: the access token with which it was verified, and when it expires.
+    cached: BTreeMap<String, (Option<String>, Duration)>,
+    reads_access_tokens: bool,
+    /// The fetches under way, and when they were sent.
+    under_way: BTreeMap<Name, Duration>,
     /// Keys with new requests since the last answer.
     wanted: BTreeSet<Name>,
     refreshed: BTreeMap<Name, Duration>,
     /// Required refreshes, and since when.
     due: BTreeMap<Name, Duration>,
     /// Indexed by source.
-    buckets: [TokenBucket; 2],
+    buckets: [TokenBucket; SOURCES],
 }
 
 /// The missing tokens, in milliseconds until they are back, and the time of that value.
@@ -170,72 +214,197 @@ enum State {
     Unknown,
 }
 
+/// The result of looking up a key for a request.
+#[derive(Clone, Copy, PartialEq)]
+enum Found {
+    Key(Signer),
+    Refused(&'static str),
+    Waits,
+}
+
+const UNAVAILABLE: Found = Found::Refused("key-unavailable");
+
+/// The possible outcomes of a request.
+#[derive(Default)]
+pub(crate) struct Forecast {
+    pub(crate) permitted: Vec<Verdict>,
+    /// The possible results of looking up the load balancer's key, if it is looked up.
+    first: Vec<Found>,
+    /// The same for the provider's key.
+    second: Vec<Found>,
+}
+
+impl Forecast {
+    fn of(verdict: Verdict) -> Forecast {
+        Forecast {
+            permitted: vec![verdict],
+            ..Forecast::default()
+        }
+    }
+
+    /// Whether the load balancer's key, or the provider's, was certainly found in this outcome.
+    fn has_found(found: &[Found], verdict: &Verdict, proofs: &[&str]) -> bool {
+        let is_key = |found: &Found| matches!(found, Found::Key(_));
+        let proves =
+            *verdict == Verdict::Admitted || proofs.iter().any(|reason| *verdict == denied(reason));
+        found.iter().any(is_key) && (proves || found.iter().all(is_key))
+    }
+
+    fn has_found_first(&self, verdict: &Verdict) -> bool {
+        let proofs = ["signature-invalid", "access-token-invalid"];
+        Forecast::has_found(&self.first, verdict, &proofs)
+    }
+
+    /// Whether the request was decided again after it waited.
+    pub(crate) fn is_resumed(&self) -> bool {
+        !self.first.is_empty()
+    }
+
+    /// Whether it is open which of its two keys the request waits for or lacks.
+    pub(crate) fn is_unclear(&self, verdict: &Verdict) -> bool {
+        let is_key = |found: &Found| matches!(found, Found::Key(_));
+        !self.second.is_empty() && self.first.iter().any(is_key) && !self.has_found_first(verdict)
+    }
+}
+
 impl Oracle {
-    /// The possible outcomes of a request with this token, new or after it `waited`. If
-    /// `may_evict`, any request may be evicted.
-    pub(crate) fn permitted(
+    pub(crate) fn new(reads_access_tokens: bool) -> Oracle {
+        Oracle {
+            reads_access_tokens,
+            ..Oracle::default()
+        }
+    }
+
+    /// The possible outcomes of a request with this token, new or after it waited this long for a
+    /// key. If `may_evict`, any request may be evicted.
+    pub(crate) fn forecast(
         &self,
         token: &Token,
-        waited: Option<Duration>,
+        waited: Option<(Name, Duration)>,
         may_evict: bool,
         shared: &Shared,
         now: Now,
-    ) -> Vec<Verdict> {
-        let unavailable = denied("key-unavailable");
-        let by = |signer: Signer| match signer == token.signer {
-            true => Verdict::Admitted,
-            false => denied("signature-invalid"),
+    ) -> Forecast {
+        let verdict = |found: &Found| match found {
+            Found::Refused(reason) => denied(reason),
+            Found::Key(_) | Found::Waits => Verdict::Waits,
         };
-        let failed = self.has_failed(token.name, now) || may_evict;
-        let state = self.state(token.name, shared, now);
-        if let Some(waited) = waited {
-            return match state {
-                State::Refused(reason) => vec![denied(reason)],
-                State::Known(_)
-                    if now.wall >= token.expires + SKEW && !self.has_cached(token, now) =>
-                {
-                    vec![denied("token-expired")]
-                }
-                State::Known(signer) => vec![by(signer)],
-                State::Shared(..) | State::Unknown if waited >= PATIENCE => vec![unavailable],
-                State::Shared(..) | State::Unknown if failed => vec![Verdict::Waits, unavailable],
-                State::Shared(..) | State::Unknown => vec![Verdict::Waits],
+        let ended = waited.map(|(name, waited)| {
+            let found = self.after_wait(name, waited, may_evict, shared, now);
+            (name, found)
+        });
+        if let Some((_, found)) = &ended
+            && !matches!(found[..], [Found::Key(_)])
+        {
+            return Forecast {
+                permitted: found.iter().map(verdict).collect(),
+                ..Forecast::default()
             };
         }
         if self.has_cached(token, now) {
-            return vec![Verdict::Admitted];
+            return Forecast::of(Verdict::Admitted);
         }
         if now.wall >= token.expires + SKEW {
-            return vec![denied("token-expired")];
+            return Forecast::of(denied("token-expired"));
         }
-        let is_under_way = self.under_way.contains(&token.name);
-        let may_be_forgotten = self.may_be_forgotten(token.name);
-        match state {
+        let first = match &ended {
+            Some((name, found)) if *name == token.name => found.clone(),
+            _ => self.look_up(token.name, may_evict, shared, now),
+        };
+        let mut forecast = Forecast {
+            first,
+            ..Forecast::default()
+        };
+        for found in forecast.first.clone() {
+            match found {
+                Found::Key(signer) if signer != token.signer => {
+                    forecast.permitted.push(denied("signature-invalid"));
+                }
+                Found::Key(_) if !self.reads_access_tokens => {
+                    forecast.permitted.push(Verdict::Admitted);
+                }
+                Found::Key(_) => {
+                    let Some(access) = &token.access else {
+                        forecast.permitted.push(denied("access-token-invalid"));
+                        continue;
+                    };
+                    forecast.second = match &ended {
+                        Some((name, found)) if *name == access.name => found.clone(),
+                        _ => self.look_up(access.name, may_evict, shared, now),
+                    };
+                    let is_valid = |signer: Signer| {
+                        access.signer == Some(signer)
+                            && access.is_own
+                            && now.wall < access.expires + SKEW
+                    };
+                    let outcomes = forecast.second.iter().map(|found| match found {
+                        Found::Key(signer) if is_valid(*signer) => Verdict::Admitted,
+                        Found::Key(_) => denied("access-token-invalid"),
+                        other => verdict(other),
+                    });
+                    forecast.permitted.extend(outcomes);
+                }
+                // After the provider's key, no request waits for the load balancer's.
+                Found::Waits if ended.is_some() => {
+                    forecast.permitted.push(verdict(&UNAVAILABLE));
+                }
+                other => forecast.permitted.push(verdict(&other)),
+            }
+        }
+        forecast
+    }
+
+    /// The possible results for a request that waited for this key.
+    fn after_wait(
+        &self,
+        name: Name,
+        waited: Duration,
+        may_evict: bool,
+        shared: &Shared,
+        now: Now,
+    ) -> Vec<Found> {
+        match self.state(name, shared, now) {
+            State::Refused(reason) => vec![Found::Refused(reason)],
+            State::Known(signer) => vec![Found::Key(signer)],
+            State::Shared(_) | State::Unknown if waited >= PATIENCE => vec![UNAVAILABLE],
+            State::Shared(_) | State::Unknown if self.has_failed(name, now) || may_evict => {
+                vec![Found::Waits, UNAVAILABLE]
+            }
+            State::Shared(_) | State::Unknown => vec![Found::Waits],
+        }
+    }
+
+    /// The possible results for a request that did not wait for this key.
+    fn look_up(&self, name: Name, may_evict: bool, shared: &Shared, now: Now) -> Vec<Found> {
+        let failed = self.has_failed(name, now) || may_evict;
+        let may_be_forgotten = self.may_be_forgotten(name);
+        match self.state(name, shared, now) {
             State::Known(signer) if may_be_forgotten => {
-                let shared = shared.get(token.name, now).map(|known| by(known.signer));
-                [by(signer), Verdict::Waits, unavailable]
+                let shared = shared.get(name, now);
+                let shared = shared.map(|known| Found::Key(known.signer));
+                [Found::Key(signer), Found::Waits, UNAVAILABLE]
                     .into_iter()
                     .chain(shared)
                     .collect()
             }
-            State::Known(signer) => vec![by(signer)],
+            State::Known(signer) => vec![Found::Key(signer)],
             State::Refused(reason) if may_be_forgotten => {
-                vec![denied(reason), Verdict::Waits, unavailable]
+                vec![Found::Refused(reason), Found::Waits, UNAVAILABLE]
             }
-            State::Refused(reason) => vec![denied(reason)],
+            State::Refused(reason) => vec![Found::Refused(reason)],
             State::Shared(Known { signer, .. })
-                if !is_under_way
-                    && !self.wanted.contains(&token.name)
+                if !self.under_way.contains_key(&name)
+                    && !self.wanted.contains(&name)
                     && !failed
                     && !may_be_forgotten =>
             {
-                vec![by(signer)]
+                vec![Found::Key(signer)]
             }
             State::Shared(Known { signer, .. }) => {
-                vec![by(signer), Verdict::Waits, unavailable]
+                vec![Found::Key(signer), Found::Waits, UNAVAILABLE]
             }
-            State::Unknown if failed => vec![Verdict::Waits, unavailable],
-            State::Unknown => vec![Verdict::Waits],
+            State::Unknown if failed => vec![Found::Waits, UNAVAILABLE],
+            State::Unknown => vec![Found::Waits],
         }
     }
 
@@ -275,7 +444,11 @@ impl Oracle {
             .is_some_and(|known| now.steady >= known.fetched + REFRESH_AFTER);
         let before = self.refreshed.get(&name);
         let may_rest = before.is_some_and(|before| now.steady < *before + REFRESHED_AGAIN);
-        if is_old && !may_rest && !self.under_way.contains(&name) && !self.may_be_forgotten(name) {
+        if is_old
+            && !may_rest
+            && !self.under_way.contains_key(&name)
+            && !self.may_be_forgotten(name)
+        {
             self.due.entry(name).or_insert(now.steady);
         }
     }
@@ -289,47 +462,73 @@ impl Oracle {
             .collect()
     }
 
+    /// The access token's text, if it is part of the decision.
+    fn access_text(&self, token: &Token) -> Option<String> {
+        let access = token.access.as_ref().filter(|_| self.reads_access_tokens);
+        access.map(|access| access.text.clone())
+    }
+
     fn has_cached(&self, token: &Token, now: Now) -> bool {
         self.cached
             .get(&token.text)
-            .is_some_and(|expires| now.wall < *expires)
+            .is_some_and(|(access, expires)| {
+                now.wall < *expires && *access == self.access_text(token)
+            })
     }
 
-    /// Records the outcome of a request.
-    pub(crate) fn became(&mut self, token: &Token, verdict: &Verdict, shared: &Shared, now: Now) {
-        let name = token.name;
+    /// Records the outcome of a request. Returns the key that it waits for, if it waits.
+    pub(crate) fn became(
+        &mut self,
+        token: &Token,
+        verdict: &Verdict,
+        forecast: &Forecast,
+        shared: &Shared,
+        now: Now,
+    ) -> Name {
+        let has_first = forecast.has_found_first(verdict);
+        let mut found = Vec::new();
+        found.extend(has_first.then_some(token.name));
+        if let Some(access) = &token.access
+            && has_first
+            && Forecast::has_found(&forecast.second, verdict, &["access-token-invalid"])
+        {
+            found.push(access.name);
+        }
+        for name in found {
+            if let State::Shared(known) = self.state(name, shared, now) {
+                self.known.insert(name, known);
+            }
+            self.uses(name, now);
+        }
+        let awaited = match &token.access {
+            Some(access) if has_first => access.name,
+            _ => token.name,
+        };
         match verdict {
-            Verdict::Admitted | Verdict::Denied(_) => {
-                let has_judged =
-                    *verdict == Verdict::Admitted || *verdict == denied("signature-invalid");
-                if let State::Shared(known) = self.state(name, shared, now)
-                    && has_judged
-                    && !self.has_cached(token, now)
-                {
-                    self.known.insert(name, known);
-                }
-                if has_judged && !self.has_cached(token, now) {
-                    self.uses(name, now);
-                }
-                if *verdict == Verdict::Admitted {
-                    self.cached.insert(token.text.clone(), token.expires + SKEW);
-                }
+            Verdict::Admitted if !self.has_cached(token, now) => {
+                let access = token.access.as_ref().filter(|_| self.reads_access_tokens);
+                let expires = access.map_or(token.expires, |access| access.expires);
+                let expires = expires.min(token.expires) + SKEW;
+                let entry = (self.access_text(token), expires);
+                self.cached.insert(token.text.clone(), entry);
             }
             // The previous entry has expired or was evicted.
             Verdict::Waits => {
-                self.known.remove(&name);
-                self.refused.remove(&name);
-                self.wanted.insert(name);
+                self.known.remove(&awaited);
+                self.refused.remove(&awaited);
+                self.wanted.insert(awaited);
             }
-            Verdict::Skipped | Verdict::SignedOut => {}
+            Verdict::Admitted | Verdict::Denied(_) | Verdict::Skipped | Verdict::SignedOut => {}
         }
+        awaited
     }
 
     /// A fetch is made.
     pub(crate) fn fetches(&mut self, name: Name, now: Now) {
         self.due.remove(&name);
-        assert!(
-            self.under_way.insert(name),
+        assert_eq!(
+            self.under_way.insert(name, now.steady),
+            None,
             "{name:?} is fetched while it is being fetched"
         );
         if let Some(known) = self.known.get(&name).filter(|known| known.serves(now)) {
@@ -368,10 +567,14 @@ impl Oracle {
 
     /// A fetch is answered.
     pub(crate) fn answered(&mut self, name: Name, said: Said, shared: &mut Shared, now: Now) {
-        assert!(self.under_way.remove(&name), "an answer to a fetch");
+        let sent = self.under_way.remove(&name).expect("a fetch");
+        let said = match shared.outdates(name, said, sent) {
+            true => Said::Nothing,
+            false => said,
+        };
         let is_known = self.known.contains_key(&name);
         if said == Said::NotFound {
-            shared.withdraw(name);
+            shared.withdraw(name, sent);
         }
         if said != Said::Nothing {
             self.wanted.remove(&name);
@@ -387,7 +590,7 @@ impl Oracle {
                 self.refused.remove(&name);
                 self.failed.remove(&name);
                 self.uses(name, now);
-                shared.put(name, known);
+                shared.put(name, signer, sent);
             }
             Said::NotFound if is_known => {
                 self.known
@@ -403,26 +606,16 @@ impl Oracle {
                     .insert(name, ("key-invalid", now.steady + INVALID_TTL));
             }
             Said::Invalid => {}
-            Said::Nothing => self.fetch_failed(name, now),
+            Said::Nothing => {
+                self.failed.insert(name, now.steady);
+            }
         }
-    }
-
-    fn fetch_failed(&mut self, name: Name, now: Now) {
-        self.failed.insert(name, now.steady);
-    }
-
-    /// The host does not send fetches.
-    pub(crate) fn fetches_are_refused(&mut self, now: Now) {
-        let refused = std::mem::take(&mut self.due);
-        self.refreshed
-            .extend(refused.into_keys().map(|name| (name, now.steady)));
-        for name in self
-            .wanted
-            .difference(&self.under_way)
-            .copied()
-            .collect::<Vec<_>>()
+        // Another worker may have learned that the key is withdrawn.
+        if matches!(said, Said::Invalid | Said::Nothing)
+            && shared.is_withdrawn(name)
+            && let Some(known) = self.known.get_mut(&name)
         {
-            self.fetch_failed(name, now);
+            known.withdrawn = true;
         }
     }
 }

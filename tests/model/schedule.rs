@@ -7,6 +7,7 @@ use serde_json::json;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
+use support::access_token::{AccessTokenSpec, Signature, fill_in_keys};
 use support::token::{ARN, CLIENT, ISSUER, Key, TokenSpec};
 
 /// The wall clock at the start of a schedule.
@@ -21,6 +22,9 @@ const ARNS: [&str; 3] = [ARN, EASTERN_ARN, STRANGERS_ARN];
 const STRANGER: usize = 2;
 /// The path prefixes of their key servers.
 pub(crate) const REGIONS: [&str; 2] = ["us-west-2", "eu-central-1"];
+/// The key id in the provider's key sets. Those of the two load balancers' users are the sources
+/// after the load balancers' own.
+pub(crate) const PROVIDER_KID: &str = "access";
 
 /// The owner of a key that signs a token or is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,14 +33,31 @@ pub(crate) enum Signer {
     Genuine(usize, u16),
     /// A stranger.
     Other,
+    /// The identity provider, with its first or its second key.
+    Provider(bool),
 }
 
 impl Signer {
+    /// The provider's key for the users of a load balancer, before or after a rotation.
+    pub(crate) fn provider(load_balancer: usize, is_rotated: bool) -> Signer {
+        Signer::Provider((load_balancer == 0) == is_rotated)
+    }
+
     pub(crate) fn key(self) -> Key {
         match self {
             Signer::Genuine(source, kid) => Key::numbered(1 + (kid % 100) as u8 * 2 + source as u8),
-            Signer::Other => Key::numbered(255),
+            Signer::Other | Signer::Provider(_) => Key::numbered(255),
         }
+    }
+
+    /// The key set with this key of the provider, and with the other one under another id.
+    pub(crate) fn key_set(self) -> String {
+        let ids = match self {
+            Signer::Provider(true) => [PROVIDER_KID, "other"],
+            _ => ["other", PROVIDER_KID],
+        };
+        let first = fill_in_keys("{first}", "").replace("for-id-tokens", ids[0]);
+        format!(r#"{{"keys":[{first},{}]}}"#, fill_in_keys("{key}", ids[1]))
     }
 
     /// The key server's answer with this key.
@@ -62,6 +83,19 @@ pub(crate) struct Token {
     /// By the wall clock.
     pub(crate) expires: Duration,
     pub(crate) text: String,
+    /// The access token of the same request.
+    pub(crate) access: Option<AccessToken>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct AccessToken {
+    pub(crate) name: Name,
+    /// `None`: a forgery.
+    pub(crate) signer: Option<Signer>,
+    /// Whether its subject is that of the load balancer's token.
+    pub(crate) is_own: bool,
+    pub(crate) expires: Duration,
+    pub(crate) text: String,
 }
 
 impl std::fmt::Debug for Token {
@@ -71,9 +105,21 @@ impl std::fmt::Debug for Token {
             signer,
             user,
             expires,
+            access,
             ..
         } = self;
-        write!(f, "{name:?} for {user} by {signer:?} until {expires:?}")
+        write!(f, "{name:?} for {user} by {signer:?} until {expires:?}")?;
+        let Some(access) = access else { return Ok(()) };
+        let AccessToken {
+            signer,
+            is_own,
+            expires,
+            ..
+        } = access;
+        write!(
+            f,
+            ", access token by {signer:?} until {expires:?}, own: {is_own}"
+        )
     }
 }
 
@@ -90,6 +136,83 @@ pub(crate) struct Claim {
     pub(crate) signed: Signed,
     /// Seconds from the start to the token's `exp`.
     pub(crate) expires: i64,
+    /// The access token, if there is one.
+    pub(crate) access: Option<Access>,
+}
+
+/// The access token of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Access {
+    pub(crate) signed: SignedAccess,
+    /// Whether it is the same user's.
+    pub(crate) is_own: bool,
+    /// Seconds from the start to its `exp`.
+    pub(crate) expires: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum SignedAccess {
+    Genuinely,
+    /// By the key that replaces the genuine one.
+    AfterRotation,
+    Forged,
+}
+
+impl Access {
+    pub(crate) const VALID: Access = Access {
+        signed: SignedAccess::Genuinely,
+        is_own: true,
+        expires: 1_000_000,
+    };
+
+    /// Mints it for a user of this load balancer.
+    fn mint(self, load_balancer: usize) -> AccessToken {
+        let is_rotated = self.signed == SignedAccess::AfterRotation;
+        let signer = Signer::provider(load_balancer, is_rotated);
+        let signature = match (self.signed, signer) {
+            (SignedAccess::Forged, _) => Signature::FlippedBit,
+            (_, Signer::Provider(true)) => Signature::FirstKey,
+            _ => Signature::Genuine,
+        };
+        let expires = after_beginning(self.expires);
+        let mut spec = AccessTokenSpec {
+            signature,
+            ..AccessTokenSpec::default()
+        };
+        spec.payload.insert("exp".to_owned(), json!(expires));
+        if !self.is_own {
+            spec.payload.insert("sub".to_owned(), json!("another"));
+        }
+        AccessToken {
+            name: Name {
+                source: REGIONS.len() + load_balancer,
+                kid: 0,
+            },
+            signer: (self.signed != SignedAccess::Forged).then_some(signer),
+            is_own: self.is_own,
+            expires: Duration::from_secs(expires),
+            text: spec.mint(PROVIDER_KID, &Signer::Other.key()),
+        }
+    }
+
+    fn token(self, load_balancer: usize) -> AccessToken {
+        thread_local! {
+            static MINTED: RefCell<HashMap<(Access, usize), AccessToken>> = RefCell::default();
+        }
+        MINTED.with_borrow_mut(|minted| {
+            minted
+                .entry((self, load_balancer))
+                .or_insert_with(|| self.mint(load_balancer))
+                .clone()
+        })
+    }
+}
+
+/// The Unix time this many seconds after the start of a schedule.
+fn after_beginning(seconds: i64) -> u64 {
+    BEGINNING
+        .checked_add_signed(seconds)
+        .expect("a time after 1970")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,9 +241,7 @@ impl Claim {
             Signed::ByTheOtherSource => Signer::Genuine(1 - self.source, self.kid),
         };
         let user = format!("user-{}@example.com", self.user);
-        let expires = BEGINNING
-            .checked_add_signed(self.expires)
-            .expect("a time after 1970");
+        let expires = after_beginning(self.expires);
         let mut spec = TokenSpec::of(&user);
         spec.header
             .insert("signer".to_owned(), json!(ARNS[self.source]));
@@ -141,6 +262,9 @@ impl Claim {
             user,
             expires: Duration::from_secs(expires),
             text,
+            access: self
+                .access
+                .map(|access| access.token(self.source % REGIONS.len())),
         }
     }
 }
@@ -148,11 +272,22 @@ impl Claim {
 /// The session cookie that sign-out expires.
 pub(crate) const SESSION: &str = "AWSELBAuthSessionCookie-0";
 
-/// The plugin's configuration. `prefix` distinguishes versions.
-pub(crate) fn config(prefix: &str, mode: &str) -> String {
-    let load_balancer = |arn: &str| json!({"arn": arn, "issuer": ISSUER, "clientId": CLIENT});
+/// The plugin's configuration. `prefix` distinguishes versions. `reads_access_tokens`: each load
+/// balancer's users need an access token, with a key set of their own.
+pub(crate) fn config(prefix: &str, mode: &str, reads_access_tokens: bool) -> String {
+    let load_balancer = |number: usize| {
+        let mut entry = json!({"arn": ARNS[number], "issuer": ISSUER, "clientId": CLIENT});
+        if reads_access_tokens {
+            entry["accessToken"] = json!({
+                "issuer": ISSUER,
+                "jwksUri": format!("https://id.example.com/{number}/jwks.json"),
+                "jwksCluster": format!("jwks-{number}"),
+            });
+        }
+        entry
+    };
     json!({
-        "loadBalancers": [load_balancer(ARN), load_balancer(EASTERN_ARN)],
+        "loadBalancers": [load_balancer(0), load_balancer(1)],
         "publicKeys": {"cacheTtlSeconds": TTL.as_secs(), "timeoutMs": TIMEOUT.as_millis() as u64},
         "userId": {"prefix": prefix},
         "accessLog": {"user": true},
@@ -196,6 +331,8 @@ pub(crate) enum Reply {
     Garbage,
     /// 200, with the key in a body over the size limit.
     TooLarge,
+    /// 200, with a key set without the key. For a load balancer's key: 404.
+    WithoutKey,
     Reset,
 }
 
@@ -230,23 +367,42 @@ pub(crate) enum Step {
     Restarts(usize),
 }
 
-fn claim(kids: &[u16]) -> impl Strategy<Value = Claim> + use<> {
+// Boxed: the strategies of a step would not fit on the stack.
+fn access() -> BoxedStrategy<Option<Access>> {
+    let signed = prop_oneof![
+        10 => Just(SignedAccess::Genuinely),
+        2 => Just(SignedAccess::AfterRotation),
+        1 => Just(SignedAccess::Forged),
+    ];
+    let is_own = prop_oneof![10 => Just(true), 1 => Just(false)];
+    let expires = prop_oneof![2 => select(vec![-31, 1, 60]), 10 => Just(1_000_000)];
+    let access = (signed, is_own, expires).prop_map(|(signed, is_own, expires)| Access {
+        signed,
+        is_own,
+        expires,
+    });
+    prop_oneof![1 => Just(None), 12 => access.prop_map(Some)].boxed()
+}
+
+fn claim(kids: &[u16]) -> BoxedStrategy<Claim> {
     let signed = prop_oneof![8 => Just(Signed::Genuinely), 1 => Just(Signed::ByAnybody), 1 => Just(Signed::ByTheOtherSource)];
     let expires =
         prop_oneof![2 => select(vec![-100, -29, 1, 5, 60]), 3 => Just(120), 10 => Just(1_000_000)];
-    (0..2usize, select(kids.to_vec()), 0..3u16, signed, expires).prop_map(
-        |(source, kid, user, signed, expires)| Claim {
+    let kids = select(kids.to_vec());
+    (0..2usize, kids, 0..3u16, signed, expires, access())
+        .prop_map(|(source, kid, user, signed, expires, access)| Claim {
             source,
             kid,
             user,
             signed,
             expires,
-        },
-    )
+            access,
+        })
+        .boxed()
 }
 
-fn arrival(kids: &[u16]) -> impl Strategy<Value = Arrival> + use<> {
-    prop_oneof![
+fn arrival(kids: &[u16]) -> BoxedStrategy<Arrival> {
+    let arrival = prop_oneof![
         16 => claim(kids).prop_map(Arrival::With),
         3 => claim(kids).prop_map(Arrival::Spoofed),
         1 => claim(kids).prop_map(Arrival::Open),
@@ -257,7 +413,8 @@ fn arrival(kids: &[u16]) -> impl Strategy<Value = Arrival> + use<> {
         1 => claim(kids).prop_map(|claim| {
             Arrival::ByAStranger(Claim { source: STRANGER, signed: Signed::Genuinely, ..claim })
         }),
-    ]
+    ];
+    arrival.boxed()
 }
 
 fn reply() -> impl Strategy<Value = Reply> {
@@ -268,6 +425,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         4 => select(vec![201, 301, 429, 500, 503]).prop_map(Reply::Status),
         1 => Just(Reply::Garbage),
         1 => Just(Reply::TooLarge),
+        1 => Just(Reply::WithoutKey),
         2 => Just(Reply::Reset),
     ]
 }
@@ -336,6 +494,80 @@ fn late_use(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + 
     })
 }
 
+/// Two workers refresh a key that is withdrawn, and are answered in either order.
+fn withdrawal(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
+    let apart = select(vec![0, 1, 300]);
+    let replies = [
+        Reply::GenuineKey,
+        Reply::Status(404),
+        Reply::Status(503),
+        Reply::Garbage,
+    ];
+    let reply = select(replies.to_vec());
+    let workers = (0..workers, 0..workers);
+    (workers, claim(kids), apart, 0..2usize, reply, passing()).prop_map(
+        |((one, other), claim, apart, first, reply, later)| {
+            let arrives = |worker, user| {
+                let expires = 1_000_000;
+                let signed = Signed::Genuinely;
+                let by = Claim {
+                    user,
+                    expires,
+                    signed,
+                    ..claim
+                };
+                Step::Arrives(worker, Arrival::With(by))
+            };
+            vec![
+                arrives(one, 3),
+                Step::AnswersAll(Reply::GenuineKey),
+                arrives(other, 3),
+                Step::Passes(85_000),
+                arrives(one, 4),
+                Step::Passes(apart),
+                arrives(other, 4),
+                Step::Passes(2),
+                Step::Answers(first, Reply::Status(404)),
+                Step::Answers(0, reply),
+                Step::Passes(later),
+                arrives(one, 5),
+                arrives(other, 5),
+            ]
+        },
+    )
+}
+
+/// A provider's key is used late in its TTL, an event follows, and it is used again.
+fn late_access(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
+    (0..workers, claim(kids), reply(), access(), passing()).prop_map(
+        |(worker, claim, reply, access, later)| {
+            let arrives = |user, access| {
+                let by = Claim {
+                    user,
+                    expires: 1_000_000,
+                    signed: Signed::Genuinely,
+                    access,
+                    ..claim
+                };
+                Step::Arrives(worker, Arrival::With(by))
+            };
+            // The first answer is that of the load balancer's key server.
+            vec![
+                arrives(3, Some(Access::VALID)),
+                Step::AnswersAll(Reply::GenuineKey),
+                Step::AnswersAll(Reply::GenuineKey),
+                Step::Passes(85_000),
+                arrives(4, Some(Access::VALID)),
+                Step::AnswersAll(reply),
+                Step::Passes(later),
+                arrives(5, access),
+                Step::AnswersAll(reply),
+                arrives(4, access),
+            ]
+        },
+    )
+}
+
 /// A configuration in report mode, and requests that it would deny.
 fn reports(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
     (0..workers, arrival(kids), arrival(kids), reply()).prop_map(|(worker, one, other, reply)| {
@@ -360,6 +592,8 @@ pub(crate) fn schedule(
     let part = prop_oneof![
         25 => step(workers, kids).prop_map(|step| vec![step]),
         1 => late_use(workers, kids),
+        1 => withdrawal(workers, kids),
+        1 => late_access(workers, kids),
         1 => reports(workers, kids),
     ];
     proptest::collection::vec(part, 1..parts).prop_map(|parts| parts.concat())

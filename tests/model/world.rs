@@ -1,15 +1,18 @@
 //! Workers with the compiled module that play a schedule. After each event, the outcome of every
 //! request is compared with the oracle's, and the counters with the observed events.
 
-use crate::oracle::{Name, Now, Oracle, PATIENCE, Said, Shared, TIMEOUT, Verdict, denied};
+use crate::oracle::{Name, Now, Oracle, PATIENCE, SOURCES, Said, Shared, TIMEOUT, Verdict, denied};
 use crate::schedule::{
-    Arrival, BEGINNING, Claim, REGIONS, Reply, SESSION, Signed, Signer, Step, Token, config, kid,
+    Arrival, BEGINNING, Claim, PROVIDER_KID, REGIONS, Reply, SESSION, Signed, Signer, Step, Token,
+    config, kid,
 };
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
-use support::module::{Fate, INTERNAL_FAILURE, Image, OK, Process, Response, Stream, Vm, headers};
+use support::module::{
+    Call, Fate, INTERNAL_FAILURE, Image, OK, Process, Response, Stream, Vm, headers,
+};
 
 const METRICS: &str = "wasm_filter.alb_oidc.";
 /// The host's timers fire at most every millisecond.
@@ -29,6 +32,7 @@ pub(crate) type Tally = BTreeMap<String, u64>;
 
 /// A worker's initial state: a VM with one plugin, its oracle, and its process.
 pub(crate) struct Template {
+    pub(crate) reads_access_tokens: bool,
     process: Process,
     image: Image,
     root: u32,
@@ -41,13 +45,24 @@ pub(crate) struct Template {
 impl Template {
     /// A worker with empty caches.
     pub(crate) fn new() -> Template {
+        Template::of(false)
+    }
+
+    /// A worker with empty caches that reads access tokens.
+    pub(crate) fn reading_access_tokens() -> Template {
+        Template::of(true)
+    }
+
+    fn of(reads_access_tokens: bool) -> Template {
         let process = Process::at(Duration::from_secs(BEGINNING), Duration::from_secs(1000));
         let mut vm = Vm::start(&process, &[]);
-        let root = vm.add_plugin(&config("", "enforce")).expect("a plugin");
+        let config = config("", "enforce", reads_access_tokens);
+        let root = vm.add_plugin(&config).expect("a plugin");
         let image = vm.image();
         let process = process.borrow().clone();
-        let (oracle, shared) = (Oracle::default(), Shared::default());
+        let (oracle, shared) = (Oracle::new(reads_access_tokens), Shared::default());
         Template {
+            reads_access_tokens,
             process,
             image,
             root,
@@ -63,6 +78,7 @@ impl Template {
         world.play(steps);
         let plugin = &world.plugins[0];
         Template {
+            reads_access_tokens: world.template.reads_access_tokens,
             process: world.process.borrow().clone(),
             image: world.vms[0].image(),
             root: plugin.root,
@@ -92,6 +108,8 @@ struct Waiting {
     plugin: usize,
     stream: u32,
     token: Token,
+    /// The key that it waits for, and since when.
+    awaits: Name,
     since: Duration,
     spoofed: bool,
 }
@@ -100,10 +118,6 @@ pub(crate) struct World<'t> {
     template: &'t Template,
     process: Rc<RefCell<Process>>,
     vms: Vec<Vm>,
-    /// VMs whose host sends no fetches.
-    silent: BTreeSet<usize>,
-    /// VMs whose host ever sent no fetches: tokens were spent on fetches that did not happen.
-    has_been_silent: BTreeSet<usize>,
     /// The plugin that gets each worker's requests.
     workers: Vec<usize>,
     plugins: Vec<Plugin>,
@@ -111,6 +125,8 @@ pub(crate) struct World<'t> {
     waiting: Vec<Waiting>,
     /// Fetches under way: plugin, number of the call, name.
     fetches: Vec<(usize, u32, Name)>,
+    /// Whether the oracle no longer knows which key a request waits for. This ends the schedule.
+    is_unclear: bool,
     counted: BTreeMap<String, i64>,
     pub(crate) tally: Tally,
 }
@@ -122,13 +138,12 @@ impl<'t> World<'t> {
             template,
             process,
             vms: Vec::new(),
-            silent: BTreeSet::new(),
-            has_been_silent: BTreeSet::new(),
             workers: Vec::new(),
             plugins: Vec::new(),
             shared: template.shared.clone(),
             waiting: Vec::new(),
             fetches: Vec::new(),
+            is_unclear: false,
             counted: template.counted.clone(),
             tally: template.tally.clone(),
         };
@@ -140,9 +155,18 @@ impl<'t> World<'t> {
     pub(crate) fn play(&mut self, steps: &[Step]) {
         for step in steps {
             self.step(*step);
+            if self.is_unclear {
+                self.count("unclear");
+                return;
+            }
             self.compare_counters();
         }
-        self.pass(PATIENCE + TIMEOUT);
+        // A request may wait for two keys.
+        self.pass(2 * PATIENCE + TIMEOUT);
+        if self.is_unclear {
+            self.count("unclear");
+            return;
+        }
         self.compare_counters();
         assert!(
             self.waiting.is_empty(),
@@ -167,6 +191,7 @@ impl<'t> World<'t> {
                         user: 0,
                         signed: Signed::ByAnybody,
                         expires: 100_000,
+                        access: None,
                     };
                     self.arrive(worker, Arrival::With(claim));
                 }
@@ -198,12 +223,6 @@ impl<'t> World<'t> {
                     "proxy_http_call",
                     if refuses { INTERNAL_FAILURE } else { OK },
                 );
-                if refuses {
-                    self.has_been_silent.insert(vm);
-                    self.silent.insert(vm)
-                } else {
-                    self.silent.remove(&vm)
-                };
             }
             Step::LosesRaces(times) => self.process.borrow_mut().lost_races = times,
             Step::Reconfigures(worker, reports) => {
@@ -211,12 +230,12 @@ impl<'t> World<'t> {
                 let vm = self.plugins[old].vm;
                 let prefix = format!("{}:", self.plugins.len());
                 let mode = if reports { "report" } else { "enforce" };
-                let root = self.vms[vm]
-                    .add_plugin(&config(&prefix, mode))
-                    .expect("a plugin");
+                let reads_access_tokens = self.template.reads_access_tokens;
+                let config = config(&prefix, mode, reads_access_tokens);
+                let root = self.vms[vm].add_plugin(&config).expect("a plugin");
                 self.vms[vm].take_meter();
                 self.plugins[old].is_old = true;
-                let oracle = Oracle::default();
+                let oracle = Oracle::new(reads_access_tokens);
                 self.plugins.push(Plugin {
                     vm,
                     root,
@@ -333,20 +352,22 @@ impl<'t> World<'t> {
                 .iter()
                 .map(|token| ("x-amzn-oidc-data", token.text.as_str())),
         );
+        let access = token.as_ref().and_then(|token| token.access.as_ref());
+        sent.extend(access.map(|access| ("x-amzn-oidc-accesstoken", access.text.as_str())));
         let Plugin { vm, root, .. } = self.plugins[number];
         let stream = self.vms[vm].request(root, headers(&sent));
         let (now, verdict) = (self.now(), self.verdict(vm, stream));
         self.note_evictions(number);
         let may_evict = self.may_evict(number);
-        let permitted = match (arrival, &token) {
+        let oracle = &self.plugins[number].oracle;
+        let forecast = token
+            .as_ref()
+            .map(|token| oracle.forecast(token, None, may_evict, &self.shared, now));
+        let permitted = match (arrival, &forecast) {
             (Arrival::Open(_) | Arrival::OptionalWithout, _) => vec![Verdict::Skipped],
             (Arrival::SignsOut(_), _) => vec![Verdict::SignedOut],
             (Arrival::ByAStranger(_), _) => vec![denied("signer-unknown")],
-            (_, Some(token)) => {
-                self.plugins[number]
-                    .oracle
-                    .permitted(token, None, may_evict, &self.shared, now)
-            }
+            (_, Some(forecast)) => forecast.permitted.clone(),
             (_, None) => vec![denied("token-missing")],
         };
         self.judge(
@@ -357,30 +378,25 @@ impl<'t> World<'t> {
             token.as_ref(),
             spoofed,
         );
-        match token {
-            Some(token) if verdict == Verdict::Waits => {
-                self.plugins[number]
-                    .oracle
-                    .became(&token, &verdict, &self.shared, now);
-                self.waiting.push(Waiting {
-                    plugin: number,
-                    stream,
-                    token,
-                    since: now.steady,
-                    spoofed,
-                });
-            }
-            Some(token)
-                if matches!(
-                    arrival,
-                    Arrival::With(_) | Arrival::Spoofed(_) | Arrival::OptionalWith(_)
-                ) =>
-            {
-                self.plugins[number]
-                    .oracle
-                    .became(&token, &verdict, &self.shared, now);
-            }
-            _ => {}
+        let needs_token = matches!(
+            arrival,
+            Arrival::With(_) | Arrival::Spoofed(_) | Arrival::OptionalWith(_)
+        );
+        let (Some(token), Some(forecast), true) = (token, forecast, needs_token) else {
+            return;
+        };
+        self.is_unclear |= forecast.is_unclear(&verdict);
+        let oracle = &mut self.plugins[number].oracle;
+        let awaits = oracle.became(&token, &verdict, &forecast, &self.shared, now);
+        if verdict == Verdict::Waits {
+            self.waiting.push(Waiting {
+                plugin: number,
+                stream,
+                token,
+                awaits,
+                since: now.steady,
+                spoofed,
+            });
         }
     }
 
@@ -484,35 +500,38 @@ impl<'t> World<'t> {
             .into_iter()
             .partition(|waiting| waiting.plugin == number);
         self.waiting = others;
-        for waiting in of_plugin {
+        for mut waiting in of_plugin {
             let verdict = self.verdict(vm, waiting.stream);
             let waited = now.steady - waiting.since;
-            let late = if waited <= PATIENCE + GRAIN {
-                waited
-            } else {
-                panic!("a request waits for {waited:?}")
-            };
+            assert!(waited <= PATIENCE + GRAIN, "a request waits for {waited:?}");
             let oracle = &self.plugins[number].oracle;
-            let mut permitted =
-                oracle.permitted(&waiting.token, Some(late), may_evict, &self.shared, now);
+            let mut forecast = oracle.forecast(
+                &waiting.token,
+                Some((waiting.awaits, waited)),
+                may_evict,
+                &self.shared,
+                now,
+            );
             // The timer may fire up to a grain after the deadline.
             if waited >= PATIENCE && waited < PATIENCE + GRAIN {
-                permitted.push(Verdict::Waits);
+                forecast.permitted.push(Verdict::Waits);
             }
             self.judge(
                 number,
                 waiting.stream,
                 &verdict,
-                &permitted,
+                &forecast.permitted,
                 Some(&waiting.token),
                 waiting.spoofed,
             );
+            self.is_unclear |= forecast.is_unclear(&verdict);
+            if verdict != Verdict::Waits || forecast.is_resumed() {
+                let oracle = &mut self.plugins[number].oracle;
+                let awaits = oracle.became(&waiting.token, &verdict, &forecast, &self.shared, now);
+                (waiting.awaits, waiting.since) = (awaits, now.steady);
+            }
             if verdict == Verdict::Waits {
                 self.waiting.push(waiting);
-            } else {
-                self.plugins[number]
-                    .oracle
-                    .became(&waiting.token, &verdict, &self.shared, now);
             }
         }
         self.remove_old_plugins();
@@ -586,7 +605,7 @@ impl<'t> World<'t> {
             .iter()
             .filter(|waiting| waiting.plugin == number)
         {
-            *queued.entry(waiting.token.name).or_default() += 1;
+            *queued.entry(waiting.awaits).or_default() += 1;
         }
         queued.retain(|name, _| {
             !self
@@ -623,7 +642,7 @@ impl<'t> World<'t> {
         {
             let mut queued = self.queued(number);
             queued.retain(|name, _| !plugin.oracle.has_failed(*name, now));
-            for source in [0, 1] {
+            for source in 0..SOURCES {
                 let of_source = || queued.iter().filter(|(name, _)| name.source == source);
                 let (ids, most) = (
                     of_source().count(),
@@ -634,9 +653,7 @@ impl<'t> World<'t> {
                     most <= Some(MOST_QUEUED_REQUESTS),
                     "{most:?} requests wait for a queued key"
                 );
-                let is_starved = ids > 0
-                    && plugin.oracle.has_token(source, now)
-                    && !self.has_been_silent.contains(&plugin.vm);
+                let is_starved = ids > 0 && plugin.oracle.has_token(source, now);
                 assert!(
                     !is_starved,
                     "{ids} keys wait though source {source} has a token"
@@ -656,9 +673,6 @@ impl<'t> World<'t> {
         let now = self.now();
         let Plugin { vm, root, .. } = self.plugins[of];
         self.vms[vm].tick(root);
-        if self.silent.contains(&vm) {
-            self.plugins[of].oracle.fetches_are_refused(now);
-        }
         let calls = self.vms[vm]
             .calls()
             .iter()
@@ -670,69 +684,29 @@ impl<'t> World<'t> {
         };
         let new: Vec<_> = calls
             .filter(|(id, _)| !known(**id))
-            .map(|(id, call)| (*id, call.clone()))
+            .map(|(id, call)| (*id, fetched_name(call)))
             .collect();
-        for (id, call) in new {
-            let authority = call.header(":authority");
-            let source = REGIONS
-                .iter()
-                .position(|region| authority.contains(region))
-                .expect("a key server");
-            assert!(
-                call.cluster.contains(REGIONS[source]),
-                "{} at {authority}",
-                call.cluster
-            );
-            assert_eq!(
-                (call.header(":method").as_str(), call.timeout),
-                ("GET", TIMEOUT)
-            );
-            let path = call.header(":path");
-            let number = path
-                .get(1..9)
-                .and_then(|digits| u16::from_str_radix(digits, 16).ok())
-                .unwrap_or_default();
-            assert_eq!(path, format!("/{}", kid(number)));
-            let name = Name {
-                source,
-                kid: number,
-            };
+        for (id, name) in new {
             self.plugins[of].oracle.fetches(name, now);
             self.fetches.push((of, id, name));
             self.count("fetches");
+        }
+        for call in self.vms[vm].take_refused_calls() {
+            let oracle = &mut self.plugins[of].oracle;
+            let name = fetched_name(&call);
+            oracle.fetches(name, now);
+            oracle.answered(name, Said::Nothing, &mut self.shared, now);
+            self.expect("key_fetch.failed", 1);
+            self.count("fetches refused");
         }
         self.judge_waiting(of);
     }
 
     fn answer(&mut self, place: usize, reply: Reply) {
         let (_, _, name) = self.fetches[place];
-        let genuine = Signer::Genuine(name.source, name.kid);
-        let (response, said) = match reply {
-            Reply::GenuineKey => (Some(Response::new(200, genuine.pem())), Said::Key(genuine)),
-            Reply::AnotherKey => (
-                Some(Response::new(200, Signer::Other.pem())),
-                Said::Key(Signer::Other),
-            ),
-            Reply::Status(status) => {
-                let said = if [403, 404, 410].contains(&status) {
-                    Said::NotFound
-                } else {
-                    Said::Nothing
-                };
-                (Some(Response::new(status, genuine.pem())), said)
-            }
-            Reply::Garbage => (
-                Some(Response::new(
-                    200,
-                    genuine.pem().replace("PUBLIC", "PRIVATE"),
-                )),
-                Said::Invalid,
-            ),
-            Reply::TooLarge => (
-                Some(Response::new(200, genuine.pem() + &"\n".repeat(4096))),
-                Said::Invalid,
-            ),
-            Reply::Reset => (None, Said::Nothing),
+        let (response, said) = match name.source.checked_sub(REGIONS.len()) {
+            None => load_balancer_answer(name, reply),
+            Some(load_balancer) => provider_answer(load_balancer, reply),
         };
         self.answer_with(place, response, said);
     }
@@ -765,11 +739,7 @@ impl<'t> World<'t> {
                 .metric(&format!("{METRICS}{name}"))
                 .unwrap_or_default()
         };
-        for (name, expected) in self
-            .counted
-            .iter()
-            .filter(|(name, _)| *name != "key_fetch.failed")
-        {
+        for (name, expected) in &self.counted {
             assert_eq!(count(name), *expected, "{name}");
         }
         assert_eq!(count("waiting"), self.waiting.len() as i64, "waiting");
@@ -791,15 +761,6 @@ impl<'t> World<'t> {
             "requests that are over or wait"
         );
         assert_eq!(of("denied.internal-error"), 0);
-        let failed = self
-            .counted
-            .get("key_fetch.failed")
-            .copied()
-            .unwrap_or_default();
-        assert!(
-            count("key_fetch.failed") >= failed,
-            "fetches that failed, and those that were not sent"
-        );
         let unavailable: i64 = ["denied", "reported"]
             .iter()
             .filter_map(|what| self.counted.get(&format!("{what}.key-unavailable")))
@@ -839,6 +800,91 @@ impl<'t> World<'t> {
                 );
             }
         }
+    }
+}
+
+/// What a load balancer's key server answers for this key.
+fn load_balancer_answer(name: Name, reply: Reply) -> (Option<Response>, Said) {
+    let genuine = Signer::Genuine(name.source, name.kid);
+    let ok = |body: String| Some(Response::new(200, body));
+    match reply {
+        Reply::GenuineKey => (ok(genuine.pem()), Said::Key(genuine)),
+        Reply::AnotherKey => (ok(Signer::Other.pem()), Said::Key(Signer::Other)),
+        Reply::Status(status) => answer_with_status(status, genuine.pem()),
+        Reply::WithoutKey => answer_with_status(404, genuine.pem()),
+        Reply::Garbage => (
+            ok(genuine.pem().replace("PUBLIC", "PRIVATE")),
+            Said::Invalid,
+        ),
+        Reply::TooLarge => (ok(genuine.pem() + &"\n".repeat(4096)), Said::Invalid),
+        Reply::Reset => (None, Said::Nothing),
+    }
+}
+
+/// What the provider answers for the users of this load balancer.
+fn provider_answer(load_balancer: usize, reply: Reply) -> (Option<Response>, Said) {
+    let [genuine, rotated] =
+        [false, true].map(|is_rotated| Signer::provider(load_balancer, is_rotated));
+    let ok = |body: String| Some(Response::new(200, body));
+    match reply {
+        Reply::GenuineKey => (ok(genuine.key_set()), Said::Key(genuine)),
+        Reply::AnotherKey => (ok(rotated.key_set()), Said::Key(rotated)),
+        Reply::Status(status) => answer_with_status(status, genuine.key_set()),
+        Reply::WithoutKey => {
+            let others = genuine
+                .key_set()
+                .replace(&format!("\"{PROVIDER_KID}\""), "\"third\"");
+            (ok(others), Said::NotFound)
+        }
+        Reply::Garbage => (ok(genuine.key_set().replace("RSA", "EC")), Said::Invalid),
+        Reply::TooLarge => (ok(genuine.key_set() + &" ".repeat(64 << 10)), Said::Invalid),
+        Reply::Reset => (None, Said::Nothing),
+    }
+}
+
+/// An answer with a status other than 200, and with the key.
+fn answer_with_status(status: u16, body: String) -> (Option<Response>, Said) {
+    let said = if [403, 404, 410].contains(&status) {
+        Said::NotFound
+    } else {
+        Said::Nothing
+    };
+    (Some(Response::new(status, body)), said)
+}
+
+/// The key that this call fetches.
+fn fetched_name(call: &Call) -> Name {
+    assert_eq!(
+        (call.header(":method").as_str(), call.timeout),
+        ("GET", TIMEOUT)
+    );
+    let (authority, path) = (call.header(":authority"), call.header(":path"));
+    if let Some(number) = call.cluster.strip_prefix("jwks-") {
+        assert_eq!(authority, "id.example.com");
+        assert_eq!(path, format!("/{number}/jwks.json"));
+        let load_balancer: usize = number.parse().expect("a load balancer");
+        return Name {
+            source: REGIONS.len() + load_balancer,
+            kid: 0,
+        };
+    }
+    let source = REGIONS
+        .iter()
+        .position(|region| authority.contains(region))
+        .expect("a key server");
+    assert!(
+        call.cluster.contains(REGIONS[source]),
+        "{} at {authority}",
+        call.cluster
+    );
+    let number = path
+        .get(1..9)
+        .and_then(|digits| u16::from_str_radix(digits, 16).ok())
+        .unwrap_or_default();
+    assert_eq!(path, format!("/{}", kid(number)));
+    Name {
+        source,
+        kid: number,
     }
 }
 

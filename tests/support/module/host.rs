@@ -46,6 +46,8 @@ pub(super) struct Host {
     pub(super) answer: Option<Response>,
     /// Statuses for calls to fail with, by function name.
     pub(super) refused: BTreeMap<String, Status>,
+    /// HTTP calls that failed with such a status.
+    pub(super) refused_calls: Vec<Call>,
     pub(super) effective: u32,
     pub(super) last_context: u32,
     pub(super) last_call: u32,

@@ -15,7 +15,10 @@ impl Guest<'_, '_> {
     pub(super) fn call(&mut self) -> Result<Status, Error> {
         let name = self.name;
         *self.host().meter.calls.entry(name).or_default() += 1;
-        if let Some(status) = self.host().refused.get(name) {
+        // A refused HTTP call is recorded.
+        if let Some(status) = self.host().refused.get(name)
+            && name != "proxy_http_call"
+        {
             return Ok(*status);
         }
         match name {
@@ -302,18 +305,21 @@ impl Guest<'_, '_> {
                 self.violation("calls from a request's context, whose end would lose the answer")
             );
         }
+        let call = Call {
+            root,
+            cluster,
+            headers,
+            timeout,
+            made,
+        };
+        if let Some(status) = host.refused.get("proxy_http_call") {
+            let status = *status;
+            host.refused_calls.push(call);
+            return Ok(status);
+        }
         host.last_call += 1;
         let id = host.last_call;
-        host.calls.insert(
-            id,
-            Call {
-                root,
-                cluster,
-                headers,
-                timeout,
-                made,
-            },
-        );
+        host.calls.insert(id, call);
         self.write(self.number(9), &id.to_le_bytes())?;
         Ok(OK)
     }

@@ -96,6 +96,7 @@ impl Vm {
             calls: BTreeMap::new(),
             answer: None,
             refused: BTreeMap::new(),
+            refused_calls: Vec::new(),
             effective: 0,
             last_context: 0,
             last_call: 0,
@@ -296,6 +297,11 @@ impl Vm {
     /// The unanswered calls.
     pub fn calls(&self) -> &BTreeMap<u32, Call> {
         &self.store.data().calls
+    }
+
+    /// Takes the HTTP calls that the host refused since the last call.
+    pub fn take_refused_calls(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.host().refused_calls)
     }
 
     /// Takes the log lines and their levels since the last call.
