@@ -396,45 +396,69 @@ async fn dead_vm_follows_its_failure_policy() {
     assert!(failed.is_empty(), "failed: {failed:?}");
 }
 
+/// The outcome of a request: the status, and the user upstream if it gets there.
+async fn outcome(world: &World, gateway: SocketAddr, request: &Request) -> (u16, Option<String>) {
+    let before = world.upstream.seen_at(&request.path).len();
+    let reply = answer(gateway, request).await;
+    let user = world
+        .upstream
+        .seen_at(&request.path)
+        .into_iter()
+        .nth(before);
+    (reply.status, user)
+}
+
 #[tokio::test]
 async fn dead_vm_does_not_affect_another_worker() {
-    for (binary, policy) in support::envoys()
+    let served = (200, Some("ann@example.com".to_owned()));
+    let unavailable = (503, None);
+    // The reason never to choose FAIL_OPEN without the interlock: the client's own user id.
+    let forged = (200, Some("root".to_owned()));
+    let shut = (403, None);
+    let cases = [
+        ("closed", "FAIL_CLOSED", unavailable.clone()),
+        ("reload", "FAIL_RELOAD", unavailable.clone()),
+        ("open", "FAIL_OPEN", forged),
+        ("open-interlocked", "FAIL_OPEN", shut),
+    ];
+    for (binary, (name, policy, dead)) in support::envoys()
         .iter()
-        .flat_map(|binary| ["FAIL_CLOSED", "FAIL_RELOAD"].map(|policy| (binary, policy)))
+        .flat_map(|binary| cases.iter().map(move |case| (binary, case)))
     {
         let case = Case {
-            name: "one-of-two",
+            name,
             policy,
             death: Death::Panic,
             ends_idle_streams: false,
         };
         let world = World::start(binary, &[case], 2).await;
-        let what = format!("[envoy {}, {policy}]", world.version);
+        let what = format!("[envoy {}, {name}]", world.version);
         let gateway = world.envoy.listener(case.name).await.expect("the listener");
         let known = world.keys.signer(Answer::default());
+        let request = by_ann(&known, "/");
+        let deadly = deadly_by_ann(&known, "/");
         assert_eq!(
-            answer(gateway, &by_ann(&known, "/")).await.status,
-            200,
+            outcome(&world, gateway, &request).await,
+            served,
             "{what} before"
         );
         let rebuilt = format!("wasm.{}.vm_reload_success", case.name);
         let deadline = Instant::now() + PATIENCE;
         for killed in 1.. {
-            let reply = world
-                .kill(answer(gateway, &deadly_by_ann(&known, "/")))
-                .await;
-            assert_eq!(reply.status, 503, "{what} the deadly request");
+            let found = world.kill(outcome(&world, gateway, &deadly)).await;
+            assert_eq!(found, unavailable, "{what} the deadly request");
             // The kernel chooses the worker for each connection.
-            let mut statuses = BTreeSet::new();
+            let mut outcomes = BTreeSet::new();
             for _ in 0..64 {
-                statuses.insert(answer(gateway, &by_ann(&known, "/")).await.status);
-                if statuses.len() > 1 {
+                outcomes.insert(outcome(&world, gateway, &request).await);
+                if outcomes.len() > 1 {
                     break;
                 }
             }
             // A VM that was rebuilt this quickly may have answered.
             if world.stat(&rebuilt).await < killed {
-                assert_eq!(statuses, BTreeSet::from([200, 503]), "{what}");
+                let expected = BTreeSet::from([served.clone(), dead.clone()]);
+                assert_eq!(outcomes, expected, "{what}");
                 break;
             }
             assert!(
