@@ -640,9 +640,64 @@ fn wakes_five_thousand_requests_in_short_slices() {
     assert_eq!(worker.vm.calls().len(), 0, "one fetch for all");
 }
 
+/// The most requests that wait.
+const MOST_WAITING: usize = 16 * 1024;
+
+/// However the waiting of all requests ends, no entry takes long, and each millisecond has one.
+#[test]
+fn ends_all_waiting_in_short_slices() {
+    for end in ["deadline", "not found"] {
+        let mut worker = Worker::start();
+        let token = worker.token(0);
+        let waiting: Vec<_> = (0..MOST_WAITING).map(|_| worker.send(&token)).collect();
+        let pass = |worker: &Worker, by| worker.process.borrow_mut().steady += by;
+        pass(&worker, Duration::from_millis(1));
+        worker.vm.tick(worker.root);
+        worker.vm.take_meter();
+        let call = *worker.vm.calls().keys().next().expect("a fetch");
+        match end {
+            "deadline" => {
+                pass(&worker, Duration::from_secs(60));
+                worker.vm.tick(worker.root);
+            }
+            _ => worker.vm.answer(call, Some(Response::new(404, ""))),
+        }
+        let mut fuels = vec![worker.vm.take_meter().fuel];
+        let is_waiting = |worker: &Worker| {
+            let mut streams = worker.vm.streams().values();
+            streams.any(|stream| stream.fate == Fate::Waiting)
+        };
+        while is_waiting(&worker) {
+            pass(&worker, Duration::from_millis(1));
+            worker.vm.tick(worker.root);
+            fuels.push(worker.vm.take_meter().fuel);
+        }
+        for id in waiting {
+            let fate = worker.vm.end(id).fate;
+            assert!(matches!(fate, Fate::Answered(_)), "{fate:?}");
+        }
+        let longest = *fuels.iter().max().expect("an entry");
+        println!(
+            "{end}: {longest} instructions at most in one of {} entries, {} in the first, {} in all",
+            fuels.len(),
+            fuels[0],
+            fuels.iter().sum::<u64>()
+        );
+        assert_eq!(
+            worker
+                .process
+                .borrow()
+                .metric("wasm_filter.alb_oidc.waiting"),
+            Some(0)
+        );
+        assert!(fuels.len() <= 100, "{} entries", fuels.len());
+        // The first entry also queues all of them, and answers no more than others.
+        assert!(longest <= 17_000_000, "{end}: {longest} instructions");
+    }
+}
+
 #[test]
 fn flood_of_invented_keys_costs_little() {
-    const MOST_WAITING: usize = 16 * 1024;
     let mut worker = Worker::with_key();
     let before = worker.vm.memory_size();
     let genuine = spec(0).mint(KID, &worker.key);
@@ -687,14 +742,17 @@ fn flood_of_invented_keys_costs_little() {
     // At the limit, each of the last requests evicts others.
     let evicting = *fuels[MOST_WAITING + 500..].iter().max().expect("a request");
     // The first ticks answer the evicted requests.
-    for _ in 0..20 {
-        let steady = worker.process.borrow().steady;
-        worker.process.borrow_mut().steady = steady + Duration::from_millis(1);
-        worker.vm.take_meter();
-        worker.vm.tick(worker.root);
-    }
+    worker.vm.take_meter();
+    let ticks: Vec<_> = (0..20)
+        .map(|_| {
+            worker.process.borrow_mut().steady += Duration::from_millis(1);
+            worker.vm.tick(worker.root);
+            worker.vm.take_meter().fuel
+        })
+        .collect();
     assert!(worker.process.borrow().metric(gauge) >= Some(MOST_WAITING as i64 - 64));
-    let ticking = worker.vm.take_meter().fuel;
+    let answering = *ticks.iter().max().expect("a tick");
+    let ticking = *ticks.last().expect("a tick");
     let leaving: Vec<_> = waiting
         .iter()
         .map(|id| {
@@ -705,7 +763,7 @@ fn flood_of_invented_keys_costs_little() {
     let fuel = leaving.iter().sum::<u64>() / leaving.len() as u64;
     let leaving = *leaving.iter().max().expect("a request");
     println!(
-        "{fuel} instructions for each that hangs up, {leaving} at most; {evicting} for one that evicts, {ticking} for a tick"
+        "{fuel} instructions for each that hangs up, {leaving} at most; {evicting} for one that evicts, {ticking} for a tick, {answering} at most"
     );
     assert_eq!(worker.process.borrow().metric(gauge), Some(0));
     assert!(grown <= 4 * MIB, "{grown} bytes more");
@@ -725,4 +783,8 @@ fn flood_of_invented_keys_costs_little() {
         "{evicting} instructions for one that evicts"
     );
     assert!(ticking <= 300_000, "{ticking} instructions for a tick");
+    assert!(
+        answering <= 9_000_000,
+        "{answering} instructions for a tick that answers evicted requests"
+    );
 }

@@ -34,6 +34,9 @@ const TIMED_OUT: &[u8] = b"upstream request timeout";
 /// How long a worker resumes woken requests before it handles others. One verification may exceed
 /// it.
 const SLICE: Duration = Duration::from_millis(5);
+/// The most requests in one go: as many as can be denied in a [`SLICE`]. This bounds the work even
+/// if the clock stands still.
+const SLICE_REQUESTS: usize = 200;
 
 /// The most attempts to write a shared value. An attempt fails if another worker has written a
 /// fetched key in between, so this many failures in a row do not occur.
@@ -400,7 +403,10 @@ impl Plugin {
     /// all of them. Each request is decided again from its head, without any kept state.
     fn resume_waiters(&mut self, now: Timestamp) {
         let end = now.plus(SLICE);
-        while let Some((id, ending)) = self.woken.pop() {
+        for _ in 0..SLICE_REQUESTS {
+            let Some((id, ending)) = self.woken.pop() else {
+                break;
+            };
             if host::set_effective_context(id).is_ok() {
                 let next = match ending {
                     Ending::Ready(name) => self.handle_request(id, Some(name)),
