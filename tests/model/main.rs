@@ -11,7 +11,7 @@ mod schedule;
 mod world;
 
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
-use schedule::{Arrival, BEGINNING, Claim, Reply, Signed, Signer, Step, config, kid};
+use schedule::{Access, Arrival, BEGINNING, Claim, Reply, Signed, Signer, Step, config, kid};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -302,6 +302,63 @@ fn late_answer_to_an_early_fetch_clears_no_withdrawal() {
     let mut world = World::new(&empty, 2);
     world.play(&steps);
     assert_eq!(world.tally["admitted"], 4);
+}
+
+#[test]
+fn late_not_found_to_an_early_fetch_withdraws_nothing() {
+    let arrives = |worker, user| Step::Arrives(worker, Arrival::With(Worker::claim(user)));
+    let (slow, quick) = (0, 1);
+    let steps = [
+        arrives(slow, 0),
+        Step::AnswersAll(Reply::GenuineKey),
+        arrives(quick, 0),
+        Step::Passes(85_000),
+        arrives(slow, 1),
+        Step::Passes(500),
+        arrives(quick, 1),
+        Step::Passes(2),
+        Step::Answers(1, Reply::GenuineKey),
+        Step::Answers(0, Reply::Status(404)),
+        Step::Passes(85_000),
+        // An outage.
+        arrives(slow, 2),
+        arrives(quick, 2),
+        Step::AnswersAll(Reply::Status(503)),
+        Step::Passes(20_000),
+        arrives(slow, 3),
+        arrives(quick, 3),
+    ];
+    let empty = Template::new();
+    let mut world = World::new(&empty, 2);
+    world.play(&steps);
+    assert_eq!(world.tally["admitted"], 8);
+}
+
+#[test]
+fn cached_pair_expires_with_its_access_token() {
+    let claim = Claim {
+        access: Some(Access {
+            expires: 60,
+            ..Access::VALID
+        }),
+        ..Worker::claim(0)
+    };
+    let arrives = Step::Arrives(0, Arrival::With(claim));
+    let steps = [
+        arrives,
+        Step::AnswersAll(Reply::GenuineKey),
+        Step::AnswersAll(Reply::GenuineKey),
+        // `clockSkewSeconds` is 30.
+        Step::Passes(89_000),
+        arrives,
+        Step::Passes(2_000),
+        arrives,
+    ];
+    let empty = Template::reading_access_tokens();
+    let mut world = World::new(&empty, 1);
+    world.play(&steps);
+    let counts = ["admitted", "denied.access-token-invalid"].map(|what| world.tally[what]);
+    assert_eq!(counts, [2, 1]);
 }
 
 /// One worker with one plugin, without a schedule.

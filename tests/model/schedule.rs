@@ -494,26 +494,25 @@ fn late_use(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + 
     })
 }
 
-/// Two workers refresh a key that is withdrawn, and are answered in either order.
+/// Two workers refresh a key that is withdrawn, are answered in either order, and refresh it again.
 fn withdrawal(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
     let apart = select(vec![0, 1, 300]);
-    let replies = [
-        Reply::GenuineKey,
-        Reply::Status(404),
-        Reply::Status(503),
-        Reply::Garbage,
-    ];
-    let reply = select(replies.to_vec());
+    let withdrawn = Reply::Status(404);
+    let replies = select(vec![
+        [withdrawn, Reply::GenuineKey],
+        [Reply::GenuineKey, withdrawn],
+        [withdrawn, Reply::Status(503)],
+        [withdrawn, Reply::Garbage],
+    ]);
+    let answers = (0..2usize, replies, reply());
     let workers = (0..workers, 0..workers);
-    (workers, claim(kids), apart, 0..2usize, reply, passing()).prop_map(
-        |((one, other), claim, apart, first, reply, later)| {
+    (workers, claim(kids), apart, answers, passing()).prop_map(
+        |((one, other), claim, apart, (first, [reply, next], last), later)| {
             let arrives = |worker, user| {
-                let expires = 1_000_000;
-                let signed = Signed::Genuinely;
                 let by = Claim {
                     user,
-                    expires,
-                    signed,
+                    expires: 1_000_000,
+                    signed: Signed::Genuinely,
                     ..claim
                 };
                 Step::Arrives(worker, Arrival::With(by))
@@ -527,20 +526,31 @@ fn withdrawal(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> 
                 Step::Passes(apart),
                 arrives(other, 4),
                 Step::Passes(2),
-                Step::Answers(first, Reply::Status(404)),
-                Step::Answers(0, reply),
+                Step::Answers(first, reply),
+                Step::Answers(0, next),
                 Step::Passes(later),
                 arrives(one, 5),
                 arrives(other, 5),
+                Step::AnswersAll(last),
+                Step::Passes(20_000),
+                arrives(one, 6),
+                arrives(other, 6),
             ]
         },
     )
 }
 
-/// A provider's key is used late in its TTL, an event follows, and it is used again.
+/// A provider's key is used late in its TTL, an event follows, and it is used again. The first
+/// access token may expire meanwhile.
 fn late_access(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
-    (0..workers, claim(kids), reply(), access(), passing()).prop_map(
-        |(worker, claim, reply, access, later)| {
+    let first = select(vec![60, 1_000_000]).prop_map(|expires| {
+        Some(Access {
+            expires,
+            ..Access::VALID
+        })
+    });
+    (0..workers, claim(kids), reply(), first, access(), passing()).prop_map(
+        |(worker, claim, reply, first, access, later)| {
             let arrives = |user, access| {
                 let by = Claim {
                     user,
@@ -553,16 +563,17 @@ fn late_access(workers: usize, kids: &[u16]) -> impl Strategy<Value = Vec<Step>>
             };
             // The first answer is that of the load balancer's key server.
             vec![
-                arrives(3, Some(Access::VALID)),
+                arrives(3, first),
                 Step::AnswersAll(Reply::GenuineKey),
                 Step::AnswersAll(Reply::GenuineKey),
                 Step::Passes(85_000),
-                arrives(4, Some(Access::VALID)),
+                arrives(4, first),
                 Step::AnswersAll(reply),
                 Step::Passes(later),
                 arrives(5, access),
                 Step::AnswersAll(reply),
                 arrives(4, access),
+                arrives(3, first),
             ]
         },
     )
