@@ -388,7 +388,8 @@ impl Oracle {
                     .collect()
             }
             State::Known(signer) => vec![Found::Key(signer)],
-            State::Refused(reason) if may_be_forgotten => {
+            // Refusals are evicted first.
+            State::Refused(reason) if self.is_full() => {
                 vec![Found::Refused(reason), Found::Waits, UNAVAILABLE]
             }
             State::Refused(reason) => vec![Found::Refused(reason)],
@@ -423,10 +424,14 @@ impl Oracle {
         }
     }
 
-    /// Whether other entries may have evicted it.
+    /// Whether a new entry may evict another.
+    fn is_full(&self) -> bool {
+        self.known.len() + self.refused.len() + self.wanted.len() >= FORGETS_NONE
+    }
+
+    /// Whether other entries may have evicted this key.
     fn may_be_forgotten(&self, name: Name) -> bool {
-        let entries = self.known.len() + self.refused.len() + self.wanted.len();
-        entries >= FORGETS_NONE
+        self.is_full()
             && !self
                 .used
                 .iter()
