@@ -2,6 +2,7 @@
 //! the caller removes and sets headers, fetches keys, and replies.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::config::{Config, Forward};
 use crate::cookies::SessionCookies;
@@ -22,6 +23,10 @@ use crate::token::jws::{AccessTokenFault, TokenError};
 use crate::token::verify::{VerifiedToken, Verifier};
 use crate::token_cache::TokenCache;
 use crate::trace::{Stop, Trace};
+
+/// How long a token stays cached without a new verification. A withdrawn key thus stops working for
+/// tokens of any `exp`.
+const LONGEST_CACHED: Duration = Duration::from_secs(5 * 60);
 
 /// The outcome for a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -430,7 +435,7 @@ impl Authenticator {
             text,
             access_tokens().next(),
             &identity,
-            claims.expires().plus(skew),
+            claims.expires().plus(skew).min(now.plus(LONGEST_CACHED)),
         );
         Ok(identity)
     }

@@ -184,6 +184,28 @@ fn verifies_a_cached_token_once_and_checks_its_expiry() {
 }
 
 #[test]
+fn verifies_a_cached_token_again_after_five_minutes() {
+    let mut setting = with_key(setting(|_| {}));
+    let token = token(json!({"email": "ann@example.com"}));
+    let headers = [(OIDC_DATA, token.as_str())];
+    let mut is_cached = |seconds_before_expiry| {
+        let (decision, work) = setting.decide(&headers, seconds_before_expiry);
+        assert!(matches!(decision, Decision::Admit(_)), "{decision:?}");
+        work.token_cache_hit
+    };
+    assert!(!is_cached(10_000));
+    assert!(is_cached(9_701));
+    assert!(!is_cached(9_700));
+    assert!(is_cached(9_401));
+    // The key is gone: no cached token outlives it.
+    setting.keys = self::setting(|_| {}).keys;
+    assert!(matches!(
+        setting.decide(&headers, 9_400).0,
+        Decision::NeedKey(_)
+    ));
+}
+
+#[test]
 fn a_cached_token_with_one_byte_changed_is_another() {
     let mut setting = with_key(setting(|_| {}));
     let good = token(json!({"email": "ann@example.com"}));

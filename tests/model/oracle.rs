@@ -23,6 +23,8 @@ const INVALID_TTL: Duration = Duration::from_secs(10);
 const FAILURE_MATTERS: Duration = Duration::from_secs(4);
 /// `clockSkewSeconds`.
 const SKEW: Duration = Duration::from_secs(30);
+/// How long the filter keeps a token without a new verification.
+const LONGEST_CACHED: Duration = Duration::from_secs(300);
 /// The burst and the interval of fetches of unknown keys, for each source.
 const FETCH_BURST: i64 = 20;
 const FETCH_INTERVAL_MS: i64 = 100;
@@ -514,6 +516,7 @@ impl Oracle {
                 let access = token.access.as_ref().filter(|_| self.reads_access_tokens);
                 let expires = access.map_or(token.expires, |access| access.expires);
                 let expires = expires.min(token.expires) + SKEW;
+                let expires = expires.min(now.wall + LONGEST_CACHED);
                 let entry = (self.access_text(token), expires);
                 self.cached.insert(token.text.clone(), entry);
             }
