@@ -211,6 +211,30 @@ fn check_reports_the_cost_of_regexes() {
 }
 
 #[test]
+fn check_describes_settings_that_change_identities() {
+    let desk = Desk::new();
+    let more = "    userId:\n      provider: Okta\n";
+    let groups = "      claims: [\"custom:groups\"]\n      transformers: [{matches: '^aws-', replaces: ''}]\n      \
+        separator: ';'\n      members: keys\n      decode: form\n    \
+        claimHeaders: [{claim: name, header: x-name, encoding: percent}]\n    reservedHeaders: [x-team]\n    forward: {pathOverrides: true}\n";
+    let text = CONFIG
+        .replace("    userId:\n", more)
+        .replace("      claims: [\"custom:groups\"]\n", groups);
+    desk.put("more.yaml", text);
+    desk.run(&["check", "--partial", "more.yaml"]).says(
+        0,
+        &[
+            "takes the user id from the claim `email` (verified or not), only for users of the provider Okta,",
+            "takes groups from `custom:groups`, with `^aws-` removed, and sends them",
+            "reads groups separated by `;`, from the keys of objects, after form decoding",
+            "sends the claim `name`, percent-encoded, in the header x-name",
+            "also strips the client's x-team",
+            "forwards headers that override the path or method to upstream",
+        ],
+    );
+}
+
+#[test]
 fn check_describes_access_token_and_sign_out() {
     let desk = Desk::new();
     let more = "  pluginConfig:\n    accessToken: {issuer: 'https://issuer.example/pool'}\n    logout: {path: /logout, redirectTo: 'https://issuer.example/out'}\n";

@@ -1,7 +1,9 @@
 //! Describes a valid config in words. Validates nothing.
 
 use alb_oidc_filter::{
-    Access, AccessRules, AccessTokenRules, Allow, Config, IdentityRules, PathPattern, Rule, SignOut,
+    Access, AccessRules, AccessTokenRules, Allow, ClaimHeader, Config, Decode, Forward,
+    GroupClaimRules, GroupRules, IdentityRules, Members, PathPattern, Rule, SignOut, Transformer,
+    UserIdRules,
 };
 
 use crate::input::PluginConfig;
@@ -10,7 +12,7 @@ use crate::input::PluginConfig;
 pub(super) fn words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
     let mut words = tokens_in_words(plugin, config);
     words.push(user_id_in_words(&config.users.identity));
-    words.push(groups_in_words(&config.users.identity));
+    words.extend(groups_in_words(&config.users.identity));
     words.extend(claims_in_words(config));
     words.extend(overrides_in_words(config));
     words.extend(rules_in_words(config));
@@ -60,36 +62,52 @@ fn tokens_in_words(plugin: &PluginConfig, config: &Config) -> Vec<String> {
 }
 
 fn user_id_in_words(identity: &IdentityRules) -> String {
-    let rules = &identity.user_id;
-    let mut user_id = format!("takes the user id from {}", alternatives(&rules.claims));
-    if rules.require_verified_email {
+    let UserIdRules {
+        claims,
+        prefix,
+        lowercase,
+        require_verified_email,
+        provider,
+        transformers,
+    } = &identity.user_id;
+    let mut user_id = format!("takes the user id from {}", alternatives(claims));
+    if *require_verified_email {
         user_id += " (verified emails only)";
-    } else if rules.claims.iter().any(|claim| claim == "email") {
+    } else if claims.iter().any(|claim| claim == "email") {
         user_id += " (verified or not)";
     }
-    if rules.lowercase {
+    if let Some(provider) = provider {
+        user_id += &format!(", only for users of the provider {provider}");
+    }
+    if *lowercase {
         user_id += ", in lower case";
     }
-    let transformers: Vec<_> = rules
-        .transformers
-        .iter()
-        .map(|transformer| match transformer.replaces.as_str() {
-            "" => format!("`{}` removed", transformer.matches),
-            replaces => format!("`{}` replaced by `{replaces}`", transformer.matches),
-        })
-        .collect();
-    match transformers.as_slice() {
-        [] => {}
-        [one] => user_id += &format!(", with {one}"),
-        several => user_id += &format!(", changed by the first match of: {}", several.join("; ")),
-    }
-    if !rules.prefix.is_empty() {
-        user_id += &format!(", with the prefix `{}`", rules.prefix);
+    user_id += &transformers_in_words(transformers);
+    if !prefix.is_empty() {
+        user_id += &format!(", with the prefix `{prefix}`");
     }
     format!(
         "{user_id}, and sends it in the header {}",
         identity.user_id_header
     )
+}
+
+fn transformers_in_words(transformers: &[Transformer]) -> String {
+    let each = transformers
+        .iter()
+        .map(|Transformer { matches, replaces }| {
+            if replaces.is_empty() {
+                format!("`{matches}` removed")
+            } else {
+                format!("`{matches}` replaced by `{replaces}`")
+            }
+        });
+    let each: Vec<_> = each.collect();
+    match each.as_slice() {
+        [] => String::new(),
+        [one] => format!(", with {one}"),
+        several => format!(", changed by the first match of: {}", several.join("; ")),
+    }
 }
 
 /// The overrides for users of single load balancers.
@@ -101,7 +119,11 @@ fn overrides_in_words(config: &Config) -> Vec<String> {
         let of = format!("for users of {} and {issuer}", load_balancer.arn);
         let identity = &rules.identity;
         words.push(format!("{of}: {}", user_id_in_words(identity)));
-        words.push(format!("{of}: {}", groups_in_words(identity)));
+        words.extend(
+            groups_in_words(identity)
+                .iter()
+                .map(|words| format!("{of}: {words}")),
+        );
         if let Some(AccessTokenRules {
             issuer, subject, ..
         }) = &rules.access_token
@@ -114,43 +136,72 @@ fn overrides_in_words(config: &Config) -> Vec<String> {
     words
 }
 
-fn groups_in_words(identity: &IdentityRules) -> String {
-    match &identity.groups {
-        None => "sends no groups, and strips those that a client sends".to_owned(),
-        Some(groups) => {
-            let mut text = format!(
-                "takes groups from {}",
-                groups
-                    .claims
-                    .iter()
-                    .map(|claim| format!("`{claim}`"))
-                    .collect::<Vec<_>>()
-                    .join(" and ")
-            );
-            if let Some(keep) = &groups.keep {
-                text += &format!(", only those that match `{keep}`");
-            }
-            if !groups.prefix.is_empty() {
-                text += &format!(", with the prefix `{}`", groups.prefix);
-            }
-            text += &format!(", and sends them in the header {}", groups.header);
-            if let Some(prefix) = &groups.member_header_prefix {
-                text += &format!(" and each in a header {prefix}GROUP");
-            }
-            text
-        }
+fn groups_in_words(identity: &IdentityRules) -> Vec<String> {
+    let Some(groups) = &identity.groups else {
+        return vec!["sends no groups, and strips those that a client sends".to_owned()];
+    };
+    let GroupRules {
+        claims,
+        form,
+        transformers,
+        header,
+        prefix,
+        keep,
+        member_header_prefix,
+    } = groups;
+    let claims: Vec<_> = claims.iter().map(|claim| format!("`{claim}`")).collect();
+    let mut text = format!("takes groups from {}", claims.join(" and "));
+    text += &transformers_in_words(transformers);
+    if let Some(keep) = keep {
+        text += &format!(", only those that match `{keep}`");
     }
+    if !prefix.is_empty() {
+        text += &format!(", with the prefix `{prefix}`");
+    }
+    text += &format!(", and sends them in the header {header}");
+    if let Some(prefix) = member_header_prefix {
+        text += &format!(" and each in a header {prefix}GROUP");
+    }
+    let GroupClaimRules {
+        separator,
+        members,
+        decode,
+    } = form;
+    let members = members.map(|members| match members {
+        Members::Keys => ", from the keys of objects",
+        Members::Name => ", from the `name` of objects",
+    });
+    let decode = decode.map(|decode| match decode {
+        Decode::Form => ", after form decoding",
+        Decode::Json => ", from JSON in a string",
+    });
+    let form = format!(
+        "reads groups separated by `{separator}`{}{}",
+        members.unwrap_or_default(),
+        decode.unwrap_or_default()
+    );
+    vec![text, form]
 }
 
 fn claims_in_words(config: &Config) -> Vec<String> {
-    let claims = config.users.identity.claim_headers.iter();
-    let claims = claims.map(|entry| {
-        format!(
-            "sends the claim `{}` in the header {}",
-            entry.claim, entry.header
-        )
-    });
-    claims.collect()
+    let claims = config.users.identity.claim_headers.iter().map(
+        |ClaimHeader {
+             claim,
+             header,
+             is_percent_encoded,
+         }| {
+            let encoded = if *is_percent_encoded {
+                ", percent-encoded,"
+            } else {
+                ""
+            };
+            format!("sends the claim `{claim}`{encoded} in the header {header}")
+        },
+    );
+    let reserved = &config.reserved_headers;
+    let reserved =
+        (!reserved.is_empty()).then(|| format!("also strips the client's {}", reserved.join(", ")));
+    claims.chain(reserved).collect()
 }
 
 fn rules_in_words(config: &Config) -> Vec<String> {
@@ -185,21 +236,24 @@ fn session_in_words(config: &Config) -> Vec<String> {
 }
 
 fn forward_in_words(config: &Config) -> String {
-    let forward = config.forward;
+    let Forward {
+        oidc_data,
+        access_token,
+        session_cookies,
+        path_overrides,
+    } = config.forward;
     let shown: Vec<_> = [
-        (forward.oidc_data, "x-amzn-oidc-data"),
+        (oidc_data, "x-amzn-oidc-data"),
         (
-            forward.access_token && config.reads_access_tokens(),
+            access_token && config.reads_access_tokens(),
             "x-amzn-oidc-accesstoken",
         ),
         (
-            forward.access_token && !config.reads_access_tokens(),
+            access_token && !config.reads_access_tokens(),
             "x-amzn-oidc-accesstoken (not verified)",
         ),
-        (
-            forward.session_cookies,
-            "the load balancer's session cookies",
-        ),
+        (session_cookies, "the load balancer's session cookies"),
+        (path_overrides, "headers that override the path or method"),
     ]
     .into_iter()
     .filter_map(|(shown, what)| shown.then_some(what))
