@@ -95,6 +95,58 @@ fn finds_nothing_in_a_safe_load_balancer() {
     assert_eq!(audit(&[], &["--strict"]), (0, Vec::new()));
 }
 
+#[test]
+fn judges_the_groups_of_two_load_balancers() {
+    let codes = |group: &str| {
+        let desk = desk(&[]);
+        let mut output: Value =
+            serde_json::from_str(&fixture("load-balancers.json")).expect("JSON");
+        let known = output["LoadBalancers"]
+            .as_array_mut()
+            .expect("load balancers");
+        let mut second = known[0].clone();
+        second["LoadBalancerArn"] = json!(ARN.replace("app/kubeflow", "app/other"));
+        second["SecurityGroups"] = json!([group]);
+        known.push(second);
+        let mut groups: Value =
+            serde_json::from_str(&fixture("security-groups.json")).expect("JSON");
+        let open = json!({"GroupId": "sg-other", "IpPermissions": [
+            {"IpProtocol": "tcp", "FromPort": 8080, "ToPort": 8080, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+        ]});
+        groups["SecurityGroups"]
+            .as_array_mut()
+            .expect("groups")
+            .push(open);
+        for (file, text) in [
+            ("load-balancers.json", output),
+            ("security-groups.json", groups),
+        ] {
+            std::fs::write(desk.path().join(file), text.to_string()).expect("a file");
+        }
+        let arguments = ["audit", "--config", "values.yaml", "--output", "json"];
+        let files = ["load-balancers.json", "security-groups.json"];
+        let (_, stdout, stderr) = run(desk.path(), &[&arguments[..], &files].concat());
+        let output: Value = serde_json::from_str(&stdout)
+            .unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"));
+        let findings = output["findings"].as_array().expect("findings").clone();
+        findings
+            .iter()
+            .map(|finding| finding["code"].clone())
+            .collect::<Vec<_>>()
+    };
+    // Another load balancer may listen on 8080; only with the group of the first does it reach the targets.
+    assert_eq!(codes("sg-other"), [""; 0]);
+    let found = codes("sg-5943793c");
+    assert!(
+        found.contains(&json!("alb-security-group-shared")),
+        "{found:?}"
+    );
+    assert!(
+        found.contains(&json!("alb-security-group-open")),
+        "{found:?}"
+    );
+}
+
 /// The listener rules, with a change to one of them.
 fn rules(change: impl FnOnce(&mut Vec<Value>)) -> String {
     let mut output: Value = serde_json::from_str(&fixture("rules-443.json")).expect("JSON");

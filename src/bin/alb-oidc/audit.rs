@@ -184,10 +184,13 @@ impl<'a> Auditor<'a> {
         let rules = self.snapshot.rules.iter().map(|rule| &rule.value.rule_arn);
         let listeners = self.snapshot.listeners.iter();
         let listeners = listeners.map(|listener| &listener.value.listener_arn);
+        let load_balancers = self.snapshot.load_balancers.iter();
+        let mut load_balancers = load_balancers.map(|known| &known.value.load_balancer_arn);
         let mut of_input = rules
             .chain(listeners)
             .filter_map(|arn| load_balancer_of(arn));
-        is_known(arn) || !of_input.any(|other| is_known(&other))
+        is_known(arn)
+            || !of_input.any(|other| is_known(&other)) && !load_balancers.any(|arn| is_known(arn))
     }
 
     /// Whether such requests need no token. Wildcards stand for any text.

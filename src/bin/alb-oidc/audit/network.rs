@@ -122,6 +122,10 @@ impl Auditor<'_> {
             .iter()
             .flat_map(|known| &known.value.security_groups)
             .collect();
+        let of_others: BTreeSet<_> = others
+            .iter()
+            .flat_map(|other| &other.value.security_groups)
+            .collect();
         for other in others {
             let mut groups = other.value.security_groups.iter();
             if let Some(group) = groups.find(|group| own.contains(group)) {
@@ -145,7 +149,7 @@ impl Auditor<'_> {
                 let mut pairs = permission.user_id_group_pairs.iter();
                 let other =
                     pairs.find(|pair| pair.group_id != *id && !own.contains(&pair.group_id));
-                let (code, message) = if !is_own && is_open(permission) {
+                let (code, message) = if !is_own && !of_others.contains(id) && is_open(permission) {
                     let message = format!(
                         "found the Internet for port {port}, expected the load balancer's security group"
                     );

@@ -11,6 +11,8 @@ const CALLBACK: &str = "/oauth2/idpresponse";
 const ALB: &str = "awselb/";
 /// The body of a denial by Envoy's RBAC filter.
 const RBAC: &str = "RBAC: access denied";
+/// Envoy's router adds it to an answer from behind the gateway.
+const UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 /// The answer to a probe.
 pub(super) struct Answer {
@@ -25,7 +27,7 @@ pub(super) struct Answer {
 pub(super) enum Outcome {
     /// The load balancer redirected to sign in, or denied the request.
     DeniedByLoadBalancer(String),
-    /// The filter or an RBAC filter denied the request.
+    /// The filter denied the request.
     DeniedByGateway(String),
     /// The answer is neither of these, and not certainly of an application.
     Unclear(String),
@@ -50,9 +52,13 @@ impl Answer {
             401 if is_load_balancer => {
                 Outcome::DeniedByLoadBalancer("401 of the load balancer".to_owned())
             }
-            403 if self.body == RBAC => Outcome::DeniedByGateway(
-                "403 of Envoy's RBAC, of the interlock or an AuthorizationPolicy".to_owned(),
-            ),
+            403 if self.body == RBAC && self.headers.contains_key(UPSTREAM_TIME) => {
+                Outcome::Admitted("403 of a policy behind the gateway".to_owned())
+            }
+            // The filter answers before the interlock, and an application's policy answers so too.
+            403 if self.body == RBAC => {
+                Outcome::Unclear("403 of the interlock or an AuthorizationPolicy".to_owned())
+            }
             _ if is_load_balancer => {
                 Outcome::Unclear(format!("{} of the load balancer", self.words()))
             }
@@ -77,7 +83,11 @@ impl Answer {
         let status = self.status.as_u16();
         match self.header(&LOCATION) {
             "" => status.to_string(),
-            location => format!("{status} to {location}"),
+            location => {
+                // A query may have a code or a token.
+                let shown = location.split(['?', '#']).next().unwrap_or_default();
+                format!("{status} to {shown}")
+            }
         }
     }
 
@@ -147,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn filter_and_interlock_deny() {
+    fn filter_denies() {
         let body = r#"{"error":"the request has no sign-in token","reason":"token-missing","requestId":"-"}"#;
         let expected = Outcome::DeniedByGateway("401 of the filter, token-missing".to_owned());
         assert_eq!(outcome(401, &[], body), expected);
@@ -156,8 +166,6 @@ mod tests {
         let body = r#"{"reason":"key-unavailable"}"#;
         let expected = Outcome::DeniedByGateway("503 of the filter, key-unavailable".to_owned());
         assert_eq!(outcome(503, &[], body), expected);
-        let denied = outcome(403, &[], RBAC);
-        assert!(matches!(denied, Outcome::DeniedByGateway(_)), "{denied:?}");
     }
 
     #[test]
@@ -173,10 +181,18 @@ mod tests {
             (302, &[(LOCATION, "/login")], ""),
             (302, &[(LOCATION, callback.as_str())], ""),
             (303, &[(LOCATION, SIGN_IN)], ""),
+            (403, &[(UPSTREAM_TIME, "3")], RBAC),
         ] {
             let found = outcome(status, headers, body);
             assert!(matches!(found, Outcome::Admitted(_)), "{status}: {found:?}");
         }
+    }
+
+    #[test]
+    fn query_of_a_redirect_is_not_shown() {
+        let location = (LOCATION, "/login?code=secret#token");
+        let expected = Outcome::Admitted("302 to /login".to_owned());
+        assert_eq!(outcome(302, &[location], ""), expected);
     }
 
     #[test]
@@ -190,6 +206,7 @@ mod tests {
             (503, std::slice::from_ref(&alb), ""),
             (401, &[], r#"{"reason":"other"}"#),
             (403, &[], "WAF"),
+            (403, &[], RBAC),
             (502, &[], ""),
             (429, &[], ""),
         ] {

@@ -81,7 +81,7 @@ impl Examination {
                 Outcome::Admitted(found) => (Code::LiveProbeAdmitted, found),
                 Outcome::Unclear(found) => (Code::LiveProbeUnclear, found),
             };
-            let url = probe.url();
+            let url = probe.shown();
             self.findings.push(Finding {
                 code,
                 file: "probe".to_owned(),

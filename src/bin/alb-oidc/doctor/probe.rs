@@ -42,8 +42,14 @@ impl Probe {
             has_scheme && !authority.contains('@')
         };
         let parsed = url.parse().ok().filter(is_usable).ok_or_else(|| {
+            // A user's password is not repeated.
+            let found = if url.contains('@') {
+                "a URL with a user"
+            } else {
+                url
+            };
             Trouble(format!(
-                "--probe: found {url}, expected a URL such as https://kubeflow.example.com/"
+                "--probe: found {found}, expected a URL such as https://kubeflow.example.com/"
             ))
         })?;
         let host = host.map(HeaderValue::from_str).transpose();
@@ -55,8 +61,11 @@ impl Probe {
         })
     }
 
-    pub(super) fn url(&self) -> &Uri {
-        &self.url
+    /// The URL without its query, which may have a secret.
+    pub(super) fn shown(&self) -> String {
+        let shown = self.url.to_string();
+        let shown = shown.split('?').next().unwrap_or_default();
+        shown.to_owned()
     }
 
     /// The answer to a GET request with these headers.
@@ -64,7 +73,7 @@ impl Probe {
     /// # Errors
     /// There is no answer within the deadline, or the server's certificate is not trusted.
     pub(super) async fn send(&self, headers: Option<HeaderMap>) -> Result<Answer, Trouble> {
-        let trouble = |fault: &str| Trouble(format!("--probe {}: {fault}", self.url));
+        let trouble = |fault: &str| Trouble(format!("--probe {}: {fault}", self.shown()));
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = headers.unwrap_or_default();
@@ -151,6 +160,16 @@ mod tests {
             assert_eq!(Probe::of(url, None).is_ok(), is_accepted, "{url}");
         }
         assert!(Probe::of("http://localhost/", Some("a\nb")).is_err());
+    }
+
+    #[test]
+    fn shows_neither_password_nor_query() {
+        let Err(Trouble(said)) = Probe::of("https://ann:secret@kubeflow.example.com/", None) else {
+            panic!("accepted");
+        };
+        assert!(!said.contains("secret"), "{said}");
+        let probe = Probe::of("https://kubeflow.example.com/a?token=secret", None).expect("a URL");
+        assert_eq!(probe.shown(), "https://kubeflow.example.com/a");
     }
 
     #[tokio::test]
