@@ -95,19 +95,23 @@ fn finds_nothing_in_a_safe_load_balancer() {
     assert_eq!(audit(&[], &["--strict"]), (0, Vec::new()));
 }
 
+/// The load balancer of the fixtures, and another one with this security group.
+fn two_load_balancers(group: &str) -> Value {
+    let mut output: Value = serde_json::from_str(&fixture("load-balancers.json")).expect("JSON");
+    let known = output["LoadBalancers"]
+        .as_array_mut()
+        .expect("load balancers");
+    let mut second = known[0].clone();
+    second["LoadBalancerArn"] = json!(ARN.replace("app/kubeflow", "app/other"));
+    second["SecurityGroups"] = json!([group]);
+    known.push(second);
+    output
+}
+
 #[test]
 fn judges_the_groups_of_two_load_balancers() {
     let codes = |group: &str| {
         let desk = desk(&[]);
-        let mut output: Value =
-            serde_json::from_str(&fixture("load-balancers.json")).expect("JSON");
-        let known = output["LoadBalancers"]
-            .as_array_mut()
-            .expect("load balancers");
-        let mut second = known[0].clone();
-        second["LoadBalancerArn"] = json!(ARN.replace("app/kubeflow", "app/other"));
-        second["SecurityGroups"] = json!([group]);
-        known.push(second);
         let mut groups: Value =
             serde_json::from_str(&fixture("security-groups.json")).expect("JSON");
         let open = json!({"GroupId": "sg-other", "IpPermissions": [
@@ -118,7 +122,7 @@ fn judges_the_groups_of_two_load_balancers() {
             .expect("groups")
             .push(open);
         for (file, text) in [
-            ("load-balancers.json", output),
+            ("load-balancers.json", two_load_balancers(group)),
             ("security-groups.json", groups),
         ] {
             std::fs::write(desk.path().join(file), text.to_string()).expect("a file");
@@ -252,15 +256,8 @@ fn cases() -> Vec<(Vec<&'static str>, OwnedChanges, OwnedChanges)> {
         let ports = |port: &str| format!("\"FromPort\": {port},\n          \"ToPort\": {port}");
         change("security-groups.json", &ports("443"), &ports(port))
     };
-    let second_load_balancer = |group: &str| {
-        let mut output: Value = serde_json::from_str(&fixture("load-balancers.json")).expect("JSON");
-        let known = output["LoadBalancers"].as_array_mut().expect("load balancers");
-        let mut second = known[0].clone();
-        second["LoadBalancerArn"] = json!(ARN.replace("app/kubeflow", "app/other"));
-        second["SecurityGroups"] = json!([group]);
-        known.push(second);
-        all("load-balancers.json", format!("{output:#}"))
-    };
+    let second_load_balancer =
+        |group: &str| all("load-balancers.json", format!("{:#}", two_load_balancers(group)));
     let mut two = all(rules_file, second_client("second"));
     two.extend(change(values, "  loadBalancers:\n", &both_clients));
     vec![

@@ -185,12 +185,12 @@ impl<'a> Auditor<'a> {
         let listeners = self.snapshot.listeners.iter();
         let listeners = listeners.map(|listener| &listener.value.listener_arn);
         let load_balancers = self.snapshot.load_balancers.iter();
-        let mut load_balancers = load_balancers.map(|known| &known.value.load_balancer_arn);
+        let load_balancers = load_balancers.map(|known| known.value.load_balancer_arn.clone());
         let mut of_input = rules
             .chain(listeners)
-            .filter_map(|arn| load_balancer_of(arn));
-        is_known(arn)
-            || !of_input.any(|other| is_known(&other)) && !load_balancers.any(|arn| is_known(arn))
+            .filter_map(|arn| load_balancer_of(arn))
+            .chain(load_balancers);
+        is_known(arn) || !of_input.any(|other| is_known(&other))
     }
 
     /// Whether such requests need no token. Wildcards stand for any text.

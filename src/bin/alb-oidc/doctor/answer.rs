@@ -83,11 +83,7 @@ impl Answer {
         let status = self.status.as_u16();
         match self.header(&LOCATION) {
             "" => status.to_string(),
-            location => {
-                // A query may have a code or a token.
-                let shown = location.split(['?', '#']).next().unwrap_or_default();
-                format!("{status} to {shown}")
-            }
+            location => format!("{status} to {}", without_query(location)),
         }
     }
 
@@ -104,6 +100,11 @@ impl Answer {
             .into_iter()
             .find(|reason| reason.name() == name && reason.status() == self.status.as_u16())
     }
+}
+
+/// The URL without query and fragment, which may have a code or a token.
+pub(super) fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// The host to which the ALB redirects a request without a session.

@@ -14,7 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 
-use super::answer::Answer;
+use super::answer::{Answer, without_query};
 use crate::trouble::Trouble;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,11 +61,9 @@ impl Probe {
         })
     }
 
-    /// The URL without its query, which may have a secret.
+    /// The URL for messages.
     pub(super) fn shown(&self) -> String {
-        let shown = self.url.to_string();
-        let shown = shown.split('?').next().unwrap_or_default();
-        shown.to_owned()
+        without_query(&self.url.to_string()).to_owned()
     }
 
     /// The answer to a GET request with these headers.
